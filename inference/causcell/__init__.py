@@ -1,0 +1,29 @@
+"""CausCell: causal counterfactuals of single cells, generated from an exported model.
+
+The client needs numpy, anndata and ONNX Runtime, never torch. `Generator` is where to begin::
+
+    from causcell import Generator
+
+    with Generator.open("model_repository") as generator:
+        stimulated = generator.counterfactual(adata, do={"stim": "stim"}, seed=0)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from causcell.errors import CausCellError
+    from causcell.generator import Generator
+    from causcell.repository import open_repository
+
+__all__ = ["CausCellError", "Generator", "open_repository"]
+
+_HOME = {"CausCellError": "errors", "Generator": "generator", "open_repository": "repository"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'causcell' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"causcell.{_HOME[name]}"), name)

@@ -1,0 +1,143 @@
+"""Every error that CausCell raises on purpose, in one tree.
+
+::
+
+    CausCellError
+    ├── DataError                   something in the cells given
+    │   ├── ExpressionError         wrong scale, NaN, negative, infinite, an empty cell
+    │   ├── GenePanelError          missing or duplicated genes
+    │   └── CellNameError           duplicated cell names
+    ├── ConceptError                something in concepts, labels, graph or interventions
+    │   ├── UnknownConceptError     a concept that the data or the model does not have
+    │   ├── UnknownLabelError       a label that the concept does not have
+    │   ├── ConceptGraphError       a cycle, an edge to nowhere
+    │   └── InterventionError       an intervention that contradicts itself
+    ├── ConfigurationError          an option or a setting outside its allowed values
+    ├── ModelRepositoryError        something in the exported model
+    │   ├── CorruptFileError        unreadable, truncated, missing
+    │   ├── DigestError             readable, but not the bytes that were exported
+    │   └── SchemaVersionError      written by a newer CausCell
+    ├── RunError                    something in a training run's folder
+    ├── RuntimeUnavailableError     a package or an execution provider that is not there
+    ├── EngineError                 a graph refused its inputs or failed
+    ├── ExportVerificationError     the exported graphs do not agree with the trained model
+    └── OutputExistsError           the place to write to holds something already
+
+A message names the thing, the value found, the values allowed and the remedy.
+"""
+
+__all__ = [
+    "CausCellError",
+    "CausCellWarning",
+    "CellNameError",
+    "ConceptError",
+    "ConceptGraphError",
+    "ConfigurationError",
+    "CorruptFileError",
+    "DataError",
+    "DigestError",
+    "EngineError",
+    "ExportVerificationError",
+    "ExpressionError",
+    "GenePanelError",
+    "InterventionError",
+    "ModelRepositoryError",
+    "OutputExistsError",
+    "RunError",
+    "RuntimeUnavailableError",
+    "SchemaVersionError",
+    "UnknownConceptError",
+    "UnknownLabelError",
+    "listed",
+]
+
+
+class CausCellError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class DataError(CausCellError):
+    """The cells given can't be used as they are."""
+
+
+class ExpressionError(DataError):
+    """Expression values are not what was declared."""
+
+
+class GenePanelError(DataError):
+    """The genes given do not cover what the model reads, or are ambiguous."""
+
+
+class CellNameError(DataError):
+    """Cell names are not unique."""
+
+
+class ConceptError(CausCellError):
+    """Concepts, labels or their graph are not usable."""
+
+
+class UnknownConceptError(ConceptError):
+    """A concept is named that does not exist."""
+
+
+class UnknownLabelError(ConceptError):
+    """A label is named that its concept does not have."""
+
+
+class ConceptGraphError(ConceptError):
+    """The concept graph is not a directed acyclic graph over the concepts."""
+
+
+class InterventionError(ConceptError):
+    """An intervention can't be carried out as stated."""
+
+
+class ConfigurationError(CausCellError):
+    """An option has a value that is not allowed."""
+
+
+class ModelRepositoryError(CausCellError):
+    """A model repository can't be used."""
+
+
+class CorruptFileError(ModelRepositoryError):
+    """A file of a model repository is missing or unreadable."""
+
+
+class DigestError(ModelRepositoryError):
+    """A file of a model repository is not the one that was exported."""
+
+
+class SchemaVersionError(ModelRepositoryError):
+    """A model repository was written by a newer version."""
+
+
+class RunError(CausCellError):
+    """A training run's folder can't be used."""
+
+
+class RuntimeUnavailableError(CausCellError):
+    """A package or an execution provider that is needed is not available."""
+
+
+class EngineError(CausCellError):
+    """An engine could not evaluate a graph."""
+
+
+class ExportVerificationError(CausCellError):
+    """An exported graph differs from the model it came from."""
+
+
+class OutputExistsError(CausCellError):
+    """The output path is taken."""
+
+
+class CausCellWarning(UserWarning):
+    """Something was done that a user should know of."""
+
+
+def listed(values: object, limit: int = 8) -> str:
+    """Values for a message: quoted, at most ``limit`` of them, the rest counted."""
+    items = [str(value) for value in values]  # type: ignore[attr-defined]
+    shown = ", ".join(repr(item) for item in items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

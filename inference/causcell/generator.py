@@ -1,0 +1,422 @@
+"""From cells to counterfactual cells: the one class that users meet."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causcell.cells import Cells, batches, padded
+from causcell.engine import Engine, open_engine
+from causcell.errors import CausCellWarning, ConfigurationError, listed
+from causcell.expression import PanelReader, check_scale
+from causcell.interventions import Intervention, Mode, factual_scm, intervene, logits_name, plan_interventions
+from causcell.manifest import Manifest
+from causcell.randomness import Purpose, cell_keys, normals
+from causcell.results import result_obs, result_uns, result_var
+from causcell.sampling import sample
+from causcell.schema import UNEXPLAINED
+from causcell.solvers import Solver, SolverSettings
+
+if TYPE_CHECKING:
+    import anndata
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to generate for every cell: each intervention, ``draws`` times.
+
+    Attributes
+    ----------
+    interventions
+        In the order of a cell's rows.
+    settings
+        The solver.
+    mode, match_parents
+        See `causcell.interventions.intervene`.
+    draws
+        Samples a cell and intervention; more than one are also drawn from the posterior of the cell's embeddings.
+    seed
+        Of all random numbers, keyed by cell.
+    """
+
+    interventions: tuple[Intervention, ...]
+    settings: SolverSettings
+    mode: Mode = "do"
+    match_parents: bool = False
+    draws: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ConfigurationError(f"draws is {self.draws}; take at least 1")
+
+    @property
+    def rows_per_cell(self) -> int:
+        """Rows of the result for each cell."""
+        return len(self.interventions) * self.draws
+
+
+@dataclass(frozen=True)
+class Block:
+    """Results for consecutive cells; rows are (cell, intervention, draw), the last fastest.
+
+    Attributes
+    ----------
+    expression
+        float32 [rows x G].
+    labels
+        Codes after the intervention, int32 [rows x m].
+    unmatched
+        Rows whose reference cell does not carry the parents' labels, bool [rows].
+    """
+
+    expression: np.ndarray
+    labels: np.ndarray
+    unmatched: np.ndarray
+
+
+class Generator:
+    """A model that embeds cells and generates their counterfactuals.
+
+    Open one with `Generator.open`; it is a context manager.
+    """
+
+    def __init__(self, engine: Engine, *, batch_size: int = 256) -> None:
+        if batch_size < 1:
+            raise ConfigurationError(f"batch size is {batch_size}; take at least 1")
+        self.engine = engine
+        self.batch_size = batch_size
+        self.schema = engine.manifest.concept_schema
+        self.preprocessing = engine.manifest.preprocessing
+
+    @classmethod
+    def open(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        provider: str = "cpu",
+        batch_size: int = 256,
+    ) -> Generator:
+        """Open a model repository.
+
+        Parameters
+        ----------
+        location
+            Its folder.
+        threads
+            Compute threads; the CPUs that this process may use, if not given.
+        provider
+            ``cpu`` or ``cuda``.
+        batch_size
+            Cells a network evaluation; every batch is padded to it.
+
+        Raises
+        ------
+        ModelRepositoryError
+            The repository can't be used.
+        RuntimeUnavailableError
+            ONNX Runtime or the provider is not available.
+        """
+        return cls(open_engine(location, threads=threads, provider=provider), batch_size=batch_size)
+
+    def __enter__(self) -> Generator:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self.engine.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the model."""
+        return self.engine.manifest
+
+    # -- the main job ------------------------------------------------------------------------------------------------
+
+    def counterfactual(
+        self,
+        adata: anndata.AnnData | str | os.PathLike[str],
+        do: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
+        *,
+        grid: Iterable[str] = (),
+        mode: Mode = "do",
+        match_parents: bool = False,
+        preset: str | None = None,
+        solver: str | None = None,
+        steps: int | None = None,
+        spacing: str = "trailing",
+        eta: float | None = None,
+        draws: int = 1,
+        seed: int = 0,
+        expression: str | None = None,
+        layer: str | None = None,
+        allow_missing_genes: float = 0.0,
+        progress: bool = False,
+    ) -> anndata.AnnData:
+        """Counterfactual cells: what every cell would express, had its concepts been set.
+
+        Parameters
+        ----------
+        adata
+            Cells: an AnnData, or a path to one.
+        do
+            Labels by concept: one joint intervention; or a sequence of such mappings. None: the factual cell.
+        grid
+            Concepts to take every label of; several multiply.
+        mode
+            ``do``, ``exogenous`` or ``isolated``; see `causcell.interventions.intervene`.
+        match_parents
+            Draw reference cells with the same labels of the target's parents.
+        preset
+            Named solver setting of the model (default: the manifest's default).
+        solver, steps, spacing, eta
+            A solver in place of a preset: ``ddim`` (eta 0 to 1), ``ddpm`` or ``mean``.
+        draws
+            Samples a cell and intervention.
+        seed
+            Of all random numbers, keyed by cell name.
+        expression
+            ``counts`` or ``log1p``: what the values are (default: what the model was trained on); it is checked.
+        layer
+            Read this layer in place of ``X``.
+        allow_missing_genes
+            Share of the model's genes that may be absent; they are filled with the training mean and reported.
+        progress
+            Show a progress bar.
+
+        Returns
+        -------
+        AnnData, one row a (cell, intervention, draw), cells in input order, with float32 expression of the panel
+        (log scale) in ``X``; the columns of ``obs`` are described in `causcell.results`.
+        """
+        import anndata
+
+        settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
+        request = Request(
+            plan_interventions(self.schema, do, grid), settings, mode, match_parents, draws=draws, seed=seed
+        )
+        cells = Cells(adata, layer=layer)
+        reader = self.reader(cells, expression, allow_missing_genes)
+        blocks = list(self.generate(cells, reader, request, progress=progress))
+        return anndata.AnnData(
+            X=np.concatenate([block.expression for block in blocks]),
+            obs=result_obs(self, cells, request, np.concatenate([block.labels for block in blocks])),
+            var=result_var(self, reader),
+            uns={"causcell": result_uns(self, request)},
+        )
+
+    def reconstruct(self, adata: anndata.AnnData | str | os.PathLike[str], **options: Any) -> anndata.AnnData:
+        """The cells themselves, generated from their own embeddings: `counterfactual` without any intervention."""
+        return self.counterfactual(adata, **options)
+
+    def embed(
+        self,
+        adata: anndata.AnnData | str | os.PathLike[str],
+        *,
+        expression: str | None = None,
+        layer: str | None = None,
+        where: str | None = None,
+        allow_missing_genes: float = 0.0,
+        key_added: str = "X_causcell",
+        progress: bool = False,
+    ) -> anndata.AnnData:
+        """Concept embeddings of cells.
+
+        Returns
+        -------
+        AnnData without ``X``, with the cells' ``obs`` and
+
+        - ``obsm[key_added]``: endogenous embeddings of all concepts side by side, float32 [n x M k];
+        - ``obsm[f"{key_added}_{concept}"]``: those of one concept (the last is ``unexplained``), float32 [n x k];
+        - ``obsm[f"{key_added}_exogenous"]``: exogenous posterior means, float32 [n x M k];
+        - ``obs[f"{concept}_predicted"]``: the label read from the concept's embedding;
+        - ``uns["causcell"]``: model digest and versions.
+        """
+        import anndata
+
+        cells = Cells(adata, layer=layer, where=where)
+        reader = self.reader(cells, expression, allow_missing_genes)
+        exogenous, endogenous = [], []
+        logits: dict[str, list[np.ndarray]] = {name: [] for name in self.schema.names}
+        for rows in self._progress(batches(len(cells), self.batch_size), progress, "embedding", len(cells)):
+            mean, _ = self._encode(cells, reader, rows)
+            outputs = factual_scm(self.engine, mean)
+            kept = rows.stop - rows.start
+            exogenous.append(mean[:kept])
+            endogenous.append(outputs["endogenous"][:kept])
+            for name in self.schema.names:
+                logits[name].append(outputs[logits_name(name)][:kept])
+        z = np.concatenate(endogenous)
+        result = anndata.AnnData(obs=cells.obs.copy())
+        result.obsm[key_added] = z.reshape(len(z), -1)
+        for i, name in enumerate((*self.schema.names, UNEXPLAINED)):
+            result.obsm[f"{key_added}_{name}"] = z[:, i]
+        result.obsm[f"{key_added}_exogenous"] = np.concatenate(exogenous).reshape(len(z), -1)
+        for name in self.schema.names:
+            codes = np.concatenate(logits[name]).argmax(axis=1)
+            result.obs[f"{name}_predicted"] = self.schema.label_names(codes, name)
+        result.uns["causcell"] = self.provenance()
+        return result
+
+    # -- its parts, for callers that stream --------------------------------------------------------------------------
+
+    def reader(self, cells: Cells, expression: str | None = None, allow_missing_genes: float = 0.0) -> PanelReader:
+        """What turns the cells' values into panel expression; missing genes are reported by a warning."""
+        preprocessing = self.preprocessing
+        declared = preprocessing.scale if expression is None else check_scale(expression)
+        if declared == "counts" and preprocessing.scale == "log1p":
+            raise ConfigurationError(
+                "this model was trained on log1p values as given, whose scale for raw counts is not known; "
+                "give log1p values normalised as the training file's were"
+            )
+        reader = PanelReader(
+            replace(preprocessing, scale=declared), cells.genes, allow_missing=allow_missing_genes
+        )
+        if reader.missing:
+            warnings.warn(
+                f"{len(reader.missing)} of {len(preprocessing.genes)} panel genes are missing and were filled with the "
+                f"training mean: {listed(reader.missing)}",
+                CausCellWarning,
+                stacklevel=3,
+            )
+        return reader
+
+    def solver_settings(
+        self,
+        *,
+        preset: str | None = None,
+        solver: str | None = None,
+        steps: int | None = None,
+        spacing: str = "trailing",
+        eta: float | None = None,
+    ) -> SolverSettings:
+        """A preset of the model, or a solver by name; raises `ConfigurationError` for both or neither's options."""
+        if solver is None:
+            if steps is not None or eta is not None:
+                raise ConfigurationError("steps and eta belong to a solver; name one (--solver ddim), or leave them out")
+            return self.manifest.preset(preset).solver
+        if preset is not None:
+            raise ConfigurationError(f"preset {preset!r} and solver {solver!r} exclude each other; leave one out")
+        if steps is None and solver != "mean":
+            raise ConfigurationError(f"solver {solver!r} needs a number of steps (--steps)")
+        return SolverSettings(solver, steps or 1, spacing, eta or 0.0)  # type: ignore[arg-type]
+
+    def generate(
+        self, cells: Cells, reader: PanelReader, request: Request, *, progress: bool = False
+    ) -> Iterator[Block]:
+        """Results for all cells, block by block (one block a batch of cells), in input order."""
+        solver = request.settings.build(self.manifest.schedule)
+        names, labels = cells.names, self.schema.encode(cells.obs)
+        total = len(cells) * request.rows_per_cell
+        unmatched = 0
+        for rows in self._progress(batches(len(cells), self.batch_size), progress, "generating", total, request):
+            block = self._generate_batch(
+                self._encode(cells, reader, rows),
+                padded(labels[rows], self.batch_size),
+                padded(cell_keys(request.seed, names[rows]), self.batch_size),
+                request,
+                solver,
+                rows.stop - rows.start,
+            )
+            unmatched += int(block.unmatched.sum())
+            yield block
+        if unmatched:
+            warnings.warn(
+                f"{unmatched} of {total} rows found no reference cell with the target label and the parents' labels "
+                "together; theirs was drawn by the target label alone",
+                CausCellWarning,
+                stacklevel=2,
+            )
+
+    def _generate_batch(
+        self,
+        posterior: tuple[np.ndarray, np.ndarray],
+        labels: np.ndarray,
+        keys: np.ndarray,
+        request: Request,
+        solver: Solver,
+        count: int,
+    ) -> Block:
+        genes, concepts = len(self.preprocessing.genes), len(self.schema.concepts)
+        shape = (count, len(request.interventions), request.draws)
+        expression = np.empty((*shape, genes), dtype=np.float32)
+        after = np.empty((*shape, concepts), dtype=np.int32)
+        unmatched = np.empty(shape, dtype=bool)
+        for draw in range(request.draws):
+            exogenous = self._abduct(posterior, keys, draw if request.draws > 1 else None)
+            for i, intervention in enumerate(request.interventions):
+                result = intervene(
+                    self.engine,
+                    self.schema,
+                    intervention,
+                    exogenous=exogenous,
+                    labels=labels,
+                    keys=keys,
+                    mode=request.mode,
+                    match_parents=request.match_parents,
+                    draw=draw,
+                )
+                expression[:, i, draw] = self._decode(result.endogenous, keys, draw, solver)[:count]
+                after[:, i, draw] = result.labels[:count]
+                unmatched[:, i, draw] = result.unmatched[:count]
+        return Block(expression.reshape(-1, genes), after.reshape(-1, concepts), unmatched.ravel())
+
+    def _encode(self, cells: Cells, reader: PanelReader, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and log-variance of the exogenous embeddings, float32 [batch_size x M x k], padded."""
+        expression = padded(reader.read(cells.values(rows), cells.names[rows]), self.batch_size)
+        outputs = self.engine.run("encoder_scm", {"expression": expression})
+        return outputs["exogenous_mean"], outputs["exogenous_logvar"]
+
+    def _abduct(self, posterior: tuple[np.ndarray, np.ndarray], keys: np.ndarray, draw: int | None) -> np.ndarray:
+        """Exogenous embeddings: the posterior mean, or a keyed draw from the posterior."""
+        mean, logvar = posterior
+        if draw is None:
+            return mean
+        noise = normals(keys, mean[0].size, Purpose.ABDUCTION, draw=draw).reshape(mean.shape)
+        return mean + np.exp(0.5 * logvar) * noise
+
+    def _decode(self, endogenous: np.ndarray, keys: np.ndarray, draw: int, solver: Solver) -> np.ndarray:
+        """Expression on the log scale, float32 [B x G]; the noise is the cell's own, whatever the intervention."""
+        shape = (len(endogenous), len(self.preprocessing.genes))
+
+        def denoise(x: np.ndarray, t: int) -> np.ndarray:
+            timestep = np.full((shape[0], 1), t, dtype=np.int64)
+            return self.engine.run("denoiser", {"x_t": x, "timestep": timestep, "endogenous": endogenous})["x0"]
+
+        x0 = sample(
+            denoise,
+            solver,
+            shape,
+            initial_noise=lambda: normals(keys, shape[1], Purpose.INITIAL_NOISE, draw=draw),
+            step_noise=lambda step: normals(keys, shape[1], Purpose.STEP_NOISE, draw=draw, step=step),
+        )
+        return self.preprocessing.expression(x0)
+
+    def provenance(self) -> dict[str, Any]:
+        """What ``uns["causcell"]`` records of model, engine and versions."""
+        return {
+            "model_digest": self.manifest.digest,
+            "engine": self.engine.description,
+            "batch_size": self.batch_size,
+            "versions": {name: metadata.version(name) for name in ("causcell", "numpy", "anndata")},
+        }
+
+    @staticmethod
+    def _progress(rows: list[slice], show: bool, what: str, total: int, request: Request | None = None) -> Iterator[slice]:
+        from tqdm.auto import tqdm
+
+        per_cell = request.rows_per_cell if request else 1
+        with tqdm(total=total, desc=what, unit="cell", disable=not show) as bar:
+            for batch in rows:
+                yield batch
+                bar.update((batch.stop - batch.start) * per_cell)

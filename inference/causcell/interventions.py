@@ -1,0 +1,192 @@
+"""Interventions on concepts, and what they do to a cell's embeddings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from causcell.engine import Engine
+from causcell.errors import ConfigurationError, InterventionError, listed
+from causcell.schema import ConceptSchema
+
+Mode = Literal["do", "exogenous", "isolated"]
+MODES: tuple[Mode, ...] = ("do", "exogenous", "isolated")
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """``do(concept = label, ...)``, jointly; without any target it is the factual cell.
+
+    Attributes
+    ----------
+    targets
+        Pairs (concept index, label code), by concept.
+    name
+        ``concept=label``, several joined by ``;``; ``factual`` without any.
+    """
+
+    targets: tuple[tuple[int, int], ...]
+    name: str
+
+    @classmethod
+    def of(cls, schema: ConceptSchema, labels: Mapping[str, str]) -> Intervention:
+        """From concept names and labels; raises `UnknownConceptError`, `UnknownLabelError`."""
+        targets = sorted((schema.index(concept), schema[concept].code(str(label))) for concept, label in labels.items())
+        named = (f"{schema.names[i]}={schema.concepts[i].labels[code]}" for i, code in targets)
+        return cls(tuple(targets), ";".join(named) or "factual")
+
+
+def plan_interventions(
+    schema: ConceptSchema, do: Mapping[str, str] | Sequence[Mapping[str, str]] = (), grid: Iterable[str] = ()
+) -> tuple[Intervention, ...]:
+    """The interventions that ``do`` and ``grid`` ask for.
+
+    Parameters
+    ----------
+    schema
+        Concepts and graph.
+    do
+        One joint intervention (a mapping), or several (a sequence of mappings).
+    grid
+        Concepts to take every label of; several multiply, and each product is joined to every ``do``.
+
+    Raises
+    ------
+    InterventionError
+        The same intervention twice, or a concept both set and in the grid.
+    """
+    bases = [do] if isinstance(do, Mapping) else list(do) or [{}]
+    axes = [[(concept, label) for label in schema[concept].labels] for concept in grid]
+    interventions = []
+    for base, *point in itertools.product(bases, *axes):
+        clash = [concept for concept, _ in point if concept in base]
+        if clash or len({concept for concept, _ in point}) < len(point):
+            raise InterventionError(
+                f"{listed(clash or grid)} is named twice by --do and --grid; a grid takes every label of a concept, so "
+                "leave one of the two out"
+            )
+        interventions.append(Intervention.of(schema, {**base, **dict(point)}))
+    if len(set(interventions)) < len(interventions):
+        raise InterventionError(f"an intervention is given twice: {listed(i.name for i in interventions)}")
+    return tuple(interventions)
+
+
+@dataclass(frozen=True)
+class Intervened:
+    """Cells after an intervention.
+
+    Attributes
+    ----------
+    endogenous
+        float32 [B x M x k].
+    labels
+        Codes after the intervention, int32 [B x m]: the target's own, the model's prediction for a descendant that
+        changed, the cell's own otherwise.
+    unmatched
+        Cells for which no reference cell carried the parents' labels, bool [B].
+    """
+
+    endogenous: np.ndarray
+    labels: np.ndarray
+    unmatched: np.ndarray
+
+
+def intervene(
+    engine: Engine,
+    schema: ConceptSchema,
+    intervention: Intervention,
+    *,
+    exogenous: np.ndarray,
+    labels: np.ndarray,
+    keys: np.ndarray,
+    mode: Mode = "do",
+    match_parents: bool = False,
+    draw: int = 0,
+) -> Intervened:
+    """Abduction done, act and predict: embeddings of cells under an intervention.
+
+    ``do``: z_i becomes that of a drawn reference cell with the target label, edges into i are cut, descendants are
+    recomputed from their own exogenous embeddings. ``exogenous``: eps_i becomes the reference cell's, then the SCM
+    runs. ``isolated``: z_i is replaced and all others stay. A cell that carries the target label already keeps its
+    own embedding.
+
+    Parameters
+    ----------
+    exogenous
+        The cells' exogenous embeddings, float32 [B x M x k].
+    labels
+        The cells' own label codes, int32 [B x m]; -1 is unlabelled.
+    keys
+        The cells' keys, uint64 [B x 2].
+    match_parents
+        Draw reference cells that carry the same labels of the target's parents.
+    draw
+        Index of the draw.
+    """
+    if mode not in MODES:
+        raise ConfigurationError(f"mode {mode!r} is not known; known are {listed(MODES)}")
+    batch = len(exogenous)
+    mask = np.zeros((batch, schema.size), dtype=np.float32)
+    forced = np.zeros_like(exogenous)
+    after = labels.copy()
+    for concept, label in intervention.targets:
+        after[:, concept] = label
+    changed = np.zeros((batch, schema.size), dtype=bool)
+    unmatched = np.zeros(batch, dtype=bool)
+    acted = exogenous.copy()
+    for concept, label in intervention.targets:
+        changes = labels[:, concept] != label
+        if not changes.any():
+            continue
+        parents = schema.parents(concept) if match_parents else ()
+        rows, missed = engine.reference.draw(
+            concept, label, keys, draw=draw, parent_labels=after[:, parents], parents=parents
+        )
+        unmatched |= missed & changes
+        changed[:, concept] = changes
+        drawn = engine.reference.exogenous[rows]
+        if mode == "exogenous":
+            acted[changes, concept] = drawn[changes, concept]
+        else:
+            z = factual_scm(engine, drawn)["endogenous"]
+            forced[changes, concept] = z[changes, concept]
+            mask[changes, concept] = 1
+    if mode == "isolated":
+        rest = (mask == 0) & changed.any(axis=1)[:, None]
+        forced = np.where(rest[:, :, None], factual_scm(engine, exogenous)["endogenous"], forced)
+        mask[rest] = 1
+    outputs = engine.run("scm", {"exogenous": acted, "forced": forced, "mask": mask})
+    if mode != "isolated":
+        _predict_descendants(schema, intervention, changed, outputs, after)
+    return Intervened(outputs["endogenous"], after, unmatched)
+
+
+def factual_scm(engine: Engine, exogenous: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs of the ``scm`` graph without any intervention."""
+    mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
+    return engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
+
+
+def _predict_descendants(
+    schema: ConceptSchema,
+    intervention: Intervention,
+    changed: np.ndarray,
+    outputs: Mapping[str, np.ndarray],
+    after: np.ndarray,
+) -> None:
+    """Write predicted labels of changed, untargeted descendants into ``after``."""
+    targets = {concept for concept, _ in intervention.targets}
+    for concept in schema.descendants(targets) - targets:
+        causes = [t for t in targets if concept in schema.descendants([t])]
+        moved = changed[:, causes].any(axis=1)
+        predicted = outputs[logits_name(schema.names[concept])].argmax(axis=1)
+        after[moved, concept] = predicted[moved]
+
+
+def logits_name(concept: str) -> str:
+    """Name of the ``scm`` graph's output with a concept's label logits."""
+    return f"logits_{concept}"

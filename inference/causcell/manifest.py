@@ -1,0 +1,218 @@
+"""The manifest of a model repository: all that a client needs to know and the graphs do not say."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from causcell.errors import ConfigurationError, CorruptFileError, DigestError, SchemaVersionError, listed
+from causcell.expression import Preprocessing, Scale, gene_digest
+from causcell.schedule import NoiseSchedule
+from causcell.schema import Concept, ConceptSchema, Edge
+from causcell.solvers import SolverSettings
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+REFERENCE_FILE = "reference.npz"
+
+Float32 = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GenePanel(_Part):
+    """The genes a model reads and writes, in order, and the digest of that order."""
+
+    names: tuple[str, ...]
+    digest: str
+
+
+class ExpressionInfo(_Part):
+    """Scale of the files the model was trained on, genes of a cell's total, and standardisation per panel gene."""
+
+    scale: Scale
+    target_sum: float | None
+    normalisation_genes: tuple[str, ...]
+    mean: tuple[Float32, ...]
+    deviation: tuple[Float32, ...]
+
+
+class Dimensions(_Part):
+    """Lengths of the arrays: panel genes G, observed concepts m, numbers per concept k."""
+
+    genes: int
+    concepts: int
+    embedding: int
+
+
+class TensorInfo(_Part):
+    """Type and shape of a graph's input or output, the batch axis left out."""
+
+    dtype: Literal["float32", "int64"]
+    shape: tuple[int, ...]
+
+
+class GraphInfo(_Part):
+    """Inputs and outputs of one graph, by name."""
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+
+
+class Parity(_Part):
+    """Differences between an exported graph's outputs and the trained model's, on real cells, over batch sizes."""
+
+    maximum: float
+    mean: float
+    limit: float
+
+
+class Preset(_Part):
+    """A named solver setting, and its quality on held-out cells (`None` where no cells were held out)."""
+
+    solver: SolverSettings
+    quality: dict[str, float] | None = None
+
+
+class TrainingCells(_Part):
+    """Digests of the training cells' names: base64 of sorted little-endian uint64 (blake2b, 8 bytes)."""
+
+    count: int
+    digests: str
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> TrainingCells:
+        """Digests of these names."""
+        digests = np.unique(name_digests(names))
+        return cls(count=len(digests), digests=base64.b64encode(digests.astype("<u8").tobytes()).decode())
+
+    def contain(self, names: Sequence[str]) -> np.ndarray:
+        """Which of the names are training cells', bool [n]."""
+        known = np.frombuffer(base64.b64decode(self.digests), dtype="<u8")
+        return np.isin(name_digests(names), known)
+
+
+def name_digests(names: Iterable[str]) -> np.ndarray:
+    """Digest of each name, uint64 [n]."""
+    joined = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return np.frombuffer(joined, dtype="<u8")
+
+
+class Manifest(_Part):
+    """What ``manifest.json`` holds.
+
+    Attributes
+    ----------
+    schema_version
+        Of this form; a client reads its own version and older ones.
+    digest
+        SHA-256 of the manifest without this field: the model's identity.
+    genes, expression, concepts, edges, schedule, dimensions, head
+        The model's panel, scale, concepts and graph, diffusion and shapes.
+    presets, default_preset
+        Solver settings by name.
+    graphs, parity
+        Graphs by name; what export measured of each against the trained model.
+    files
+        SHA-256 of every file of the repository, by path.
+    training_cells, provenance, versions
+        What the model was trained on, how, and with which packages.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    digest: str = ""
+    genes: GenePanel
+    expression: ExpressionInfo
+    concepts: tuple[Concept, ...]
+    edges: tuple[Edge, ...]
+    schedule: NoiseSchedule
+    dimensions: Dimensions
+    head: str
+    presets: dict[str, Preset]
+    default_preset: str
+    graphs: dict[str, GraphInfo]
+    parity: dict[str, Parity]
+    files: dict[str, str]
+    training_cells: TrainingCells
+    provenance: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def concept_schema(self) -> ConceptSchema:
+        """Concepts and graph."""
+        return ConceptSchema(self.concepts, self.edges)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How values of a file become model input."""
+        return Preprocessing(
+            genes=self.genes.names,
+            scale=self.expression.scale,
+            normalisation_genes=self.expression.normalisation_genes,
+            mean=np.array(self.expression.mean, dtype=np.float32),
+            deviation=np.array(self.expression.deviation, dtype=np.float32),
+        )
+
+    def preset(self, name: str | None) -> Preset:
+        """A preset by name, or the default one; raises `ConfigurationError`."""
+        chosen = self.default_preset if name is None else name
+        if chosen not in self.presets:
+            raise ConfigurationError(f"there is no preset {chosen!r}; this model has {listed(self.presets)}")
+        return self.presets[chosen]
+
+    def sealed(self) -> Manifest:
+        """The manifest with its own digest."""
+        return self.model_copy(update={"digest": self._own_digest()})
+
+    def to_json(self) -> str:
+        """Text of ``manifest.json``."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+
+    def _own_digest(self) -> str:
+        fields = self.model_dump(mode="json", exclude={"digest"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str) -> Manifest:
+        """Read and check a manifest.
+
+        Raises
+        ------
+        SchemaVersionError
+            Written by a newer CausCell.
+        CorruptFileError
+            No manifest, or one that lacks something.
+        DigestError
+            Edited after export.
+        """
+        try:
+            fields = json.loads(text)
+            version = int(fields["schema_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptFileError(f"{source} is no manifest of a model repository ({error}); export again") from error
+        if version > SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"{source} has schema version {version}, this CausCell reads up to {SCHEMA_VERSION}; update causcell"
+            )
+        try:
+            manifest = cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise CorruptFileError(f"{source} is not a valid manifest: {place}: {first['msg']}; export again") from error
+        if manifest._own_digest() != manifest.digest:
+            raise DigestError(
+                f"{source} was edited after export: its content does not match its digest {manifest.digest[:12]}...; "
+                "restore it, or export again"
+            )
+        if gene_digest(manifest.genes.names) != manifest.genes.digest:
+            raise DigestError(f"the gene panel in {source} does not match its digest; export again")
+        return manifest

@@ -1,0 +1,152 @@
+"""Graphs evaluated in this process by ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from causcell.errors import (
+    ConfigurationError,
+    CorruptFileError,
+    DigestError,
+    EngineError,
+    RuntimeUnavailableError,
+    listed,
+)
+from causcell.manifest import GraphInfo
+from causcell.repository import open_repository
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxEngine:
+    """A model repository's graphs in this process. See `causcell.engine.Engine`.
+
+    Parameters
+    ----------
+    path
+        Folder of the repository; its digests are verified.
+    threads
+        Compute threads of each graph; the CPUs that this process may use, if not given. (ONNX Runtime ignores
+        ``OMP_NUM_THREADS``.)
+    provider
+        ``cpu`` or ``cuda``; an error if it does not load.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        ONNX Runtime is not installed, installed twice, or lacks the provider.
+    ModelRepositoryError
+        The repository can't be used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None, provider: str = "cpu") -> None:
+        if provider not in _PROVIDERS:
+            raise ConfigurationError(f"provider {provider!r} is not known; known are {listed(_PROVIDERS)}")
+        if threads is not None and threads < 1:
+            raise ConfigurationError(f"threads is {threads}; take at least 1")
+        self._runtime = _load_runtime()
+        self._provider = _PROVIDERS[provider]
+        if self._provider not in self._runtime.get_available_providers():
+            raise RuntimeUnavailableError(
+                f"ONNX Runtime here has no {self._provider}; it has "
+                f"{listed(self._runtime.get_available_providers())}: install causcell[gpu] in place of causcell[cpu]"
+            )
+        self._repository = open_repository(path)
+        self._options = self._runtime.SessionOptions()
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._options.intra_op_num_threads = self.threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = 3
+        self._sessions: dict[str, Any] = {}
+        self.manifest = self._repository.manifest
+        self.reference = self._repository.reference
+        self.description = f"ONNX Runtime {self._runtime.__version__}, {self._provider}, {self.threads} threads"
+
+    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of a graph, by name. Raises `EngineError` for inputs that are not the graph's."""
+        if graph not in self.manifest.graphs:
+            raise EngineError(f"there is no graph {graph!r}; this model has {listed(self.manifest.graphs)}")
+        info = self.manifest.graphs[graph]
+        check_inputs(graph, info, inputs)
+        names = list(info.outputs)
+        try:
+            return dict(zip(names, self._session(graph).run(names, inputs), strict=True))
+        except _runtime_errors(self._runtime) as error:
+            raise EngineError(f"graph {graph!r} failed: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the sessions."""
+        self._sessions.clear()
+
+    def _session(self, graph: str) -> Any:
+        if graph not in self._sessions:
+            path = self._repository.graph_path(graph)
+            try:
+                session = self._runtime.InferenceSession(str(path), self._options, providers=[self._provider])
+            except _runtime_errors(self._runtime) as error:
+                raise CorruptFileError(f"{path} can't be loaded by ONNX Runtime: {error}; export again") from error
+            if self._provider not in session.get_providers():
+                raise RuntimeUnavailableError(
+                    f"{self._provider} was asked for, but did not load for {graph!r}: its libraries are missing or do "
+                    "not fit the driver"
+                )
+            stamp = session.get_modelmeta().custom_metadata_map
+            if stamp.get("causcell.gene_digest") != self.manifest.genes.digest:
+                raise DigestError(f"{path} was exported for another gene panel than the manifest's; export again")
+            self._sessions[graph] = session
+        return self._sessions[graph]
+
+
+def check_inputs(graph: str, info: GraphInfo, inputs: dict[str, np.ndarray]) -> None:
+    """Raise `EngineError` unless the arrays are a graph's inputs, all of one batch."""
+    if set(inputs) != set(info.inputs):
+        raise EngineError(f"graph {graph!r} takes {listed(info.inputs)}, and was given {listed(inputs)}")
+    batch = {len(array) for array in inputs.values()}
+    if len(batch) != 1:
+        raise EngineError(f"the inputs of graph {graph!r} are of different batch sizes: {sorted(batch)}")
+    for name, tensor in info.inputs.items():
+        array = inputs[name]
+        if array.dtype != tensor.dtype or array.shape[1:] != tensor.shape:
+            raise EngineError(
+                f"input {name!r} of graph {graph!r} is {array.dtype} {list(array.shape)}; it takes {tensor.dtype} "
+                f"[batch, {', '.join(map(str, tensor.shape))}]"
+            )
+
+
+def _load_runtime() -> ModuleType:
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(installed) == 2:
+        raise RuntimeUnavailableError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; uninstall both, then install "
+            "one: causcell[cpu] or causcell[gpu]"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"ONNX Runtime can't be imported ({error}); install causcell[cpu] or causcell[gpu]"
+        ) from error
+    return onnxruntime
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _runtime_errors(runtime: ModuleType) -> tuple[type[Exception], ...]:
+    """The exceptions that ONNX Runtime raises; they share no base of their own."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    return tuple(
+        kind
+        for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "RuntimeException")
+        if (kind := getattr(state, name, None)) is not None
+    )

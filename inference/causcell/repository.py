@@ -1,0 +1,65 @@
+"""A model repository on disk: a manifest, reference cells, and one folder a graph. Checked when it is opened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from causcell.errors import CorruptFileError, DigestError, listed
+from causcell.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest
+from causcell.reference import ReferenceCells
+
+
+@dataclass(frozen=True)
+class Repository:
+    """An opened repository whose digests hold."""
+
+    path: Path
+    manifest: Manifest
+    reference: ReferenceCells
+
+    def graph_path(self, graph: str) -> Path:
+        """File of a graph."""
+        return self.path / graph / "1" / "model.onnx"
+
+
+def open_repository(path: str | os.PathLike[str]) -> Repository:
+    """Open a repository and verify every file against its digest.
+
+    Raises
+    ------
+    CorruptFileError
+        No repository there, or a file is missing or unreadable.
+    DigestError
+        A file is not the one that was exported.
+    SchemaVersionError
+        Written by a newer CausCell.
+    """
+    root = Path(path)
+    manifest_file = root / MANIFEST_FILE
+    if not manifest_file.is_file():
+        raise CorruptFileError(
+            f"{str(path)!r} is no model repository: it has no {MANIFEST_FILE}; make one with causcell export"
+        )
+    manifest = Manifest.from_json(manifest_file.read_bytes(), str(manifest_file))
+    for name, digest in manifest.files.items():
+        file = root / name
+        if not file.is_file():
+            raise CorruptFileError(f"{file} is missing; restore it, or export again")
+        if file_digest(file) != digest:
+            raise DigestError(
+                f"{file} is not the file that was exported ({file.stat().st_size} bytes, another SHA-256 than the "
+                "manifest's): it was truncated or changed; restore it, or export again"
+            )
+    absent = [name for name in (REFERENCE_FILE, *(f"{g}/1/model.onnx" for g in manifest.graphs)) if name not in manifest.files]
+    if absent:
+        raise CorruptFileError(f"{manifest_file} lists no digest of {listed(absent)}; export again")
+    return Repository(root, manifest, ReferenceCells.load(root / REFERENCE_FILE))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

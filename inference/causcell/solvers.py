@@ -1,0 +1,143 @@
+"""Solvers as tables: every sampling loop is ``x_next = a x_t + b x0 + c x0_prev + s noise``, row after row.
+
+Symbols, as in Song, Meng and Ermon 2021 (DDIM) and Ho, Jain and Abbeel 2020 (DDPM)::
+
+    abar_t   share of signal variance at t            schedule.alpha_bar[t]; 1 at the clean end
+    x0       prediction of the clean x at t           the denoiser's answer
+    s        deviation of the fresh noise             their sigma_t
+
+A table's rows go from the noisiest time to the clean end; the last row returns x0 itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from causcell.errors import ConfigurationError, listed
+from causcell.schedule import NoiseSchedule
+
+Spacing = Literal["trailing", "uniform"]
+SPACINGS: tuple[Spacing, ...] = ("trailing", "uniform")
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A sampling loop as data.
+
+    Attributes
+    ----------
+    table
+        float64 [S x 5], rows (t, a, b, c, s).
+    draw
+        Whether x0 is a draw from the head's posterior rather than its mean.
+    from_noise
+        Whether the loop starts at a standard normal; else at zero, the mean of pure noise.
+    """
+
+    table: np.ndarray
+    draw: bool = False
+    from_noise: bool = True
+
+    @property
+    def steps(self) -> int:
+        """Number of network evaluations."""
+        return len(self.table)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step needs fresh noise."""
+        return bool((self.table[:, 4] > 0).any())
+
+
+def timesteps(schedule: NoiseSchedule, steps: int, spacing: Spacing = "trailing") -> np.ndarray:
+    """Times to evaluate at, int64 [steps], strictly descending from T - 1.
+
+    ``trailing`` steps back from T by T / steps, so that the last step is as long as the others; ``uniform`` spreads
+    the times evenly from T - 1 to 0.
+    """
+    total = schedule.timesteps
+    if not 1 <= steps <= total:
+        raise ConfigurationError(f"{steps} steps are not possible; take from 1 to {total}, the schedule's timesteps")
+    if spacing == "trailing":
+        return np.round(total - np.arange(steps) * total / steps).astype(np.int64) - 1
+    if spacing == "uniform":
+        return np.round(np.linspace(total - 1, 0, steps)).astype(np.int64)
+    raise ConfigurationError(f"spacing {spacing!r} is not known; known are {listed(SPACINGS)}")
+
+
+def _table(times: np.ndarray, a: np.ndarray, b: np.ndarray, s: np.ndarray) -> np.ndarray:
+    table = np.stack([times.astype(np.float64), a, b, np.zeros_like(a), s], axis=1)
+    table[-1, 1:] = (0, 1, 0, 0)  # the clean end is x0, exactly
+    return table
+
+
+def _neighbours(schedule: NoiseSchedule, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """abar at each time and at the next one; the next of the last is the clean end, 1."""
+    alpha_bar = np.append(schedule.alpha_bar[times], 1.0)
+    return alpha_bar[:-1], alpha_bar[1:]
+
+
+def ddim(schedule: NoiseSchedule, steps: int, spacing: Spacing = "trailing", eta: float = 0.0) -> Solver:
+    """DDIM (Song et al. 2021, eq. 12 and 16): deterministic at ``eta`` 0, as noisy as ancestral sampling at 1."""
+    if not 0 <= eta <= 1:
+        raise ConfigurationError(f"eta is {eta}; it goes from 0 (deterministic) to 1 (ancestral)")
+    times = timesteps(schedule, steps, spacing)
+    here, there = _neighbours(schedule, times)
+    s = eta * np.sqrt((1 - there) / (1 - here) * (1 - here / there))  # eq. 16
+    a = np.sqrt(np.maximum(1 - there - s**2, 0) / (1 - here))  # eq. 12, with the noise written by x_t and x0
+    b = np.sqrt(there) - a * np.sqrt(here)
+    return Solver(_table(times, a, b, s))
+
+
+def ddpm(schedule: NoiseSchedule, steps: int, spacing: Spacing = "trailing") -> Solver:
+    """Ancestral sampling (Ho et al. 2020, eq. 6 and 7) with the posterior's variance, over any subset of times."""
+    times = timesteps(schedule, steps, spacing)
+    here, there = _neighbours(schedule, times)
+    alpha = here / there
+    a = np.sqrt(alpha) * (1 - there) / (1 - here)
+    b = np.sqrt(there) * (1 - alpha) / (1 - here)
+    s = np.sqrt((1 - there) / (1 - here) * (1 - alpha))
+    return Solver(_table(times, a, b, s))
+
+
+def mean(schedule: NoiseSchedule) -> Solver:
+    """The conditional mean given the concepts: one evaluation at pure noise. A profile, not a cell: it has no noise."""
+    return Solver(np.array([[schedule.timesteps - 1, 0.0, 1.0, 0.0, 0.0]]), from_noise=False)
+
+
+SOLVERS: dict[str, Callable[..., Solver]] = {"ddim": ddim, "ddpm": ddpm, "mean": mean}
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """A solver by name: what a preset of the manifest, or a command line, states. `build` makes its table."""
+
+    solver: Literal["ddim", "ddpm", "mean"]
+    steps: int = 1
+    spacing: Spacing = "trailing"
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ConfigurationError(f"solver {self.solver!r} is not known; known are {listed(SOLVERS)}")
+        if self.solver == "mean" and self.steps != 1:
+            raise ConfigurationError(f"the mean estimate is one evaluation; steps is {self.steps}: leave it out")
+        if self.solver != "ddim" and self.eta != 0:
+            raise ConfigurationError(f"eta belongs to ddim; {self.solver} has none: leave it out")
+
+    @property
+    def estimate(self) -> Literal["mean", "sample"]:
+        """What comes out: the conditional mean, or a sample of the conditional distribution."""
+        return "mean" if self.solver == "mean" else "sample"
+
+    def build(self, schedule: NoiseSchedule) -> Solver:
+        """The table over a schedule."""
+        if self.solver == "mean":
+            return mean(schedule)
+        if self.solver == "ddpm":
+            return ddpm(schedule, self.steps, self.spacing)
+        return ddim(schedule, self.steps, self.spacing, self.eta)

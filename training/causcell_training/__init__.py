@@ -1,0 +1,22 @@
+"""Training of CausCell with PyTorch: `fit` turns labelled cells into a run folder, `CausCell` is the model."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from causcell_training.config import TrainConfig
+    from causcell_training.fitting import fit
+    from causcell_training.model import CausCell
+    from causcell_training.run import Run
+
+__all__ = ["CausCell", "Run", "TrainConfig", "fit"]
+
+_HOME = {"CausCell": "model", "Run": "run", "TrainConfig": "config", "fit": "fitting"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'causcell_training' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"causcell_training.{_HOME[name]}"), name)

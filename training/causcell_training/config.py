@@ -1,0 +1,135 @@
+"""Settings of a training run; a TOML file given by ``--config`` has the same names and sections."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from causcell.errors import ConfigurationError
+from causcell.expression import Scale
+from causcell.schedule import ScheduleKind
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Section):
+    """Shapes of the networks."""
+
+    embedding: int = Field(32, ge=1)
+    """k, numbers per concept."""
+    encoder_width: int = Field(512, ge=8)
+    encoder_layers: int = Field(2, ge=1)
+    encoder_dropout: float = Field(0.1, ge=0, lt=1)
+    """On the expression that the encoder reads and on its hidden layers: it is what keeps it from overfitting."""
+    width: int = Field(256, ge=8)
+    """d, hidden width of the denoiser."""
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    """Attention heads."""
+    head: Literal["plain"] = "plain"
+    """What the denoiser's output is: ``plain`` is x0 itself, by regression."""
+    schedule: ScheduleKind = "linear"
+    timesteps: int = Field(1000, ge=21)
+
+
+class ObjectiveConfig(_Section):
+    """Weight of each term of the objective; every term is logged whatever its weight."""
+
+    reconstruction: float = Field(1.0, gt=0)
+    """Squared error of x0, mean over genes."""
+    classification: float = Field(0.1, ge=0)
+    """Cross-entropy of each concept's label from its embedding."""
+    exogenous_kl: float = Field(0.1, ge=0)
+    """KL(q(eps|x) || N(0, I)), nats per gene."""
+    endogenous_kl: float = Field(1.0, ge=0)
+    """KL(q(z_i|x) || p(z_i|y_i)), nats per gene."""
+    adversary: float = Field(0.1, ge=0)
+    """How far discriminators that read the unexplained concept are from guessing labels by their frequency."""
+
+
+class OptimisationConfig(_Section):
+    """The loop."""
+
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    epochs: int = Field(200, ge=1)
+    patience: int = Field(20, ge=1)
+    """Validations without improvement on held-out cells before training stops."""
+    validate_every: int = Field(5, ge=1)
+    """Epochs between validations."""
+    ema_decay: float = Field(0.99, ge=0, lt=1)
+    """Of the moving average of weights, which is what is validated and exported."""
+    held_out: float = Field(0.1, gt=0, lt=0.9)
+    """Share of cells held out, half to choose by (early stopping) and half to report on, if no split is given."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+class TrainConfig(_Section):
+    """All settings of a run.
+
+    The names at the top are those of the command line's flags.
+    """
+
+    concept: tuple[str, ...] = ()
+    edge: tuple[str, ...] = ()
+    """``PARENT:CHILD``."""
+    expression: Scale = "counts"
+    genes: int | str = 2000
+    """A number of highly variable genes, ``all``, or a file with one gene name a line."""
+    layer: str | None = None
+    seed: int = Field(0, ge=0, lt=2**32)
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimisation: OptimisationConfig = OptimisationConfig()
+
+
+def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Settings from a TOML file, with ``overrides`` (dotted names, such as ``model.width``) on top.
+
+    Raises
+    ------
+    ConfigurationError
+        An unreadable file, an unknown name, a value out of range.
+    """
+    fields: dict[str, Any] = {}
+    if path is not None:
+        try:
+            fields = tomllib.loads(Path(path).read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(f"--config {os.fspath(path)!r} can't be read: {error}") from error
+    for name, value in (overrides or {}).items():
+        *sections, key = name.split(".")
+        target = fields
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigurationError(f"{name!r} is no setting: {section!r} is not a section")
+        target[key] = value
+    try:
+        return TrainConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"setting {name!r} = {first['input']!r}: {first['msg']}") from error
+
+
+def parse_overrides(settings: list[str]) -> dict[str, Any]:
+    """``SECTION.KEY=VALUE`` strings as a mapping, values read as TOML where they can be, else as text."""
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        name, found, text = setting.partition("=")
+        if not (name and found):
+            raise ConfigurationError(f"--set {setting!r} is not of the form SECTION.KEY=VALUE, such as model.width=128")
+        try:
+            overrides[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            overrides[name] = text
+    return overrides

@@ -1,0 +1,113 @@
+"""The denoiser: predicts the clean x0 from x_t, the time and the concept embeddings."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from causcell.schedule import NoiseSchedule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from causcell_training.heads import HEADS, Head
+
+
+class ConceptAttention(nn.Module):
+    """Cross-attention of one query token a cell to its M concept tokens.
+
+    A token is z_i beside a one-hot identity (attention knows no order). As there is a single query, the key map
+    folds into the query map and the value map into the output map: the tokens themselves are keys and values, and
+    no product of tokens with weights is left.
+    """
+
+    identity: Tensor
+
+    def __init__(self, width: int, concepts: int, embedding: int, heads: int) -> None:
+        super().__init__()
+        self._token = embedding + concepts
+        self._heads = heads
+        self.query = nn.Linear(width, heads * self._token)
+        self.output = nn.Linear(heads * self._token, width)
+        self.register_buffer("identity", torch.eye(concepts), persistent=False)
+
+    def forward(self, hidden: Tensor, z: Tensor) -> Tensor:
+        """[B x d] of hidden [B x d] and z [B x M x k]."""
+        tokens = torch.cat([z, self.identity.expand(z.shape[0], -1, -1)], dim=2)
+        query = self.query(hidden).unflatten(1, (self._heads, self._token))
+        weights = torch.softmax(query @ tokens.transpose(1, 2) / math.sqrt(self._token), dim=2)
+        return self.output((weights @ tokens).flatten(1))
+
+
+class Block(nn.Module):
+    """Pre-norm cross-attention and GEGLU feed-forward (Shazeer 2020), each with a residual."""
+
+    def __init__(self, width: int, concepts: int, embedding: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = ConceptAttention(width, concepts, embedding, heads)
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(2 * width, width)
+
+    def forward(self, hidden: Tensor, z: Tensor) -> Tensor:
+        """[B x d] of hidden [B x d] and z [B x M x k]."""
+        hidden = hidden + self.attention(self.attention_norm(hidden), z)
+        value, gate = self.expand(self.feedforward_norm(hidden)).chunk(2, dim=1)
+        return hidden + self.contract(value * F.gelu(gate))
+
+
+class Denoiser(nn.Module):
+    """D(x_t, t, z), everything on the standardised scale.
+
+    The input is scaled by sqrt(abar_t): at pure noise the network sees z alone.
+    """
+
+    alpha_bar: Tensor
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        genes: int,
+        concepts: int,
+        embedding: int,
+        *,
+        width: int,
+        blocks: int,
+        heads: int,
+        head: str,
+        schedule: NoiseSchedule,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("alpha_bar", torch.tensor(schedule.alpha_bar, dtype=torch.float32), persistent=False)
+        half = width // 2
+        angles = torch.exp(-math.log(10_000) * torch.arange(half) / half) * torch.arange(schedule.timesteps)[:, None]
+        self.register_buffer("frequencies", torch.cat([angles.sin(), angles.cos()], dim=1), persistent=False)
+        self.time = nn.Sequential(nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width))
+        self.input = nn.Linear(genes, width)
+        self.blocks = nn.ModuleList(Block(width, concepts, embedding, heads) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.head: Head = HEADS[head](width, genes)  # type: ignore[assignment]
+
+    def time_table(self) -> Tensor:
+        """Embedding of every timestep, [T x d]."""
+        return self.time(self.frequencies)
+
+    def hidden(self, x_t: Tensor, time: Tensor, alpha_bar: Tensor, z: Tensor) -> Tensor:
+        """Last hidden state [B x d], from x_t [B x G], rows of the time table [B x d], abar_t [B x 1], z [B x M x k]."""
+        hidden = self.input(alpha_bar.sqrt() * x_t) + time
+        for block in self.blocks:
+            hidden = block(hidden, z)
+        return self.norm(hidden)
+
+    def forward(self, x_t: Tensor, timestep: Tensor, z: Tensor) -> Tensor:
+        """Mean of x0 given x_t, [B x G], for x_t [B x G], timestep int [B], z [B x M x k]."""
+        alpha_bar = self.alpha_bar[timestep, None]
+        time = self.time(self.frequencies[timestep])
+        return self.head.x0(self.hidden(x_t, time, alpha_bar, z), x_t, alpha_bar)
+
+    def loss(self, x: Tensor, timestep: Tensor, noise: Tensor, z: Tensor) -> Tensor:
+        """The head's loss at x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise, [B x G]."""
+        alpha_bar = self.alpha_bar[timestep, None]
+        x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
+        hidden = self.hidden(x_t, self.time(self.frequencies[timestep]), alpha_bar, z)
+        return self.head.loss(hidden, x_t, alpha_bar, x)

@@ -1,0 +1,116 @@
+"""The objective: every term of the paper's loss, weighted and logged."""
+
+from __future__ import annotations
+
+import torch
+from causcell.schema import UNLABELLED, ConceptSchema
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from causcell_training.config import ObjectiveConfig
+from causcell_training.model import CausCell
+
+_DISCRIMINATOR_WIDTH = 64
+
+
+class Objective(nn.Module):
+    """What training minimises, with the parameters that only training needs.
+
+    Parameters
+    ----------
+    schema
+        Concepts and graph.
+    embedding
+        k.
+    labels
+        Codes of the training cells, int [n x m]: their frequencies are what a discriminator that knows nothing says.
+    config
+        Weights.
+    """
+
+    def __init__(self, schema: ConceptSchema, embedding: int, labels: Tensor, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.names = schema.names
+        sizes = [len(concept.labels) for concept in schema.concepts]
+        self.label_mean = nn.ParameterList(nn.Parameter(0.1 * torch.randn(size, embedding)) for size in sizes)
+        self.label_logvar = nn.ParameterList(nn.Parameter(torch.zeros(size, embedding)) for size in sizes)
+        self.discriminators = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(embedding, _DISCRIMINATOR_WIDTH),
+                nn.SiLU(),
+                nn.Linear(_DISCRIMINATOR_WIDTH, _DISCRIMINATOR_WIDTH),
+                nn.SiLU(),
+                nn.Linear(_DISCRIMINATOR_WIDTH, size),
+            )
+            for size in sizes
+        )
+        for i, size in enumerate(sizes):
+            counts = torch.bincount(labels[labels[:, i] != UNLABELLED, i], minlength=size)
+            self.register_buffer(f"frequency_{i}", counts / counts.sum(), persistent=False)
+
+    def forward(self, model: CausCell, expression: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """All terms (scalars) for a batch of expression [B x G] and label codes [B x m], and their ``total``.
+
+        ``total`` holds the discriminators' own loss too: its gradient reaches the discriminators alone, as the
+        gradient of ``adversary`` reaches the encoder alone.
+        """
+        x = model.standardise(expression)
+        genes = x.shape[1]
+        mean, logvar = model.encoder(x)
+        z = model.scm(mean + torch.exp(0.5 * logvar) * torch.randn_like(mean))
+        timestep = torch.randint(model.schedule.timesteps, (len(x),), device=x.device)
+        terms = {
+            "reconstruction": model.denoiser.loss(x, timestep, torch.randn_like(x), z).mean(),
+            "classification": torch.stack(
+                [masked_cross_entropy(logits, labels[:, i]) for i, logits in enumerate(model.label_logits(z))]
+            ).sum(),
+            "exogenous_kl": 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=(1, 2)).mean() / genes,
+            "endogenous_kl": self._endogenous_kl(model, mean, logvar, labels) / genes,
+            "adversary": self._adversary(mean[:, -1]),
+        }
+        total = sum((getattr(self.config, name) * term for name, term in terms.items()), torch.zeros((), device=x.device))
+        terms["discriminators"] = self._discriminators(mean[:, -1].detach(), labels)
+        terms["total"] = total + terms["discriminators"]
+        return terms
+
+    def _endogenous_kl(self, model: CausCell, mean: Tensor, logvar: Tensor, labels: Tensor) -> Tensor:
+        """KL(q(z_i|x) || p(z_i|y_i)) summed over concepts, mean over labelled cells, in nats."""
+        z_mean = model.scm(mean)
+        z_variance = model.scm.marginal_variance(logvar.exp())
+        total = torch.zeros((), device=mean.device)
+        for i in range(len(self.names)):
+            labelled = labels[:, i] != UNLABELLED
+            if not labelled.any():
+                continue
+            code = labels[labelled, i]
+            prior_mean, prior_logvar = self.label_mean[i][code], self.label_logvar[i][code]
+            variance = z_variance[labelled, i]
+            distance = (variance + (z_mean[labelled, i] - prior_mean) ** 2) / prior_logvar.exp()
+            total = total + 0.5 * (distance - 1 + prior_logvar - variance.log()).sum(dim=1).mean()
+        return total
+
+    def _adversary(self, unexplained: Tensor) -> Tensor:
+        """KL(label frequencies || discriminator's answer), summed over concepts: zero where nothing can be read.
+
+        Bounded below, unlike a discriminator's error maximised; the discriminators' weights are held.
+        """
+        total = torch.zeros((), device=unexplained.device)
+        for i, discriminator in enumerate(self.discriminators):
+            held = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+            log_answer = functional_call(discriminator, held, (unexplained,)).log_softmax(dim=1)
+            frequency = self.get_buffer(f"frequency_{i}").expand_as(log_answer)
+            total = total + F.kl_div(log_answer, frequency, reduction="batchmean")
+        return total
+
+    def _discriminators(self, unexplained: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the discriminators, which read labels from the unexplained embedding [B x k]."""
+        losses = [masked_cross_entropy(d(unexplained), labels[:, i]) for i, d in enumerate(self.discriminators)]
+        return torch.stack(losses).sum()
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over labelled cells, from logits; zero where no cell is labelled."""
+    labelled = labels != UNLABELLED
+    return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum") / labelled.sum().clamp(min=1)
