@@ -5,10 +5,7 @@ The chunk is what a reader fetches, the shard what a writer commits. The form of
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell.cells import Cells
-from causcell.errors import ConfigurationError, OutputExistsError, listed
+from causcell.errors import ConfigurationError, listed
 from causcell.expression import PanelReader
+from causcell.output import new_folder
 from causcell.results import result_obs, result_uns, result_var
 
 if TYPE_CHECKING:
@@ -121,34 +119,3 @@ def _write_rows(array: zarr.Array[Any], blocks: Iterator[Any]) -> np.ndarray:
     if filled:
         array[written : written + filled] = buffer[:filled]
     return np.concatenate(labels)
-
-
-@contextlib.contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill, beside ``path``; renamed to it when the block ends well, removed when it does not.
-
-    Raises
-    ------
-    OutputExistsError
-        Something is at ``path`` already, and would be overwritten.
-    """
-    target = Path(path).absolute()
-    refuse_existing(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    staging.chmod(0o755)
-    try:
-        yield staging
-        staging.rename(target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-
-
-def refuse_existing(path: str | os.PathLike[str]) -> None:
-    """Raise `OutputExistsError` if something is at ``path`` (an empty folder is nothing)."""
-    target = Path(path)
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if target.exists():
-        raise OutputExistsError(f"{str(path)!r} exists already and is not overwritten; remove it, or name another place")

@@ -64,7 +64,6 @@ class Cells:
     def __len__(self) -> int:
         return len(self._rows)
 
-
     @property
     def genes(self) -> list[str]:
         """Names of the file's genes."""
@@ -123,7 +122,7 @@ def _matching_rows(obs: pd.DataFrame, where: str) -> np.ndarray:
 def _plain(matrix: object) -> Matrix:
     """An in-memory matrix of whatever a slice of AnnData is."""
     to_memory = getattr(matrix, "to_memory", None)
-    return to_memory() if to_memory is not None else matrix  # type: ignore[return-value]
+    return to_memory() if to_memory is not None else matrix
 
 
 def batches(count: int, size: int) -> list[slice]:
@@ -136,4 +135,3 @@ def padded(array: np.ndarray, size: int) -> np.ndarray:
     if len(array) == size:
         return array
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -27,7 +27,9 @@ DEVIATION_FLOOR = 0.1
 
 _LARGEST_LOG1P = 20.0  # log1p of 5e8, beyond any count of one gene in one cell
 
-Matrix = np.ndarray | sparse.csr_matrix | sparse.csr_array | sparse.csc_matrix | sparse.csc_array
+Names: TypeAlias = Sequence[str] | np.ndarray
+Matrix: TypeAlias = Any
+"""A numpy array or a scipy sparse matrix, [cells x genes]."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def check_gene_names(var_names: Sequence[str]) -> None:
         )
 
 
-def check_values(values: Matrix, scale: Scale, cell_names: Sequence[str]) -> None:
+def check_values(values: Matrix, scale: Scale, cell_names: Names) -> None:
     """Raise `ExpressionError` unless values [cells x genes] can be what ``scale`` declares."""
     data = values.data if sparse.issparse(values) else np.asarray(values)
     if data.size == 0:
@@ -99,8 +101,8 @@ def check_values(values: Matrix, scale: Scale, cell_names: Sequence[str]) -> Non
     if low < 0:
         raise ExpressionError(
             f"expression holds negative values (lowest {low:.4g}), first in cell "
-            f"{_first_cell(values, data < 0, cell_names)!r}; scaled or corrected values can't be used: give raw counts, "
-            "or log1p values (often in adata.raw or a layer)"
+            f"{_first_cell(values, data < 0, cell_names)!r}; scaled or corrected values can't be used: give raw "
+            "counts, or log1p values (often in adata.raw or a layer)"
         )
     whole = data.dtype.kind in "iu" or bool((data == np.floor(data)).all())
     if scale == "counts" and not whole:
@@ -123,7 +125,7 @@ def check_values(values: Matrix, scale: Scale, cell_names: Sequence[str]) -> Non
         )
 
 
-def _first_cell(values: Matrix, bad: np.ndarray, cell_names: Sequence[str]) -> str:
+def _first_cell(values: Matrix, bad: np.ndarray, cell_names: Names) -> str:
     first = int(np.flatnonzero(bad.ravel())[0])
     if sparse.issparse(values):
         rows = values.tocoo().row
@@ -187,7 +189,7 @@ class PanelReader:
             f"it with --allow-missing-genes {min(0.99, np.ceil(100 * len(absent) / total) / 100):.2f}"
         )
 
-    def read(self, values: Matrix, cell_names: Sequence[str]) -> np.ndarray:
+    def read(self, values: Matrix, cell_names: Names) -> np.ndarray:
         """Panel expression, float32 [B x G], of a file's rows [B x file genes].
 
         Raises
@@ -215,7 +217,7 @@ class PanelReader:
         expression[rows[in_panel], columns[in_panel]] = data[in_panel]
         return self._filled(expression)
 
-    def _read_dense(self, values: np.ndarray, cell_names: Sequence[str]) -> np.ndarray:
+    def _read_dense(self, values: np.ndarray, cell_names: Names) -> np.ndarray:
         file_columns = np.flatnonzero(self._panel_column >= 0)
         expression = np.zeros((len(values), len(self._fill)), dtype=np.float32)
         panel = values[:, file_columns].astype(np.float32)
@@ -231,10 +233,10 @@ class PanelReader:
         return expression
 
 
-def _size_factors(totals: np.ndarray, cell_names: Sequence[str]) -> np.ndarray:
+def _size_factors(totals: np.ndarray, cell_names: Names) -> np.ndarray:
     empty = totals <= 0
     if empty.any():
-        names = [cell_names[i] for i in np.flatnonzero(empty)]
+        names = [cell_names[int(i)] for i in np.flatnonzero(empty)]
         raise ExpressionError(
             f"{len(names)} cells have no counts at all: {listed(names)}; an empty cell has no expression: remove them "
             "(scanpy.pp.filter_cells(adata, min_counts=1))"

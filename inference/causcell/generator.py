@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,15 @@ from causcell.cells import Cells, batches, padded
 from causcell.engine import Engine, open_engine
 from causcell.errors import CausCellWarning, ConfigurationError, listed
 from causcell.expression import PanelReader, check_scale
-from causcell.interventions import Intervention, Mode, factual_scm, intervene, logits_name, plan_interventions
+from causcell.interventions import (
+    Intervention,
+    Mode,
+    check_mode,
+    factual_scm,
+    intervene,
+    logits_name,
+    plan_interventions,
+)
 from causcell.manifest import Manifest
 from causcell.randomness import Purpose, cell_keys, normals
 from causcell.results import result_obs, result_uns, result_var
@@ -148,8 +156,8 @@ class Generator:
         adata: anndata.AnnData | str | os.PathLike[str],
         do: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
         *,
-        grid: Iterable[str] = (),
-        mode: Mode = "do",
+        grid: Sequence[str] = (),
+        mode: str = "do",
         match_parents: bool = False,
         preset: str | None = None,
         solver: str | None = None,
@@ -203,7 +211,7 @@ class Generator:
 
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         request = Request(
-            plan_interventions(self.schema, do, grid), settings, mode, match_parents, draws=draws, seed=seed
+            plan_interventions(self.schema, do, grid), settings, check_mode(mode), match_parents, draws, seed
         )
         cells = Cells(adata, layer=layer)
         reader = self.reader(cells, expression, allow_missing_genes)
@@ -279,9 +287,7 @@ class Generator:
                 "this model was trained on log1p values as given, whose scale for raw counts is not known; "
                 "give log1p values normalised as the training file's were"
             )
-        reader = PanelReader(
-            replace(preprocessing, scale=declared), cells.genes, allow_missing=allow_missing_genes
-        )
+        reader = PanelReader(replace(preprocessing, scale=declared), cells.genes, allow_missing=allow_missing_genes)
         if reader.missing:
             warnings.warn(
                 f"{len(reader.missing)} of {len(preprocessing.genes)} panel genes are missing and were filled with the "
@@ -303,7 +309,9 @@ class Generator:
         """A preset of the model, or a solver by name; raises `ConfigurationError` for both or neither's options."""
         if solver is None:
             if steps is not None or eta is not None:
-                raise ConfigurationError("steps and eta belong to a solver; name one (--solver ddim), or leave them out")
+                raise ConfigurationError(
+                    "steps and eta belong to a solver; name one (--solver ddim), or leave them out"
+                )
             return self.manifest.preset(preset).solver
         if preset is not None:
             raise ConfigurationError(f"preset {preset!r} and solver {solver!r} exclude each other; leave one out")
@@ -412,7 +420,9 @@ class Generator:
         }
 
     @staticmethod
-    def _progress(rows: list[slice], show: bool, what: str, total: int, request: Request | None = None) -> Iterator[slice]:
+    def _progress(
+        rows: list[slice], show: bool, what: str, total: int, request: Request | None = None
+    ) -> Iterator[slice]:
         from tqdm.auto import tqdm
 
         per_cell = request.rows_per_cell if request else 1

@@ -11,10 +11,30 @@ import numpy as np
 
 from causcell.engine import Engine
 from causcell.errors import ConfigurationError, InterventionError, listed
-from causcell.schema import ConceptSchema
+from causcell.schema import ConceptSchema, as_pairs
 
 Mode = Literal["do", "exogenous", "isolated"]
 MODES: tuple[Mode, ...] = ("do", "exogenous", "isolated")
+
+
+def check_mode(mode: str) -> Mode:
+    """The mode, if it is one; raises `ConfigurationError`."""
+    for known in MODES:
+        if mode == known:
+            return known
+    raise ConfigurationError(f"mode {mode!r} is not known; known are {listed(MODES)}")
+
+
+def parse_do(texts: Iterable[str]) -> dict[str, str]:
+    """One joint intervention from ``CONCEPT=LABEL`` strings; raises `InterventionError` for a concept set twice."""
+    labels: dict[str, str] = {}
+    for concept, label in as_pairs(texts, "concept=label", "="):
+        if labels.setdefault(concept, label) != label:
+            raise InterventionError(
+                f"--do sets {concept!r} to {labels[concept]!r} and to {label!r}; several --do are one joint "
+                "intervention: to compare labels use --grid, or run once for each"
+            )
+    return labels
 
 
 @dataclass(frozen=True)
@@ -41,7 +61,9 @@ class Intervention:
 
 
 def plan_interventions(
-    schema: ConceptSchema, do: Mapping[str, str] | Sequence[Mapping[str, str]] = (), grid: Iterable[str] = ()
+    schema: ConceptSchema,
+    do: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
+    grid: Sequence[str] = (),
 ) -> tuple[Intervention, ...]:
     """The interventions that ``do`` and ``grid`` ask for.
 
@@ -59,10 +81,10 @@ def plan_interventions(
     InterventionError
         The same intervention twice, or a concept both set and in the grid.
     """
-    bases = [do] if isinstance(do, Mapping) else list(do) or [{}]
+    bases: list[Mapping[str, str]] = [do] if isinstance(do, Mapping) else list(do) or [{}]
     axes = [[(concept, label) for label in schema[concept].labels] for concept in grid]
     interventions = []
-    for base, *point in itertools.product(bases, *axes):
+    for base, point in itertools.product(bases, itertools.product(*axes)):
         clash = [concept for concept, _ in point if concept in base]
         if clash or len({concept for concept, _ in point}) < len(point):
             raise InterventionError(
@@ -127,8 +149,6 @@ def intervene(
     draw
         Index of the draw.
     """
-    if mode not in MODES:
-        raise ConfigurationError(f"mode {mode!r} is not known; known are {listed(MODES)}")
     batch = len(exogenous)
     mask = np.zeros((batch, schema.size), dtype=np.float32)
     forced = np.zeros_like(exogenous)
@@ -139,7 +159,7 @@ def intervene(
     unmatched = np.zeros(batch, dtype=bool)
     acted = exogenous.copy()
     for concept, label in intervention.targets:
-        changes = labels[:, concept] != label
+        changes: np.ndarray = np.not_equal(labels[:, concept], label)
         if not changes.any():
             continue
         parents = schema.parents(concept) if match_parents else ()

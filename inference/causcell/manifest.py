@@ -174,7 +174,7 @@ class Manifest(_Part):
 
     def to_json(self) -> str:
         """Text of ``manifest.json``."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
 
     def _own_digest(self) -> str:
         fields = self.model_dump(mode="json", exclude={"digest"})
@@ -207,7 +207,9 @@ class Manifest(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise CorruptFileError(f"{source} is not a valid manifest: {place}: {first['msg']}; export again") from error
+            raise CorruptFileError(
+                f"{source} is not a valid manifest: {place}: {first['msg']}; export again"
+            ) from error
         if manifest._own_digest() != manifest.digest:
             raise DigestError(
                 f"{source} was edited after export: its content does not match its digest {manifest.digest[:12]}...; "

@@ -8,12 +8,12 @@ Numbers are made from the raw bits, which numpy keeps stable between versions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
 
 from causcell.errors import ConfigurationError
+from causcell.expression import Names
 
 
 class Purpose(IntEnum):
@@ -25,7 +25,7 @@ class Purpose(IntEnum):
     REFERENCE = 4
 
 
-def cell_keys(seed: int, names: Sequence[str]) -> np.ndarray:
+def cell_keys(seed: int, names: Names) -> np.ndarray:
     """Keys of cells, uint64 [n x 2], from the seed (0 to 2^64 - 1) and each cell's name."""
     if not 0 <= seed < 2**64:
         raise ConfigurationError(f"seed {seed} is out of range; take a whole number from 0 to 2^64 - 1")

@@ -104,7 +104,7 @@ class ReferenceCells:
         combos, inverse = np.unique(parent_labels, axis=0, return_inverse=True)
         for i, combo in enumerate(combos):
             here = np.flatnonzero(inverse.ravel() == i)
-            matched = carriers[(self.labels[np.ix_(carriers, parents)] == combo).all(axis=1)]
+            matched = carriers[(self.labels[np.ix_(carriers, np.array(parents))] == combo).all(axis=1)]
             if len(matched):
                 rows[here] = pick(matched)[here]
             else:
@@ -112,7 +112,9 @@ class ReferenceCells:
         return rows, unmatched
 
 
-def select_reference_cells(labels: np.ndarray, rng: np.random.Generator, per_label: int = CELLS_PER_LABEL) -> np.ndarray:
+def select_reference_cells(
+    labels: np.ndarray, rng: np.random.Generator, per_label: int = CELLS_PER_LABEL
+) -> np.ndarray:
     """Rows of training cells to keep, ascending int64: each label gets up to ``per_label`` cells, rare labels first.
 
     Parameters

@@ -53,7 +53,9 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
                 f"{file} is not the file that was exported ({file.stat().st_size} bytes, another SHA-256 than the "
                 "manifest's): it was truncated or changed; restore it, or export again"
             )
-    absent = [name for name in (REFERENCE_FILE, *(f"{g}/1/model.onnx" for g in manifest.graphs)) if name not in manifest.files]
+    absent = [
+        name for name in (REFERENCE_FILE, *(f"{g}/1/model.onnx" for g in manifest.graphs)) if name not in manifest.files
+    ]
     if absent:
         raise CorruptFileError(f"{manifest_file} lists no digest of {listed(absent)}; export again")
     return Repository(root, manifest, ReferenceCells.load(root / REFERENCE_FILE))

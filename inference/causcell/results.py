@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def result_obs(generator: Generator, cells: Cells, request: Request, labels: np.ndarray) -> pd.DataFrame:
     """``obs`` of the results, from label codes after the interventions, int32 [rows x m].
 
-    Warns with a count of rows whose combination of labels no training cell carries. Raises `CellNameError` if row
-    names built from cells and interventions are not unique.
+    Warns with a count of counterfactual rows whose combination of labels no training cell carries. Raises
+    `CellNameError` if row names built from cells and interventions are not unique.
     """
     import pandas as pd
 
@@ -54,12 +54,13 @@ def result_obs(generator: Generator, cells: Cells, request: Request, labels: np.
         obs[concept] = schema.label_names(labels[:, i], concept)
         obs[f"{concept}_factual"] = schema.label_names(factual[:, i], concept)
     obs["unseen_combination"] = unseen_combinations(labels, generator.engine.reference.combinations)
-    unseen = int(obs["unseen_combination"].sum())
-    if unseen:
-        rows = obs.loc[obs["unseen_combination"], list(schema.names)].astype(str).agg(" + ".join, axis=1)
+    counterfactual = [bool(each.targets) for each in request.interventions]
+    made = obs.loc[obs["unseen_combination"] & np.asarray(counterfactual)[intervention], list(schema.names)]
+    if len(made):
         warnings.warn(
-            f"{unseen} of {len(obs)} rows have combinations of labels that no training cell carries: "
-            f"{listed(rows.unique(), 4)}; they are marked in obs['unseen_combination']",
+            f"{len(made)} of {len(obs)} rows have combinations of labels that no training cell carries: "
+            f"{listed(made.astype(str).agg(' + '.join, axis=1).unique(), 4)}; they are marked in "
+            "obs['unseen_combination']",
             CausCellWarning,
             stacklevel=3,
         )
@@ -75,8 +76,8 @@ def _row_names(cells: np.ndarray, interventions: list[str], draws: int) -> pd.In
     names = pd.Index([cell + suffix for cell in cells for suffix in suffixes])
     if not names.is_unique:
         raise CellNameError(
-            f"row names made of cell and intervention are not unique: {listed(names[names.duplicated()])}; rename cells "
-            "whose names contain '|'"
+            f"row names made of cell and intervention are not unique: {listed(names[names.duplicated()])}; rename "
+            "cells whose names contain '|'"
         )
     return names
 

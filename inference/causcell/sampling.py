@@ -44,7 +44,9 @@ def sample(
         The solver draws from a posterior, which a denoiser that returns a mean does not have.
     """
     if solver.draw:
-        raise ConfigurationError("this solver draws from the head's posterior, and this model's head has none: take another")
+        raise ConfigurationError(
+            "this solver draws from the head's posterior, and this model's head has none: take another"
+        )
     x = initial_noise() if solver.from_noise else np.zeros(shape, dtype=np.float32)
     x0_previous: np.ndarray | None = None
     for step, (t, a, b, c, s) in enumerate(solver.table):

@@ -31,7 +31,9 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         if self.kind not in ("linear", "cosine"):
-            raise ConfigurationError(f"noise schedule {self.kind!r} is not known; known are {listed(('linear', 'cosine'))}")
+            raise ConfigurationError(
+                f"noise schedule {self.kind!r} is not known; known are {listed(('linear', 'cosine'))}"
+            )
         if self.timesteps < 2 or (self.kind == "linear" and self.timesteps <= 20):
             raise ConfigurationError(f"a noise schedule of {self.timesteps} timesteps is too short; use more than 20")
 

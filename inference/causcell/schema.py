@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -200,7 +200,9 @@ def label_column(obs: pd.DataFrame, name: str) -> pd.Series:
     import pandas as pd
 
     if name not in obs:
-        raise UnknownConceptError(f"obs has no column {name!r} for a concept; its columns are {listed(obs.columns, 40)}")
+        raise UnknownConceptError(
+            f"obs has no column {name!r} for a concept; its columns are {listed(obs.columns, 40)}"
+        )
     column = obs[name]
     values = column.cat.categories.to_series() if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna()
     if pd.api.types.is_float_dtype(values.dtype):
@@ -213,9 +215,7 @@ def label_column(obs: pd.DataFrame, name: str) -> pd.Series:
     return column.astype("string").astype(object).where(column.notna(), None)
 
 
-def schema_from_obs(
-    obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[tuple[str, str]] = ()
-) -> ConceptSchema:
+def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[tuple[str, str]] = ()) -> ConceptSchema:
     """The schema that a table of cells and a list of edges (parent, child) imply.
 
     Labels are sorted (by value where all are whole numbers), except those of an ordered categorical column, which
@@ -262,14 +262,12 @@ def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return unseen[inverse.ravel()]
 
 
-def as_pairs(labels: Mapping[str, str] | Iterable[str], what: str, separator: str) -> list[tuple[str, str]]:
-    """Pairs from ``a=b`` strings or a mapping; raises `ConceptError` naming the malformed one."""
-    if isinstance(labels, Mapping):
-        return [(str(key), str(value)) for key, value in labels.items()]
+def as_pairs(texts: Iterable[str], form: str, separator: str) -> list[tuple[str, str]]:
+    """Pairs from strings such as ``a=b`` or ``a:b``; raises `ConceptError` naming the malformed one."""
     pairs = []
-    for text in labels:
-        left, found, right = text.partition(separator)
-        if not (found and left and right):
-            raise ConceptError(f"{what} {text!r} is not of the form {what.upper()}: two names joined by {separator!r}")
+    for text in texts:
+        left, _, right = text.partition(separator)
+        if not (left and right):
+            raise ConceptError(f"{text!r} is not of the form {form.upper()}")
         pairs.append((left, right))
     return pairs

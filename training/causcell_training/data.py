@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from causcell.cells import Cells, batches
-from causcell.errors import ConfigurationError, DataError, UnknownLabelError, listed
-from causcell.expression import DEVIATION_FLOOR, PanelReader, Preprocessing, Scale, check_gene_names
-from causcell.schema import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
 from scipy import sparse
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from causcell.cells import Cells, batches
+from causcell.errors import ConfigurationError, DataError, UnknownLabelError, listed
+from causcell.expression import DEVIATION_FLOOR, PanelReader, Preprocessing, Scale, check_gene_names
+from causcell.schema import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
 from causcell_training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _moments(expression: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
 def _random_parts(labels: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> np.ndarray:
     """Parts at random; the first cell met of every label is trained on, so that no label goes untrained."""
     count = len(labels)
-    held_out = int(round(config.optimisation.held_out * count))
+    held_out = round(config.optimisation.held_out * count)
     if held_out < 2 or count - held_out < 2:
         raise DataError(
             f"{count} cells are too few to train on and hold out {config.optimisation.held_out:.0%} of them; "
@@ -248,5 +248,3 @@ class ShuffledBatches(Sampler[np.ndarray]):
     def __iter__(self) -> Iterator[np.ndarray]:
         order = np.random.default_rng((self._seed, self._epoch)).permutation(self._rows)
         yield from np.array_split(order, self._count)
-
-

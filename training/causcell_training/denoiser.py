@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from causcell.schedule import NoiseSchedule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causcell.schedule import NoiseSchedule
 from causcell_training.heads import HEADS, Head
 
 
@@ -86,14 +86,14 @@ class Denoiser(nn.Module):
         self.input = nn.Linear(genes, width)
         self.blocks = nn.ModuleList(Block(width, concepts, embedding, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-        self.head: Head = HEADS[head](width, genes)  # type: ignore[assignment]
+        self.head: Head = HEADS[head](width, genes)
 
     def time_table(self) -> Tensor:
         """Embedding of every timestep, [T x d]."""
         return self.time(self.frequencies)
 
     def hidden(self, x_t: Tensor, time: Tensor, alpha_bar: Tensor, z: Tensor) -> Tensor:
-        """Last hidden state [B x d], from x_t [B x G], rows of the time table [B x d], abar_t [B x 1], z [B x M x k]."""
+        """Last hidden state [B x d] of x_t [B x G], rows of the time table [B x d], abar_t [B x 1], z [B x M x k]."""
         hidden = self.input(alpha_bar.sqrt() * x_t) + time
         for block in self.blocks:
             hidden = block(hidden, z)

@@ -19,16 +19,16 @@ import lightning.pytorch as lightning
 import numpy as np
 import tomli_w
 import torch
-from causcell.atlas import refuse_existing
-from causcell.errors import RunError
-from causcell.expression import gene_digest
-from causcell.manifest import TrainingCells
-from causcell.metrics import mean_squared_error, pearson
-from causcell.reference import ReferenceCells, select_reference_cells
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from causcell.errors import RunError
+from causcell.expression import gene_digest
+from causcell.manifest import TrainingCells
+from causcell.metrics import mean_squared_error, pearson
+from causcell.output import refuse_existing
+from causcell.reference import ReferenceCells, select_reference_cells
 from causcell_training.config import TrainConfig
 from causcell_training.data import ShuffledBatches, TrainingData, prepare
 from causcell_training.model import CausCell
@@ -158,12 +158,11 @@ class _Fitting(lightning.LightningModule):
                 metrics[f"held_out/accuracy_{self.model.schema.names[i]}"] = right
         self.log_dict(metrics, batch_size=len(expression))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         settings = self.config.optimisation
-        optimiser = torch.optim.AdamW(
+        return torch.optim.AdamW(
             self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
         )
-        return {"optimizer": optimiser}
 
 
 class _Rows(Dataset[tuple[Tensor, Tensor]]):
@@ -183,7 +182,7 @@ def _train_batches(data: TrainingData, config: TrainConfig) -> DataLoader[tuple[
 
 def _batches(data: TrainingData, rows: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:
     parts = np.array_split(rows, -(-len(rows) // _EVALUATION_ROWS))
-    return DataLoader(_Rows(data), batch_size=None, sampler=parts)  # type: ignore[arg-type]
+    return DataLoader(_Rows(data), batch_size=None, sampler=parts)
 
 
 def _trainer(path: Path, config: TrainConfig, task: _Fitting, progress: bool) -> lightning.Trainer:
@@ -222,7 +221,7 @@ class _MetricsFile(lightning.Callback):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         new = not self._path.exists()
         with self._path.open("a", newline="") as file:
             writer = csv.writer(file)
@@ -235,7 +234,7 @@ class _MetricsFile(lightning.Callback):
 
     @staticmethod
     def _validated(trainer: lightning.Trainer) -> bool:
-        return (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
+        return (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
 
 
 def _finish(
@@ -286,7 +285,7 @@ def _held_out_cells(data: TrainingData, seed: int) -> anndata.AnnData:
     rng = np.random.default_rng((seed, 2))
     kept = []
     for part in ("choose", "report"):
-        rows = data.rows(part)  # type: ignore[arg-type]
+        rows = data.rows(part)
         kept.append(rng.choice(rows, _MOST_HELD_OUT, replace=False) if len(rows) > _MOST_HELD_OUT else rows)
     rows = np.sort(np.concatenate(kept))
     obs = pd.DataFrame(index=pd.Index(data.names[rows].astype(str)))
@@ -303,7 +302,7 @@ def _held_out_measures(model: CausCell, held_out: anndata.AnnData) -> dict[str, 
     report = held_out[held_out.obs["part"] == "report"]
     if not report.n_obs:
         return {}
-    real = report.X.toarray()  # type: ignore[union-attr]
+    real = report.X.toarray()
     estimate = model.mean_estimate(model.scm(model.encode(torch.from_numpy(real))[0])).numpy()
     return {"pcc": round(pearson(real, estimate), 4), "mse": round(mean_squared_error(real, estimate), 4)}
 
@@ -349,7 +348,10 @@ def _own_randomness(seed: int) -> Iterator[None]:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Keep Lightning's advice on hardware, loaders and folders to itself: none of it is the user's to act on."""
-    talkers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    talkers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    ]
     levels = [talker.level for talker in talkers]
     for talker in talkers:
         talker.setLevel(logging.WARNING)

@@ -26,7 +26,7 @@ class PlainHead(nn.Module):
         super().__init__()
         self.output = nn.Linear(width, genes)
 
-    def x0(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:  # noqa: ARG002
+    def x0(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
         """See `Head`."""
         return self.output(hidden)
 

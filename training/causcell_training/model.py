@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from causcell.expression import Preprocessing
 from causcell.schedule import NoiseSchedule
 from causcell.schema import ConceptSchema
-from torch import Tensor, nn
-
 from causcell_training.config import ModelConfig
 from causcell_training.denoiser import Denoiser
 from causcell_training.encoder import Encoder

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from causcell.schema import UNLABELLED, ConceptSchema
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from causcell.schema import UNLABELLED, ConceptSchema
 from causcell_training.config import ObjectiveConfig
 from causcell_training.model import CausCell
 
@@ -70,7 +70,9 @@ class Objective(nn.Module):
             "endogenous_kl": self._endogenous_kl(model, mean, logvar, labels) / genes,
             "adversary": self._adversary(mean[:, -1]),
         }
-        total = sum((getattr(self.config, name) * term for name, term in terms.items()), torch.zeros((), device=x.device))
+        total = sum(
+            (getattr(self.config, name) * term for name, term in terms.items()), torch.zeros((), device=x.device)
+        )
         terms["discriminators"] = self._discriminators(mean[:, -1].detach(), labels)
         terms["total"] = total + terms["discriminators"]
         return terms

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
 from causcell.errors import RunError
 from causcell.expression import Preprocessing
 from causcell.manifest import TrainingCells
 from causcell.reference import ReferenceCells
 from causcell.schema import Concept, ConceptSchema, Edge
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from causcell_training.config import TrainConfig
 from causcell_training.model import CausCell
 

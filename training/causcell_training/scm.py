@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from causcell.schema import ConceptSchema
 from torch import Tensor, nn
+
+from causcell.schema import ConceptSchema
 
 
 class StructuralCausalModel(nn.Module):

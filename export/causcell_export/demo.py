@@ -1,0 +1,184 @@
+"""The main job on real cells that a dependency ships, start to finish, and a look at what came out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from causcell.atlas import write_atlas
+from causcell.cells import Cells
+from causcell.generator import Generator, Request
+from causcell.interventions import plan_interventions
+from causcell.metrics import mean_squared_error, pearson
+from causcell.output import refuse_existing
+from causcell.plot import counterfactual_embedding
+from causcell_export.repository import export
+from causcell_training.config import TrainConfig, load_config
+from causcell_training.fitting import fit
+from causcell_training.plot import training_curves
+from causcell_training.run import Run
+
+if TYPE_CHECKING:
+    import anndata
+
+CONCEPTS = ("bulk_labels", "phase")
+EDGES = ("bulk_labels:phase",)
+LABEL = "S"
+
+S_PHASE_GENES = (
+    "ATAD2", "CDC45", "CDC6", "CENPU", "CHAF1B", "CLSPN", "DHFR", "DTL", "DUT", "FEN1", "GINS2", "GMNN", "HELLS",
+    "HMGB2", "MCM2", "MCM3", "MCM4", "MCM5", "MCM6", "MCM7", "MSH2", "NASP", "PCNA", "POLA1", "PRIM1", "RFC2", "RRM1",
+    "RRM2", "SLBP", "STMN1", "TK1", "TUBA1B", "TYMS", "UHRF1", "UNG", "USP1",
+)  # fmt: skip
+"""Genes of DNA replication and S phase, from the literature on the cell cycle (Whitfield et al. 2002, and later)."""
+
+
+def demo_config() -> TrainConfig:
+    """Settings for a small model of the bundled cells: below 8 MB as a repository, trained in about a minute."""
+    return load_config(
+        overrides={
+            "concept": CONCEPTS,
+            "edge": EDGES,
+            "expression": "log1p",
+            "genes": "all",
+            "model.width": 128,
+            "model.encoder_width": 256,
+            "optimisation.batch_size": 64,
+        }
+    )
+
+
+def demo_cells() -> anndata.AnnData:
+    """700 PBMC with 765 genes (Zheng et al. 2017, reduced by scanpy): log1p values, cell type and cell-cycle phase."""
+    import scanpy
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the file is older than the format it is read by
+        cells = scanpy.datasets.pbmc68k_reduced().raw.to_adata()
+    cells.obs = cells.obs[list(CONCEPTS)]
+    for name in ("uns", "obsm", "obsp", "varm"):
+        getattr(cells, name).clear()
+    return cells
+
+
+def run_demo(out: Path, *, progress: bool = True) -> None:
+    """Train, export, verify, generate and show; everything is left in ``out``."""
+    refuse_existing(out)
+    out.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = {}
+    data = out / "cells.h5ad"
+    demo_cells().write_h5ad(data)
+    with _timed(seconds, "train"):
+        run = fit(data, out / "run", config=demo_config(), progress=progress)
+    with _timed(seconds, "export and verify"):
+        repository = export(run, out / "repository")
+    rows = {}
+    with Generator.open(repository) as generator:
+        for name, do, grid in (("do", {"phase": LABEL}, ()), ("grid", {}, ("phase",))):
+            request = Request(plan_interventions(generator.schema, do, grid), generator.solver_settings())
+            cells = Cells(data)
+            with _timed(seconds, name):
+                rows[name] = write_atlas(
+                    generator, cells, generator.reader(cells), request, out / f"{name}_phase.zarr", progress=progress
+                )
+        factual = generator.reconstruct(data)
+        counterfactual = generator.counterfactual(data, do={"phase": LABEL})
+        predicted = generator.embed(data).obs
+    _print_table(run, seconds, rows, predicted)
+    _print_effect(factual, counterfactual)
+    _draw(out, factual, counterfactual)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
+def _print_table(run: Run, seconds: dict[str, float], rows: dict[str, int], predicted: object) -> None:
+    held_out = run.held_out()
+    report = held_out[held_out.obs["part"] == "report"]
+    real = report.X.toarray()
+    profiles = _label_means(run)[report.obs[CONCEPTS[0]].cat.codes]
+    measures = run.provenance["held_out"]
+    genes = real.shape[1]
+    lines = [
+        ("cells x genes", f"{run.training_cells.count} trained on, {held_out.n_obs} held out x {genes}"),
+        ("training", f"{seconds['train']:.1f} s, {run.provenance['epochs']} epochs"),
+        ("export and verify", f"{seconds['export and verify']:.1f} s"),
+        (f"atlas do(phase={LABEL})", _rate(rows["do"], seconds["do"])),
+        ("atlas grid over phase", _rate(rows["grid"], seconds["grid"])),
+        ("held-out mean estimate", f"PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}"),
+        (
+            f"  mean of each {CONCEPTS[0]}",
+            f"PCC {pearson(real, profiles):.3f}, MSE {mean_squared_error(real, profiles):.3f}",
+        ),
+    ]
+    for concept in CONCEPTS:
+        told = np.asarray(predicted.loc[report.obs_names, f"{concept}_predicted"].astype(str))  # type: ignore[attr-defined]
+        truth = np.asarray(report.obs[concept].astype(str))
+        majority = report.obs[concept].value_counts(normalize=True).max()
+        lines.append(
+            (f"held-out {concept} predicted", f"{(told == truth).mean():.2f} right (most frequent: {majority:.2f})")
+        )
+    width = max(len(name) for name, _ in lines)
+    print()
+    for name, value in lines:
+        print(f"  {name:<{width}}  {value}")
+
+
+def _rate(rows: int, seconds: float) -> str:
+    return f"{rows} rows in {seconds:.2f} s, {rows / seconds:,.0f} rows/s"
+
+
+def _label_means(run: Run) -> np.ndarray:
+    """Mean expression of the training cells of each label of the first concept, float32 [labels x G]."""
+    from causcell_training.data import prepare
+
+    data = prepare(demo_cells(), run.config)
+    train = data.rows("train")
+    labels = data.labels[train, 0]
+    return np.stack([
+        data.expression[train[labels == label]].toarray().mean(axis=0) for label in range(labels.max() + 1)
+    ])  # fmt: skip
+
+
+def _print_effect(factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:
+    """The genes that move most, and where known S-phase genes stand among them."""
+    moved = np.asarray(counterfactual.obs["phase_factual"] != LABEL)
+    effect = (np.asarray(counterfactual.X) - np.asarray(factual.X))[moved].mean(axis=0)
+    order = np.argsort(-np.abs(effect))
+    genes = factual.var_names.to_numpy()
+    top = ", ".join(f"{genes[i]} {effect[i]:+.2f}" + ("*" if genes[i] in S_PHASE_GENES else "") for i in order[:15])
+    known = [i for i in order if genes[i] in S_PHASE_GENES]
+    rank = {gene: place + 1 for place, gene in enumerate(genes[np.argsort(-effect)])}
+    print(f"\n  Genes that move most under do(phase={LABEL}), {moved.sum()} cells (* known S-phase gene):\n    {top}")
+    print(
+        f"  Known S-phase genes of the panel, by rank among {len(genes)} from most raised to most lowered:\n    "
+        + ", ".join(
+            f"{genes[i]} {effect[i]:+.2f} (#{rank[genes[i]]})" for i in sorted(known, key=lambda i: rank[genes[i]])
+        )
+    )
+
+
+def _draw(out: Path, factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figures = {"training.png": plt.figure(figsize=(6, 4)), "counterfactual.png": plt.figure(figsize=(8, 5))}
+    names = ("train/reconstruction", "held_out/objective", "train/classification", "train/adversary")
+    training_curves(out / "run", names, ax=figures["training.png"].add_subplot())
+    counterfactual_embedding(factual, counterfactual, color=CONCEPTS[0], ax=figures["counterfactual.png"].add_subplot())
+    print()
+    for name, figure in figures.items():
+        figure.savefig(out / name, dpi=150, bbox_inches="tight")
+        print(f"  {out / name}")

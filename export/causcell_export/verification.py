@@ -1,0 +1,91 @@
+"""Verification of exported graphs against the trained model: names, axes, shapes, then values on real cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from causcell.errors import ExportVerificationError, listed
+from causcell.manifest import Parity, TensorInfo
+from causcell_export.graphs import Graph
+
+BATCHES = (1, 7, 256)
+
+LIMIT = 1e-4
+"""Largest difference allowed, relative to 1 + |value|: float32 sums of thousands of terms differ by about 1e-6."""
+
+_ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+
+Examples = Mapping[int, Mapping[str, np.ndarray]]
+"""Inputs of a graph by batch size."""
+
+
+def verify_onnx(name: str, graph: Graph, path: Path, examples: Examples) -> Parity:
+    """Check an ONNX file against its module.
+
+    Raises
+    ------
+    ExportVerificationError
+        Names, types, axes or shapes are not the contract's, or values differ by more than `LIMIT`.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    _check_signature(name, "inputs", graph.info.inputs, session.get_inputs())
+    _check_signature(name, "outputs", graph.info.outputs, session.get_outputs())
+    outputs = list(graph.info.outputs)
+    return _check_values(name, graph, examples, lambda inputs: session.run(outputs, dict(inputs)))
+
+
+def verify_torchscript(name: str, graph: Graph, path: Path, examples: Examples) -> Parity:
+    """Check a TorchScript file against its module; raises `ExportVerificationError`."""
+    module = torch.jit.load(str(path))
+
+    @torch.no_grad()
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return _as_list(module(*(torch.from_numpy(inputs[key]) for key in graph.info.inputs)))
+
+    return _check_values(name, graph, examples, run)
+
+
+def _check_signature(name: str, what: str, tensors: Mapping[str, TensorInfo], found: list[Any]) -> None:
+    names = [each.name for each in found]
+    if names != list(tensors):
+        raise ExportVerificationError(f"{name}: {what} are {listed(names)}, the contract says {listed(tensors)}")
+    for each in found:
+        tensor = tensors[each.name]
+        if not isinstance(each.shape[0], str):
+            raise ExportVerificationError(f"{name}: the batch axis of {each.name!r} is fixed at {each.shape[0]}")
+        if tuple(each.shape[1:]) != tensor.shape or each.type != _ONNX_TYPES[tensor.dtype]:
+            raise ExportVerificationError(
+                f"{name}: {each.name!r} is {each.type} {each.shape}, the contract says {tensor.dtype} {tensor.shape}"
+            )
+
+
+def _check_values(
+    name: str, graph: Graph, examples: Examples, run: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
+) -> Parity:
+    largest, total, count = 0.0, 0.0, 0
+    for batch, inputs in examples.items():
+        with torch.no_grad():
+            expected = _as_list(graph.module(*(torch.from_numpy(inputs[key]) for key in graph.info.inputs)))
+        for output, here, there in zip(graph.info.outputs, run(inputs), expected, strict=True):
+            if here.shape != there.shape:
+                raise ExportVerificationError(f"{name}: {output!r} has shape {here.shape} for a batch of {batch}")
+            difference = np.abs(here - there) / (1 + np.abs(there))
+            if not np.isfinite(here).all() or difference.max() > LIMIT:
+                raise ExportVerificationError(
+                    f"{name}: {output!r} differs from the trained model by {difference.max():.3g} for a batch of "
+                    f"{batch} real cells; the limit is {LIMIT:g}. Nothing was written"
+                )
+            largest = max(largest, float(difference.max()))
+            total, count = total + float(difference.sum()), count + difference.size
+    return Parity(maximum=largest, mean=total / count, limit=LIMIT)
+
+
+def _as_list(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:
+    return [each.numpy() for each in (outputs if isinstance(outputs, tuple) else (outputs,))]

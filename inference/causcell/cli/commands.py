@@ -1,0 +1,180 @@
+"""Commands of the client: inspect, embed, generate."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from causcell.cli import options
+
+if TYPE_CHECKING:
+    from causcell.manifest import Manifest
+
+
+def inspect(
+    location: Annotated[str, typer.Argument(help="Model repository: its folder.", show_default=False)],
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what is inside a model repository, every digest checked."""
+    from causcell.repository import open_repository
+
+    manifest = open_repository(location).manifest  # raises unless every digest holds
+    essentials = _essentials(manifest) | {"verified": True}
+    if as_json:
+        typer.echo(json.dumps(essentials, indent=2))
+        return
+    for name, value in essentials.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name}:")
+            for key, each in value.items():
+                typer.echo(f"  {key}: {_line(each)}")
+        else:
+            typer.echo(f"{name}: {_line(value)}")
+
+
+def _essentials(manifest: Manifest) -> dict[str, Any]:
+    fields = manifest.model_dump(mode="json")
+    return {
+        "digest": manifest.digest,
+        "schema_version": manifest.schema_version,
+        "genes": {"count": len(manifest.genes.names), "digest": manifest.genes.digest},
+        "expression": {
+            "scale": manifest.expression.scale,
+            "target_sum": manifest.expression.target_sum,
+            "normalisation_genes": len(manifest.expression.normalisation_genes),
+        },
+        "concepts": {concept.name: list(concept.labels) for concept in manifest.concepts},
+        "edges": [f"{edge.parent}:{edge.child}" for edge in manifest.edges],
+        "head": manifest.head,
+        "schedule": fields["schedule"],
+        "dimensions": fields["dimensions"],
+        "presets": fields["presets"],
+        "default_preset": manifest.default_preset,
+        "graphs": {
+            name: {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
+            for name, graph in manifest.graphs.items()
+        },
+        "parity": fields["parity"],
+        "files": len(manifest.files),
+        "training_cells": manifest.training_cells.count,
+        "trained": {key: manifest.provenance.get(key) for key in ("finished", "seconds", "epochs", "device")},
+        "versions": manifest.versions,
+    }
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_line(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def embed(
+    data: options.Data,
+    models: options.Models,
+    out: Annotated[Path, typer.Option(help="File to write, .h5ad.", show_default=False)],
+    expression: options.Expression = None,
+    layer: options.Layer = None,
+    where: options.Where = None,
+    allow_missing_genes: options.MissingGenes = 0.0,
+    batch_size: options.BatchSize = 256,
+    threads: options.Threads = None,
+    progress: options.Progress = True,
+) -> None:
+    """Write concept embeddings and predicted labels of cells."""
+    from causcell.errors import ConfigurationError
+    from causcell.generator import Generator
+    from causcell.output import refuse_existing
+
+    if out.suffix != ".h5ad":
+        raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
+    refuse_existing(out)
+    with Generator.open(models, threads=threads, batch_size=batch_size) as generator:
+        embedded = generator.embed(
+            data,
+            expression=expression,
+            layer=layer,
+            where=where,
+            allow_missing_genes=allow_missing_genes,
+            progress=progress,
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    embedded.write_h5ad(out)
+    typer.echo(f"{embedded.n_obs} cells embedded: {out}")
+
+
+def generate(
+    data: options.Data,
+    models: options.Models,
+    out: Annotated[Path, typer.Option(help="Atlas to write, .zarr.", show_default=False)],
+    do: Annotated[
+        list[str] | None,
+        typer.Option(help="CONCEPT=LABEL; several are one joint intervention. None: reconstruct.", show_default=False),
+    ] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option(help="Concept to take every label of; several multiply.", show_default=False)
+    ] = None,
+    where: options.Where = None,
+    mode: Annotated[str, typer.Option(help="do, exogenous or isolated.")] = "do",
+    match_parents: Annotated[
+        bool, typer.Option("--match-parents", help="Draw reference cells with the same labels of the target's parents.")
+    ] = False,
+    preset: Annotated[str | None, typer.Option(help="Solver setting of the model. [default: the model's]")] = None,
+    solver: Annotated[str | None, typer.Option(help="ddim, ddpm or mean, in place of a preset.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the solver.")] = None,
+    spacing: Annotated[str, typer.Option(help="Spacing of the steps: trailing or uniform.")] = "trailing",
+    eta: Annotated[float | None, typer.Option(help="Noise of ddim, 0 to 1.")] = None,
+    draws: Annotated[int, typer.Option(help="Samples a cell and intervention.")] = 1,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 256,
+    dtype: Annotated[str, typer.Option(help="Of the atlas: float32 or float16.")] = "float32",
+    expression: options.Expression = None,
+    layer: options.Layer = None,
+    allow_missing_genes: options.MissingGenes = 0.0,
+    threads: options.Threads = None,
+    progress: options.Progress = True,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write an atlas of counterfactual cells."""
+    from causcell.atlas import write_atlas
+    from causcell.cells import Cells
+    from causcell.errors import ConfigurationError
+    from causcell.generator import Generator, Request
+    from causcell.interventions import check_mode, parse_do, plan_interventions
+    from causcell.output import refuse_existing
+
+    if out.suffix != ".zarr":
+        raise ConfigurationError(f"--out {str(out)!r} does not end in .zarr")
+    refuse_existing(out)
+    with Generator.open(models, threads=threads, batch_size=batch_size) as generator:
+        settings = generator.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
+        interventions = plan_interventions(generator.schema, parse_do(do or []), grid or [])
+        request = Request(interventions, settings, check_mode(mode), match_parents, draws, seed)
+        cells = Cells(data, layer=layer, where=where)
+        reader = generator.reader(cells, expression, allow_missing_genes)
+        started = time.perf_counter()
+        rows = write_atlas(generator, cells, reader, request, out, dtype=dtype, progress=progress)
+        seconds = time.perf_counter() - started
+    summary = {
+        "atlas": str(out),
+        "cells": len(cells),
+        "interventions": [each.name for each in interventions],
+        "draws": draws,
+        "rows": rows,
+        "genes": len(generator.preprocessing.genes),
+        "estimate": settings.estimate,
+        "seconds": round(seconds, 2),
+        "rows_per_second": round(rows / seconds, 1),
+    }
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        typer.echo(
+            f"{rows} rows ({len(cells)} cells, {len(interventions)} interventions, {draws} draws; {settings.estimate}) "
+            f"x {summary['genes']} genes in {seconds:.1f} s, {rows / seconds:,.0f} rows/s: {out}"
+        )

@@ -1,0 +1,80 @@
+"""Entry point of ``causcell``: its own commands, and those that other packages add by the group ``causcell.commands``.
+
+Exit status: 0 done; 2 the input, options or environment can't be used (one message says why); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from causcell.cli import commands
+from causcell.errors import CausCellError, CausCellWarning
+
+GROUP = "causcell.commands"
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"causcell {metadata.version('causcell')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logging.")] = False,
+) -> None:
+    """Causal counterfactuals of single cells: train, export, generate."""
+
+
+def build_app() -> typer.Typer:
+    """The command line with every command that is installed."""
+    app = typer.Typer(
+        name="causcell",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        callback=_options,
+    )
+    for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
+        app.command(entry.name)(entry.load())
+    for command in (commands.inspect, commands.embed, commands.generate):
+        app.command(command.__name__)(command)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]  # allowed in any place
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    warnings.simplefilter("always", CausCellWarning)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        build_app()(words)
+    except CausCellError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        extra = {"torch": "train", "lightning": "train", "onnx": "export", "onnxscript": "export"}.get(error.name or "")
+        if debug or extra is None:
+            raise
+        typer.echo(f"error: this command needs the package {error.name!r}; install causcell[{extra}]", err=True)
+        sys.exit(2)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if issubclass(category, CausCellWarning):
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        logging.getLogger("causcell").debug("%s: %s", category.__name__, message)

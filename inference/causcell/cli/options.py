@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[Path, typer.Argument(help="Cells: .h5ad or .zarr.", show_default=False)]
+Models = Annotated[str, typer.Option(help="Model repository: its folder.", show_default=False)]
+Expression = Annotated[
+    str | None,
+    typer.Option(help="What the values are: counts or log1p. They are checked. [default: as in training]"),
+]
+Layer = Annotated[str | None, typer.Option(help="Read this layer in place of X.")]
+Where = Annotated[
+    str | None, typer.Option(help="Only these cells: a pandas query over obs, such as 'cell_type == \"B cells\"'.")
+]
+MissingGenes = Annotated[
+    float,
+    typer.Option(
+        "--allow-missing-genes", help="Share of the model's genes that may be absent; filled with the training mean."
+    ),
+]
+BatchSize = Annotated[int, typer.Option(help="Cells a network evaluation.")]
+Threads = Annotated[int | None, typer.Option(help="Compute threads. [default: all CPUs allowed]")]
+Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+Progress = Annotated[bool, typer.Option(help="Show progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,63 @@
+"""``causcell train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from causcell.cli import options
+
+
+def train(
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
+    concept: Annotated[
+        list[str] | None, typer.Option(help="Column of obs with a concept's labels; repeat.", show_default=False)
+    ] = None,
+    edge: Annotated[
+        list[str] | None, typer.Option(help="PARENT:CHILD, a causal edge; repeat.", show_default=False)
+    ] = None,
+    expression: Annotated[
+        str | None, typer.Option(help="What the values are: counts or log1p. They are checked. [default: counts]")
+    ] = None,
+    genes: Annotated[
+        str | None,
+        typer.Option(help="A number of highly variable genes, all, or a file with one name a line. [default: 2000]"),
+    ] = None,
+    layer: options.Layer = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting: SECTION.KEY=VALUE, such as objective.adversary=0.2; repeat."),
+    ] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="CSV file, columns cell and split (train or test). [default: at random]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all random numbers. [default: 0]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    progress: options.Progress = True,
+) -> None:
+    """Train a model on labelled cells."""
+    from causcell_training.config import load_config, parse_overrides
+
+    flags = {
+        "concept": concept,
+        "edge": edge,
+        "expression": expression,
+        "genes": int(genes) if genes is not None and genes.lstrip("-").isdecimal() else genes,
+        "layer": layer,
+        "seed": seed,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = load_config(config, parse_overrides(setting or []) | given)
+    from causcell_training.fitting import fit
+
+    run = fit(data, out, config=settings, split=split, resume=resume, progress=progress)
+    measures = run.provenance["held_out"]
+    quality = f"; held-out mean estimate: PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}" if measures else ""
+    typer.echo(
+        f"trained on {run.training_cells.count} cells x {len(run.model.preprocessing.genes)} genes, "
+        f"{run.provenance['epochs']} epochs in {run.provenance['seconds']:.0f} s{quality}: {run.path}"
+    )

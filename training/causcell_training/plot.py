@@ -1,0 +1,28 @@
+"""Figures of a training run. Each takes an ``ax`` and returns it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from causcell_training.run import METRICS_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def training_curves(run: str | os.PathLike[str], names: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Terms and measures of ``metrics.csv`` by epoch, such as ``train/reconstruction`` and ``held_out/objective``."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    ax = ax or plt.subplots(figsize=(6, 4))[1]
+    metrics = pd.read_csv(Path(run) / METRICS_FILE)
+    for name in names:
+        rows = metrics[metrics["name"] == name]
+        ax.plot(rows["epoch"], rows["value"], label=name)
+    ax.set_xlabel("epoch")
+    ax.legend(fontsize=8, frameon=False)
+    return ax
