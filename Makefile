@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint wheel-test benchmark clean
 
 demo: $(INSTALLED)
 	rm -rf demo
@@ -18,6 +18,15 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# The wheel with [cpu] alone, in an environment without torch, generates from the checked-in model repository.
+wheel-test: $(INSTALLED)
+	rm -rf build/wheel-test
+	$(VENV)/bin/python -m build --quiet --wheel --outdir build/wheel-test .
+	$(PYTHON) -m venv build/wheel-test/venv
+	build/wheel-test/venv/bin/python -m pip install --quiet --constraint constraints.txt \
+		"$$(echo build/wheel-test/causcell-*.whl)[cpu]"
+	build/wheel-test/venv/bin/python tests/installed_client.py model_repository build/wheel-test
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-only

@@ -175,7 +175,7 @@ def _draw(out: Path, factual: anndata.AnnData, counterfactual: anndata.AnnData) 
     import matplotlib.pyplot as plt
 
     figures = {"training.png": plt.figure(figsize=(6, 4)), "counterfactual.png": plt.figure(figsize=(8, 5))}
-    names = ("train/reconstruction", "held_out/objective", "train/classification", "train/adversary")
+    names = ("train/reconstruction", "held_out/mse", "train/classification", "train/adversary")
     training_curves(out / "run", names, ax=figures["training.png"].add_subplot())
     counterfactual_embedding(factual, counterfactual, color=CONCEPTS[0], ax=figures["counterfactual.png"].add_subplot())
     print()

@@ -24,6 +24,8 @@ class ModelConfig(_Section):
 
     embedding: int = Field(32, ge=1)
     """k, numbers per concept."""
+    components: int = Field(128, ge=1)
+    """Principal components of expression that the encoder reads (fewer where genes or cells are fewer)."""
     encoder_width: int = Field(512, ge=8)
     encoder_layers: int = Field(2, ge=1)
     encoder_dropout: float = Field(0.1, ge=0, lt=1)
@@ -43,7 +45,7 @@ class ObjectiveConfig(_Section):
     """Weight of each term of the objective; every term is logged whatever its weight."""
 
     reconstruction: float = Field(1.0, gt=0)
-    """Squared error of x0, mean over genes."""
+    """The head's loss of x0: squared error on the log scale, in units of the genes' mean variance."""
     classification: float = Field(0.1, ge=0)
     """Cross-entropy of each concept's label from its embedding."""
     exogenous_kl: float = Field(0.1, ge=0)

@@ -29,7 +29,7 @@ PARTS: tuple[Part, ...] = ("train", "choose", "report")
 _SPLIT_WORDS = {"train": "train", "choose": "choose", "validation": "choose", "report": "report", "test": "report"}
 
 _READ_ROWS = 1024
-_CELLS_TO_CHOOSE_GENES = 20_000  # dispersions settle long before; more cells only cost memory
+_CELLS_FOR_STATISTICS = 20_000  # gene dispersions and principal components settle long before
 
 
 @dataclass(frozen=True)
@@ -133,24 +133,50 @@ def _panel(cells: Cells, train: np.ndarray, config: TrainConfig, rng: np.random.
                 f"--genes {config.genes!r} is neither a number, nor 'all', nor a file of gene names ({error})"
             ) from error
         check_gene_names(listed_genes)
-        if not listed_genes:
-            raise ConfigurationError(f"--genes {config.genes!r} names no gene; give one name a line")
+        if len(listed_genes) < 2:
+            raise ConfigurationError(f"--genes {config.genes!r} names {len(listed_genes)} genes; give two or more")
         return listed_genes
-    if config.genes < 1:
-        raise ConfigurationError(f"--genes is {config.genes}; take at least 1, 'all', or a file of gene names")
+    if config.genes < 2:
+        raise ConfigurationError(f"--genes is {config.genes}; take at least 2, 'all', or a file of gene names")
     if len(genes) <= config.genes:
         return genes
     import anndata
     import pandas as pd
     import scanpy
 
-    if len(train) > _CELLS_TO_CHOOSE_GENES:
-        train = np.sort(rng.choice(train, _CELLS_TO_CHOOSE_GENES, replace=False))
-    everything = _read_all(cells, _preprocessing(genes, config.expression, genes), train)
+    everything = _read_all(cells, _preprocessing(genes, config.expression, genes), _sample(train, rng))
+    threads = torch.get_num_threads()
     statistics = scanpy.pp.highly_variable_genes(
         anndata.AnnData(everything, var=pd.DataFrame(index=genes)), n_top_genes=config.genes, inplace=False
     )
+    torch.set_num_threads(threads)  # numba, in scanpy, sets OpenMP's threads for the whole process
     return [gene for gene, chosen in zip(genes, statistics["highly_variable"], strict=True) if chosen]
+
+
+def principal_axes(data: TrainingData, components: int, seed: int) -> np.ndarray:
+    """Map from standardised expression to principal components of the training cells on the log scale.
+
+    The components are scaled by one number, to a mean deviation of 1; those beyond the rank of the data are zero.
+
+    Returns
+    -------
+    float32 [G x components].
+    """
+    from sklearn.decomposition import PCA
+
+    rows = _sample(data.rows("train"), np.random.default_rng((seed, 3)))
+    count = min(components, min(len(rows), data.expression.shape[1]) - 1)
+    pca = PCA(count, svd_solver="arpack", random_state=seed).fit(data.expression[rows].astype(np.float64))
+    scale = np.sqrt(pca.explained_variance_).mean()
+    axes = np.zeros((data.expression.shape[1], components), dtype=np.float32)
+    axes[:, :count] = (pca.components_ * data.preprocessing.deviation).T / scale
+    return axes
+
+
+def _sample(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if len(rows) <= _CELLS_FOR_STATISTICS:
+        return rows
+    return np.sort(rng.choice(rows, _CELLS_FOR_STATISTICS, replace=False))
 
 
 def _moments(expression: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

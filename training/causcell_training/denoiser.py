@@ -59,7 +59,8 @@ class Block(nn.Module):
 class Denoiser(nn.Module):
     """D(x_t, t, z), everything on the standardised scale.
 
-    The input is scaled by sqrt(abar_t): at pure noise the network sees z alone.
+    The input is scaled by sqrt(abar_t): at pure noise the network sees z alone. The concepts condition it by
+    cross-attention, and by a linear map into the first hidden state, which carries their magnitudes past the softmax.
     """
 
     alpha_bar: Tensor
@@ -84,6 +85,7 @@ class Denoiser(nn.Module):
         self.register_buffer("frequencies", torch.cat([angles.sin(), angles.cos()], dim=1), persistent=False)
         self.time = nn.Sequential(nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width))
         self.input = nn.Linear(genes, width)
+        self.concepts = nn.Linear(concepts * embedding, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, concepts, embedding, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
         self.head: Head = HEADS[head](width, genes)
@@ -94,7 +96,7 @@ class Denoiser(nn.Module):
 
     def hidden(self, x_t: Tensor, time: Tensor, alpha_bar: Tensor, z: Tensor) -> Tensor:
         """Last hidden state [B x d] of x_t [B x G], rows of the time table [B x d], abar_t [B x 1], z [B x M x k]."""
-        hidden = self.input(alpha_bar.sqrt() * x_t) + time
+        hidden = self.input(alpha_bar.sqrt() * x_t) + self.concepts(z.flatten(1)) + time
         for block in self.blocks:
             hidden = block(hidden, z)
         return self.norm(hidden)

@@ -30,7 +30,7 @@ from causcell.metrics import mean_squared_error, pearson
 from causcell.output import refuse_existing
 from causcell.reference import ReferenceCells, select_reference_cells
 from causcell_training.config import TrainConfig
-from causcell_training.data import ShuffledBatches, TrainingData, prepare
+from causcell_training.data import ShuffledBatches, TrainingData, prepare, principal_axes
 from causcell_training.model import CausCell
 from causcell_training.objective import Objective
 from causcell_training.run import (
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MONITOR = "held_out/objective"
+_MONITOR = "held_out/mse"
 _EVALUATION_ROWS = 512
 _MOST_HELD_OUT = 4096  # cells of each part kept in the run folder
 
@@ -136,6 +136,8 @@ class _Fitting(lightning.LightningModule):
         super().__init__()
         self.config = config
         self.model = CausCell(data.schema, data.preprocessing, config.model)
+        axes = principal_axes(data, config.model.components, config.seed)
+        self.model.encoder.projection.copy_(torch.from_numpy(axes))
         labels = torch.from_numpy(data.labels[data.rows("train")].astype(np.int64))
         self.objective = Objective(data.schema, config.model.embedding, labels, config.objective)
 
@@ -149,8 +151,7 @@ class _Fitting(lightning.LightningModule):
         expression, labels = batch
         z = self.model.scm(self.model.encode(expression)[0])
         estimate = self.model.mean_estimate(z)
-        error = ((estimate - expression) / self.model.deviation) ** 2
-        metrics = {_MONITOR: error.mean(), "held_out/mse": ((estimate - expression) ** 2).mean()}
+        metrics = {_MONITOR: ((estimate - expression) ** 2).mean()}
         for i, logits in enumerate(self.model.label_logits(z)):
             labelled = labels[:, i] >= 0
             if labelled.any():
@@ -191,7 +192,7 @@ def _trainer(path: Path, config: TrainConfig, task: _Fitting, progress: bool) ->
     best = ModelCheckpoint(path / CHECKPOINTS, filename="best", monitor=_MONITOR)
     last = ModelCheckpoint(path / CHECKPOINTS, filename="last", every_n_epochs=settings.validate_every)
     callbacks: list[lightning.Callback] = [
-        EMAWeightAveraging(decay=settings.ema_decay),
+        EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False),
         EarlyStopping(_MONITOR, patience=settings.patience, check_finite=True),
         _MetricsFile(path / METRICS_FILE),
         best,
@@ -256,7 +257,7 @@ def _finish(
         "seconds": round(seconds, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "best_held_out_objective": round(float(best.best_model_score or np.nan), 6),
+        "best_held_out_mse": round(float(best.best_model_score or np.nan), 6),
         "cells": {part: len(data.rows(part)) for part in ("train", "choose", "report")},
         "gene_digest": gene_digest(data.preprocessing.genes),
         "device": str(trainer.strategy.root_device),

@@ -47,9 +47,10 @@ class CausCell(nn.Module):
             genes,
             schema.size,
             config.embedding,
-            config.encoder_width,
-            config.encoder_layers,
-            config.encoder_dropout,
+            components=config.components,
+            width=config.encoder_width,
+            layers=config.encoder_layers,
+            dropout=config.encoder_dropout,
         )
         self.scm = StructuralCausalModel(schema)
         self.denoiser = Denoiser(

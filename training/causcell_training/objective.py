@@ -62,7 +62,7 @@ class Objective(nn.Module):
         z = model.scm(mean + torch.exp(0.5 * logvar) * torch.randn_like(mean))
         timestep = torch.randint(model.schedule.timesteps, (len(x),), device=x.device)
         terms = {
-            "reconstruction": model.denoiser.loss(x, timestep, torch.randn_like(x), z).mean(),
+            "reconstruction": (gene_weight(model) * model.denoiser.loss(x, timestep, torch.randn_like(x), z)).mean(),
             "classification": torch.stack(
                 [masked_cross_entropy(logits, labels[:, i]) for i, logits in enumerate(model.label_logits(z))]
             ).sum(),
@@ -110,6 +110,11 @@ class Objective(nn.Module):
         """Cross-entropy of the discriminators, which read labels from the unexplained embedding [B x k]."""
         losses = [masked_cross_entropy(d(unexplained), labels[:, i]) for i, d in enumerate(self.discriminators)]
         return torch.stack(losses).sum()
+
+
+def gene_weight(model: CausCell) -> Tensor:
+    """Weight of each gene's reconstruction, [G], mean 1: its variance, so that errors count as on the log scale."""
+    return model.deviation**2 / (model.deviation**2).mean()
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

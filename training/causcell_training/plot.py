@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def training_curves(run: str | os.PathLike[str], names: Sequence[str], *, ax: Axes | None = None) -> Axes:
-    """Terms and measures of ``metrics.csv`` by epoch, such as ``train/reconstruction`` and ``held_out/objective``."""
+    """Terms and measures of ``metrics.csv`` by epoch, such as ``train/reconstruction`` and ``held_out/mse``."""
     import matplotlib.pyplot as plt
     import pandas as pd
 
