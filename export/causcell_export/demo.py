@@ -82,8 +82,7 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
     with Generator.open(repository) as generator:
         for name, do, grid in (("do", {"phase": LABEL}, ()), ("grid", {}, ("phase",))):
             request = Request(plan_interventions(generator.schema, do, grid), generator.solver_settings())
-            cells = Cells(data)
-            with _timed(seconds, name):
+            with Cells(data) as cells, _timed(seconds, name):
                 rows[name] = write_atlas(
                     generator, cells, generator.reader(cells), request, out / f"{name}_phase.zarr", progress=progress
                 )

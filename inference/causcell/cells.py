@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Cells:
-    """Names, labels and values of cells, in input order.
+    """Names, labels and values of cells, in input order. A context manager that closes the file it opened.
 
     Parameters
     ----------
@@ -45,6 +45,7 @@ class Cells:
     def __init__(
         self, source: anndata.AnnData | str | os.PathLike[str], *, layer: str | None = None, where: str | None = None
     ) -> None:
+        self._opened = isinstance(source, str | os.PathLike)
         self._adata = open_anndata(source) if isinstance(source, str | os.PathLike) else source
         self._layer = layer
         if layer is not None and layer not in self._adata.layers:
@@ -60,6 +61,13 @@ class Cells:
         if not len(self._rows):
             raise DataError("there are no cells" + (f" for which {where}" if where else ""))
         self.names: np.ndarray = names.to_numpy(dtype=object)[self._rows]
+
+    def __enter__(self) -> Cells:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._opened and self._adata.isbacked:
+            self._adata.file.close()
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -154,7 +154,7 @@ class Generator:
     def counterfactual(
         self,
         adata: anndata.AnnData | str | os.PathLike[str],
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
+        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
         *,
         grid: Sequence[str] = (),
         mode: str = "do",
@@ -162,7 +162,7 @@ class Generator:
         preset: str | None = None,
         solver: str | None = None,
         steps: int | None = None,
-        spacing: str = "trailing",
+        spacing: str | None = None,
         eta: float | None = None,
         draws: int = 1,
         seed: int = 0,
@@ -178,7 +178,7 @@ class Generator:
         adata
             Cells: an AnnData, or a path to one.
         do
-            Labels by concept: one joint intervention; or a sequence of such mappings. None: the factual cell.
+            Labels by concept: one joint intervention; or a sequence of such mappings. Without any: the factual cell.
         grid
             Concepts to take every label of; several multiply.
         mode
@@ -213,15 +213,15 @@ class Generator:
         request = Request(
             plan_interventions(self.schema, do, grid), settings, check_mode(mode), match_parents, draws, seed
         )
-        cells = Cells(adata, layer=layer)
-        reader = self.reader(cells, expression, allow_missing_genes)
-        blocks = list(self.generate(cells, reader, request, progress=progress))
-        return anndata.AnnData(
-            X=np.concatenate([block.expression for block in blocks]),
-            obs=result_obs(self, cells, request, np.concatenate([block.labels for block in blocks])),
-            var=result_var(self, reader),
-            uns={"causcell": result_uns(self, request)},
-        )
+        with Cells(adata, layer=layer) as cells:
+            reader = self.reader(cells, expression, allow_missing_genes)
+            blocks = list(self.generate(cells, reader, request, progress=progress))
+            return anndata.AnnData(
+                X=np.concatenate([block.expression for block in blocks]),
+                obs=result_obs(self, cells, request, np.concatenate([block.labels for block in blocks])),
+                var=result_var(self, reader),
+                uns={"causcell": result_uns(self, request)},
+            )
 
     def reconstruct(self, adata: anndata.AnnData | str | os.PathLike[str], **options: Any) -> anndata.AnnData:
         """The cells themselves, generated from their own embeddings: `counterfactual` without any intervention."""
@@ -252,20 +252,21 @@ class Generator:
         """
         import anndata
 
-        cells = Cells(adata, layer=layer, where=where)
-        reader = self.reader(cells, expression, allow_missing_genes)
         exogenous, endogenous = [], []
         logits: dict[str, list[np.ndarray]] = {name: [] for name in self.schema.names}
-        for rows in self._progress(batches(len(cells), self.batch_size), progress, "embedding", len(cells)):
-            mean, _ = self._encode(cells, reader, rows)
-            outputs = factual_scm(self.engine, mean)
-            kept = rows.stop - rows.start
-            exogenous.append(mean[:kept])
-            endogenous.append(outputs["endogenous"][:kept])
-            for name in self.schema.names:
-                logits[name].append(outputs[logits_name(name)][:kept])
+        with Cells(adata, layer=layer, where=where) as cells:
+            reader = self.reader(cells, expression, allow_missing_genes)
+            obs = cells.obs.copy()
+            for rows in self._progress(batches(len(cells), self.batch_size), progress, "embedding", len(cells)):
+                mean, _ = self._encode(cells, reader, rows)
+                outputs = factual_scm(self.engine, mean)
+                kept = rows.stop - rows.start
+                exogenous.append(mean[:kept])
+                endogenous.append(outputs["endogenous"][:kept])
+                for name in self.schema.names:
+                    logits[name].append(outputs[logits_name(name)][:kept])
         z = np.concatenate(endogenous)
-        result = anndata.AnnData(obs=cells.obs.copy())
+        result = anndata.AnnData(obs=obs)
         result.obsm[key_added] = z.reshape(len(z), -1)
         for i, name in enumerate((*self.schema.names, UNEXPLAINED)):
             result.obsm[f"{key_added}_{name}"] = z[:, i]
@@ -303,21 +304,22 @@ class Generator:
         preset: str | None = None,
         solver: str | None = None,
         steps: int | None = None,
-        spacing: str = "trailing",
+        spacing: str | None = None,
         eta: float | None = None,
     ) -> SolverSettings:
         """A preset of the model, or a solver by name; raises `ConfigurationError` for both or neither's options."""
         if solver is None:
-            if steps is not None or eta is not None:
+            if any(option is not None for option in (steps, spacing, eta)):
                 raise ConfigurationError(
-                    "steps and eta belong to a solver; name one (--solver ddim), or leave them out"
+                    "steps, spacing and eta belong to a solver; name one (--solver ddim), or leave them out"
                 )
             return self.manifest.preset(preset).solver
         if preset is not None:
             raise ConfigurationError(f"preset {preset!r} and solver {solver!r} exclude each other; leave one out")
         if steps is None and solver != "mean":
             raise ConfigurationError(f"solver {solver!r} needs a number of steps (--steps)")
-        return SolverSettings(solver, steps or 1, spacing, eta or 0.0)  # type: ignore[arg-type]
+        given = {"steps": steps, "spacing": spacing, "eta": eta}
+        return SolverSettings(solver, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
     def generate(
         self, cells: Cells, reader: PanelReader, request: Request, *, progress: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Intervention:
 
 def plan_interventions(
     schema: ConceptSchema,
-    do: Mapping[str, str] | Sequence[Mapping[str, str]] = (),
+    do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
     grid: Sequence[str] = (),
 ) -> tuple[Intervention, ...]:
     """The interventions that ``do`` and ``grid`` ask for.
@@ -81,7 +81,13 @@ def plan_interventions(
     InterventionError
         The same intervention twice, or a concept both set and in the grid.
     """
-    bases: list[Mapping[str, str]] = [do] if isinstance(do, Mapping) else list(do) or [{}]
+    bases: list[Any] = [do] if isinstance(do, Mapping) else list(do or [{}])
+    strange = [do] if isinstance(do, str) else [base for base in bases if not isinstance(base, Mapping)]
+    if strange or isinstance(grid, str):
+        raise InterventionError(
+            f"{(strange or [grid])[0]!r} is text; give do as a mapping, such as {{'stim': 'IFN'}}, or a list of "
+            "mappings, and grid as a list of concepts"
+        )
     axes = [[(concept, label) for label in schema[concept].labels] for concept in grid]
     interventions = []
     for base, point in itertools.product(bases, itertools.product(*axes)):
@@ -134,7 +140,7 @@ def intervene(
     ``do``: z_i becomes that of a drawn reference cell with the target label, edges into i are cut, descendants are
     recomputed from their own exogenous embeddings. ``exogenous``: eps_i becomes the reference cell's, then the SCM
     runs. ``isolated``: z_i is replaced and all others stay. A cell that carries the target label already keeps its
-    own embedding.
+    own z_i (its own eps_i in mode ``exogenous``).
 
     Parameters
     ----------
@@ -149,39 +155,33 @@ def intervene(
     draw
         Index of the draw.
     """
-    batch = len(exogenous)
-    mask = np.zeros((batch, schema.size), dtype=np.float32)
-    forced = np.zeros_like(exogenous)
     after = labels.copy()
     for concept, label in intervention.targets:
         after[:, concept] = label
-    changed = np.zeros((batch, schema.size), dtype=bool)
-    unmatched = np.zeros(batch, dtype=bool)
-    acted = exogenous.copy()
+    own = factual_scm(engine, exogenous)["endogenous"]
+    acted, forced = exogenous.copy(), own.copy()
+    mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
+    unmatched = np.zeros(len(exogenous), dtype=bool)
     for concept, label in intervention.targets:
-        changes: np.ndarray = np.not_equal(labels[:, concept], label)
-        if not changes.any():
-            continue
+        changes = np.flatnonzero(labels[:, concept] != label)
         parents = schema.parents(concept) if match_parents else ()
         rows, missed = engine.reference.draw(
             concept, label, keys, draw=draw, parent_labels=after[:, parents], parents=parents
         )
-        unmatched |= missed & changes
-        changed[:, concept] = changes
+        unmatched[changes] |= missed[changes]
         drawn = engine.reference.exogenous[rows]
         if mode == "exogenous":
             acted[changes, concept] = drawn[changes, concept]
         else:
-            z = factual_scm(engine, drawn)["endogenous"]
-            forced[changes, concept] = z[changes, concept]
-            mask[changes, concept] = 1
+            forced[changes, concept] = factual_scm(engine, drawn)["endogenous"][changes, concept]
+            mask[:, concept] = 1
     if mode == "isolated":
-        rest = (mask == 0) & changed.any(axis=1)[:, None]
-        forced = np.where(rest[:, :, None], factual_scm(engine, exogenous)["endogenous"], forced)
-        mask[rest] = 1
+        mask[:] = 1
     outputs = engine.run("scm", {"exogenous": acted, "forced": forced, "mask": mask})
-    if mode != "isolated":
-        _predict_descendants(schema, intervention, changed, outputs, after)
+    targets = {concept for concept, _ in intervention.targets}
+    for concept in schema.descendants(targets) - targets:
+        moved = (outputs["endogenous"][:, concept] != own[:, concept]).any(axis=1)
+        after[moved, concept] = outputs[logits_name(schema.names[concept])].argmax(axis=1)[moved]
     return Intervened(outputs["endogenous"], after, unmatched)
 
 
@@ -189,22 +189,6 @@ def factual_scm(engine: Engine, exogenous: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs of the ``scm`` graph without any intervention."""
     mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
     return engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
-
-
-def _predict_descendants(
-    schema: ConceptSchema,
-    intervention: Intervention,
-    changed: np.ndarray,
-    outputs: Mapping[str, np.ndarray],
-    after: np.ndarray,
-) -> None:
-    """Write predicted labels of changed, untargeted descendants into ``after``."""
-    targets = {concept for concept, _ in intervention.targets}
-    for concept in schema.descendants(targets) - targets:
-        causes = [t for t in targets if concept in schema.descendants([t])]
-        moved = changed[:, causes].any(axis=1)
-        predicted = outputs[logits_name(schema.names[concept])].argmax(axis=1)
-        after[moved, concept] = predicted[moved]
 
 
 def logits_name(concept: str) -> str:

@@ -25,7 +25,7 @@ from causcell import Generator
 from causcell.interventions import parse_do
 from causcell.metrics import mean_squared_error, pearson
 from causcell_export import export
-from causcell_training import fit
+from causcell_training import TrainConfig, fit
 from causcell_training.config import load_config, parse_overrides
 from causcell_training.data import TrainingData, prepare
 
@@ -46,7 +46,7 @@ def main() -> None:
     overrides = parse_overrides(arguments.settings)
     config = load_config(overrides={"concept": arguments.concept, "edge": arguments.edge, **overrides})
     data = prepare(arguments.data, config, arguments.split)
-    print(f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Python {platform.python_version()}")
+    print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Python {platform.python_version()}")
     print(f"{Path(arguments.data).name}: {len(data.names)} cells, {data.expression.shape[1]} genes")
     print_baselines(data, arguments)
     rows = [run_seed(data, arguments, config.model_copy(update={"seed": seed})) for seed in range(arguments.seeds)]
@@ -67,7 +67,7 @@ def parts(data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 
 def type_shifts(x: np.ndarray, labels: np.ndarray, data: TrainingData, arguments: argparse.Namespace) -> np.ndarray:
     """Real mean shift of each label of ``by``, from source to target cells, [labels x G]."""
-    (concept, target), = parse_do([arguments.do]).items()
+    ((concept, target),) = parse_do([arguments.do]).items()
     column, by = data.schema.index(concept), data.schema.index(arguments.by)
     codes = [data.schema[concept].code(label) for label in (arguments.source, target)]
     shifts = []
@@ -94,7 +94,7 @@ def print_baselines(data: TrainingData, arguments: argparse.Namespace) -> None:
         estimates[f"PCA-{size}"] = np.maximum(pca.inverse_transform(pca.transform(y)), 0)
     for name, estimate in estimates.items():
         print(f"  {name:<28} PCC {pearson(y, estimate):.3f}  MSE {mean_squared_error(y, estimate):.3f}")
-    (concept, target), = parse_do([arguments.do]).items()
+    ((concept, target),) = parse_do([arguments.do]).items()
     column = data.schema.index(concept)
     codes = [data.schema[concept].code(label) for label in (arguments.source, target)]
     source, treated = (x[labels[:, column] == code].mean(axis=0) for code in codes)
@@ -103,9 +103,9 @@ def print_baselines(data: TrainingData, arguments: argparse.Namespace) -> None:
     print(f"  training shift per type      shift PCC {agreement(seen, real):.3f}")
 
 
-def run_seed(data: TrainingData, arguments: argparse.Namespace, config: object) -> dict[str, float]:
+def run_seed(data: TrainingData, arguments: argparse.Namespace, config: TrainConfig) -> dict[str, float]:
     """Train, export, generate; the measures."""
-    (concept, _), = parse_do([arguments.do]).items()
+    ((concept, _),) = parse_do([arguments.do]).items()
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         run = fit(arguments.data, Path(folder) / "run", config=config, split=arguments.split)
@@ -118,7 +118,8 @@ def run_seed(data: TrainingData, arguments: argparse.Namespace, config: object) 
             factual = generator.reconstruct(control)
             counterfactual = generator.counterfactual(control, do=parse_do([arguments.do]), seed=config.seed)
             told = generator.embed(source).obs
-    real = data.expression[[list(data.names).index(name) for name in source.obs_names]].toarray()
+    row = {name: i for i, name in enumerate(data.names)}
+    real = data.expression[[row[name] for name in source.obs_names]].toarray()
     by = control.obs[arguments.by].astype(str).to_numpy()
     moved = counterfactual.X - factual.X
     shifts = np.stack([moved[by == label].mean(axis=0) for label in data.schema[arguments.by].labels])

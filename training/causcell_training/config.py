@@ -64,7 +64,7 @@ class OptimisationConfig(_Section):
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     epochs: int = Field(200, ge=1)
-    patience: int = Field(20, ge=1)
+    patience: int = Field(8, ge=1)
     """Validations without improvement on held-out cells before training stops."""
     validate_every: int = Field(5, ge=1)
     """Epochs between validations."""

@@ -87,7 +87,13 @@ def prepare(
     CausCellError
         The data, concepts or settings can't be used; the message says why.
     """
-    cells = Cells(source, layer=config.layer)
+    with Cells(source, layer=config.layer) as cells:
+        return _prepare(cells, config, split)
+
+
+def _prepare(
+    cells: Cells, config: TrainConfig, split: str | os.PathLike[str] | Mapping[str, str] | None
+) -> TrainingData:
     rng = np.random.default_rng(config.seed)
     edges = as_pairs(config.edge, "parent:child", ":")
     schema = schema_from_obs(cells.obs, config.concept, edges)

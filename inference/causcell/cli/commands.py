@@ -127,7 +127,9 @@ def generate(
     preset: Annotated[str | None, typer.Option(help="Solver setting of the model. [default: the model's]")] = None,
     solver: Annotated[str | None, typer.Option(help="ddim, ddpm or mean, in place of a preset.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the solver.")] = None,
-    spacing: Annotated[str, typer.Option(help="Spacing of the steps: trailing or uniform.")] = "trailing",
+    spacing: Annotated[
+        str | None, typer.Option(help="Spacing of the steps: trailing or uniform. [default: trailing]")
+    ] = None,
     eta: Annotated[float | None, typer.Option(help="Noise of ddim, 0 to 1.")] = None,
     draws: Annotated[int, typer.Option(help="Samples a cell and intervention.")] = 1,
     seed: options.Seed = 0,
@@ -155,14 +157,14 @@ def generate(
         settings = generator.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         interventions = plan_interventions(generator.schema, parse_do(do or []), grid or [])
         request = Request(interventions, settings, check_mode(mode), match_parents, draws, seed)
-        cells = Cells(data, layer=layer, where=where)
-        reader = generator.reader(cells, expression, allow_missing_genes)
-        started = time.perf_counter()
-        rows = write_atlas(generator, cells, reader, request, out, dtype=dtype, progress=progress)
-        seconds = time.perf_counter() - started
+        with Cells(data, layer=layer, where=where) as cells:
+            reader = generator.reader(cells, expression, allow_missing_genes)
+            started = time.perf_counter()
+            rows = write_atlas(generator, cells, reader, request, out, dtype=dtype, progress=progress)
+            seconds = time.perf_counter() - started
     summary = {
         "atlas": str(out),
-        "cells": len(cells),
+        "cells": rows // request.rows_per_cell,
         "interventions": [each.name for each in interventions],
         "draws": draws,
         "rows": rows,
@@ -175,6 +177,6 @@ def generate(
         typer.echo(json.dumps(summary))
     else:
         typer.echo(
-            f"{rows} rows ({len(cells)} cells, {len(interventions)} interventions, {draws} draws; {settings.estimate}) "
-            f"x {summary['genes']} genes in {seconds:.1f} s, {rows / seconds:,.0f} rows/s: {out}"
+            f"{rows} rows ({summary['cells']} cells, {len(interventions)} interventions, {draws} draws; "
+            f"{settings.estimate}) x {summary['genes']} genes in {seconds:.1f} s, {rows / seconds:,.0f} rows/s: {out}"
         )
