@@ -89,10 +89,11 @@ def _write(
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
     )
     labels = _write_rows(array, generator.generate(cells, reader, request, progress=progress))
+    obs = result_obs(generator, cells, request, labels)
     with warnings.catch_warnings():
-        # zarr's own notice that variable-length strings have no final v3 specification yet; anndata reads them
-        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        write_elem(group, "obs", result_obs(generator, cells, request, labels))
+        # notices to this code, not to its users: of zarr v3's strings and consolidated metadata, of anndata's defaults
+        warnings.simplefilter("ignore")
+        write_elem(group, "obs", obs)
         write_elem(group, "var", result_var(generator, reader))
         write_elem(group, "uns", {"causcell": result_uns(generator, request)})
         for empty in ("layers", "obsm", "varm", "obsp", "varp"):

@@ -178,15 +178,16 @@ class PanelReader:
     def _require(
         absent: Sequence[str], total: int, what: str, allowed: float, place: dict[str, int], genes: Sequence[str]
     ) -> None:
-        if len(absent) <= allowed * total:
+        if not absent or len(absent) / total <= allowed:  # the quotient, not allowed * total: 0.29 * 100 < 29
             return
         hint = ""
         upper = {name.upper() for name in place}
         if genes and sum(gene.upper() in upper for gene in genes) > total - len(absent):
             hint = " (more match when upper and lower case are ignored: is it another species, or another spelling?)"
+        needed = np.ceil(100 * len(absent) / total) / 100
+        remedy = f", or allow it with --allow-missing-genes {needed:.2f}" if needed < 1 else ""
         raise GenePanelError(
-            f"{len(absent)} of {total} {what} are missing: {listed(absent)}{hint}; give a file that has them, or allow "
-            f"it with --allow-missing-genes {min(0.99, np.ceil(100 * len(absent) / total) / 100):.2f}"
+            f"{len(absent)} of {total} {what} are missing: {listed(absent)}{hint}; give a file that has them{remedy}"
         )
 
     def read(self, values: Matrix, cell_names: Names) -> np.ndarray:

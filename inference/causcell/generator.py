@@ -225,7 +225,7 @@ class Generator:
 
     def reconstruct(self, adata: anndata.AnnData | str | os.PathLike[str], **options: Any) -> anndata.AnnData:
         """The cells themselves, generated from their own embeddings: `counterfactual` without any intervention."""
-        return self.counterfactual(adata, **options)
+        return self.counterfactual(adata, None, grid=(), **options)
 
     def embed(
         self,

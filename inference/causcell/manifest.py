@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from causcell.errors import ConfigurationError, CorruptFileError, DigestError, SchemaVersionError, listed
+from causcell.errors import CausCellError, ConfigurationError, CorruptFileError, DigestError, SchemaVersionError, listed
 from causcell.expression import Preprocessing, Scale, gene_digest
 from causcell.schedule import NoiseSchedule
 from causcell.schema import Concept, ConceptSchema, Edge
@@ -210,6 +210,8 @@ class Manifest(_Part):
             raise CorruptFileError(
                 f"{source} is not a valid manifest: {place}: {first['msg']}; export again"
             ) from error
+        except CausCellError as error:  # a concept, schedule or solver that its own class refuses
+            raise CorruptFileError(f"{source} is not a valid manifest: {error}; export again") from error
         if manifest._own_digest() != manifest.digest:
             raise DigestError(
                 f"{source} was edited after export: its content does not match its digest {manifest.digest[:12]}...; "

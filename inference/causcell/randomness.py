@@ -8,6 +8,7 @@ Numbers are made from the raw bits, which numpy keeps stable between versions.
 from __future__ import annotations
 
 import hashlib
+import operator
 from enum import IntEnum
 
 import numpy as np
@@ -27,9 +28,13 @@ class Purpose(IntEnum):
 
 def cell_keys(seed: int, names: Names) -> np.ndarray:
     """Keys of cells, uint64 [n x 2], from the seed (0 to 2^64 - 1) and each cell's name."""
-    if not 0 <= seed < 2**64:
-        raise ConfigurationError(f"seed {seed} is out of range; take a whole number from 0 to 2^64 - 1")
-    salt = seed.to_bytes(8, "little")
+    try:
+        number = operator.index(seed)  # numpy's whole numbers too
+    except TypeError:
+        raise ConfigurationError(f"seed {seed!r} is no number; take a whole number from 0 to 2^64 - 1") from None
+    if not 0 <= number < 2**64:
+        raise ConfigurationError(f"seed {number} is out of range; take a whole number from 0 to 2^64 - 1")
+    salt = number.to_bytes(8, "little")
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=16, key=salt).digest() for name in names)
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2).astype(np.uint64)
 

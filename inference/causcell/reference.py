@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,16 +38,17 @@ class ReferenceCells:
     def load(cls, path: str | os.PathLike[str]) -> ReferenceCells:
         """Read from ``.npz`` (no pickle); raises `CorruptFileError`."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with zipfile.ZipFile(path):  # np.load would also take a single array
+                arrays = np.load(path, allow_pickle=False)
+            with arrays:
                 return cls(arrays["exogenous"], arrays["labels"], arrays["combinations"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise CorruptFileError(f"{os.fspath(path)} holds no reference cells ({error}); export again") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as ``.npz``."""
         np.savez_compressed(
             path,
-            allow_pickle=False,
             exogenous=self.exogenous,
             labels=self.labels,
             combinations=self.combinations,

@@ -29,6 +29,8 @@ UNLABELLED = -1
 
 _MOST_LABELS = 1000
 _RESERVED_CHARACTERS = "=:,;|/"  # they separate concepts, labels and cells in options, obs_names and stores
+_RESERVED_NAMES = (UNEXPLAINED, "exogenous", "source_cell", "intervention", "draw", "unseen_combination")
+"""Names that embeddings and results give to something else."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ class Concept:
 
     def __post_init__(self) -> None:
         bad = [character for character in _RESERVED_CHARACTERS if character in self.name]
-        if not self.name or bad or self.name == UNEXPLAINED:
+        if not self.name or bad or self.name in _RESERVED_NAMES:
             raise ConceptError(
-                f"concept name {self.name!r} can't be used: it must not be empty, {UNEXPLAINED!r} or contain any of "
-                f"{_RESERVED_CHARACTERS!r}; rename the column of obs"
+                f"concept name {self.name!r} can't be used: it must not be empty, contain any of "
+                f"{_RESERVED_CHARACTERS!r} or be one of {listed(_RESERVED_NAMES)}; rename the column of obs"
             )
         if len(set(self.labels)) < 2:
             raise ConceptError(
@@ -96,6 +98,12 @@ class ConceptSchema:
         names = [concept.name for concept in self.concepts]
         if len(set(names)) != len(names):
             raise ConceptError(f"a concept is named twice: {listed(names)}")
+        clash = [name for name in names if name.removesuffix("_factual") in names and name.endswith("_factual")]
+        if clash:
+            raise ConceptError(
+                f"concept {clash[0]!r} has the name that results give to the factual label of another concept; "
+                "rename the column of obs"
+            )
         pairs = [(edge.parent, edge.child) for edge in self.edges]
         for parent, child in pairs:
             for name in (parent, child):
@@ -124,7 +132,7 @@ class ConceptSchema:
         try:
             return tuple(sorter.static_order())
         except graphlib.CycleError as error:
-            cycle = " -> ".join(self.names[i] for i in reversed(error.args[1]))
+            cycle = " -> ".join(self.names[i] for i in error.args[1])  # each a parent of the next
             raise ConceptGraphError(
                 f"the concept graph has a cycle: {cycle}; a structural causal model needs an acyclic graph: "
                 "leave one of these edges out"
@@ -206,9 +214,10 @@ def label_column(obs: pd.DataFrame, name: str) -> pd.Series:
     column = obs[name]
     values = column.cat.categories.to_series() if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna()
     if pd.api.types.is_float_dtype(values.dtype):
-        if not (values == values.round()).all():
+        odd = values[~(np.isfinite(values) & (values == values.round()))]
+        if len(odd):
             raise ConceptError(
-                f"obs[{name!r}] holds continuous numbers (such as {values.iloc[0]!r}); a concept has labels: "
+                f"obs[{name!r}] holds continuous or infinite numbers (such as {odd.iloc[0]:g}); a concept has labels: "
                 "cut it into bins first (pandas.cut)"
             )
         column = column.astype("Int64")  # 3.0 and 3 are one label
@@ -229,7 +238,11 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
         present = set(values.dropna().unique())
         dtype = obs[name].dtype
         ordered = isinstance(dtype, pd.CategoricalDtype) and bool(dtype.ordered)
-        names = [str(label) for label in dtype.categories] if ordered else _sorted_labels(present)
+        if ordered:
+            in_order = pd.DataFrame({name: pd.Categorical(dtype.categories, dtype=dtype)})
+            names = label_column(in_order, name).tolist()  # the same text as the labels of cells
+        else:
+            names = _sorted_labels(present)
         if len(present) > _MOST_LABELS:
             raise ConceptError(
                 f"obs[{name!r}] has {len(present)} distinct labels in {len(obs)} cells, more than {_MOST_LABELS}; "
@@ -241,7 +254,9 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
 
 
 def _sorted_labels(labels: set[str]) -> list[str]:
-    return sorted(labels, key=int) if all(label.lstrip("-").isdecimal() for label in labels) else sorted(labels)
+    if all(label.removeprefix("-").isdecimal() for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))  # "1" and "01" are one value, but two labels
+    return sorted(labels)
 
 
 def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -49,7 +49,13 @@ def main() -> None:
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Python {platform.python_version()}")
     print(f"{Path(arguments.data).name}: {len(data.names)} cells, {data.expression.shape[1]} genes")
     print_baselines(data, arguments)
-    rows = [run_seed(data, arguments, config.model_copy(update={"seed": seed})) for seed in range(arguments.seeds)]
+    with tempfile.TemporaryDirectory() as folder:
+        panel = (
+            Path(folder) / "panel.txt"
+        )  # one panel for all seeds: highly variable genes depend on the cells held out
+        panel.write_text("\n".join(data.preprocessing.genes))
+        configs = [config.model_copy(update={"seed": seed, "genes": str(panel)}) for seed in range(arguments.seeds)]
+        rows = [run_seed(data, arguments, each) for each in configs]
     for row in rows:
         print("  " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
     print("mean and deviation over seeds:")
