@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/causcell demo --out demo
 
 test: $(INSTALLED) lint
-	$(VENV)/bin/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest  # threads that spin starve each other on few cores
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

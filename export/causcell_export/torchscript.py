@@ -18,5 +18,5 @@ def write_torchscript(graph: Graph, example: Mapping[str, np.ndarray], path: Pat
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # deprecated in PyTorch, and what Triton's backend loads
         traced = torch.jit.freeze(torch.jit.trace(graph.module, inputs, check_trace=False))
-    path.parent.mkdir(parents=True)
-    torch.jit.save(traced, str(path))
+        path.parent.mkdir(parents=True)
+        torch.jit.save(traced, str(path))

@@ -85,7 +85,10 @@ class Cells:
     def values(self, rows: slice | np.ndarray) -> Matrix:
         """The file's values of some cells, in the order asked for [rows x file genes]."""
         wanted = self._rows[rows]
-        matrix = self._adata.X if self._layer is None else self._adata.layers[self._layer]
+        try:
+            matrix = self._adata.X if self._layer is None else self._adata.layers[self._layer]
+        except KeyError:  # a backed file without X
+            matrix = None
         if matrix is None:
             raise DataError("there is no expression in X; name a layer that holds it")
         if isinstance(matrix, np.ndarray) or not self._adata.isbacked:

@@ -26,6 +26,8 @@
 A message names the thing, the value found, the values allowed and the remedy.
 """
 
+from collections.abc import Iterable
+
 __all__ = [
     "CausCellError",
     "CausCellWarning",
@@ -136,8 +138,8 @@ class CausCellWarning(UserWarning):
     """Something was done that a user should know of."""
 
 
-def listed(values: object, limit: int = 8) -> str:
+def listed(values: Iterable[object], limit: int = 8) -> str:
     """Values for a message: quoted, at most ``limit`` of them, the rest counted."""
-    items = [str(value) for value in values]  # type: ignore[attr-defined]
+    items = [str(value) for value in values]
     shown = ", ".join(repr(item) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

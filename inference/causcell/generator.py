@@ -316,7 +316,7 @@ class Generator:
             return self.manifest.preset(preset).solver
         if preset is not None:
             raise ConfigurationError(f"preset {preset!r} and solver {solver!r} exclude each other; leave one out")
-        if steps is None and solver != "mean":
+        if steps is None and solver in ("ddim", "ddpm"):
             raise ConfigurationError(f"solver {solver!r} needs a number of steps (--steps)")
         given = {"steps": steps, "spacing": spacing, "eta": eta}
         return SolverSettings(solver, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

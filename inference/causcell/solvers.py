@@ -11,7 +11,6 @@ A table's rows go from the noisiest time to the clean end; the last row returns 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,7 +108,7 @@ def mean(schedule: NoiseSchedule) -> Solver:
     return Solver(np.array([[schedule.timesteps - 1, 0.0, 1.0, 0.0, 0.0]]), from_noise=False)
 
 
-SOLVERS: dict[str, Callable[..., Solver]] = {"ddim": ddim, "ddpm": ddpm, "mean": mean}
+SOLVERS = ("ddim", "ddpm", "mean")
 
 
 @dataclass(frozen=True)

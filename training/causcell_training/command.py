@@ -46,7 +46,7 @@ def train(
         "concept": concept,
         "edge": edge,
         "expression": expression,
-        "genes": int(genes) if genes is not None and genes.lstrip("-").isdecimal() else genes,
+        "genes": int(genes) if genes is not None and genes.removeprefix("-").isdecimal() else genes,
         "layer": layer,
         "seed": seed,
     }

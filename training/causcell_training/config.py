@@ -106,7 +106,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
     if path is not None:
         try:
             fields = tomllib.loads(Path(path).read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigurationError(f"--config {os.fspath(path)!r} can't be read: {error}") from error
     for name, value in (overrides or {}).items():
         *sections, key = name.split(".")

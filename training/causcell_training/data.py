@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from causcell.cells import Cells, batches
-from causcell.errors import ConfigurationError, DataError, UnknownLabelError, listed
+from causcell.errors import ConfigurationError, DataError, GenePanelError, UnknownLabelError, listed
 from causcell.expression import DEVIATION_FLOOR, PanelReader, Preprocessing, Scale, check_gene_names
 from causcell.schema import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
 from causcell_training.config import TrainConfig
@@ -54,6 +55,13 @@ class TrainingData:
     part: np.ndarray
     schema: ConceptSchema
     preprocessing: Preprocessing
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of cells, genes, expression, labels and parts."""
+        digest = hashlib.sha256("\n".join([*self.names, *self.preprocessing.genes, *self.part]).encode())
+        for array in (self.labels, self.expression.indptr, self.expression.indices, self.expression.data):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def rows(self, part: Part) -> np.ndarray:
         """Rows of one part, ascending int64."""
@@ -98,9 +106,13 @@ def _prepare(
     edges = as_pairs(config.edge, "parent:child", ":")
     schema = schema_from_obs(cells.obs, config.concept, edges)
     labels = schema.encode(cells.obs)
-    part = _random_parts(labels, config, rng) if split is None else _given_parts(cells.names, split, config, rng)
+    part = (
+        _random_parts(labels, config, rng) if split is None else _given_parts(cells.names, labels, split, config, rng)
+    )
     _require_trained_labels(schema, labels, part)
     check_gene_names(cells.genes)
+    if not cells.genes:
+        raise DataError("the data have no genes")
     train = np.flatnonzero(part == "train")
     panel = _panel(cells, train, config, rng)
     everything = cells.genes if config.expression == "counts" else []
@@ -134,13 +146,19 @@ def _panel(cells: Cells, train: np.ndarray, config: TrainConfig, rng: np.random.
             return genes
         try:
             listed_genes = Path(config.genes).read_text().split()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"--genes {config.genes!r} is neither a number, nor 'all', nor a file of gene names ({error})"
             ) from error
         check_gene_names(listed_genes)
         if len(listed_genes) < 2:
             raise ConfigurationError(f"--genes {config.genes!r} names {len(listed_genes)} genes; give two or more")
+        absent = [gene for gene in listed_genes if gene not in set(genes)]
+        if absent:
+            raise GenePanelError(
+                f"{len(absent)} of {len(listed_genes)} genes of --genes {config.genes!r} are not in the data: "
+                f"{listed(absent)}; leave them out, or give data that have them"
+            )
         return listed_genes
     if config.genes < 2:
         raise ConfigurationError(f"--genes is {config.genes}; take at least 2, 'all', or a file of gene names")
@@ -156,7 +174,10 @@ def _panel(cells: Cells, train: np.ndarray, config: TrainConfig, rng: np.random.
         anndata.AnnData(everything, var=pd.DataFrame(index=genes)), n_top_genes=config.genes, inplace=False
     )
     torch.set_num_threads(threads)  # numba, in scanpy, sets OpenMP's threads for the whole process
-    return [gene for gene, chosen in zip(genes, statistics["highly_variable"], strict=True) if chosen]
+    # not statistics["highly_variable"]: ties at its threshold make it longer than asked
+    dispersion = statistics["dispersions_norm"].fillna(-np.inf).to_numpy()
+    chosen = np.argsort(-dispersion, kind="stable")[: config.genes]
+    return [genes[i] for i in np.sort(chosen)]
 
 
 def principal_axes(data: TrainingData, components: int, seed: int) -> np.ndarray:
@@ -188,7 +209,7 @@ def _sample(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _moments(expression: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     """Mean and floored deviation of each gene, float32 [G]."""
     mean = np.asarray(expression.mean(axis=0, dtype=np.float64)).ravel()
-    square = np.asarray(expression.multiply(expression).mean(axis=0, dtype=np.float64)).ravel()
+    square = np.asarray(expression.astype(np.float64).power(2).mean(axis=0)).ravel()
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     return mean.astype(np.float32), np.maximum(deviation, DEVIATION_FLOOR).astype(np.float32)
 
@@ -203,20 +224,35 @@ def _random_parts(labels: np.ndarray, config: TrainConfig, rng: np.random.Genera
             "give more cells, or another share (--set optimisation.held_out=0.2)"
         )
     order = rng.permutation(count)
-    needed = {
-        int(order[np.flatnonzero(labels[order, concept] == label)[0]])
-        for concept in range(labels.shape[1])
-        for label in np.unique(labels[labels[:, concept] != UNLABELLED, concept])
-    }
+    needed = _first_of_each_label(labels, order)
     free = np.array([row for row in order if row not in needed], dtype=np.int64)[:held_out]
+    if len(free) < 2:
+        raise DataError(
+            f"{count} cells are too few: {len(needed)} of them are the only ones met of a label and are trained on, "
+            "which leaves none to hold out; give more cells, or fewer labels"
+        )
     part = np.full(count, "train", dtype=object)
     part[free[: len(free) // 2]] = "choose"
     part[free[len(free) // 2 :]] = "report"
     return part
 
 
+def _first_of_each_label(labels: np.ndarray, order: np.ndarray) -> set[int]:
+    """The first row of every label of every concept, in an order of rows."""
+    ordered = labels[order]
+    return {
+        int(order[np.flatnonzero(ordered[:, concept] == label)[0]])
+        for concept in range(labels.shape[1])
+        for label in np.unique(ordered[ordered[:, concept] != UNLABELLED, concept])
+    }
+
+
 def _given_parts(
-    names: np.ndarray, split: str | os.PathLike[str] | Mapping[str, str], config: TrainConfig, rng: np.random.Generator
+    names: np.ndarray,
+    labels: np.ndarray,
+    split: str | os.PathLike[str] | Mapping[str, str],
+    config: TrainConfig,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Parts as given; where no cell is given to choose by, half the held-out share of the training cells is."""
     given = split if isinstance(split, Mapping) else _read_split(split)
@@ -231,7 +267,9 @@ def _given_parts(
     train = np.flatnonzero(part == "train")
     if not (part == "choose").any():
         wanted = max(1, round(config.optimisation.held_out / 2 * len(train)))
-        part[rng.choice(train, min(wanted, len(train)), replace=False)] = "choose"
+        order = rng.permutation(train)
+        needed = _first_of_each_label(labels, order)
+        part[[row for row in order if row not in needed][:wanted]] = "choose"
     if (part == "train").sum() < 2:
         raise DataError(f"the split leaves {int((part == 'train').sum())} cells to train on; give at least two")
     return part
@@ -241,7 +279,7 @@ def _read_split(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         with Path(path).open(newline="") as file:
             return {row["cell"]: row["split"] for row in csv.DictReader(file)}
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"the split file {os.fspath(path)!r} can't be read ({error}); it is a CSV file with columns cell and split"
         ) from error

@@ -6,6 +6,8 @@ import csv
 import logging
 import os
 import shutil
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,21 +108,28 @@ def fit(
     if not resume:
         refuse_existing(path)
     prepared = prepare(data, config, split)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / CONFIG_FILE).write_text(_config_text(config))
-    _write_split(path / SPLIT_FILE, prepared)
+    if not resume:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / CONFIG_FILE).write_text(_config_text(config))
+        _write_split(path / SPLIT_FILE, prepared)
     started = time.monotonic()
     with _own_randomness(config.seed), _quiet_lightning():
         task = _Fitting(prepared, config)
         trainer = _trainer(path, config, task, progress)
-        trainer.fit(
-            task,
-            train_dataloaders=_train_batches(prepared, config),
-            val_dataloaders=_batches(prepared, prepared.rows("choose")),
-            ckpt_path=checkpoint,
-            weights_only=False,  # Lightning's own loop state; the file is this run's
-        )
+        with _own_interrupt():
+            trainer.fit(
+                task,
+                train_dataloaders=_train_batches(prepared, config),
+                val_dataloaders=_batches(prepared, prepared.rows("choose")),
+                ckpt_path=checkpoint,
+                weights_only=False,  # Lightning's own loop state; the file is this run's
+            )
         best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
+        if best.best_model_score is None or not torch.isfinite(best.best_model_score):
+            raise RunError(
+                "training diverged: no held-out measure is finite; use a smaller step "
+                f"(--set optimisation.learning_rate={config.optimisation.learning_rate / 10:g})"
+            )
         # Lightning stores the averaged weights under state_dict
         task.load_state_dict(torch.load(best.best_model_path, weights_only=False)["state_dict"])
     model = task.model.cpu().eval()
@@ -135,11 +144,26 @@ class _Fitting(lightning.LightningModule):
     def __init__(self, data: TrainingData, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
+        self._data_digest = data.digest()
         self.model = CausCell(data.schema, data.preprocessing, config.model)
         axes = principal_axes(data, config.model.components, config.seed)
         self.model.encoder.projection.copy_(torch.from_numpy(axes))
         labels = torch.from_numpy(data.labels[data.rows("train")].astype(np.int64))
         self.objective = Objective(data.schema, config.model.embedding, labels, config.objective)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["data_digest"] = self._data_digest
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint["data_digest"] != self._data_digest:
+            raise RunError(
+                f"the run was begun with other cells, labels or another split (see its {SPLIT_FILE}); resume it with "
+                "the same data and --split"
+            )
+
+    def on_train_epoch_start(self) -> None:
+        """Random numbers of each epoch hang on seed and epoch, so that a resumed run draws those it would have."""
+        torch.manual_seed(int(np.random.SeedSequence((self.config.seed, self.current_epoch)).generate_state(1)[0]))
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         terms = self.objective(self.model, *batch)
@@ -190,7 +214,9 @@ def _trainer(path: Path, config: TrainConfig, task: _Fitting, progress: bool) ->
     settings = config.optimisation
     on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     best = ModelCheckpoint(path / CHECKPOINTS, filename="best", monitor=_MONITOR)
-    last = ModelCheckpoint(path / CHECKPOINTS, filename="last", every_n_epochs=settings.validate_every)
+    last = ModelCheckpoint(
+        path / CHECKPOINTS, filename="last", every_n_epochs=min(settings.validate_every, settings.epochs)
+    )
     callbacks: list[lightning.Callback] = [
         EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False),
         EarlyStopping(_MONITOR, patience=settings.patience, check_finite=True),
@@ -205,7 +231,7 @@ def _trainer(path: Path, config: TrainConfig, task: _Fitting, progress: bool) ->
         devices=1,
         precision="bf16-mixed" if on_gpu else "32-true",
         max_epochs=settings.epochs,
-        check_val_every_n_epoch=settings.validate_every,
+        check_val_every_n_epoch=min(settings.validate_every, settings.epochs),
         gradient_clip_val=settings.gradient_clip,
         callbacks=callbacks,
         logger=False,
@@ -221,6 +247,17 @@ class _MetricsFile(lightning.Callback):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._begun = False
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A resumed run goes over the epochs after its checkpoint again: their rows go."""
+        if not self._begun and self._path.exists():
+            with self._path.open(newline="") as file:
+                header, *rows = csv.reader(file)
+            with self._path.open("w", newline="") as file:
+                kept = [row for row in rows if int(row[0]) < trainer.current_epoch]
+                csv.writer(file).writerows([header, *kept])
+        self._begun = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         new = not self._path.exists()
@@ -313,7 +350,7 @@ def _resumable(path: Path, config: TrainConfig) -> Path:
         raise RunError(f"the run in {str(path)!r} has finished; there is nothing to resume")
     last = path / CHECKPOINTS / "last.ckpt"
     if not last.is_file():
-        raise RunError(f"{str(path)!r} holds no checkpoint to resume from; train without --resume")
+        raise RunError(f"{str(path)!r} holds no checkpoint to resume from; remove it, and train without --resume")
     if (path / CONFIG_FILE).read_text() != _config_text(config):
         raise RunError(
             f"the run in {str(path)!r} was begun with other settings (see its {CONFIG_FILE}); resume it with the same, "
@@ -344,6 +381,19 @@ def _own_randomness(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Give Ctrl-C back to the caller: Lightning answers it by ignoring it from then on and leaving the process."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as left:
+        raise KeyboardInterrupt from left
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -76,10 +76,13 @@ class Run:
         return ReferenceCells.load(self.path / REFERENCE_FILE)
 
     def held_out(self) -> anndata.AnnData:
-        """Held-out cells, with panel expression on the log scale and ``obs["part"]``."""
+        """Held-out cells, with panel expression on the log scale and ``obs["part"]``; raises `RunError`."""
         import anndata
 
-        return anndata.read_h5ad(self.path / HELD_OUT_FILE)
+        try:
+            return anndata.read_h5ad(self.path / HELD_OUT_FILE)
+        except (OSError, KeyError, ValueError) as error:
+            raise RunError(f"{self.path / HELD_OUT_FILE} can't be read: {error}; train again") from error
 
     def save(self) -> None:
         """Write ``run.json`` and the weights."""

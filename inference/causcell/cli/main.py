@@ -1,6 +1,7 @@
 """Entry point of ``causcell``: its own commands, and those that other packages add by the group ``causcell.commands``.
 
-Exit status: 0 done; 2 the input, options or environment can't be used (one message says why); 130 interrupted.
+Exit status: 0 done; 2 the input, options or environment can't be used (one message says why; with ``--debug`` a
+traceback and status 1); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ from causcell.cli import commands
 from causcell.errors import CausCellError, CausCellWarning
 
 GROUP = "causcell.commands"
+
+_EXTRA = {
+    **dict.fromkeys(("lightning", "safetensors", "scanpy", "sklearn", "tomli_w", "torch"), "train"),
+    **dict.fromkeys(("google", "onnx", "onnxscript", "tritonclient"), "export"),
+    "matplotlib": "plot",
+}
+"""Extras by package, as in pyproject.toml."""
 
 
 def _version(show: bool) -> None:
@@ -59,17 +67,22 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.simplefilter("always", CausCellWarning)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        build_app()(words)
+        build_app()(words, prog_name="causcell")
     except CausCellError as error:
         if debug:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        extra = {"torch": "train", "lightning": "train", "onnx": "export", "onnxscript": "export"}.get(error.name or "")
-        if debug or extra is None:
+        package = (error.name or "").partition(".")[0]
+        if debug or package not in _EXTRA:
             raise
-        typer.echo(f"error: this command needs the package {error.name!r}; install causcell[{extra}]", err=True)
+        typer.echo(f"error: this command needs the package {package!r}; install causcell[{_EXTRA[package]}]", err=True)
+        sys.exit(2)
+    except OSError as error:  # a place that can't be written, a full disk
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
         sys.exit(2)
 
 

@@ -1,0 +1,229 @@
+"""The model repository: Triton's configurations, complete digests, presets, and an export that fails leaves nothing."""
+
+import json
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as triton
+
+from causcell.errors import ExportVerificationError, OutputExistsError, RunError
+from causcell.manifest import Manifest
+from causcell.repository import file_digest, open_repository
+from causcell_export import export
+from causcell_export import repository as exporting
+from causcell_export.graphs import Graph
+from causcell_export.onnx_file import write_onnx
+from causcell_export.triton_config import triton_config
+from causcell_training import Run
+
+GRAPHS = ("encoder_scm", "scm", "denoiser")
+
+KNOWN_TO_ONNX_RUNTIMES_BACKEND = {"name", "backend", "max_batch_size", "input", "output", "dynamic_batching"}
+"""All that a configuration may set: anything else would bind the repository to one kind of server."""
+
+ONNX_TYPES = {onnx.TensorProto.FLOAT: triton.TYPE_FP32, onnx.TensorProto.INT64: triton.TYPE_INT64}
+
+
+@pytest.fixture(scope="module")
+def manifest(repository: Path) -> Manifest:
+    return open_repository(repository).manifest
+
+
+def config_of(repository: Path, graph: str) -> triton.ModelConfig:
+    """Typed: an unknown field or value raises."""
+    return text_format.Parse((repository / graph / "config.pbtxt").read_text(), triton.ModelConfig())
+
+
+# -- Triton ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_triton_reads_the_configuration_and_the_native_backend_knows_every_field(repository: Path, graph: str) -> None:
+    config = config_of(repository, graph)
+    assert {field.name for field, _ in config.ListFields()} == KNOWN_TO_ONNX_RUNTIMES_BACKEND
+    assert config.name == graph  # Triton asks for the folder's name
+    assert config.backend == "onnxruntime"
+    assert config.max_batch_size >= 256
+    for tensor in (*config.input, *config.output):
+        assert {field.name for field, _ in tensor.ListFields()} == {"name", "data_type", "dims"}
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_configuration_agrees_with_the_onnx_file(repository: Path, graph: str) -> None:
+    config = config_of(repository, graph)
+    model = onnx.load(repository / graph / "1" / "model.onnx").graph
+    for stated, tensors in ((config.input, model.input), (config.output, model.output)):
+        assert [each.name for each in stated] == [tensor.name for tensor in tensors]
+        for each, tensor in zip(stated, tensors, strict=True):
+            kind = tensor.type.tensor_type
+            assert each.data_type == ONNX_TYPES[kind.elem_type]
+            assert list(each.dims) == [dim.dim_value for dim in kind.shape.dim[1:]]  # Triton adds the batch
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_configuration_is_what_the_manifest_makes(repository: Path, manifest: Manifest, graph: str) -> None:
+    expected = triton_config(graph, manifest.graphs[graph])
+    assert (repository / graph / "config.pbtxt").read_text() == expected
+
+
+def test_every_folder_is_a_graph_of_the_manifest(repository: Path, manifest: Manifest) -> None:
+    """Triton takes every folder for a model."""
+    folders = {path.name for path in repository.iterdir() if path.is_dir()}
+    assert folders == set(manifest.graphs) == set(manifest.parity) == set(GRAPHS)
+
+
+# -- manifest ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_but_the_manifest_has_its_digest(repository: Path, manifest: Manifest) -> None:
+    files = {path.relative_to(repository).as_posix(): path for path in repository.rglob("*") if path.is_file()}
+    del files["manifest.json"]
+    assert manifest.files == {name: file_digest(path) for name, path in files.items()}
+
+
+def test_no_file_is_a_pickle(repository: Path) -> None:
+    kinds = {path.suffix for path in repository.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".npz", ".onnx", ".pbtxt"}
+    with np.load(repository / "reference.npz", allow_pickle=False) as arrays:  # raises for a pickled array
+        assert all(arrays[name].dtype.kind in "fi" for name in arrays.files)
+
+
+def test_the_manifest_is_plain_json(repository: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    json.loads((repository / "manifest.json").read_text(), parse_constant=refuse)
+
+
+def test_the_manifest_holds_the_models_panel_concepts_and_scale(run: Run, manifest: Manifest) -> None:
+    model = run.model
+    assert manifest.concept_schema == model.schema
+    stated, trained = manifest.preprocessing, model.preprocessing
+    assert (stated.genes, stated.scale, stated.normalisation_genes) == (
+        trained.genes,
+        trained.scale,
+        trained.normalisation_genes,
+    )
+    np.testing.assert_array_equal(stated.mean, trained.mean)  # not a bit is lost in the text
+    np.testing.assert_array_equal(stated.deviation, trained.deviation)
+    np.testing.assert_array_equal(manifest.schedule.alpha_bar, model.schedule.alpha_bar)
+    assert manifest.dimensions.model_dump() == {"genes": 50, "concepts": 4, "embedding": 8}
+    assert manifest.training_cells == run.training_cells
+    assert manifest.provenance == run.provenance
+    assert run.versions.items() <= manifest.versions.items()
+
+
+def test_reference_cells_are_the_runs(run: Run, repository: Path) -> None:
+    found = open_repository(repository).reference
+    np.testing.assert_array_equal(found.exogenous, run.reference.exogenous)
+    np.testing.assert_array_equal(found.labels, run.reference.labels)
+    np.testing.assert_array_equal(found.combinations, run.reference.combinations)
+
+
+def test_parity_was_measured_and_is_within_its_limit(manifest: Manifest) -> None:
+    for parity in manifest.parity.values():
+        assert 0 <= parity.mean <= parity.maximum <= parity.limit == 1e-4
+
+
+def test_every_preset_has_its_quality_on_the_cells_to_report_on(run: Run, manifest: Manifest) -> None:
+    assert set(manifest.presets) == {"mean", "balanced", "accurate"}
+    assert manifest.default_preset in manifest.presets
+    for preset in manifest.presets.values():
+        assert preset.quality is not None
+        assert set(preset.quality) == {"pcc", "mse", "cells"}
+        assert preset.quality["cells"] == run.provenance["cells"]["report"]
+        assert np.isfinite(list(preset.quality.values())).all()
+    # the mean preset is the mean estimate that training measured on the same cells; both are rounded to 4 digits
+    for measure, value in run.provenance["held_out"].items():
+        assert manifest.presets["mean"].quality[measure] == pytest.approx(value, abs=2e-4)
+
+
+def test_two_exports_of_a_run_are_the_same_model(run: Run, repository: Path, tmp_path: Path) -> None:
+    again = export(run.path, tmp_path / "again")  # a path is as good as a run
+    assert again == tmp_path / "again"
+    first, second = (open_repository(path).manifest for path in (repository, again))
+    assert first.files == second.files
+    assert first == second
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+Tamper = Callable[[Graph, Mapping[str, np.ndarray], Path, Mapping[str, str]], None]
+
+
+def with_other_weights(
+    graph: Graph, example: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]
+) -> None:
+    """The file of a model whose weights are all a thousandth larger."""
+    module = deepcopy(graph.module)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(1.001)
+    write_onnx(replace(graph, module=module), example, path, metadata)
+
+
+def with_a_fixed_batch(
+    graph: Graph, example: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]
+) -> None:
+    write_onnx(graph, example, path, metadata)
+    model = onnx.load(path)
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 7
+    onnx.save(model, path)
+
+
+def with_other_names(graph: Graph, example: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]) -> None:
+    outputs = {f"out_{i}": tensor for i, tensor in enumerate(graph.info.outputs.values())}
+    write_onnx(replace(graph, info=graph.info.model_copy(update={"outputs": outputs})), example, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "fragments"),
+    [
+        (with_other_weights, ["encoder_scm", "differs from the trained model", "the limit is 0.0001"]),
+        (with_a_fixed_batch, ["encoder_scm", "batch axis", "'expression'", "fixed at 7"]),
+        (with_other_names, ["encoder_scm", "'out_0'", "'exogenous_mean'"]),
+    ],
+)
+def test_a_graph_that_is_not_the_trained_model_is_not_exported(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tamper: Tamper, fragments: list[str]
+) -> None:
+    monkeypatch.setattr(exporting, "write_onnx", tamper)
+    with pytest.raises(ExportVerificationError) as error:
+        export(run, tmp_path / "repository")
+    for fragment in fragments:
+        assert fragment in str(error.value)
+    assert list(tmp_path.iterdir()) == []  # neither there nor beside it
+
+
+def test_a_graph_that_answers_nan_is_not_exported(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the model itself does: a difference of NaN is below no limit and above none."""
+    broken = replace(run, model=deepcopy(run.model))
+    with torch.no_grad():
+        broken.model.encoder.output.bias[0] = torch.nan
+    with pytest.raises(ExportVerificationError, match="encoder_scm"):
+        export(broken, tmp_path / "repository")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_exists_is_refused_and_left_as_it_is(run: Run, tmp_path: Path) -> None:
+    taken = tmp_path / "repository"
+    taken.mkdir()
+    (taken / "mine").write_text("kept")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        export(run, taken)
+    assert (taken / "mine").read_text() == "kept"
+    assert [path.name for path in tmp_path.rglob("*")] == ["repository", "mine"]
+
+
+def test_a_folder_without_a_run_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no finished training run.*train first"):
+        export(tmp_path, tmp_path / "repository")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,133 @@
+"""The ONNX graphs against the trained model on real cells, and what stands in their files."""
+
+import tempfile
+from pathlib import Path
+
+import anndata
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from causcell.expression import PanelReader, gene_digest
+from causcell.manifest import SCHEMA_VERSION
+from causcell_export.onnx_file import IR_VERSION, OPSET
+from causcell_training import CausCell, Run
+
+GRAPHS = ("encoder_scm", "scm", "denoiser")
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+"""What the repository promises; float32 sums in another order differ by about 1e-6."""
+
+
+def inputs_of(model: CausCell, cells: anndata.AnnData, batch: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Inputs of each graph for a batch of cells: every cell its own time and its own set of forced concepts."""
+    rng = np.random.default_rng(batch)
+    rows = rng.integers(cells.n_obs, size=batch)
+    reader = PanelReader(model.preprocessing, cells.var_names)
+    expression = torch.from_numpy(reader.read(cells.X[rows], cells.obs_names[rows]))
+    exogenous = model.encode(expression)[0]
+    forced = torch.from_numpy(rng.standard_normal(exogenous.shape).astype(np.float32))
+    mask = torch.from_numpy(rng.integers(2, size=exogenous.shape[:2]).astype(np.float32))
+    x_t = torch.from_numpy(rng.standard_normal(expression.shape).astype(np.float32))
+    timestep = torch.from_numpy(rng.integers(model.schedule.timesteps, size=(batch, 1)))
+    return {
+        "encoder_scm": {"expression": expression},
+        "scm": {"exogenous": exogenous, "forced": forced, "mask": mask},
+        "denoiser": {"x_t": x_t, "timestep": timestep, "endogenous": model.scm(exogenous)},
+    }
+
+
+def answers_of(model: CausCell, graph: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The trained model's own answers, by name of the graph's output."""
+    if graph == "encoder_scm":
+        mean, logvar = model.encode(inputs["expression"])
+        return {"exogenous_mean": mean, "exogenous_logvar": logvar, "endogenous": model.scm(mean)}
+    if graph == "scm":
+        endogenous = model.scm(inputs["exogenous"], inputs["forced"], inputs["mask"])
+        logits = zip(model.schema.names, model.label_logits(endogenous), strict=True)
+        return {"endogenous": endogenous} | {f"logits_{name}": values for name, values in logits}
+    return {"x0": model.denoiser(inputs["x_t"], inputs["timestep"][:, 0], inputs["endogenous"])}
+
+
+def session_of(repository: Path, graph: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    path = repository / graph / "1" / "model.onnx"
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def evaluate(session: onnxruntime.InferenceSession, inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {k: v.numpy() for k, v in inputs.items()}), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 256])
+@pytest.mark.parametrize("graph", GRAPHS)
+@torch.no_grad()
+def test_a_graph_gives_the_trained_models_values(
+    run: Run, repository: Path, cells: anndata.AnnData, graph: str, batch: int
+) -> None:
+    inputs = inputs_of(run.model, cells, batch)[graph]
+    expected = answers_of(run.model, graph, inputs)
+    found = evaluate(session_of(repository, graph), inputs)
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values.numpy(), **TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@torch.no_grad()
+def test_a_cells_answer_does_not_depend_on_its_batch(
+    run: Run, repository: Path, cells: anndata.AnnData, graph: str
+) -> None:
+    session = session_of(repository, graph)
+    inputs = inputs_of(run.model, cells, 256)[graph]
+    together = evaluate(session, inputs)
+    for row in (0, 100, 255):
+        alone = evaluate(session, {name: values[row : row + 1] for name, values in inputs.items()})
+        for name, values in alone.items():
+            np.testing.assert_allclose(values[0], together[name][row], **TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_batch_axis_is_free_and_the_others_are_fixed(run: Run, repository: Path, graph: str) -> None:
+    """Every input and output has the same symbolic batch: an exporter's constant would be found here."""
+    model = onnx.load(repository / graph / "1" / "model.onnx")
+    batches = set()
+    for tensor in (*model.graph.input, *model.graph.output):
+        first, *rest = tensor.type.tensor_type.shape.dim
+        assert not first.HasField("dim_value")
+        batches.add(first.dim_param)
+        assert all(dim.HasField("dim_value") for dim in rest)
+    assert len(batches) == 1
+    assert batches != {""}
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_file_is_for_runtimes_from_one_on_and_whole_in_itself(repository: Path, graph: str) -> None:
+    """Opset 20 and IR 9 are read by ONNX Runtime 1.17 and newer, and so by Triton 24.03 and newer."""
+    model = onnx.load(repository / graph / "1" / "model.onnx", load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == OPSET == 20
+    assert model.ir_version == IR_VERSION == 9
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}  # no operator of another's own
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_file_says_which_panel_and_schema_it_is_for(run: Run, repository: Path, graph: str) -> None:
+    model = onnx.load(repository / graph / "1" / "model.onnx")
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "causcell.gene_digest": gene_digest(run.model.preprocessing.genes),
+        "causcell.schema_version": str(SCHEMA_VERSION),
+    }
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_file_tells_nothing_of_the_machine_it_was_made_on(repository: Path, graph: str) -> None:
+    content = (repository / graph / "1" / "model.onnx").read_bytes()
+    here = Path(__file__).parents[2]
+    places = ["site-packages", "causcell_export", ".py", tempfile.gettempdir(), str(here), str(Path.home()), "/work"]
+    assert [place for place in places if place.encode() in content] == []

@@ -1,0 +1,86 @@
+"""TorchScript twins of the graphs, for Triton's PyTorch backend."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as triton
+
+from causcell.generator import Generator
+from causcell.manifest import Manifest
+from causcell.repository import open_repository
+from causcell_export import export
+from causcell_export.graphs import example_inputs, graphs
+from causcell_training import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # it is what Triton's backend loads
+
+GRAPHS = ("encoder_scm", "scm", "denoiser")
+
+
+@pytest.fixture(scope="module")
+def with_torchscript(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(run, tmp_path_factory.mktemp("torchscript") / "repository", torchscript=True)
+
+
+@pytest.fixture(scope="module")
+def manifest(with_torchscript: Path) -> Manifest:
+    return open_repository(with_torchscript).manifest
+
+
+@pytest.mark.parametrize("batch", [1, 7, 256])
+@pytest.mark.parametrize("graph", GRAPHS)
+@torch.no_grad()
+def test_a_twin_gives_the_trained_models_values(run: Run, with_torchscript: Path, graph: str, batch: int) -> None:
+    """Within 1e-4, the promise of the repository; the operations are the same, fused at most."""
+    held_out = run.held_out().X.toarray()
+    inputs = example_inputs(run.model, held_out, batch, seed=1)[graph]
+    wrapped = graphs(run.model)[graph]
+    tensors = [torch.from_numpy(inputs[name]) for name in wrapped.info.inputs]
+    loaded = torch.jit.load(str(with_torchscript / f"{graph}_torchscript" / "1" / "model.pt"))
+    found, expected = loaded(*tensors), wrapped.module(*tensors)
+    if isinstance(expected, torch.Tensor):
+        found, expected = (found,), (expected,)
+    assert len(found) == len(expected) == len(wrapped.info.outputs)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_tensors_are_known_by_their_place(with_torchscript: Path, manifest: Manifest, graph: str) -> None:
+    """The PyTorch backend finds arguments and results by the suffix __<place> of their names."""
+    text = (with_torchscript / f"{graph}_torchscript" / "config.pbtxt").read_text()
+    config = text_format.Parse(text, triton.ModelConfig())
+    assert (config.name, config.backend) == (f"{graph}_torchscript", "pytorch")
+    info = manifest.graphs[graph]
+    for stated, tensors in ((config.input, info.inputs), (config.output, info.outputs)):
+        assert [each.name for each in stated] == [f"{name}__{place}" for place, name in enumerate(tensors)]
+        assert [tuple(each.dims) for each in stated] == [tensor.shape for tensor in tensors.values()]
+        kinds = {"float32": triton.TYPE_FP32, "int64": triton.TYPE_INT64}
+        assert [each.data_type for each in stated] == [kinds[tensor.dtype] for tensor in tensors.values()]
+
+
+def test_parity_is_measured_for_the_twins_too(manifest: Manifest) -> None:
+    assert set(manifest.parity) == {*GRAPHS, *(f"{graph}_torchscript" for graph in GRAPHS)}
+    assert all(parity.maximum <= parity.limit for parity in manifest.parity.values())
+
+
+def test_twins_are_among_the_digests_and_the_graphs_stay_the_same(
+    repository: Path, manifest: Manifest, run: Run
+) -> None:
+    twins = {f"{graph}_torchscript/{file}" for graph in GRAPHS for file in ("1/model.pt", "config.pbtxt")}
+    plain = open_repository(repository).manifest
+    assert set(manifest.files) == set(plain.files) | twins
+    assert plain.files.items() <= manifest.files.items()
+    assert manifest.graphs == plain.graphs
+
+
+def test_the_client_generates_from_it_as_from_any(with_torchscript: Path, repository: Path, run: Run) -> None:
+    held_out = run.held_out()
+    results = []
+    for path in (with_torchscript, repository):
+        with Generator.open(path, threads=1, batch_size=16) as generator:
+            results.append(generator.counterfactual(held_out, do={"stim": "IFN"}, expression="log1p").X)
+    np.testing.assert_array_equal(results[0], results[1])
