@@ -86,8 +86,8 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
                 rows[name] = write_atlas(
                     generator, cells, generator.reader(cells), request, out / f"{name}_phase.zarr", progress=progress
                 )
-        factual = generator.reconstruct(data)
-        counterfactual = generator.counterfactual(data, do={"phase": LABEL})
+        factual = generator.reconstruct(data, preset="mean")
+        counterfactual = generator.counterfactual(data, do={"phase": LABEL}, preset="mean")
         predicted = generator.embed(data).obs
     _print_table(run, seconds, rows, predicted)
     _print_effect(factual, counterfactual)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from causcell.interventions import logits_name
 from causcell.manifest import GraphInfo, TensorInfo
+from causcell_training.heads import LARGEST_BELOW_ONE, SpikeSlabHead, normal_quantile
 from causcell_training.model import CausCell
 
 
@@ -50,11 +51,40 @@ class Denoiser(nn.Module):
         with torch.no_grad():
             self.register_buffer("time_table", model.denoiser.time_table())
 
-    def forward(self, x_t: Tensor, timestep: Tensor, endogenous: Tensor) -> Tensor:
-        """Mean of x0 given x_t, [B x G], for x_t [B x G], timestep int64 [B x 1], endogenous [B x M x k]."""
+    def forward(self, x_t: Tensor, timestep: Tensor, endogenous: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Mean of x0 given x_t, [B x G], for x_t [B x G], timestep int64 [B x 1], endogenous [B x M x k].
+
+        A spike-and-slab head adds its posterior: the slab's probability, mean and deviation, each [B x G].
+        """
         alpha_bar = self.denoiser.alpha_bar[timestep]
         hidden = self.denoiser.hidden(x_t, self.time_table[timestep[:, 0]], alpha_bar, endogenous)
-        return self.denoiser.head.x0(hidden, x_t, alpha_bar)
+        head = self.denoiser.head
+        if not isinstance(head, SpikeSlabHead):
+            return head.x0(hidden, x_t, alpha_bar)
+        posterior = head.posterior(hidden, x_t, alpha_bar)
+        return head.mean(posterior), *posterior
+
+
+class Decoder(nn.Module):
+    """One draw of expression given the concepts: the spike-and-slab posterior at pure noise."""
+
+    time: Tensor
+
+    def __init__(self, model: CausCell) -> None:
+        super().__init__()
+        self.model = model
+        with torch.no_grad():
+            self.register_buffer("time", model.denoiser.time_table()[-1])
+
+    def forward(self, endogenous: Tensor, uniforms: Tensor) -> Tensor:
+        """Expression on the log scale [B x G], of endogenous [B x M x k] and one uniform number a gene [B x G]."""
+        head = self.model.denoiser.head
+        assert isinstance(head, SpikeSlabHead)
+        prior = head.prior(self.model.denoiser.hidden_at_noise(self.time, endogenous))
+        below = (uniforms / prior.probability).clamp(max=LARGEST_BELOW_ONE)
+        value = prior.mean + prior.deviation * normal_quantile(below)
+        expression = (value * self.model.deviation + self.model.mean).clamp(min=0)
+        return torch.where(uniforms < prior.probability, expression, torch.zeros_like(expression))
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,12 @@ def graphs(model: CausCell) -> dict[str, Graph]:
     expression = TensorInfo(dtype="float32", shape=(genes,))
     concept = TensorInfo(dtype="float32", shape=(concepts, embedding))
     logits = {logits_name(c.name): TensorInfo(dtype="float32", shape=(len(c.labels),)) for c in model.schema.concepts}
+    draws = isinstance(model.denoiser.head, SpikeSlabHead)
+    posterior = dict.fromkeys(("slab_probability", "slab_mean", "slab_deviation"), expression)
+    decoder = Graph(
+        Decoder(model).eval(),
+        GraphInfo(inputs={"endogenous": concept, "uniforms": expression}, outputs={"expression": expression}),
+    )
     return {
         "encoder_scm": Graph(
             EncoderScm(model).eval(),
@@ -98,9 +134,10 @@ def graphs(model: CausCell) -> dict[str, Graph]:
                     "timestep": TensorInfo(dtype="int64", shape=(1,)),
                     "endogenous": concept,
                 },
-                outputs={"x0": expression},
+                outputs={"x0": expression, **(posterior if draws else {})},
             ),
         ),
+        **({"decoder": decoder} if draws else {}),
     }
 
 
@@ -131,4 +168,5 @@ def example_inputs(
             "mask": rng.integers(2, size=(batch, model.schema.size)).astype(np.float32),
         },
         "denoiser": {"x_t": x_t.astype(np.float32), "timestep": timestep, "endogenous": endogenous},
+        "decoder": {"endogenous": endogenous, "uniforms": np.clip(rng.random(x.shape, dtype=np.float32), 1e-7, 1)},
     }

@@ -36,14 +36,24 @@ from causcell_training.run import Run
 if TYPE_CHECKING:
     import anndata
 
-PRESETS = {
+_REGRESSION_PRESETS = {
     "mean": SolverSettings("mean"),
     "balanced": SolverSettings("ddim", steps=20),
     "accurate": SolverSettings("ddpm", steps=250),
 }
-"""For the plain head, whose samples have a fraction of real cells' variance: the mean is its best answer."""
+"""For heads whose samples have a fraction of real cells' variance: the mean is their best answer."""
 
-DEFAULT_PRESET = "mean"
+PRESETS = {
+    "plain": _REGRESSION_PRESETS,
+    "skip": _REGRESSION_PRESETS,
+    "spike_slab": {
+        "draw": SolverSettings("draw"),
+        "balanced": SolverSettings("draw", steps=10),
+        "accurate": SolverSettings("draw", steps=50),
+        "mean": SolverSettings("mean"),
+    },
+}
+"""Presets by head; the first is the default."""
 
 _CELLS_TO_MEASURE = 512
 
@@ -111,6 +121,7 @@ def _write_graphs(run: Run, expression: np.ndarray, root: Path, torchscript: boo
 def _manifest(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest:
     model, preprocessing = run.model, run.model.preprocessing
     infos: dict[str, Graph] = graphs(model)
+    presets = PRESETS[model.config.head]
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return Manifest(
         genes=GenePanel(names=preprocessing.genes, digest=gene_digest(preprocessing.genes)),
@@ -128,8 +139,8 @@ def _manifest(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest:
             genes=len(preprocessing.genes), concepts=len(model.schema.concepts), embedding=model.config.embedding
         ),
         head=model.config.head,
-        presets={name: Preset(solver=settings) for name, settings in PRESETS.items()},
-        default_preset=DEFAULT_PRESET,
+        presets={name: Preset(solver=settings) for name, settings in presets.items()},
+        default_preset=next(iter(presets)),
         graphs={name: graph.info for name, graph in infos.items()},
         parity=parity,
         files={path.relative_to(root).as_posix(): file_digest(path) for path in files},

@@ -60,7 +60,14 @@ class Preprocessing:
 
     def expression(self, standardised: np.ndarray) -> np.ndarray:
         """Standardised scale to log scale, clipped at zero expression, float32 [B x G]."""
-        return np.maximum(standardised * self.deviation + self.mean, 0.0)
+        expression = np.maximum(standardised * self.deviation + self.mean, 0.0)
+        expression[standardised == self.zero] = 0.0  # which rounding would miss
+        return expression
+
+    @property
+    def zero(self) -> np.ndarray:
+        """Standardised zero expression, float32 [G]."""
+        return -self.mean / self.deviation
 
 
 def gene_digest(genes: Sequence[str]) -> str:

@@ -25,9 +25,9 @@ from causcell.interventions import (
     plan_interventions,
 )
 from causcell.manifest import Manifest
-from causcell.randomness import Purpose, cell_keys, normals
+from causcell.randomness import Purpose, cell_keys, normals, uniforms
 from causcell.results import result_obs, result_uns, result_var
-from causcell.sampling import sample
+from causcell.sampling import draw_spike_slab, sample
 from causcell.schema import UNEXPLAINED
 from causcell.solvers import Solver, SolverSettings
 
@@ -188,7 +188,7 @@ class Generator:
         preset
             Named solver setting of the model (default: the manifest's default).
         solver, steps, spacing, eta
-            A solver in place of a preset: ``ddim`` (eta 0 to 1), ``ddpm`` or ``mean``.
+            A solver in place of a preset: ``draw``, ``ddim`` (eta 0 to 1), ``ddpm`` or ``mean``.
         draws
             Samples a cell and intervention.
         seed
@@ -326,6 +326,10 @@ class Generator:
     ) -> Iterator[Block]:
         """Results for all cells, block by block (one block a batch of cells), in input order."""
         solver = request.settings.build(self.manifest.schedule)
+        if solver.draw and "decoder" not in self.manifest.graphs:
+            raise ConfigurationError(
+                f"solver 'draw' needs the head spike_slab, this model's is {self.manifest.head!r}; take ddpm or ddim"
+            )
         names, labels = cells.names, self.schema.encode(cells.obs)
         total = len(cells) * request.rows_per_cell
         unmatched = 0
@@ -399,9 +403,25 @@ class Generator:
         """Expression on the log scale, float32 [B x G]; the noise is the cell's own, whatever the intervention."""
         shape = (len(endogenous), len(self.preprocessing.genes))
 
+        def posterior_uniforms(t: int) -> np.ndarray:
+            return uniforms(keys, shape[1], Purpose.POSTERIOR, draw=draw, step=t)
+
+        if solver.draw and solver.steps == 1:
+            inputs = {"endogenous": endogenous, "uniforms": posterior_uniforms(int(solver.table[0, 0]))}
+            return self.engine.run("decoder", inputs)["expression"]
+
         def denoise(x: np.ndarray, t: int) -> np.ndarray:
             timestep = np.full((shape[0], 1), t, dtype=np.int64)
-            return self.engine.run("denoiser", {"x_t": x, "timestep": timestep, "endogenous": endogenous})["x0"]
+            outputs = self.engine.run("denoiser", {"x_t": x, "timestep": timestep, "endogenous": endogenous})
+            if not solver.draw:
+                return outputs["x0"]
+            return draw_spike_slab(
+                outputs["slab_probability"],
+                outputs["slab_mean"],
+                outputs["slab_deviation"],
+                self.preprocessing.zero,
+                posterior_uniforms(t),
+            )
 
         x0 = sample(
             denoise,

@@ -68,11 +68,15 @@ class GraphInfo(_Part):
 
 
 class Parity(_Part):
-    """Differences between an exported graph's outputs and the trained model's, on real cells, over batch sizes."""
+    """Differences between an exported graph's outputs and the trained model's, on real cells, over batch sizes.
+
+    ``flips`` is the share of a draw's values that are zero in one alone; they are left out of the differences.
+    """
 
     maximum: float
     mean: float
     limit: float
+    flips: float = 0.0
 
 
 class Preset(_Part):

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     STEP_NOISE = 2
     ABDUCTION = 3
     REFERENCE = 4
+    POSTERIOR = 5
 
 
 def cell_keys(seed: int, names: Names) -> np.ndarray:

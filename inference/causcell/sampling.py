@@ -6,11 +6,23 @@ from collections.abc import Callable
 
 import numpy as np
 
-from causcell.errors import ConfigurationError
 from causcell.solvers import Solver
 
 Denoise = Callable[[np.ndarray, int], np.ndarray]
-"""(x_t float32 [B x G], timestep) -> mean of x0 given x_t, float32 [B x G], both on the standardised scale."""
+"""(x_t float32 [B x G], timestep) -> x0 given x_t, its mean or a draw, float32 [B x G]; standardised scale."""
+
+
+def draw_spike_slab(
+    probability: np.ndarray, mean: np.ndarray, deviation: np.ndarray, zero: np.ndarray, uniforms: np.ndarray
+) -> np.ndarray:
+    """One draw of x0 from "zero or Gaussian", by one uniform number each, float32 [B x G].
+
+    Zero expression where u is at least the slab's probability, else the slab's quantile at u / probability.
+    """
+    from scipy.special import ndtri
+
+    below = np.minimum(uniforms / np.maximum(probability, np.finfo(np.float32).tiny), np.float32(1 - 2**-24))
+    return np.where(uniforms < probability, mean + deviation * ndtri(below), zero).astype(np.float32, copy=False)
 
 
 def sample(
@@ -37,16 +49,7 @@ def sample(
     Returns
     -------
     x0 on the standardised scale, float32 [B x G].
-
-    Raises
-    ------
-    ConfigurationError
-        The solver draws from a posterior, which a denoiser that returns a mean does not have.
     """
-    if solver.draw:
-        raise ConfigurationError(
-            "this solver draws from the head's posterior, and this model's head has none: take another"
-        )
     x = initial_noise() if solver.from_noise else np.zeros(shape, dtype=np.float32)
     x0_previous: np.ndarray | None = None
     for step, (t, a, b, c, s) in enumerate(solver.table):

@@ -11,7 +11,7 @@ A table's rows go from the noisiest time to the clean end; the last row returns 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -108,14 +108,23 @@ def mean(schedule: NoiseSchedule) -> Solver:
     return Solver(np.array([[schedule.timesteps - 1, 0.0, 1.0, 0.0, 0.0]]), from_noise=False)
 
 
-SOLVERS = ("ddim", "ddpm", "mean")
+def draw(schedule: NoiseSchedule, steps: int = 1, spacing: Spacing = "trailing") -> Solver:
+    """Ancestral sampling by draws of x0 from the head's posterior in place of its mean.
+
+    For a draw from the true posterior every step is the exact reverse transition, however long. One step starts from
+    pure noise, of which nothing is left in the answer: it is a draw given the concepts alone.
+    """
+    return replace(ddpm(schedule, steps, spacing), draw=True, from_noise=steps > 1)
+
+
+SOLVERS = ("draw", "ddim", "ddpm", "mean")
 
 
 @dataclass(frozen=True)
 class SolverSettings:
     """A solver by name: what a preset of the manifest, or a command line, states. `build` makes its table."""
 
-    solver: Literal["ddim", "ddpm", "mean"]
+    solver: Literal["draw", "ddim", "ddpm", "mean"]
     steps: int = 1
     spacing: Spacing = "trailing"
     eta: float = 0.0
@@ -137,6 +146,8 @@ class SolverSettings:
         """The table over a schedule."""
         if self.solver == "mean":
             return mean(schedule)
+        if self.solver == "draw":
+            return draw(schedule, self.steps, self.spacing)
         if self.solver == "ddpm":
             return ddpm(schedule, self.steps, self.spacing)
         return ddim(schedule, self.steps, self.spacing, self.eta)

@@ -24,7 +24,9 @@ TOLERANCE = 1e-4
 JOINT = {"stim": "IFN", "cell_type": "T"}
 SOLVERS = {
     "mean": {"preset": "mean"},
-    "deterministic": {"preset": "balanced"},
+    "draw": {"preset": "draw"},
+    "draws": {"solver": "draw", "steps": 5, "draws": 2},
+    "deterministic": {"solver": "ddim", "steps": 20},
     "ancestral": {"solver": "ddpm", "steps": 10, "draws": 2},
 }
 
@@ -522,7 +524,7 @@ def spell(settings):
         ({"solver": "ddpm", "steps": 5, "eta": 0.5}, "eta belongs to ddim"),
         ({"solver": "mean", "steps": 5}, "mean estimate is one evaluation"),
         ({"solver": "euler", "steps": 5}, "solver 'euler' is not known"),
-        ({"preset": "fast"}, "no preset 'fast'; this model has 'mean', 'balanced', 'accurate'"),
+        ({"preset": "fast"}, "no preset 'fast'; this model has 'draw', 'balanced', 'accurate', 'mean'"),
         ({"mode": "see"}, "mode 'see' is not known"),
         ({"draws": 0}, "draws is 0; take at least 1"),
         ({"seed": -1}, "seed -1 is out of range"),

@@ -269,8 +269,8 @@ def test_a_spoiled_repository_does_not_open_as_a_generator(copy):
 
 
 def test_unknown_graph(engine):
-    with pytest.raises(EngineError, match=r"no graph 'decoder'; this model has .*'denoiser'"):
-        engine.run("decoder", {})
+    with pytest.raises(EngineError, match=r"no graph 'sampler'; this model has .*'denoiser'"):
+        engine.run("sampler", {})
 
 
 def test_wrong_input_names(engine):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from causcell.errors import ConfigurationError
-from causcell.sampling import sample
+from causcell.randomness import Purpose, cell_keys, uniforms
+from causcell.sampling import draw_spike_slab, sample
 from causcell.schedule import NoiseSchedule
 from causcell.solvers import Solver, ddim, ddpm, mean
 
@@ -95,6 +95,22 @@ def test_noise_given_is_left_alone():
     assert (fresh == 1).all()
 
 
-def test_a_solver_that_draws_is_refused():
-    with pytest.raises(ConfigurationError, match="draws from the head's posterior, and this model's head has none"):
-        run(Solver(mean(SCHEDULE).table, draw=True))
+def test_a_spike_slab_draw_is_zero_or_the_slabs_quantile():
+    """An independent account of both sides of the probability; float32."""
+    probability = np.array([[0.5, 0.5, 1.0, 0.0]], dtype=np.float32)
+    mean, deviation = np.full((1, 4), 2.0, np.float32), np.full((1, 4), 0.5, np.float32)
+    zero = np.full(4, -1.0, np.float32)
+    drawn = draw_spike_slab(probability, mean, deviation, zero, np.array([[0.25, 0.5, 0.975, 1e-7]], np.float32))
+    np.testing.assert_allclose(drawn, [[2.0, -1.0, 2.0 + 0.5 * 1.959964, -1.0]], rtol=1e-5)
+
+
+def test_spike_slab_draws_have_the_mixtures_moments():
+    """400,000 draws: four standard errors."""
+    count, probability, mean, deviation, zero = 400_000, 0.3, 1.5, 0.7, -0.4
+    u = uniforms(cell_keys(0, ["cell"]), count, Purpose.POSTERIOR)
+    full = np.ones((1, count), np.float32)
+    drawn = draw_spike_slab(probability * full, mean * full, deviation * full, np.float32(zero) * full[0], u)
+    assert (drawn == np.float32(zero)).mean() == pytest.approx(0.7, abs=4 * np.sqrt(0.21 / count))
+    slab = drawn[drawn != np.float32(zero)]
+    assert slab.mean() == pytest.approx(mean, abs=4 * deviation / np.sqrt(len(slab)))
+    assert slab.std() == pytest.approx(deviation, abs=4 * deviation / np.sqrt(2 * len(slab)))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from causcell.errors import ConfigurationError
-from causcell.sampling import sample
+from causcell.sampling import draw_spike_slab, sample
 from causcell.schedule import NoiseSchedule
-from causcell.solvers import SOLVERS, SPACINGS, SolverSettings, ddim, ddpm, mean, timesteps
+from causcell.solvers import SOLVERS, SPACINGS, SolverSettings, ddim, ddpm, draw, mean, timesteps
 
 SCHEDULE = NoiseSchedule()
 SCHEDULES = [SCHEDULE, NoiseSchedule("cosine"), NoiseSchedule("linear", 50)]
@@ -129,6 +129,7 @@ def test_only_the_mean_starts_without_noise():
 def test_estimate_tells_a_mean_from_a_sample():
     assert {name: SolverSettings(name).estimate for name in SOLVERS} == {
         "mean": "mean",
+        "draw": "sample",
         "ddim": "sample",
         "ddpm": "sample",
     }
@@ -227,7 +228,9 @@ def test_unknown_spacing(name):
 
 
 def test_unknown_solver():
-    with pytest.raises(ConfigurationError, match="solver 'euler' is not known; known are 'ddim', 'ddpm', 'mean'"):
+    with pytest.raises(
+        ConfigurationError, match="solver 'euler' is not known; known are 'draw', 'ddim', 'ddpm', 'mean'"
+    ):
         SolverSettings("euler", 10)
 
 
@@ -240,3 +243,46 @@ def test_eta_belongs_to_ddim(name):
 def test_the_mean_takes_no_steps():
     with pytest.raises(ConfigurationError, match="mean estimate is one evaluation; steps is 20"):
         SolverSettings("mean", 20)
+
+
+# -- draws from a posterior --------------------------------------------------------------------------------------------
+
+
+def test_a_draw_is_ancestral_sampling_of_draws():
+    for steps in (1, 2, 50):
+        solver = draw(SCHEDULE, steps)
+        np.testing.assert_array_equal(solver.table, ddpm(SCHEDULE, steps).table)
+        assert solver.draw
+        assert solver.from_noise == (steps > 1)  # after one step nothing of the noise is left
+
+
+@pytest.mark.parametrize("steps", [1, 3, 20])
+def test_draws_from_the_true_posterior_have_the_true_distribution(steps):
+    """Cells that are zero or Gaussian, whose posterior given x_t is known: exact in any number of steps.
+
+    40,000 values: within five standard errors. Starting from a normal in place of x_T is off by sqrt(abar), 0.006.
+    """
+    count, weight, centre, spread, zero = 40_000, 0.3, 1.5, 0.7, -0.6
+    rng = np.random.default_rng(steps)
+
+    def denoise(x, t):
+        abar = SCHEDULE.alpha_bar[t]
+        slab, spike = abar * spread**2 + 1 - abar, 1 - abar
+        odds = weight / (1 - weight) * np.sqrt(spike / slab)
+        odds = odds * np.exp((x - np.sqrt(abar) * zero) ** 2 / 2 / spike - (x - np.sqrt(abar) * centre) ** 2 / 2 / slab)
+        mean_ = centre + np.sqrt(abar) * spread**2 / slab * (x - np.sqrt(abar) * centre)
+        deviation = np.full_like(x, np.sqrt(spread**2 * spike / slab))
+        u = rng.random(x.shape, dtype=np.float32)
+        return draw_spike_slab(odds / (1 + odds), mean_, deviation, np.float32(zero), u)
+
+    drawn = sample(
+        denoise,
+        draw(SCHEDULE, steps),
+        (1, count),
+        initial_noise=lambda: rng.standard_normal((1, count), dtype=np.float32),
+        step_noise=lambda step: rng.standard_normal((1, count), dtype=np.float32),
+    )
+    slab = drawn[drawn != np.float32(zero)]
+    assert len(slab) / count == pytest.approx(weight, abs=5 * np.sqrt(weight * (1 - weight) / count) + 0.006)
+    assert slab.mean() == pytest.approx(centre, abs=5 * spread / np.sqrt(len(slab)) + 0.006)
+    assert slab.std() == pytest.approx(spread, abs=5 * spread / np.sqrt(2 * len(slab)) + 0.006)

@@ -134,7 +134,7 @@ def test_inspect_tells_a_machine_what_is_inside(made: Path, capsys: pytest.Captu
     assert told["edges"] == ["stim:state", "cell_type:state"]
     assert told["genes"]["count"] == 40
     assert told["expression"] == {"scale": "counts", "target_sum": 10000, "normalisation_genes": 60}
-    assert set(told["graphs"]) == {"encoder_scm", "scm", "denoiser"}
+    assert set(told["graphs"]) == {"encoder_scm", "scm", "denoiser", "decoder"}
     assert err == ""
 
 
@@ -234,8 +234,8 @@ def test_generate_takes_grid_cells_draws_solver_and_dtype_and_tells_a_machine(
 
 def test_generate_takes_a_preset(data: Path, made: Path, tmp_path: Path) -> None:
     atlas = generated(data, made, tmp_path / "atlas.zarr", "--preset", "balanced", "--where", "donor == 'd3'")
-    assert atlas.uns["causcell"]["solver"]["solver"] == "ddim"
-    assert int(atlas.uns["causcell"]["solver"]["steps"]) == 20
+    assert atlas.uns["causcell"]["solver"]["solver"] == "draw"
+    assert int(atlas.uns["causcell"]["solver"]["steps"]) == 10
 
 
 def test_warnings_are_lines_and_no_obstacle(

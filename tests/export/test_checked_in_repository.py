@@ -55,7 +55,7 @@ def test_it_was_exported_within_its_limits_and_measured(manifest: Manifest) -> N
 def test_it_generates_counterfactual_cells() -> None:
     cells = demo_cells()
     with Generator.open(REPOSITORY, threads=1) as generator:
-        result = generator.counterfactual(cells, do={"phase": "S"})
+        result = generator.counterfactual(cells, do={"phase": "S"}, preset="mean")
     assert result.obs_names.tolist() == cells.obs_names.tolist()
     assert result.var_names.tolist() == cells.var_names.tolist()
     assert (result.obs["phase"] == "S").all()

@@ -15,7 +15,7 @@ from causcell.manifest import SCHEMA_VERSION
 from causcell_export.onnx_file import IR_VERSION, OPSET
 from causcell_training import CausCell, Run
 
-GRAPHS = ("encoder_scm", "scm", "denoiser")
+GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder")
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 """What the repository promises; float32 sums in another order differ by about 1e-6."""
@@ -36,6 +36,10 @@ def inputs_of(model: CausCell, cells: anndata.AnnData, batch: int) -> dict[str, 
         "encoder_scm": {"expression": expression},
         "scm": {"exogenous": exogenous, "forced": forced, "mask": mask},
         "denoiser": {"x_t": x_t, "timestep": timestep, "endogenous": model.scm(exogenous)},
+        "decoder": {
+            "endogenous": model.scm(exogenous),
+            "uniforms": torch.from_numpy(rng.random(expression.shape).astype(np.float32)).clamp(1e-6, 1 - 1e-6),
+        },
     }
 
 
@@ -48,7 +52,18 @@ def answers_of(model: CausCell, graph: str, inputs: dict[str, torch.Tensor]) -> 
         endogenous = model.scm(inputs["exogenous"], inputs["forced"], inputs["mask"])
         logits = zip(model.schema.names, model.label_logits(endogenous), strict=True)
         return {"endogenous": endogenous} | {f"logits_{name}": values for name, values in logits}
-    return {"x0": model.denoiser(inputs["x_t"], inputs["timestep"][:, 0], inputs["endogenous"])}
+    denoiser, z = model.denoiser, inputs["endogenous"]
+    if graph == "decoder":
+        prior = denoiser.head.prior(denoiser.hidden_at_noise(denoiser.time_table()[-1], z))
+        u = inputs["uniforms"]
+        quantile = torch.special.ndtri((u.double() / prior.probability).clamp(max=1 - 2**-24)).float()
+        slab = (prior.mean + prior.deviation * quantile) * model.deviation + model.mean
+        return {"expression": torch.where(u < prior.probability, slab.clamp(min=0), 0.0)}
+    timestep = inputs["timestep"][:, 0]
+    alpha_bar = denoiser.alpha_bar[timestep, None]
+    hidden = denoiser.hidden(inputs["x_t"], denoiser.time_table()[timestep], alpha_bar, z)
+    posterior = denoiser.head.posterior(hidden, inputs["x_t"], alpha_bar)._asdict()
+    return {"x0": denoiser(inputs["x_t"], timestep, z)} | {f"slab_{name}": each for name, each in posterior.items()}
 
 
 def session_of(repository: Path, graph: str) -> onnxruntime.InferenceSession:

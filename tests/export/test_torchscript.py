@@ -17,7 +17,7 @@ from causcell_training import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # it is what Triton's backend loads
 
-GRAPHS = ("encoder_scm", "scm", "denoiser")
+GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder")
 
 
 @pytest.fixture(scope="module")

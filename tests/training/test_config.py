@@ -74,7 +74,7 @@ def test_settings_are_values_of_toml_or_text() -> None:
         ({"model.schedule": "square"}, ["model.schedule", "square", "linear", "cosine"]),
         ({"objective.adversary": -1}, ["objective.adversary", "-1", "greater than or equal to 0"]),
         ({"objective.adversary": float("nan")}, ["objective.adversary", "nan"]),
-        ({"objective.reconstruction": 0}, ["objective.reconstruction", "0", "greater than 0"]),
+        ({"objective.reconstruction": -1}, ["objective.reconstruction", "-1", "greater than or equal to 0"]),
         ({"optimisation.epochs": "many"}, ["optimisation.epochs", "many", "integer"]),
         ({"optimisation.held_out": 0.95}, ["optimisation.held_out", "0.95", "less than 0.9"]),
         ({"expression": "cpm"}, ["expression", "cpm", "counts", "log1p"]),

@@ -24,7 +24,14 @@ def denoiser() -> Denoiser:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Denoiser(
-            GENES, CONCEPTS, EMBEDDING, width=WIDTH, blocks=2, heads=HEADS, head="plain", schedule=SCHEDULE
+            torch.full((GENES,), -0.5),
+            CONCEPTS,
+            EMBEDDING,
+            width=WIDTH,
+            blocks=2,
+            heads=HEADS,
+            head="plain",
+            schedule=SCHEDULE,
         ).eval()
 
 
@@ -128,7 +135,7 @@ def test_loss_is_the_squared_error_of_x0_at_the_noised_cell(denoiser: Denoiser) 
     alpha_bar = torch.from_numpy(SCHEDULE.alpha_bar[timestep.numpy()]).float()[:, None]
     x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
     expected = (denoiser(x_t, timestep, z) - x) ** 2
-    torch.testing.assert_close(denoiser.loss(x, timestep, noise, z), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(denoiser.losses(x, timestep, noise, z)["reconstruction"], expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from causcell.errors import ConfigurationError
 from causcell.expression import Scale
@@ -35,8 +35,8 @@ class ModelConfig(_Section):
     blocks: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
     """Attention heads."""
-    head: Literal["plain"] = "plain"
-    """What the denoiser's output is: ``plain`` is x0 itself, by regression."""
+    head: Literal["plain", "skip", "spike_slab"] = "spike_slab"
+    """What the denoiser's output is; see `causcell_training.heads`."""
     schedule: ScheduleKind = "linear"
     timesteps: int = Field(1000, ge=21)
 
@@ -44,8 +44,10 @@ class ModelConfig(_Section):
 class ObjectiveConfig(_Section):
     """Weight of each term of the objective; every term is logged whatever its weight."""
 
-    reconstruction: float = Field(1.0, gt=0)
-    """The head's loss of x0: squared error on the log scale, in units of the genes' mean variance."""
+    reconstruction: float = Field(1.0, ge=0)
+    """Squared error of x0 on the log scale, in units of the genes' mean variance."""
+    likelihood: float = Field(1.0, ge=0)
+    """Minus the log-likelihood of x0, nats per gene (head ``spike_slab`` alone has one)."""
     classification: float = Field(0.1, ge=0)
     """Cross-entropy of each concept's label from its embedding."""
     exogenous_kl: float = Field(0.1, ge=0)
@@ -93,6 +95,16 @@ class TrainConfig(_Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
 
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> TrainConfig:
+        likelihood = self.objective.likelihood if self.model.head == "spike_slab" else 0
+        if not self.objective.reconstruction and not likelihood:
+            raise ValueError(
+                "objective.reconstruction and objective.likelihood (of head spike_slab) can't both be 0: nothing would "
+                "train the denoiser"
+            )
+        return self
+
 
 def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Settings from a TOML file, with ``overrides`` (dotted names, such as ``model.width``) on top.
@@ -121,7 +133,8 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"setting {name!r} = {first['input']!r}: {first['msg']}") from error
+        named = f"setting {name!r} = {first['input']!r}: " if name else ""
+        raise ConfigurationError(named + first["msg"]) from error
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:

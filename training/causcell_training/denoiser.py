@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causcell.schedule import NoiseSchedule
-from causcell_training.heads import HEADS, Head
+from causcell_training.heads import HEADS
 
 
 class ConceptAttention(nn.Module):
@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
 
     def __init__(
         self,
-        genes: int,
+        zero: Tensor,
         concepts: int,
         embedding: int,
         *,
@@ -84,11 +84,11 @@ class Denoiser(nn.Module):
         angles = torch.exp(-math.log(10_000) * torch.arange(half) / half) * torch.arange(schedule.timesteps)[:, None]
         self.register_buffer("frequencies", torch.cat([angles.sin(), angles.cos()], dim=1), persistent=False)
         self.time = nn.Sequential(nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width))
-        self.input = nn.Linear(genes, width)
+        self.input = nn.Linear(len(zero), width)
         self.concepts = nn.Linear(concepts * embedding, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, concepts, embedding, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-        self.head: Head = HEADS[head](width, genes)
+        self.head = HEADS[head](width, zero)
 
     def time_table(self) -> Tensor:
         """Embedding of every timestep, [T x d]."""
@@ -96,7 +96,14 @@ class Denoiser(nn.Module):
 
     def hidden(self, x_t: Tensor, time: Tensor, alpha_bar: Tensor, z: Tensor) -> Tensor:
         """Last hidden state [B x d] of x_t [B x G], rows of the time table [B x d], abar_t [B x 1], z [B x M x k]."""
-        hidden = self.input(alpha_bar.sqrt() * x_t) + self.concepts(z.flatten(1)) + time
+        return self._run_blocks(self.input(alpha_bar.sqrt() * x_t) + time, z)
+
+    def hidden_at_noise(self, time: Tensor, z: Tensor) -> Tensor:
+        """`hidden` at pure noise (abar 0), where x_t says nothing: no map of G numbers is needed."""
+        return self._run_blocks((self.input.bias + time).expand(z.shape[0], -1), z)
+
+    def _run_blocks(self, hidden: Tensor, z: Tensor) -> Tensor:
+        hidden = hidden + self.concepts(z.flatten(1))
         for block in self.blocks:
             hidden = block(hidden, z)
         return self.norm(hidden)
@@ -107,9 +114,9 @@ class Denoiser(nn.Module):
         time = self.time(self.frequencies[timestep])
         return self.head.x0(self.hidden(x_t, time, alpha_bar, z), x_t, alpha_bar)
 
-    def loss(self, x: Tensor, timestep: Tensor, noise: Tensor, z: Tensor) -> Tensor:
-        """The head's loss at x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise, [B x G]."""
+    def losses(self, x: Tensor, timestep: Tensor, noise: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """The head's losses at x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise, by name, each [B x G]."""
         alpha_bar = self.alpha_bar[timestep, None]
         x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
         hidden = self.hidden(x_t, self.time(self.frequencies[timestep]), alpha_bar, z)
-        return self.head.loss(hidden, x_t, alpha_bar, x)
+        return self.head.losses(hidden, x_t, alpha_bar, x)

@@ -54,7 +54,7 @@ class CausCell(nn.Module):
         )
         self.scm = StructuralCausalModel(schema)
         self.denoiser = Denoiser(
-            genes,
+            -self.mean / self.deviation,
             schema.size,
             config.embedding,
             width=config.width,

@@ -61,8 +61,10 @@ class Objective(nn.Module):
         mean, logvar = model.encoder(x)
         z = model.scm(mean + torch.exp(0.5 * logvar) * torch.randn_like(mean))
         timestep = torch.randint(model.schedule.timesteps, (len(x),), device=x.device)
+        losses = model.denoiser.losses(x, timestep, torch.randn_like(x), z)
+        weight = {"reconstruction": gene_weight(model), "likelihood": torch.ones((), device=x.device)}
         terms = {
-            "reconstruction": (gene_weight(model) * model.denoiser.loss(x, timestep, torch.randn_like(x), z)).mean(),
+            **{name: (weight[name] * loss).mean() for name, loss in losses.items()},
             "classification": torch.stack(
                 [masked_cross_entropy(logits, labels[:, i]) for i, logits in enumerate(model.label_logits(z))]
             ).sum(),
