@@ -22,7 +22,7 @@ from causcell.manifest import (
     Parity,
     Preset,
 )
-from causcell.metrics import mean_squared_error, pearson
+from causcell.metrics import mean_squared_error, pearson, sample_quality
 from causcell.output import new_folder
 from causcell.repository import file_digest
 from causcell.solvers import SolverSettings
@@ -155,15 +155,24 @@ def _write_manifest(manifest: Manifest, root: Path) -> None:
 
 
 def _with_quality(manifest: Manifest, root: Path, held_out: anndata.AnnData) -> Manifest:
-    """The manifest with each preset's PCC and MSE on the cells to report on, by the embedded engine."""
+    """The manifest with each preset's quality on the cells to report on, by the embedded engine."""
     report = held_out[held_out.obs["part"] == "report"][:_CELLS_TO_MEASURE].to_memory()
     if not report.n_obs:
         return manifest
     real = report.X.toarray()
+    labels = np.asarray(report.obs[_cell_type_like(manifest)].astype(str))
     presets = {}
     with Generator.open(root) as generator:
         for name, preset in manifest.presets.items():
             generated = generator.reconstruct(report, preset=name, expression="log1p").X
-            quality = {"pcc": round(pearson(real, generated), 4), "mse": round(mean_squared_error(real, generated), 4)}
-            presets[name] = Preset(solver=preset.solver, quality={**quality, "cells": report.n_obs})
+            quality = {"pcc": pearson(real, generated), "mse": mean_squared_error(real, generated)}
+            quality |= sample_quality(real, generated, labels)
+            rounded = {measure: round(value, 4) for measure, value in quality.items()}
+            presets[name] = Preset(solver=preset.solver, quality=rounded | {"cells": report.n_obs})
     return manifest.model_copy(update={"presets": presets})
+
+
+def _cell_type_like(manifest: Manifest) -> str:
+    """The concept within whose labels samples are compared: the first with ``type`` in its name, else the finest."""
+    types = [concept for concept in manifest.concepts if "type" in concept.name.lower()]
+    return types[0].name if types else max(manifest.concepts, key=lambda concept: len(concept.labels)).name

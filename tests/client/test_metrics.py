@@ -1,0 +1,48 @@
+"""Measures on arrays whose answer is known."""
+
+import numpy as np
+import pytest
+
+from causcell.metrics import energy_distance, mean_squared_error, pearson, sample_quality
+
+
+def test_pearson_is_over_genes_for_each_cell():
+    rng = np.random.default_rng(0)
+    real, generated = rng.random((5, 30)), rng.random((5, 30))
+    expected = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(real, generated, strict=True)])
+    assert pearson(real, generated) == pytest.approx(expected)
+    assert pearson(real, 3 * real + 1) == pytest.approx(1)
+
+
+def test_mean_squared_error():
+    assert mean_squared_error(np.zeros((2, 2)), np.array([[1.0, 0], [0, 1]])) == 0.5
+
+
+def test_energy_distance_of_like_cells_is_zero_and_of_moved_cells_is_not():
+    """Unbiased: over twenty pairs of sets of 100 the mean is within four standard errors of zero."""
+    rng = np.random.default_rng(0)
+    same = [energy_distance(rng.standard_normal((100, 5)), rng.standard_normal((100, 5))) for _ in range(20)]
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(20)
+    # in one dimension two points at distance 1 have energy distance 2, less nothing within each
+    assert energy_distance(np.zeros((3, 1)), np.ones((4, 1))) == pytest.approx(2)
+
+
+def test_sample_quality_of_samples_and_of_profiles():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(["a", "b", "rare"], [60, 60, 5])
+    centre = np.repeat([1.0, 3.0, 9.0], [60, 60, 5])[:, None]
+
+    def sampled():
+        return (centre + rng.standard_normal((125, 20))) * (rng.random((125, 20)) < 0.4)
+
+    real = sampled()
+    good, profile = sample_quality(real, sampled(), labels), sample_quality(real, np.tile(0.4 * centre, 20), labels)
+    assert good["variance_ratio"] == pytest.approx(1, abs=0.1)
+    assert good["energy_distance"] < 0.1 < 1 < profile["energy_distance"]
+    assert profile["variance_ratio"] == pytest.approx(0, abs=1e-9)
+    assert good["nonzero"] == pytest.approx(good["nonzero_real"], abs=0.05) != profile["nonzero"]
+    assert abs(good["energy_distance_real"]) < 0.1
+
+
+def test_sample_quality_without_a_label_of_enough_cells():
+    assert "energy_distance" not in sample_quality(np.ones((4, 3)), np.ones((4, 3)), np.array(list("abcd")))
