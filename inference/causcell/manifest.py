@@ -70,7 +70,7 @@ class GraphInfo(_Part):
 class Parity(_Part):
     """Differences between an exported graph's outputs and the trained model's, on real cells, over batch sizes.
 
-    ``flips`` is the share of a draw's values that are zero in one alone; they are left out of the differences.
+    ``flips`` is the share of a draw's values beyond the limit, at the threshold of zero; the differences are without.
     """
 
     maximum: float

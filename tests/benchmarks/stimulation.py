@@ -2,7 +2,8 @@
 
 For each cell type the mean shift under an intervention is compared with the real one (Pearson over genes), beside the
 shifts of the training cells (one for all, one per type) and the noise ceiling; and the mean estimate of held-out cells
-is compared with the cells (PCC, MSE), beside cell-type means and PCA. Normalisation and genes are the model's for all.
+is compared with the cells (PCC, MSE), beside cell-type means and PCA. What export measured of each preset's samples
+follows. Normalisation and genes are the model's for all.
 
     python tests/benchmarks/stimulation.py CELLS.h5ad --split SPLIT.csv --concept stim --concept donor \\
         --concept cell_type --edge donor:cell_type --do stim=stim --source ctrl --by cell_type --seeds 3
@@ -119,10 +120,13 @@ def run_seed(data: TrainingData, arguments: argparse.Namespace, config: TrainCon
         with Generator.open(export(run, Path(folder) / "models")) as generator:
             source = anndata.read_h5ad(arguments.data)
             source = source[source.obs_names.isin(data.names[data.part == "report"])]
-            estimate = generator.reconstruct(source)
+            estimate = generator.reconstruct(source, preset="mean")
             control = source[(source.obs[concept] == arguments.source).to_numpy()]
-            factual = generator.reconstruct(control)
-            counterfactual = generator.counterfactual(control, do=parse_do([arguments.do]), seed=config.seed)
+            factual = generator.reconstruct(control, preset="mean")
+            counterfactual = generator.counterfactual(
+                control, do=parse_do([arguments.do]), seed=config.seed, preset="mean"
+            )
+            presets = generator.manifest.presets
             told = generator.embed(source).obs
     row = {name: i for i, name in enumerate(data.names)}
     real = data.expression[[row[name] for name in source.obs_names]].toarray()
@@ -137,6 +141,11 @@ def run_seed(data: TrainingData, arguments: argparse.Namespace, config: TrainCon
     }
     for name in data.schema.names:
         measures[f"{name} predicted"] = float((told[f"{name}_predicted"].astype(str) == told[name].astype(str)).mean())
+    for name, preset in presets.items():
+        for measure in ("energy_distance", "variance_ratio", "nonzero", "nonzero_mean"):
+            measures[f"{name} {measure}"] = (preset.quality or {}).get(measure, np.nan)
+            if name == next(iter(presets)) and measure != "variance_ratio":
+                measures[f"real {measure}"] = (preset.quality or {}).get(f"{measure}_real", np.nan)
     return measures | {"training seconds": seconds}
 
 
