@@ -26,7 +26,9 @@ def generator():
 
 
 @pytest.mark.parametrize(
-    "settings", [SolverSettings("mean"), SolverSettings("ddim", 20), SolverSettings("ddpm", 20)], ids=lambda s: s.solver
+    "settings",
+    [SolverSettings("draw"), SolverSettings("mean"), SolverSettings("ddim", 20), SolverSettings("ddpm", 20)],
+    ids=lambda s: s.solver,
 )
 def test_counterfactual_batch(benchmark, generator, settings):
     """Read, encode, intervene and sample 256 cells; ``cells_per_second`` is in the extra info."""
