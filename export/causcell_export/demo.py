@@ -26,6 +26,7 @@ from causcell_training.run import Run
 
 if TYPE_CHECKING:
     import anndata
+    import pandas as pd
 
 CONCEPTS = ("bulk_labels", "phase")
 EDGES = ("bulk_labels:phase",)
@@ -101,7 +102,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.perf_counter() - started
 
 
-def _print_table(run: Run, seconds: dict[str, float], rows: dict[str, int], predicted: object) -> None:
+def _print_table(run: Run, seconds: dict[str, float], rows: dict[str, int], predicted: pd.DataFrame) -> None:
     held_out = run.held_out()
     report = held_out[held_out.obs["part"] == "report"]
     real = report.X.toarray()
@@ -121,7 +122,7 @@ def _print_table(run: Run, seconds: dict[str, float], rows: dict[str, int], pred
         ),
     ]
     for concept in CONCEPTS:
-        told = np.asarray(predicted.loc[report.obs_names, f"{concept}_predicted"].astype(str))  # type: ignore[attr-defined]
+        told = np.asarray(predicted.loc[report.obs_names, f"{concept}_predicted"].astype(str))
         truth = np.asarray(report.obs[concept].astype(str))
         majority = report.obs[concept].value_counts(normalize=True).max()
         lines.append(
@@ -139,14 +140,10 @@ def _rate(rows: int, seconds: float) -> str:
 
 def _label_means(run: Run) -> np.ndarray:
     """Mean expression of the training cells of each label of the first concept, float32 [labels x G]."""
-    from causcell_training.data import prepare
-
-    data = prepare(demo_cells(), run.config)
-    train = data.rows("train")
-    labels = data.labels[train, 0]
-    return np.stack([
-        data.expression[train[labels == label]].toarray().mean(axis=0) for label in range(labels.max() + 1)
-    ])  # fmt: skip
+    cells = demo_cells()
+    trained = run.training_cells.contain(cells.obs_names.tolist())
+    labels, expression = run.model.schema.encode(cells.obs)[trained, 0], cells.X[trained].toarray()
+    return np.stack([expression[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
 
 
 def _print_effect(factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:

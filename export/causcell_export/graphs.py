@@ -103,11 +103,7 @@ def graphs(model: CausCell) -> dict[str, Graph]:
     logits = {logits_name(c.name): TensorInfo(dtype="float32", shape=(len(c.labels),)) for c in model.schema.concepts}
     draws = isinstance(model.denoiser.head, SpikeSlabHead)
     posterior = dict.fromkeys(("slab_probability", "slab_mean", "slab_deviation"), expression)
-    decoder = Graph(
-        Decoder(model).eval(),
-        GraphInfo(inputs={"endogenous": concept, "uniforms": expression}, outputs={"expression": expression}),
-    )
-    return {
+    found = {
         "encoder_scm": Graph(
             EncoderScm(model).eval(),
             GraphInfo(
@@ -137,8 +133,13 @@ def graphs(model: CausCell) -> dict[str, Graph]:
                 outputs={"x0": expression, **(posterior if draws else {})},
             ),
         ),
-        **({"decoder": decoder} if draws else {}),
     }
+    if draws:
+        found["decoder"] = Graph(
+            Decoder(model).eval(),
+            GraphInfo(inputs={"endogenous": concept, "uniforms": expression}, outputs={"expression": expression}),
+        )
+    return found
 
 
 @torch.no_grad()

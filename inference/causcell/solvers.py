@@ -46,11 +46,6 @@ class Solver:
         """Number of network evaluations."""
         return len(self.table)
 
-    @property
-    def stochastic(self) -> bool:
-        """Whether a step needs fresh noise."""
-        return bool((self.table[:, 4] > 0).any())
-
 
 def timesteps(schedule: NoiseSchedule, steps: int, spacing: Spacing = "trailing") -> np.ndarray:
     """Times to evaluate at, int64 [steps], strictly descending from T - 1.

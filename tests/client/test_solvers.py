@@ -112,12 +112,15 @@ def test_eta_scales_the_noise(eta):
     )
 
 
-def test_only_solvers_with_noise_are_stochastic():
-    assert not ddim(SCHEDULE, 20).stochastic
-    assert not mean(SCHEDULE).stochastic
-    assert not ddpm(SCHEDULE, 1).stochastic  # one step returns x0
-    assert ddim(SCHEDULE, 20, eta=0.5).stochastic
-    assert ddpm(SCHEDULE, 20).stochastic
+def test_only_noisy_solvers_ask_for_fresh_noise():
+    def noisy(solver):
+        return bool((solver.table[:, 4] > 0).any())
+
+    assert not noisy(ddim(SCHEDULE, 20))
+    assert not noisy(mean(SCHEDULE))
+    assert not noisy(ddpm(SCHEDULE, 1))  # one step returns x0
+    assert noisy(ddim(SCHEDULE, 20, eta=0.5))
+    assert noisy(ddpm(SCHEDULE, 20))
 
 
 def test_only_the_mean_starts_without_noise():

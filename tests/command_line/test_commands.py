@@ -133,6 +133,8 @@ def test_inspect_tells_a_machine_what_is_inside(made: Path, capsys: pytest.Captu
     assert told["concepts"] == {"stim": ["IFN", "ctrl"], "cell_type": ["B", "NK", "T"], "state": ["active", "rest"]}
     assert told["edges"] == ["stim:state", "cell_type:state"]
     assert told["genes"]["count"] == 40
+    assert (told["presets"]["balanced"]["solver"], told["presets"]["balanced"]["steps"]) == ("draw", 10)
+    assert told["presets"]["draw"]["pcc"] == manifest["presets"]["draw"]["quality"]["pcc"]
     assert told["expression"] == {"scale": "counts", "target_sum": 10000, "normalisation_genes": 60}
     assert set(told["graphs"]) == {"encoder_scm", "scm", "denoiser", "decoder"}
     assert err == ""

@@ -20,7 +20,7 @@ from causcell.errors import (
     UnknownLabelError,
 )
 from causcell.schema import UNLABELLED
-from causcell_training.data import PARTS, ShuffledBatches, TrainingData, prepare, principal_axes
+from causcell_training.data import ShuffledBatches, TrainingData, prepare, principal_axes
 
 ALL_GENES = small_config(genes="all")
 
@@ -309,7 +309,7 @@ def test_a_concept_without_a_column_is_named(cells: anndata.AnnData) -> None:
 def test_the_share_asked_for_is_held_out_half_to_choose_by(cells: anndata.AnnData, share: float) -> None:
     data = prepare(cells, small_config(genes="all", optimisation__held_out=share))
     held_out = round(share * cells.n_obs)
-    counts = {part: len(data.rows(part)) for part in PARTS}
+    counts = {part: len(data.rows(part)) for part in ("train", "choose", "report")}
     expected = {"train": cells.n_obs - held_out, "choose": held_out // 2, "report": held_out - held_out // 2}
     assert counts == expected
 

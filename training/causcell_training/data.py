@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import anndata
 
 Part = Literal["train", "choose", "report"]
-PARTS: tuple[Part, ...] = ("train", "choose", "report")
 _SPLIT_WORDS = {"train": "train", "choose": "choose", "validation": "choose", "report": "report", "test": "report"}
 
 _READ_ROWS = 1024

@@ -49,8 +49,6 @@ from causcell_training.run import (
 if TYPE_CHECKING:
     import anndata
 
-logger = logging.getLogger(__name__)
-
 _MONITOR = "held_out/mse"
 _EVALUATION_ROWS = 512
 _MOST_HELD_OUT = 4096  # cells of each part kept in the run folder

@@ -52,7 +52,7 @@ def _essentials(manifest: Manifest) -> dict[str, Any]:
         "head": manifest.head,
         "schedule": fields["schedule"],
         "dimensions": fields["dimensions"],
-        "presets": fields["presets"],
+        "presets": {name: preset["solver"] | (preset["quality"] or {}) for name, preset in fields["presets"].items()},
         "default_preset": manifest.default_preset,
         "graphs": {
             name: {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
