@@ -188,7 +188,8 @@ class Generator:
         preset
             Named solver setting of the model (default: the manifest's default).
         solver, steps, spacing, eta
-            A solver in place of a preset: ``draw``, ``ddim`` (eta 0 to 1), ``ddpm`` or ``mean``.
+            A solver in place of a preset: ``draw``, ``ddim`` (eta 0 to 1), ``dpmpp``, ``ddpm`` or ``mean``; see
+            `causcell.solvers`.
         draws
             Samples a cell and intervention.
         seed
@@ -316,7 +317,7 @@ class Generator:
             return self.manifest.preset(preset).solver
         if preset is not None:
             raise ConfigurationError(f"preset {preset!r} and solver {solver!r} exclude each other; leave one out")
-        if steps is None and solver in ("ddim", "ddpm"):
+        if steps is None and solver in ("ddim", "dpmpp", "ddpm"):
             raise ConfigurationError(f"solver {solver!r} needs a number of steps (--steps)")
         given = {"steps": steps, "spacing": spacing, "eta": eta}
         return SolverSettings(solver, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

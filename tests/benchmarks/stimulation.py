@@ -142,7 +142,7 @@ def run_seed(data: TrainingData, arguments: argparse.Namespace, config: TrainCon
     for name in data.schema.names:
         measures[f"{name} predicted"] = float((told[f"{name}_predicted"].astype(str) == told[name].astype(str)).mean())
     for name, preset in presets.items():
-        for measure in ("energy_distance", "variance_ratio", "nonzero", "nonzero_mean"):
+        for measure in ("energy_distance", "correlations", "variance_ratio", "nonzero", "nonzero_mean"):
             measures[f"{name} {measure}"] = (preset.quality or {}).get(measure, np.nan)
             if name == next(iter(presets)) and measure != "variance_ratio":
                 measures[f"real {measure}"] = (preset.quality or {}).get(f"{measure}_real", np.nan)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from causcell.metrics import energy_distance, mean_squared_error, pearson, sample_quality
+from causcell.metrics import correlations_kept, energy_distance, mean_squared_error, pearson, sample_quality
 
 
 def test_pearson_is_over_genes_for_each_cell():
@@ -46,3 +46,37 @@ def test_sample_quality_of_samples_and_of_profiles():
 
 def test_sample_quality_without_a_label_of_enough_cells():
     assert "energy_distance" not in sample_quality(np.ones((4, 3)), np.ones((4, 3)), np.array(list("abcd")))
+
+
+def modules(rng, cells, strength):
+    """Thirty genes in three modules that vary together, correlated by ``strength`` within a module."""
+    shared = rng.standard_normal((cells, 3)).repeat(10, axis=1)
+    return 5 + np.sqrt(strength) * shared + np.sqrt(1 - strength) * rng.standard_normal((cells, 30))
+
+
+def test_correlations_kept_is_the_ratio_of_their_strengths():
+    """500 cells: correlations within 0.05, and the 100 strongest of 435 pairs are within modules."""
+    rng = np.random.default_rng(2)
+    real = modules(rng, 500, 0.6)
+    assert correlations_kept(modules(rng, 500, 0.6), real, pairs=100) == pytest.approx(1, abs=0.1)
+    assert correlations_kept(modules(rng, 500, 0.3), real, pairs=100) == pytest.approx(0.5, abs=0.1)
+    assert correlations_kept(modules(rng, 500, 0.0), real, pairs=100) == pytest.approx(0, abs=0.1)
+    assert correlations_kept(10 - real, real, pairs=100) == pytest.approx(1)  # all reversed: the same correlations
+    reversed_half = np.where(np.arange(30) % 2, 10 - real, real)
+    assert correlations_kept(reversed_half, real, pairs=135) == pytest.approx(-1 / 9, abs=0.1)  # 60 keep, 75 turn
+
+
+def test_correlations_of_constant_genes_count_as_none():
+    real = modules(np.random.default_rng(3), 100, 0.6)
+    assert correlations_kept(np.ones_like(real), real) == 0
+
+
+def test_correlations_of_too_few_cells_or_genes_are_not_said():
+    real = modules(np.random.default_rng(4), 100, 0.6)
+    assert correlations_kept(real[:23], real) is None
+    assert correlations_kept(real, real[:23]) is None
+    assert correlations_kept(real[:, :20], real[:, :20]) is None  # 190 pairs
+    assert correlations_kept(real, np.where(np.arange(100)[:, None] < 9, real, 0)) is None  # expressed by a tenth
+    quality = sample_quality(real, real, np.array(["a"] * 47 + ["b"] * 53))
+    assert quality["correlations"] == quality["correlations_real"]
+    assert "correlations" not in sample_quality(real, real, np.array(["a", "b", "c"] * 33 + ["c"]))

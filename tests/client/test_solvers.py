@@ -8,7 +8,7 @@ import pytest
 from causcell.errors import ConfigurationError
 from causcell.sampling import draw_spike_slab, sample
 from causcell.schedule import NoiseSchedule
-from causcell.solvers import SOLVERS, SPACINGS, SolverSettings, ddim, ddpm, draw, mean, timesteps
+from causcell.solvers import SOLVERS, SPACINGS, SolverSettings, ddim, ddpm, dpmpp, draw, mean, timesteps
 
 SCHEDULE = NoiseSchedule()
 SCHEDULES = [SCHEDULE, NoiseSchedule("cosine"), NoiseSchedule("linear", 50)]
@@ -22,6 +22,7 @@ EVERY_SOLVER = [
         SolverSettings("ddim", steps, spacing, eta=0.5),
         SolverSettings("ddim", steps, spacing, eta=1.0),
         SolverSettings("ddpm", steps, spacing),
+        SolverSettings("dpmpp", steps, spacing),
     )
 ] + [SolverSettings("mean")]
 
@@ -43,6 +44,16 @@ def test_times_fall_strictly_from_the_last_for_every_number_of_steps(schedule, s
 
 def test_uniform_times_end_at_zero():
     assert all(timesteps(SCHEDULE, steps, "uniform")[-1] == 0 for steps in range(2, 1001))
+
+
+def test_log_snr_times_are_even_steps_of_lambda():
+    """Within the rounding to whole times: half the change of lambda between neighbours there; ends are exact."""
+    lambda_ = 0.5 * np.log(SCHEDULE.alpha_bar / (1 - SCHEDULE.alpha_bar))
+    times = timesteps(SCHEDULE, 15, "log_snr")
+    assert (times[0], times[-1]) == (999, 0)
+    wanted = np.linspace(lambda_[999], lambda_[0], 15)
+    resolution = np.abs(np.gradient(lambda_))[times]
+    assert (np.abs(lambda_[times] - wanted) < 0.75 * resolution).all()
 
 
 def test_trailing_times_leave_a_last_step_as_long_as_the_others():
@@ -76,10 +87,10 @@ def test_every_table_ends_clean(settings, schedule):
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_every_step_keeps_to_the_forward_process(settings, schedule):
     """Were x0 known, x_next would have mean sqrt(abar) x0 and variance 1 - abar at the next time (exact: 1e-12)."""
-    t, a, b, _, s = settings.build(schedule).table[:-1].T
+    t, a, b, c, s = settings.build(schedule).table[:-1].T
     here = schedule.alpha_bar[t.astype(int)]
     there = schedule.alpha_bar[settings.build(schedule).table[1:, 0].astype(int)]
-    np.testing.assert_allclose(a * np.sqrt(here) + b, np.sqrt(there), atol=1e-12)
+    np.testing.assert_allclose(a * np.sqrt(here) + b + c, np.sqrt(there), atol=1e-12)
     np.testing.assert_allclose(a**2 * (1 - here) + s**2, 1 - there, atol=1e-12)
 
 
@@ -91,6 +102,29 @@ def test_ddim_at_eta_one_is_ancestral_sampling(schedule, steps, spacing):
     np.testing.assert_allclose(
         ddim(schedule, steps, spacing, eta=1).table, ddpm(schedule, steps, spacing).table, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_dpm_solver_of_first_order_is_ddim(schedule, steps, spacing):
+    np.testing.assert_allclose(
+        dpmpp(schedule, steps, spacing, order=1).table, ddim(schedule, steps, spacing).table, atol=1e-12
+    )
+
+
+def test_dpm_solver_has_the_coefficients_of_lu_et_al():
+    """Algorithm 2 with data prediction, written as they do: D from two predictions, steps h of lambda."""
+    table = dpmpp(SCHEDULE, 8).table
+    alpha, sigma = (np.sqrt(v[table[:, 0].astype(int)]) for v in (SCHEDULE.alpha_bar, 1 - SCHEDULE.alpha_bar))
+    lambda_ = np.log(alpha / sigma)
+    assert (table[[0, -1], 3] == 0).all()  # first order at both ends
+    for i in range(1, 7):
+        h, before = lambda_[i + 1] - lambda_[i], lambda_[i] - lambda_[i - 1]
+        change = -alpha[i + 1] * np.expm1(-h)
+        r = before / h
+        expected = [sigma[i + 1] / sigma[i], change * (1 + 1 / (2 * r)), -change / (2 * r), 0]
+        np.testing.assert_allclose(table[i, 1:], expected, rtol=1e-9)
 
 
 def test_ancestral_sampling_has_the_posterior_of_ho_et_al():
@@ -117,10 +151,16 @@ def test_only_noisy_solvers_ask_for_fresh_noise():
         return bool((solver.table[:, 4] > 0).any())
 
     assert not noisy(ddim(SCHEDULE, 20))
+    assert not noisy(dpmpp(SCHEDULE, 20))
     assert not noisy(mean(SCHEDULE))
     assert not noisy(ddpm(SCHEDULE, 1))  # one step returns x0
     assert noisy(ddim(SCHEDULE, 20, eta=0.5))
     assert noisy(ddpm(SCHEDULE, 20))
+
+
+def test_deterministic_solvers_have_neither_noise_nor_draws():
+    assert [each.deterministic for each in (ddim(SCHEDULE, 20), dpmpp(SCHEDULE, 20), mean(SCHEDULE))] == [True] * 3
+    assert not any(each.deterministic for each in (ddim(SCHEDULE, 20, eta=0.5), ddpm(SCHEDULE, 20), draw(SCHEDULE)))
 
 
 def test_only_the_mean_starts_without_noise():
@@ -134,6 +174,7 @@ def test_estimate_tells_a_mean_from_a_sample():
         "mean": "mean",
         "draw": "sample",
         "ddim": "sample",
+        "dpmpp": "sample",
         "ddpm": "sample",
     }
 
@@ -165,14 +206,15 @@ def gaussian_x0(x, alpha_bar, mu, deviation):
 
 def gaussian_moments(schedule, solver, mu, deviation):
     """Mean and variance that a solver makes of N(0, 1) with the best denoiser; exact, because every step is linear."""
-    centre, variance = 0.0, 1.0
-    for t, a, b, _, s in solver.table:
+    centre, covariance = np.zeros(2), np.diag([1.0, 0.0])  # of x and of the x0 before
+    for t, a, b, c, s in solver.table:
         alpha_bar = schedule.alpha_bar[int(t)]
         offset, slope = (gaussian_x0(x, alpha_bar, mu, deviation) for x in (0.0, 1.0))
         slope -= offset
-        centre = (a + b * slope) * centre + b * offset
-        variance = (a + b * slope) ** 2 * variance + s**2
-    return centre, variance
+        step = np.array([[a + b * slope, c], [slope, 0]])
+        centre = step @ centre + np.array([b, 1]) * offset
+        covariance = step @ covariance @ step.T + np.diag([s**2, 0])
+    return centre[0], covariance[0, 0]
 
 
 @pytest.mark.parametrize("deviation", [0.5, 1.0, 2.0])
@@ -184,7 +226,11 @@ def test_ancestral_sampling_over_all_times_reproduces_a_gaussian(schedule, devia
     assert variance == pytest.approx(deviation**2, rel=0.02)
 
 
-@pytest.mark.parametrize("settings", [SolverSettings("ddpm", 1000), SolverSettings("ddim", 50, eta=0.5)], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [SolverSettings("ddpm", 1000), SolverSettings("ddim", 50, eta=0.5), SolverSettings("dpmpp", 20)],
+    ids=str,
+)
 def test_the_loop_has_the_moments_of_its_table(settings):
     """20,000 cells, within 4 standard errors: deviation / sqrt(n) of the mean, a share sqrt(2 / n) of the variance."""
     mu, deviation, cells = 3.0, 0.5, 20_000
@@ -196,7 +242,7 @@ def test_the_loop_has_the_moments_of_its_table(settings):
 
 
 @pytest.mark.parametrize("deviation", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", ["trailing", "uniform"])
 @pytest.mark.parametrize("schedule", [SCHEDULE, NoiseSchedule("cosine")], ids=str)
 def test_ddim_converges_at_first_order(schedule, spacing, deviation):
     """Twice the steps, half the error of the variance (between 1.8 and 2.2: higher orders are small by then)."""
@@ -208,10 +254,29 @@ def test_ddim_converges_at_first_order(schedule, spacing, deviation):
     assert 0 < errors[-1] < 0.04
 
 
+@pytest.mark.parametrize("deviation", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_dpm_solver_converges_at_second_order(kind, deviation):
+    """Twice the steps, a quarter of the error (between 3.4 and 5: other orders are small by then).
+
+    Over even steps of lambda, of 20,000 times: so few are rounded, and the last step leaves nothing.
+    """
+    schedule = NoiseSchedule(kind, 20_000)
+    errors = {
+        solver: [
+            abs(1 - gaussian_moments(schedule, solver(schedule, steps, "log_snr"), 0.0, deviation)[1] / deviation**2)
+            for steps in (40, 80, 160)
+        ]
+        for solver in (dpmpp, ddim)
+    }
+    assert all(3.4 < coarse / fine < 5 for coarse, fine in pairwise(errors[dpmpp]))
+    assert errors[dpmpp][-1] < errors[ddim][-1] / 20
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp"])
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_steps_out_of_range(name, steps):
     with pytest.raises(ConfigurationError, match=f"{steps} steps are not possible; take from 1 to 1000"):
@@ -224,9 +289,11 @@ def test_eta_out_of_range(eta):
         SolverSettings("ddim", 10, eta=eta).build(SCHEDULE)
 
 
-@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp"])
 def test_unknown_spacing(name):
-    with pytest.raises(ConfigurationError, match="spacing 'leading' is not known; known are 'trailing', 'uniform'"):
+    with pytest.raises(
+        ConfigurationError, match="spacing 'leading' is not known; known are 'trailing', 'uniform', 'log_snr'"
+    ):
         SolverSettings(name, 10, "leading").build(SCHEDULE)
 
 
@@ -235,7 +302,7 @@ def test_unknown_solver():
         SolverSettings("euler", 10)
 
 
-@pytest.mark.parametrize("name", ["ddpm", "mean"])
+@pytest.mark.parametrize("name", ["ddpm", "dpmpp", "mean"])
 def test_eta_belongs_to_ddim(name):
     with pytest.raises(ConfigurationError, match=f"eta belongs to ddim; {name} has none"):
         SolverSettings(name, eta=0.5)

@@ -184,7 +184,11 @@ class _Fitting(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         settings = self.config.optimisation
         return torch.optim.AdamW(
-            self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+            self.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            betas=(0.9, 0.99),
+            fused=self.device.type == "cpu",  # a fifth of a step; Lightning can't clip for it under mixed precision
         )
 
 

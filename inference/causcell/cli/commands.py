@@ -125,10 +125,10 @@ def generate(
         bool, typer.Option("--match-parents", help="Draw reference cells with the same labels of the target's parents.")
     ] = False,
     preset: Annotated[str | None, typer.Option(help="Solver setting of the model. [default: the model's]")] = None,
-    solver: Annotated[str | None, typer.Option(help="draw, ddim, ddpm or mean, in place of a preset.")] = None,
+    solver: Annotated[str | None, typer.Option(help="draw, ddim, dpmpp, ddpm or mean, in place of a preset.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the solver.")] = None,
     spacing: Annotated[
-        str | None, typer.Option(help="Spacing of the steps: trailing or uniform. [default: trailing]")
+        str | None, typer.Option(help="Spacing of the steps: trailing, uniform or log_snr. [default: trailing]")
     ] = None,
     eta: Annotated[float | None, typer.Option(help="Noise of ddim, 0 to 1.")] = None,
     draws: Annotated[int, typer.Option(help="Samples a cell and intervention.")] = 1,
