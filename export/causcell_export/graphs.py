@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 
 from causcell.interventions import logits_name
 from causcell.manifest import GraphInfo, TensorInfo
+from causcell.solvers import ddim, dpmpp
 from causcell_training.heads import LARGEST_BELOW_ONE, SpikeSlabHead, normal_quantile
 from causcell_training.model import CausCell
 
@@ -69,30 +71,117 @@ class Decoder(nn.Module):
     """One draw of expression given the concepts: the spike-and-slab posterior at pure noise."""
 
     time: Tensor
+    slab: Tensor
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()
-        self.model = model
+        self.denoiser = model.denoiser
+        head = model.denoiser.head
+        assert isinstance(head, SpikeSlabHead)
         with torch.no_grad():
             self.register_buffer("time", model.denoiser.time_table()[-1])
+            scales = (model.deviation, model.mean, model.deviation * head.log_deviation.exp())
+            self.register_buffer("slab", torch.stack(scales, dim=1))
 
     def forward(self, endogenous: Tensor, uniforms: Tensor) -> Tensor:
-        """Expression on the log scale [B x G], of endogenous [B x M x k] and one uniform number a gene [B x G]."""
-        head = self.model.denoiser.head
+        """Expression on the log scale [B x G], of endogenous [B x M x k] and one uniform number a gene [B x G].
+
+        Most values are zero: the slab's quantile, half the time of a draw, is taken where there is a value alone.
+        """
+        head = self.denoiser.head
         assert isinstance(head, SpikeSlabHead)
-        prior = head.prior(self.model.denoiser.hidden_at_noise(self.time, endogenous))
-        below = (uniforms / prior.probability).clamp(max=LARGEST_BELOW_ONE)
-        value = prior.mean + prior.deviation * normal_quantile(below)
-        expression = (value * self.model.deviation + self.model.mean).clamp(min=0)
-        return torch.where(uniforms < prior.probability, expression, torch.zeros_like(expression))
+        hidden = self.denoiser.hidden_at_noise(self.time, endogenous)
+        slab_mean, below = (
+            head.slab_mean(hidden).flatten(),
+            (uniforms / torch.sigmoid(head.slab_logit(hidden))).flatten(),
+        )
+        expressed = torch.nonzero(below < 1)[:, 0]
+        deviation, mean, scale = self.slab.index_select(0, expressed % uniforms.shape[1]).unbind(dim=1)
+        quantile = normal_quantile(below.index_select(0, expressed).clamp(max=LARGEST_BELOW_ONE))
+        value = slab_mean.index_select(0, expressed) * deviation + mean + scale * quantile
+        return torch.zeros_like(below).scatter(0, expressed, value.clamp(min=0)).view_as(uniforms)
+
+
+class SamplerStep(nn.Module):
+    """One row of a solver's table."""
+
+    time_table: Tensor
+
+    def __init__(self, model: CausCell) -> None:
+        super().__init__()
+        self.denoiser = model.denoiser
+        with torch.no_grad():
+            self.register_buffer("time_table", model.denoiser.time_table())
+
+    def forward(self, x_t: Tensor, x0_previous: Tensor, row: Tensor, endogenous: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t of the next time and x0, [B x G], from those of this time and each cell's row (t, a, b, c, s) [B x 5]."""
+        timestep, a, b, c, _ = row.split(1, dim=1)
+        timestep = timestep.long()
+        alpha_bar = self.denoiser.alpha_bar[timestep]
+        hidden = self.denoiser.hidden(x_t, self.time_table[timestep[:, 0]], alpha_bar, endogenous)
+        x0 = self.denoiser.head.x0(hidden, x_t, alpha_bar)
+        return a * x_t + b * x0 + c * x0_previous, x0
+
+
+class Sampler(nn.Module):
+    """The loop of `causcell.sampling.sample` for solvers without fresh noise and draws, whole."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, model: CausCell) -> None:
+        super().__init__()
+        self.step = SamplerStep(model)
+        self.register_buffer("mean", model.mean, persistent=False)
+        self.register_buffer("deviation", model.deviation, persistent=False)
+
+    def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> Tensor:
+        """Expression on the log scale [B x G], of endogenous [B x M x k], the first x_t [B x G] and tables [B x S x 5].
+
+        Every cell has its own table (of one length), so that a server may batch requests for different solvers.
+        """
+        x_t, x0 = noise, torch.zeros_like(noise)
+        if torch.compiler.is_exporting():
+            x_t, x0 = self._scan(x_t, x0, endogenous, solver)
+        else:
+            for row in solver.unbind(dim=1):
+                x_t, x0 = self.step(x_t, x0, row, endogenous)
+        return (x_t * self.deviation + self.mean).clamp(min=0)
+
+    def _scan(self, x_t: Tensor, x0: Tensor, endogenous: Tensor, solver: Tensor) -> tuple[Tensor, Tensor]:
+        """The loop as an operator, which a graph keeps for any number of steps."""
+
+        def step(carry: tuple[Tensor, Tensor], row: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
+            x_t, x0 = self.step(*carry, row, endogenous)
+            return (x_t, x0.clone()), ()
+
+        carry, _ = scan(step, (x_t, x0), solver.transpose(0, 1))
+        return carry
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an exported graph may be from the trained model.
+
+    Attributes
+    ----------
+    limit
+        Largest difference, relative to 1 + |value|: float32 sums of thousands of terms differ by about 1e-6.
+    beyond
+        Share of values that may differ by more.
+    """
+
+    limit: float = 1e-4
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to export, and its inputs and outputs by name."""
+    """A module to export, its inputs and outputs by name, and the tolerance of its values."""
 
     module: nn.Module
     info: GraphInfo
+    tolerance: Tolerance = Tolerance()
 
 
 def graphs(model: CausCell) -> dict[str, Graph]:
@@ -133,11 +222,26 @@ def graphs(model: CausCell) -> dict[str, Graph]:
                 outputs={"x0": expression, **(posterior if draws else {})},
             ),
         ),
+        "sampler": Graph(
+            Sampler(model).eval(),
+            GraphInfo(
+                inputs={
+                    "endogenous": concept,
+                    "noise": expression,
+                    "solver": TensorInfo(dtype="float32", shape=(-1, 5)),
+                },
+                outputs={"expression": expression},
+            ),
+            # a step magnifies what the one before differed by, where x_t is between zero and the slab
+            Tolerance(beyond=1e-3),
+        ),
     }
     if draws:
         found["decoder"] = Graph(
             Decoder(model).eval(),
             GraphInfo(inputs={"endogenous": concept, "uniforms": expression}, outputs={"expression": expression}),
+            # quantiles are steep near 0 and 1; where u is within rounding of the slab's probability a value flips
+            Tolerance(limit=1e-3, beyond=1e-4),
         )
     return found
 
@@ -146,7 +250,7 @@ def graphs(model: CausCell) -> dict[str, Graph]:
 def example_inputs(
     model: CausCell, expression: np.ndarray, batch: int, seed: int = 0
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Inputs of every graph for a batch of real cells (repeated as needed): interventions and times are mixed.
+    """Inputs of every graph for a batch of real cells (repeated as needed): interventions, times and solvers are mixed.
 
     Parameters
     ----------
@@ -159,8 +263,9 @@ def example_inputs(
     endogenous = model.scm(torch.from_numpy(exogenous)).numpy()
     timestep = rng.integers(model.schedule.timesteps, size=(batch, 1))
     alpha_bar = model.schedule.alpha_bar[timestep]
-    noise = rng.standard_normal(x.shape)
+    noise = np.asarray(rng.standard_normal(x.shape), dtype=np.float32)
     x_t = np.sqrt(alpha_bar) * model.preprocessing.standardise(x) + np.sqrt(1 - alpha_bar) * noise
+    solvers = np.stack([solver(model.schedule, 5).table for solver in (ddim, dpmpp)])
     return {
         "encoder_scm": {"expression": x},
         "scm": {
@@ -169,5 +274,10 @@ def example_inputs(
             "mask": rng.integers(2, size=(batch, model.schema.size)).astype(np.float32),
         },
         "denoiser": {"x_t": x_t.astype(np.float32), "timestep": timestep, "endogenous": endogenous},
+        "sampler": {
+            "endogenous": endogenous,
+            "noise": noise,
+            "solver": np.resize(solvers, (batch, *solvers.shape[1:])).astype(np.float32),
+        },
         "decoder": {"endogenous": endogenous, "uniforms": np.clip(rng.random(x.shape, dtype=np.float32), 1e-7, 1)},
     }

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from causcell.manifest import TensorInfo
 from causcell_export.graphs import Graph
 
 OPSET = 20
@@ -26,7 +28,7 @@ TRACE_BATCH = 7
 
 
 def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a graph with a dynamic batch axis.
+    """Write a graph with a dynamic batch axis, and others where the graph's information says so.
 
     Parameters
     ----------
@@ -35,43 +37,76 @@ def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, meta
     metadata
         Written to ``metadata_props``.
     """
-    batch = torch.export.Dim("batch")
     inputs = tuple(torch.from_numpy(example[name]) for name in graph.info.inputs)
-    with _quiet():
+    with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             graph.module,
             inputs,
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes=tuple(_free_axes(name, tensor) for name, tensor in graph.info.inputs.items()),
             input_names=list(graph.info.inputs),
             output_names=list(graph.info.outputs),
         )
-    assert program is not None
+        assert program is not None
+        RemoveUnusedNodesPass()(program.model)  # constants of a loop's body that the exporter leaves
     model = program.model_proto
     model.ir_version = IR_VERSION
-    for node in model.graph.node:
-        del node.metadata_props[:]  # source lines of this machine
-        node.doc_string = ""
-    tensors: list[Any] = [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]
-    for value in tensors:
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:], model.metadata_props[:]
+    _strip(model.graph)
+    del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True)
     onnx.save(model, path)
 
 
+def matrix_products(path: Path) -> tuple[tuple[int, int], ...]:
+    """Shape [k x n] of each weight matrix that rows of an ONNX file's batch are multiplied by; in a loop, once."""
+
+    def found(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> list[tuple[int, int]]:
+        shapes = shapes | {weight.name: tuple(weight.dims) for weight in graph.initializer}
+        products = []
+        for node in graph.node:
+            attributes = {attribute.name: attribute for attribute in node.attribute}
+            if node.op_type in ("Gemm", "MatMul") and node.input[1] in shapes:
+                k, n = shapes[node.input[1]]
+                transposed = "transB" in attributes and attributes["transB"].i
+                products.append((n, k) if transposed else (k, n))
+            bodies = [each.g for each in node.attribute if each.type == onnx.AttributeProto.GRAPH]
+            products += [product for body in bodies for product in found(body, shapes)]
+        return products
+
+    return tuple(found(onnx.load(path).graph, {}))
+
+
+def _strip(graph: onnx.GraphProto) -> None:
+    """Take out what the exporter tells of this machine: source lines and names of modules."""
+    tensors: list[Any] = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for part in (graph, *graph.node, *tensors):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _strip(attribute.g)
+
+
+def _free_axes(name: str, tensor: TensorInfo) -> dict[int, Any]:
+    free = {axis: torch.export.Dim(f"{name}_{axis}") for axis, size in enumerate(tensor.shape, start=1) if size < 0}
+    return {0: torch.export.Dim("batch"), **free}
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress lines and its notices about packages that are not needed to itself."""
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
+    exporters = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [exporter.level for exporter in exporters]
+    for exporter in exporters:
+        exporter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        exporter.setLevel(level)
+        for exporter, level in zip(exporters, levels, strict=True):
+            exporter.setLevel(level)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from causcell_export.graphs import Graph
+from causcell_export.graphs import Graph, Sampler
 
 
 def write_torchscript(graph: Graph, example: Mapping[str, np.ndarray], path: Path) -> None:
@@ -17,6 +18,34 @@ def write_torchscript(graph: Graph, example: Mapping[str, np.ndarray], path: Pat
     inputs = tuple(torch.from_numpy(example[name]) for name in graph.info.inputs)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # deprecated in PyTorch, and what Triton's backend loads
-        traced = torch.jit.freeze(torch.jit.trace(graph.module, inputs, check_trace=False))
+        if isinstance(graph.module, Sampler):
+            script = _scripted_loop(graph.module, *inputs)
+        else:
+            script = torch.jit.trace(graph.module, inputs, check_trace=False)
         path.parent.mkdir(parents=True)
-        torch.jit.save(traced, str(path))
+        torch.jit.save(torch.jit.freeze(script), str(path))
+
+
+def _scripted_loop(sampler: Sampler, endogenous: Tensor, noise: Tensor, solver: Tensor) -> torch.jit.ScriptModule:
+    """A sampler for any number of steps: a trace would keep the example's."""
+    step = torch.jit.trace(sampler.step, (noise, noise, solver[:, 0], endogenous), check_trace=False)
+    return torch.jit.script(_Loop(step, sampler.mean, sampler.deviation).eval())
+
+
+class _Loop(nn.Module):
+    """`Sampler` over a traced step, in the words that TorchScript knows."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, step: torch.jit.ScriptModule, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.step = step
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> Tensor:
+        x_t, x0 = noise, torch.zeros_like(noise)
+        for i in range(solver.size(1)):
+            x_t, x0 = self.step(x_t, x0, solver[:, i], endogenous)
+        return (x_t * self.deviation + self.mean).clamp(min=0)

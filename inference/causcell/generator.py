@@ -16,16 +16,15 @@ from causcell.engine import Engine, open_engine
 from causcell.errors import CausCellWarning, ConfigurationError, listed
 from causcell.expression import PanelReader, check_scale
 from causcell.interventions import (
+    CausalGraph,
     Intervention,
     Mode,
     check_mode,
-    factual_scm,
-    intervene,
     logits_name,
     plan_interventions,
 )
 from causcell.manifest import Manifest
-from causcell.randomness import Purpose, cell_keys, normals, uniforms
+from causcell.randomness import CellNoise, Purpose, cell_keys, normals
 from causcell.results import result_obs, result_uns, result_var
 from causcell.sampling import draw_spike_slab, sample
 from causcell.schema import UNEXPLAINED
@@ -46,7 +45,7 @@ class Request:
     settings
         The solver.
     mode, match_parents
-        See `causcell.interventions.intervene`.
+        See `causcell.interventions.CausalGraph.intervene`.
     draws
         Samples a cell and intervention; more than one are also drawn from the posterior of the cell's embeddings.
     seed
@@ -101,6 +100,7 @@ class Generator:
         self.engine = engine
         self.batch_size = batch_size
         self.schema = engine.manifest.concept_schema
+        self.causal_graph = CausalGraph(engine)
         self.preprocessing = engine.manifest.preprocessing
 
     @classmethod
@@ -182,7 +182,7 @@ class Generator:
         grid
             Concepts to take every label of; several multiply.
         mode
-            ``do``, ``exogenous`` or ``isolated``; see `causcell.interventions.intervene`.
+            ``do``, ``exogenous`` or ``isolated``; see `causcell.interventions.CausalGraph.intervene`.
         match_parents
             Draw reference cells with the same labels of the target's parents.
         preset
@@ -260,7 +260,7 @@ class Generator:
             obs = cells.obs.copy()
             for rows in self._progress(batches(len(cells), self.batch_size), progress, "embedding", len(cells)):
                 mean, _ = self._encode(cells, reader, rows)
-                outputs = factual_scm(self.engine, mean)
+                outputs = self.causal_graph.factual(mean)
                 kept = rows.stop - rows.start
                 exogenous.append(mean[:kept])
                 endogenous.append(outputs["endogenous"][:kept])
@@ -369,19 +369,20 @@ class Generator:
         unmatched = np.empty(shape, dtype=bool)
         for draw in range(request.draws):
             exogenous = self._abduct(posterior, keys, draw if request.draws > 1 else None)
+            endogenous = self.causal_graph.factual(exogenous)["endogenous"]
+            noise = CellNoise(keys, genes, draw)
             for i, intervention in enumerate(request.interventions):
-                result = intervene(
-                    self.engine,
-                    self.schema,
+                result = self.causal_graph.intervene(
                     intervention,
                     exogenous=exogenous,
+                    endogenous=endogenous,
                     labels=labels,
                     keys=keys,
                     mode=request.mode,
                     match_parents=request.match_parents,
                     draw=draw,
                 )
-                expression[:, i, draw] = self._decode(result.endogenous, keys, draw, solver)[:count]
+                expression[:, i, draw] = self.decode(result.endogenous, noise, solver)[:count]
                 after[:, i, draw] = result.labels[:count]
                 unmatched[:, i, draw] = result.unmatched[:count]
         return Block(expression.reshape(-1, genes), after.reshape(-1, concepts), unmatched.ravel())
@@ -400,16 +401,33 @@ class Generator:
         noise = normals(keys, mean[0].size, Purpose.ABDUCTION, draw=draw).reshape(mean.shape)
         return mean + np.exp(0.5 * logvar) * noise
 
-    def _decode(self, endogenous: np.ndarray, keys: np.ndarray, draw: int, solver: Solver) -> np.ndarray:
-        """Expression on the log scale, float32 [B x G]; the noise is the cell's own, whatever the intervention."""
+    def decode(self, endogenous: np.ndarray, noise: CellNoise, solver: Solver) -> np.ndarray:
+        """Expression of cells with given concepts.
+
+        Parameters
+        ----------
+        endogenous
+            float32 [B x M x k].
+        noise
+            The cells' own random numbers.
+        solver
+            The sampling loop.
+
+        Returns
+        -------
+        Log scale, float32 [B x G].
+        """
         shape = (len(endogenous), len(self.preprocessing.genes))
-
-        def posterior_uniforms(t: int) -> np.ndarray:
-            return uniforms(keys, shape[1], Purpose.POSTERIOR, draw=draw, step=t)
-
         if solver.draw and solver.steps == 1:
-            inputs = {"endogenous": endogenous, "uniforms": posterior_uniforms(int(solver.table[0, 0]))}
+            inputs = {"endogenous": endogenous, "uniforms": noise.posterior(int(solver.table[0, 0]))}
             return self.engine.run("decoder", inputs)["expression"]
+        if solver.deterministic:
+            inputs = {
+                "endogenous": endogenous,
+                "noise": noise.initial if solver.from_noise else np.zeros(shape, dtype=np.float32),
+                "solver": np.tile(solver.table.astype(np.float32), (shape[0], 1, 1)),
+            }
+            return self.engine.run("sampler", inputs)["expression"]
 
         def denoise(x: np.ndarray, t: int) -> np.ndarray:
             timestep = np.full((shape[0], 1), t, dtype=np.int64)
@@ -421,16 +439,10 @@ class Generator:
                 outputs["slab_mean"],
                 outputs["slab_deviation"],
                 self.preprocessing.zero,
-                posterior_uniforms(t),
+                noise.posterior(t),
             )
 
-        x0 = sample(
-            denoise,
-            solver,
-            shape,
-            initial_noise=lambda: normals(keys, shape[1], Purpose.INITIAL_NOISE, draw=draw),
-            step_noise=lambda step: normals(keys, shape[1], Purpose.STEP_NOISE, draw=draw, step=step),
-        )
+        x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
         return self.preprocessing.expression(x0)
 
     def provenance(self) -> dict[str, Any]:

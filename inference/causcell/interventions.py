@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
+from causcell.cells import batches
 from causcell.engine import Engine
 from causcell.errors import ConfigurationError, InterventionError, listed
 from causcell.schema import ConceptSchema, as_pairs
+
+_REFERENCE_BATCH = 1024
 
 Mode = Literal["do", "exogenous", "isolated"]
 MODES: tuple[Mode, ...] = ("do", "exogenous", "isolated")
@@ -123,72 +127,89 @@ class Intervened:
     unmatched: np.ndarray
 
 
-def intervene(
-    engine: Engine,
-    schema: ConceptSchema,
-    intervention: Intervention,
-    *,
-    exogenous: np.ndarray,
-    labels: np.ndarray,
-    keys: np.ndarray,
-    mode: Mode = "do",
-    match_parents: bool = False,
-    draw: int = 0,
-) -> Intervened:
-    """Abduction done, act and predict: embeddings of cells under an intervention.
-
-    ``do``: z_i becomes that of a drawn reference cell with the target label, edges into i are cut, descendants are
-    recomputed from their own exogenous embeddings. ``exogenous``: eps_i becomes the reference cell's, then the SCM
-    runs. ``isolated``: z_i is replaced and all others stay. A cell that carries the target label already keeps its
-    own z_i (its own eps_i in mode ``exogenous``).
+class CausalGraph:
+    """The structural causal model of an engine: what concepts become of a cell's own, and of an intervention.
 
     Parameters
     ----------
-    exogenous
-        The cells' exogenous embeddings, float32 [B x M x k].
-    labels
-        The cells' own label codes, int32 [B x m]; -1 is unlabelled.
-    keys
-        The cells' keys, uint64 [B x 2].
-    match_parents
-        Draw reference cells that carry the same labels of the target's parents.
-    draw
-        Index of the draw.
+    engine
+        Evaluates the graph ``scm``.
     """
-    after = labels.copy()
-    for concept, label in intervention.targets:
-        after[:, concept] = label
-    own = factual_scm(engine, exogenous)["endogenous"]
-    acted, forced = exogenous.copy(), own.copy()
-    mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
-    unmatched = np.zeros(len(exogenous), dtype=bool)
-    for concept, label in intervention.targets:
-        changes = np.flatnonzero(labels[:, concept] != label)
-        parents = schema.parents(concept) if match_parents else ()
-        rows, missed = engine.reference.draw(
-            concept, label, keys, draw=draw, parent_labels=after[:, parents], parents=parents
-        )
-        unmatched[changes] |= missed[changes]
-        drawn = engine.reference.exogenous[rows]
-        if mode == "exogenous":
-            acted[changes, concept] = drawn[changes, concept]
-        else:
-            forced[changes, concept] = factual_scm(engine, drawn)["endogenous"][changes, concept]
-            mask[:, concept] = 1
-    if mode == "isolated":
-        mask[:] = 1
-    outputs = engine.run("scm", {"exogenous": acted, "forced": forced, "mask": mask})
-    targets = {concept for concept, _ in intervention.targets}
-    for concept in schema.descendants(targets) - targets:
-        moved = (outputs["endogenous"][:, concept] != own[:, concept]).any(axis=1)
-        after[moved, concept] = outputs[logits_name(schema.names[concept])].argmax(axis=1)[moved]
-    return Intervened(outputs["endogenous"], after, unmatched)
 
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.schema: ConceptSchema = engine.manifest.concept_schema
 
-def factual_scm(engine: Engine, exogenous: np.ndarray) -> dict[str, np.ndarray]:
-    """Outputs of the ``scm`` graph without any intervention."""
-    mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
-    return engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
+    def factual(self, exogenous: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of the graph without any intervention: ``endogenous`` and each concept's logits."""
+        mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
+        return self.engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
+
+    @cached_property
+    def _reference_endogenous(self) -> np.ndarray:
+        exogenous = self.engine.reference.exogenous
+        parts = [self.factual(exogenous[rows])["endogenous"] for rows in batches(len(exogenous), _REFERENCE_BATCH)]
+        return np.concatenate(parts)
+
+    def intervene(
+        self,
+        intervention: Intervention,
+        *,
+        exogenous: np.ndarray,
+        endogenous: np.ndarray,
+        labels: np.ndarray,
+        keys: np.ndarray,
+        mode: Mode = "do",
+        match_parents: bool = False,
+        draw: int = 0,
+    ) -> Intervened:
+        """Abduction done, act and predict: embeddings of cells under an intervention.
+
+        ``do``: z_i becomes that of a drawn reference cell with the target label, edges into i are cut, descendants are
+        recomputed from their own exogenous embeddings. ``exogenous``: eps_i becomes the reference cell's, then the SCM
+        runs. ``isolated``: z_i is replaced and all others stay. A cell that carries the target label already keeps its
+        own z_i (its own eps_i in mode ``exogenous``).
+
+        Parameters
+        ----------
+        exogenous, endogenous
+            The cells' own embeddings, float32 [B x M x k].
+        labels
+            The cells' own label codes, int32 [B x m]; -1 is unlabelled.
+        keys
+            The cells' keys, uint64 [B x 2].
+        match_parents
+            Draw reference cells that carry the same labels of the target's parents.
+        draw
+            Index of the draw.
+        """
+        reference = self.engine.reference
+        after = labels.copy()
+        for concept, label in intervention.targets:
+            after[:, concept] = label
+        acted, forced = exogenous.copy(), endogenous.copy()
+        mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
+        unmatched = np.zeros(len(exogenous), dtype=bool)
+        for concept, label in intervention.targets:
+            changes = np.flatnonzero(labels[:, concept] != label)
+            parents = self.schema.parents(concept) if match_parents else ()
+            rows, missed = reference.draw(
+                concept, label, keys[changes], draw=draw, parent_labels=after[changes][:, parents], parents=parents
+            )
+            unmatched[changes] |= missed
+            if mode == "exogenous":
+                acted[changes, concept] = reference.exogenous[rows, concept]
+            else:
+                forced[changes, concept] = self._reference_endogenous[rows, concept]
+                mask[:, concept] = 1
+        if mode == "isolated":
+            mask[:] = 1
+        outputs = self.engine.run("scm", {"exogenous": acted, "forced": forced, "mask": mask})
+        targets = {concept for concept, _ in intervention.targets}
+        for concept in self.schema.descendants(targets) - targets:
+            moved = (outputs["endogenous"][:, concept] != endogenous[:, concept]).any(axis=1)
+            after[moved, concept] = outputs[logits_name(self.schema.names[concept])].argmax(axis=1)[moved]
+        return Intervened(outputs["endogenous"], after, unmatched)
 
 
 def logits_name(concept: str) -> str:

@@ -54,23 +54,29 @@ class Dimensions(_Part):
 
 
 class TensorInfo(_Part):
-    """Type and shape of a graph's input or output, the batch axis left out."""
+    """Type and shape of a graph's input or output, the batch axis left out; -1 is an axis of any length."""
 
     dtype: Literal["float32", "int64"]
     shape: tuple[int, ...]
 
 
 class GraphInfo(_Part):
-    """Inputs and outputs of one graph, by name."""
+    """Inputs and outputs of one graph, by name, and its arithmetic.
+
+    ``products`` are the shapes [k x n] of the weight matrices that each cell's rows are multiplied by (in a loop: at
+    each step), 2 k n operations each.
+    """
 
     inputs: dict[str, TensorInfo]
     outputs: dict[str, TensorInfo]
+    products: tuple[tuple[int, int], ...] = ()
 
 
 class Parity(_Part):
     """Differences between an exported graph's outputs and the trained model's, on real cells, over batch sizes.
 
-    ``flips`` is the share of a draw's values beyond the limit, at the threshold of zero; the differences are without.
+    ``flips`` is the share of values beyond the limit, which draws and long loops have a few of, at the threshold of
+    zero; the differences are without.
     """
 
     maximum: float
@@ -118,11 +124,13 @@ class Manifest(_Part):
     schema_version
         Of this form; a client reads its own version and older ones.
     digest
-        SHA-256 of the manifest without this field: the model's identity.
+        SHA-256 of the manifest without this field and ``speed``: the model's identity.
     genes, expression, concepts, edges, schedule, dimensions, head
         The model's panel, scale, concepts and graph, diffusion and shapes.
     presets, default_preset
         Solver settings by name.
+    speed
+        Cells per second of each preset where the model was exported, as `causcell.bench` measures: one thread.
     graphs, parity
         Graphs by name; what export measured of each against the trained model.
     files
@@ -142,6 +150,7 @@ class Manifest(_Part):
     head: str
     presets: dict[str, Preset]
     default_preset: str
+    speed: dict[str, float] = {}
     graphs: dict[str, GraphInfo]
     parity: dict[str, Parity]
     files: dict[str, str]
@@ -181,7 +190,7 @@ class Manifest(_Part):
         return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
 
     def _own_digest(self) -> str:
-        fields = self.model_dump(mode="json", exclude={"digest"})
+        fields = self.model_dump(mode="json", exclude={"digest", "speed"})
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @classmethod

@@ -111,10 +111,13 @@ def check_inputs(graph: str, info: GraphInfo, inputs: dict[str, np.ndarray]) -> 
         raise EngineError(f"the inputs of graph {graph!r} are of different batch sizes: {sorted(batch)}")
     for name, tensor in info.inputs.items():
         array = inputs[name]
-        if array.dtype != tensor.dtype or array.shape[1:] != tensor.shape:
+        fits = array.ndim == len(tensor.shape) + 1 and all(
+            size in (-1, found) for size, found in zip(tensor.shape, array.shape[1:], strict=True)
+        )
+        if array.dtype != tensor.dtype or not fits:
             raise EngineError(
                 f"input {name!r} of graph {graph!r} is {array.dtype} {list(array.shape)}; it takes {tensor.dtype} "
-                f"[batch, {', '.join(map(str, tensor.shape))}]"
+                f"[{', '.join(['batch', *('any' if size < 0 else str(size) for size in tensor.shape)])}]"
             )
 
 

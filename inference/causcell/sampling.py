@@ -21,8 +21,12 @@ def draw_spike_slab(
     """
     from scipy.special import ndtri
 
-    below = np.minimum(uniforms / np.maximum(probability, np.finfo(np.float32).tiny), np.float32(1 - 2**-24))
-    return np.where(uniforms < probability, mean + deviation * ndtri(below), zero).astype(np.float32, copy=False)
+    drawn = np.empty(uniforms.shape, dtype=np.float32)
+    drawn[:] = zero
+    expressed = np.flatnonzero(uniforms < probability)  # most are not, and quantiles are dear
+    u, r, centre, spread = (each.ravel()[expressed] for each in (uniforms, probability, mean, deviation))
+    drawn.ravel()[expressed] = centre + spread * ndtri(np.minimum(u / r, np.float32(1 - 2**-24)))
+    return drawn
 
 
 def sample(

@@ -18,7 +18,8 @@ from causcell.errors import CausCellError, CausCellWarning, ConfigurationError, 
 from causcell.generator import Generator
 from causcell.interventions import logits_name
 from causcell.randomness import Purpose, cell_keys, normals
-from causcell.solvers import ddpm
+from causcell.sampling import sample
+from causcell.solvers import SolverSettings, ddpm
 
 TOLERANCE = 1e-4
 JOINT = {"stim": "IFN", "cell_type": "T"}
@@ -243,6 +244,29 @@ def test_noise_is_keyed_by_cell_purpose_draw_and_step(generator, few, quiet):
             x = (a + b) * x + s * normals(keys, 50, Purpose.STEP_NOISE, draw=draw, step=step)
         expected = generator.preprocessing.expression(x)
         np.testing.assert_allclose(result[result.obs["draw"] == draw].X, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [("ddim", 1), ("ddim", 12), ("dpmpp", 7), ("dpmpp", 20), ("mean", 1)], ids=str)
+def test_the_fused_loop_is_the_clients(generator, few, options):
+    """1e-4, of which one value in a thousand may be more: each step magnifies differences between zero and slab."""
+    settings = SolverSettings(*options)
+    solver, keys, genes = settings.build(generator.manifest.schedule), cell_keys(5, few.obs_names), 50
+    z = generator.embed(few).obsm["X_causcell"].reshape(len(few), -1, generator.manifest.dimensions.embedding)
+
+    def denoise(x, t):
+        timestep = np.full((len(x), 1), t, dtype=np.int64)
+        return generator.engine.run("denoiser", {"x_t": x, "timestep": timestep, "endogenous": z})["x0"]
+
+    x0 = sample(
+        denoise,
+        solver,
+        (len(few), genes),
+        initial_noise=lambda: normals(keys, genes, Purpose.INITIAL_NOISE),
+        step_noise=lambda step: pytest.fail("a deterministic solver takes no fresh noise"),
+    )
+    expected = generator.preprocessing.expression(x0)
+    fused = generator.reconstruct(few, solver=options[0], steps=options[1], seed=5).X
+    assert (np.abs(fused - expected) / (1 + expected) > 1e-4).mean() <= 1e-3
 
 
 def test_a_draw_does_not_depend_on_how_many_there_are(generator, few, quiet):

@@ -22,8 +22,6 @@ from causcell.interventions import (
     MODES,
     Intervention,
     check_mode,
-    factual_scm,
-    intervene,
     logits_name,
     parse_do,
     plan_interventions,
@@ -42,7 +40,7 @@ targets = pytest.mark.parametrize(("concept", "label"), TARGETS)
 
 @dataclass(frozen=True)
 class Batch:
-    """Cells as `intervene` takes them."""
+    """Cells as `CausalGraph.intervene` takes them."""
 
     exogenous: np.ndarray
     labels: np.ndarray
@@ -70,11 +68,10 @@ def act(generator):
     """``act(batch, mode, concept=label, ...)``: the intervened batch."""
 
     def act(batch, mode="do", match_parents=False, draw=0, **labels):
-        return intervene(
-            generator.engine,
-            generator.schema,
+        return generator.causal_graph.intervene(
             Intervention.of(generator.schema, labels),
             exogenous=batch.exogenous,
+            endogenous=generator.causal_graph.factual(batch.exogenous)["endogenous"],
             labels=batch.labels,
             keys=batch.keys,
             mode=mode,
@@ -87,7 +84,7 @@ def act(generator):
 
 @pytest.fixture(scope="module")
 def factual(generator, batch):
-    return factual_scm(generator.engine, batch.exogenous)["endogenous"]
+    return generator.causal_graph.factual(batch.exogenous)["endogenous"]
 
 
 @pytest.fixture(scope="module")

@@ -269,8 +269,8 @@ def test_a_spoiled_repository_does_not_open_as_a_generator(copy):
 
 
 def test_unknown_graph(engine):
-    with pytest.raises(EngineError, match=r"no graph 'sampler'; this model has .*'denoiser'"):
-        engine.run("sampler", {})
+    with pytest.raises(EngineError, match=r"no graph 'vae'; this model has .*'denoiser'"):
+        engine.run("vae", {})
 
 
 def test_wrong_input_names(engine):
@@ -301,6 +301,17 @@ def test_wrong_dtype(engine):
 def test_wrong_shape(engine, shape):
     with pytest.raises(EngineError, match=r"is float32 \[3.*it takes float32 \[batch, 50\]"):
         engine.run("encoder_scm", {"expression": np.zeros(shape, dtype=np.float32)})
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 7, 4), (3, 2, 5, 1)])
+def test_wrong_shape_beside_a_free_axis(engine, shape):
+    given = {
+        "endogenous": inputs(engine, "scm")["exogenous"],
+        "noise": inputs(engine, "encoder_scm")["expression"],
+        "solver": np.zeros(shape, dtype=np.float32),
+    }
+    with pytest.raises(EngineError, match=r"'solver' of graph 'sampler' is .*; it takes float32 \[batch, any, 5\]"):
+        engine.run("sampler", given)
 
 
 def test_different_batch_sizes(engine):

@@ -19,7 +19,7 @@ from causcell_training import fitting
 
 CONSOLE_SCRIPT = Path(sys.executable).parent / "causcell"
 
-COMMANDS = ("train", "export", "demo", "inspect", "embed", "generate")
+COMMANDS = ("train", "export", "demo", "inspect", "embed", "generate", "bench")
 
 SMALL = [
     *("--set", "model.embedding=4", "--set", "model.width=16", "--set", "model.encoder_width=16"),
@@ -136,7 +136,7 @@ def test_inspect_tells_a_machine_what_is_inside(made: Path, capsys: pytest.Captu
     assert (told["presets"]["balanced"]["solver"], told["presets"]["balanced"]["steps"]) == ("draw", 10)
     assert told["presets"]["draw"]["pcc"] == manifest["presets"]["draw"]["quality"]["pcc"]
     assert told["expression"] == {"scale": "counts", "target_sum": 10000, "normalisation_genes": 60}
-    assert set(told["graphs"]) == {"encoder_scm", "scm", "denoiser", "decoder"}
+    assert set(told["graphs"]) == {"encoder_scm", "scm", "denoiser", "decoder", "sampler"}
     assert err == ""
 
 
@@ -146,6 +146,37 @@ def test_inspect_tells_a_reader_the_same(made: Path, capsys: pytest.CaptureFixtu
     assert "verified: True" in out
     assert "cell_type: B, NK, T" in out
     assert "edges: stim:state, cell_type:state" in out
+    lines = out.splitlines()
+    at = lines.index(next(line for line in lines if line.startswith("presets, measured on")))
+    table = [line.split() for line in lines[at + 1 : at + 7]]
+    assert table[0][:2] == ["solver", "steps"]
+    assert [row[0] for row in table[1:]] == ["draw", "balanced", "accurate", "mean", "real"]
+    assert table[2][1:3] == ["draw", "10"]
+    assert len({len(line) for line in lines[at + 1 : at + 7]}) == 1  # columns are in line
+
+
+# -- bench -------------------------------------------------------------------------------------------------------------
+
+
+def test_bench_writes_what_it_measured(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert run("bench", made / "models", "--out", out, "--batch", 2, "--batch", 5, "--seconds", 0.01) == 0
+    told = json.loads(out.read_text())
+    assert set(told["presets"]["draw"]["latency"]["1"]) == {"2", "5"}
+    assert told["ratio_to_reference"] > 0
+    assert "the reference design" in capsys.readouterr().out
+    before = out.read_text()
+    assert run("bench", made / "models", "--out", out) == 2  # a result is not overwritten
+    assert out.read_text() == before
+
+
+@pytest.mark.parametrize("options", [["--batch", 0], ["--seconds", 0]], ids=str)
+def test_bench_of_nothing(
+    made: Path, tmp_path: Path, options: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("bench", made / "models", "--out", tmp_path / "results.json", *options) == 2
+    assert "take numbers above 0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- embed -------------------------------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from causcell_export import export
 from causcell_export import repository as exporting
 from causcell_export.graphs import Graph
 from causcell_export.onnx_file import write_onnx
+from causcell_export.repository import default_preset
 from causcell_export.triton_config import triton_config
 from causcell_training import Run
 
-GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder")
+GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder", "sampler")
 
 KNOWN_TO_ONNX_RUNTIMES_BACKEND = {"name", "backend", "max_batch_size", "input", "output", "dynamic_batching"}
 """All that a configuration may set: anything else would bind the repository to one kind of server."""
@@ -64,13 +65,26 @@ def test_the_configuration_agrees_with_the_onnx_file(repository: Path, graph: st
         for each, tensor in zip(stated, tensors, strict=True):
             kind = tensor.type.tensor_type
             assert each.data_type == ONNX_TYPES[kind.elem_type]
-            assert list(each.dims) == [dim.dim_value for dim in kind.shape.dim[1:]]  # Triton adds the batch
+            # Triton adds the batch, and writes a free axis as -1
+            assert list(each.dims) == [-1 if dim.dim_param else dim.dim_value for dim in kind.shape.dim[1:]]
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_the_configuration_is_what_the_manifest_makes(repository: Path, manifest: Manifest, graph: str) -> None:
     expected = triton_config(graph, manifest.graphs[graph])
     assert (repository / graph / "config.pbtxt").read_text() == expected
+
+
+def test_a_graphs_matrix_products_are_the_networks(run: Run, manifest: Manifest) -> None:
+    """Written out for the decoder: concepts, two blocks of attention and feed-forward, the head's two maps."""
+    config, genes = run.model.config, len(run.model.preprocessing.genes)
+    width, concepts = config.width, run.model.schema.size
+    token = config.heads * (config.embedding + concepts)
+    block = [(width, token), (token, width), (width, 2 * width), (width, 2 * width), (2 * width, width)]
+    body = [(concepts * config.embedding, width), *(config.blocks * block), (width, genes), (width, genes)]
+    assert sorted(manifest.graphs["decoder"].products) == sorted(body)
+    for graph in ("denoiser", "sampler"):  # and x_t; in a loop they are a step's
+        assert sorted(manifest.graphs[graph].products) == sorted([*body, (genes, width)])
 
 
 def test_every_folder_is_a_graph_of_the_manifest(repository: Path, manifest: Manifest) -> None:
@@ -130,12 +144,11 @@ def test_reference_cells_are_the_runs(run: Run, repository: Path) -> None:
 def test_parity_was_measured_and_is_within_its_limit(manifest: Manifest) -> None:
     for parity in manifest.parity.values():
         assert 0 <= parity.mean <= parity.maximum <= parity.limit <= 1e-3
-        assert 0 <= parity.flips <= 1e-4
+        assert 0 <= parity.flips <= 1e-3
 
 
 def test_every_preset_has_its_quality_on_the_cells_to_report_on(run: Run, manifest: Manifest) -> None:
     assert set(manifest.presets) == {"draw", "balanced", "accurate", "mean"}
-    assert manifest.default_preset == "draw"
     for preset in manifest.presets.values():
         assert preset.quality is not None
         assert {"pcc", "mse", "cells", "nonzero", "nonzero_real", "nonzero_mean"} <= set(preset.quality)
@@ -146,12 +159,41 @@ def test_every_preset_has_its_quality_on_the_cells_to_report_on(run: Run, manife
         assert manifest.presets["mean"].quality[measure] == pytest.approx(value, abs=2e-4)
 
 
+def test_every_preset_has_its_speed(manifest: Manifest) -> None:
+    """A preset of fifty steps is slower than one of one step by several times."""
+    assert set(manifest.speed) == set(manifest.presets)
+    assert manifest.speed["draw"] > 5 * manifest.speed["accurate"] > 0
+
+
+STEPS = {"draw": 1, "balanced": 10, "accurate": 50, "mean": 1}
+
+
+@pytest.mark.parametrize(
+    ("distances", "chosen"),
+    [
+        ({"draw": [0.1, 0.2], "balanced": [0.1, 0.2], "accurate": [0.1, 0.2], "mean": [3.0, 3.0]}, "draw"),
+        ({"draw": [0.2, 0.2], "balanced": [0.1, 0.1], "accurate": [0.1, 0.1], "mean": [3.0, 3.0]}, "balanced"),
+        ({"draw": [0.2, 0.2], "balanced": [0.15, 0.15], "accurate": [0.1, 0.1], "mean": [3.0, 3.0]}, "accurate"),
+        ({"draw": [0.1, 0.3], "balanced": [0.1, 0.1], "accurate": [0.1, 0.1], "mean": [3.0, 3.0]}, "draw"),
+        ({"draw": [0.9, 0.9], "balanced": [0.9, 0.9], "accurate": [0.8, 0.8], "mean": [0.7, 0.7]}, "mean"),
+        ({"draw": None, "balanced": None, "accurate": None, "mean": None}, "draw"),
+        ({}, "draw"),
+    ],
+    ids=["equal", "steps help", "all steps help", "within noise", "a mean is better", "too few cells", "none"],
+)
+def test_the_default_preset_is_the_cheapest_that_is_no_worse_than_many_steps(
+    distances: dict[str, list[float] | None], chosen: str
+) -> None:
+    assert default_preset(STEPS, distances) == chosen
+
+
 def test_two_exports_of_a_run_are_the_same_model(run: Run, repository: Path, tmp_path: Path) -> None:
     again = export(run.path, tmp_path / "again")  # a path is as good as a run
     assert again == tmp_path / "again"
     first, second = (open_repository(path).manifest for path in (repository, again))
     assert first.files == second.files
-    assert first == second
+    assert first.digest == second.digest  # what differs is the speed that was measured
+    assert first.model_copy(update={"speed": second.speed}) == second
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
@@ -188,7 +230,7 @@ def with_other_names(graph: Graph, example: Mapping[str, np.ndarray], path: Path
 @pytest.mark.parametrize(
     ("tamper", "fragments"),
     [
-        (with_other_weights, ["encoder_scm", "differs from the trained model", "the limit is 0.0001"]),
+        (with_other_weights, ["encoder_scm", "differs from the trained model", "the limit 0.0001"]),
         (with_a_fixed_batch, ["encoder_scm", "batch axis", "'expression'", "fixed at 7"]),
         (with_other_names, ["encoder_scm", "'out_0'", "'exogenous_mean'"]),
     ],

@@ -17,7 +17,7 @@ from causcell_training import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # it is what Triton's backend loads
 
-GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder")
+GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder", "sampler")
 
 
 @pytest.fixture(scope="module")

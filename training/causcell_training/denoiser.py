@@ -46,14 +46,15 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = ConceptAttention(width, concepts, embedding, heads)
         self.feedforward_norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 4 * width)
+        self.value = nn.Linear(width, 2 * width)
+        self.gate = nn.Linear(width, 2 * width)
         self.contract = nn.Linear(2 * width, width)
 
     def forward(self, hidden: Tensor, z: Tensor) -> Tensor:
         """[B x d] of hidden [B x d] and z [B x M x k]."""
         hidden = hidden + self.attention(self.attention_norm(hidden), z)
-        value, gate = self.expand(self.feedforward_norm(hidden)).chunk(2, dim=1)
-        return hidden + self.contract(value * F.gelu(gate))
+        normed = self.feedforward_norm(hidden)
+        return hidden + self.contract(self.value(normed) * F.gelu(self.gate(normed)))
 
 
 class Denoiser(nn.Module):

@@ -156,8 +156,9 @@ def _ratio(x: Tensor, above: tuple[float, ...], below: tuple[float, ...]) -> Ten
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    value = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
+    *others, second, first = coefficients
+    value = first * x + second
+    for coefficient in reversed(others):
         value = value * x + coefficient
     return value
 

@@ -1,4 +1,4 @@
-"""Commands of the client: inspect, embed, generate."""
+"""Commands of the client: inspect, embed, generate, bench."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def inspect(
         typer.echo(json.dumps(essentials, indent=2))
         return
     for name, value in essentials.items():
-        if isinstance(value, dict):
+        if name == "presets":
+            typer.echo(f"presets, measured on {essentials['held_out_cells']} held-out cells (beside real cells):")
+            for line in _preset_table(value):
+                typer.echo(f"  {line}")
+        elif isinstance(value, dict):
             typer.echo(f"{name}:")
             for key, each in value.items():
                 typer.echo(f"  {key}: {_line(each)}")
@@ -52,7 +56,13 @@ def _essentials(manifest: Manifest) -> dict[str, Any]:
         "head": manifest.head,
         "schedule": fields["schedule"],
         "dimensions": fields["dimensions"],
-        "presets": {name: preset["solver"] | (preset["quality"] or {}) for name, preset in fields["presets"].items()},
+        "presets": {
+            name: preset["solver"]
+            | {key: value for key, value in (preset["quality"] or {}).items() if key != "cells"}
+            | {"cells_per_second": manifest.speed.get(name)}
+            for name, preset in fields["presets"].items()
+        },
+        "held_out_cells": max(int((preset.quality or {}).get("cells", 0)) for preset in manifest.presets.values()),
         "default_preset": manifest.default_preset,
         "graphs": {
             name: {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
@@ -64,6 +74,33 @@ def _essentials(manifest: Manifest) -> dict[str, Any]:
         "trained": {key: manifest.provenance.get(key) for key in ("finished", "seconds", "epochs", "device")},
         "versions": manifest.versions,
     }
+
+
+_COLUMNS = {
+    "solver": ("solver", "{}"),
+    "steps": ("steps", "{}"),
+    "energy distance": ("energy_distance", "{:.3f}"),
+    "correlations": ("correlations", "{:.2f}"),
+    "variance ratio": ("variance_ratio", "{:.2f}"),
+    "nonzero": ("nonzero", "{:.3f}"),
+    "nonzero mean": ("nonzero_mean", "{:.2f}"),
+    "PCC": ("pcc", "{:.3f}"),
+    "MSE": ("mse", "{:.3f}"),
+    "cells/s": ("cells_per_second", "{:,.0f}"),
+}
+
+
+def _preset_table(presets: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines of a table: a preset each, then what real cells have."""
+
+    def texts(name: str, values: dict[str, Any], suffix: str = "") -> list[str]:
+        found = ((values.get(f"{key}{suffix}"), form) for key, form in _COLUMNS.values())
+        return [name, *("" if value is None else form.format(value) for value, form in found)]
+
+    rows = [["", *_COLUMNS], *(texts(name, preset) for name, preset in presets.items())]
+    rows.append(texts("real", next(iter(presets.values())), "_real"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def _line(value: Any) -> str:
@@ -180,3 +217,22 @@ def generate(
             f"{rows} rows ({summary['cells']} cells, {len(interventions)} interventions, {draws} draws; "
             f"{settings.estimate}) x {summary['genes']} genes in {seconds:.1f} s, {rows / seconds:,.0f} rows/s: {out}"
         )
+
+
+def bench(
+    location: Annotated[str, typer.Argument(help="Model repository: its folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File to write, .json.", show_default=False)],
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Batch size; repeat. [default: 1, 16, 64, 256, 1024]", show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Time for each figure.")] = 1.0,
+) -> None:
+    """Measure how fast a model generates on this machine: rates, latencies, and what they are held against."""
+    from causcell.bench import BATCHES, run_bench
+    from causcell.output import refuse_existing
+
+    refuse_existing(out)
+    results = run_bench(location, batches=batch or BATCHES, seconds=seconds, report=typer.echo)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=2) + "\n")
+    typer.echo(f"{results['seconds']:.0f} s on {results['hardware']['cpu']}: {out}")

@@ -21,7 +21,7 @@ GROUP = "causcell.commands"
 
 _EXTRA = {
     **dict.fromkeys(("lightning", "safetensors", "scanpy", "sklearn", "tomli_w", "torch"), "train"),
-    **dict.fromkeys(("google", "onnx", "onnxscript", "tritonclient"), "export"),
+    **dict.fromkeys(("google", "onnx", "onnx_ir", "onnxscript", "tritonclient"), "export"),
     "matplotlib": "plot",
 }
 """Extras by package, as in pyproject.toml."""
@@ -39,7 +39,7 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logging.")] = False,
 ) -> None:
-    """Causal counterfactuals of single cells: train, export, generate."""
+    """Causal counterfactuals of single cells: train, export, generate, measure."""
 
 
 def build_app() -> typer.Typer:
@@ -53,7 +53,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name)(entry.load())
-    for command in (commands.inspect, commands.embed, commands.generate):
+    for command in (commands.inspect, commands.embed, commands.generate, commands.bench):
         app.command(command.__name__)(command)
     return app
 
