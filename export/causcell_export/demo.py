@@ -48,7 +48,7 @@ def demo_config() -> TrainConfig:
             "edge": EDGES,
             "expression": "log1p",
             "genes": "all",
-            "model.width": 128,
+            "model.width": 96,
             "model.encoder_width": 256,
             "optimisation.batch_size": 64,
         }

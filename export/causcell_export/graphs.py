@@ -123,17 +123,29 @@ class SamplerStep(nn.Module):
         return a * x_t + b * x0 + c * x0_previous, x0
 
 
-class Sampler(nn.Module):
-    """The loop of `causcell.sampling.sample` for solvers without fresh noise and draws, whole."""
+class Expression(nn.Module):
+    """Expression on the log scale, clipped at zero, of the standardised scale."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()
-        self.step = SamplerStep(model)
         self.register_buffer("mean", model.mean, persistent=False)
         self.register_buffer("deviation", model.deviation, persistent=False)
+
+    def forward(self, standardised: Tensor) -> Tensor:
+        """[B x G] of [B x G]."""
+        return (standardised * self.deviation + self.mean).clamp(min=0)
+
+
+class Sampler(nn.Module):
+    """The loop of `causcell.sampling.sample` for solvers without fresh noise and draws, whole."""
+
+    def __init__(self, model: CausCell) -> None:
+        super().__init__()
+        self.step = SamplerStep(model)
+        self.expression = Expression(model)
 
     def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> Tensor:
         """Expression on the log scale [B x G], of endogenous [B x M x k], the first x_t [B x G] and tables [B x S x 5].
@@ -146,7 +158,7 @@ class Sampler(nn.Module):
         else:
             for row in solver.unbind(dim=1):
                 x_t, x0 = self.step(x_t, x0, row, endogenous)
-        return (x_t * self.deviation + self.mean).clamp(min=0)
+        return self.expression(x_t)
 
     def _scan(self, x_t: Tensor, x0: Tensor, endogenous: Tensor, solver: Tensor) -> tuple[Tensor, Tensor]:
         """The loop as an operator, which a graph keeps for any number of steps."""

@@ -29,23 +29,19 @@ def write_torchscript(graph: Graph, example: Mapping[str, np.ndarray], path: Pat
 def _scripted_loop(sampler: Sampler, endogenous: Tensor, noise: Tensor, solver: Tensor) -> torch.jit.ScriptModule:
     """A sampler for any number of steps: a trace would keep the example's."""
     step = torch.jit.trace(sampler.step, (noise, noise, solver[:, 0], endogenous), check_trace=False)
-    return torch.jit.script(_Loop(step, sampler.mean, sampler.deviation).eval())
+    return torch.jit.script(_Loop(step, torch.jit.trace(sampler.expression, noise)).eval())
 
 
 class _Loop(nn.Module):
-    """`Sampler` over a traced step, in the words that TorchScript knows."""
+    """`Sampler` over traced parts, in the words that TorchScript knows."""
 
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, step: torch.jit.ScriptModule, mean: Tensor, deviation: Tensor) -> None:
+    def __init__(self, step: torch.jit.ScriptModule, expression: torch.jit.ScriptModule) -> None:
         super().__init__()
         self.step = step
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
+        self.expression = expression
 
     def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> Tensor:
         x_t, x0 = noise, torch.zeros_like(noise)
         for i in range(solver.size(1)):
             x_t, x0 = self.step(x_t, x0, solver[:, i], endogenous)
-        return (x_t * self.deviation + self.mean).clamp(min=0)
+        return self.expression(x_t)

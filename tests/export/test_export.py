@@ -174,7 +174,7 @@ STEPS = {"draw": 1, "balanced": 10, "accurate": 50, "mean": 1}
         ({"draw": [0.1, 0.2], "balanced": [0.1, 0.2], "accurate": [0.1, 0.2], "mean": [3.0, 3.0]}, "draw"),
         ({"draw": [0.2, 0.2], "balanced": [0.1, 0.1], "accurate": [0.1, 0.1], "mean": [3.0, 3.0]}, "balanced"),
         ({"draw": [0.2, 0.2], "balanced": [0.15, 0.15], "accurate": [0.1, 0.1], "mean": [3.0, 3.0]}, "accurate"),
-        ({"draw": [0.1, 0.3], "balanced": [0.1, 0.1], "accurate": [0.1, 0.1], "mean": [3.0, 3.0]}, "draw"),
+        ({"draw": [0.05, 0.3], "balanced": [0.1, 0.1], "accurate": [0.1, 0.1], "mean": [3.0, 3.0]}, "draw"),
         ({"draw": [0.9, 0.9], "balanced": [0.9, 0.9], "accurate": [0.8, 0.8], "mean": [0.7, 0.7]}, "mean"),
         ({"draw": None, "balanced": None, "accurate": None, "mean": None}, "draw"),
         ({}, "draw"),

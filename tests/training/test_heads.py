@@ -71,7 +71,7 @@ def test_mean_is_that_of_the_posteriors_draws() -> None:
     alpha_bar = torch.full((CELLS, 1), 0.2)
     posterior = [each[:1, :1].numpy() for each in head.posterior(hidden, x_t, alpha_bar)]
     u = ((np.arange(200_000, dtype=np.float64) + 0.5) / 200_000)[None]
-    drawn = draw_spike_slab(*posterior, ZERO[:1].numpy(), u)
+    drawn = draw_spike_slab(*(np.broadcast_to(each, u.shape) for each in posterior), ZERO[:1].numpy(), u)
     assert drawn.mean() == pytest.approx(head.x0(hidden, x_t, alpha_bar)[0, 0].item(), abs=1e-3)
 
 
