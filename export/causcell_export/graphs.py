@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -90,15 +91,12 @@ class Decoder(nn.Module):
         """
         head = self.denoiser.head
         assert isinstance(head, SpikeSlabHead)
-        hidden = self.denoiser.hidden_at_noise(self.time, endogenous)
-        slab_mean, below = (
-            head.slab_mean(hidden).flatten(),
-            (uniforms / torch.sigmoid(head.slab_logit(hidden))).flatten(),
-        )
+        prior = head.prior(self.denoiser.hidden_at_noise(self.time, endogenous))
+        below = (uniforms / prior.probability).flatten()
         expressed = torch.nonzero(below < 1)[:, 0]
         deviation, mean, scale = self.slab.index_select(0, expressed % uniforms.shape[1]).unbind(dim=1)
         quantile = normal_quantile(below.index_select(0, expressed).clamp(max=LARGEST_BELOW_ONE))
-        value = slab_mean.index_select(0, expressed) * deviation + mean + scale * quantile
+        value = prior.mean.flatten().index_select(0, expressed) * deviation + mean + scale * quantile
         return torch.zeros_like(below).scatter(0, expressed, value.clamp(min=0)).view_as(uniforms)
 
 
@@ -256,6 +254,16 @@ def graphs(model: CausCell) -> dict[str, Graph]:
             Tolerance(limit=1e-3, beyond=1e-4),
         )
     return found
+
+
+def lowered_graphs(model: CausCell) -> dict[str, Graph]:
+    """Graphs whose denoiser multiplies at half precision, with the tolerance of that; the others as they are."""
+    model = deepcopy(model)
+    model.denoiser.lower(torch.float16)
+    return {
+        name: graph if name in ("encoder_scm", "scm") else replace(graph, tolerance=Tolerance(1e-2, 1e-3))
+        for name, graph in graphs(model).items()
+    }
 
 
 @torch.no_grad()

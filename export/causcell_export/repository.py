@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from causcell.bench import BATCH_SIZE, Workload
+from causcell.errors import ConfigurationError, listed
 from causcell.expression import TARGET_SUM, gene_digest
 from causcell.generator import Generator
 from causcell.manifest import (
@@ -28,7 +30,7 @@ from causcell.metrics import mean_squared_error, pearson, sample_quality
 from causcell.output import new_folder
 from causcell.repository import file_digest
 from causcell.solvers import SolverSettings
-from causcell_export.graphs import example_inputs, graphs
+from causcell_export.graphs import example_inputs, graphs, lowered_graphs
 from causcell_export.onnx_file import OPSET, TRACE_BATCH, matrix_products, write_onnx
 from causcell_export.torchscript import write_torchscript
 from causcell_export.triton_config import triton_config
@@ -56,12 +58,20 @@ PRESETS = {
 }
 """Presets by head; which is the default, `default_preset` says."""
 
+PRECISIONS = ("fp32", "fp16")
+
 _CELLS = {"choose": 256, "report": 1024}
 _SEEDS = range(3)
 _SECONDS = 0.2
 
 
-def export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str], *, torchscript: bool = False) -> Path:
+def export(
+    run: Run | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    precision: str = "fp32",
+    torchscript: bool = False,
+) -> Path:
     """Write a model repository, verified against the trained model on its held-out cells.
 
     It is made beside ``out`` and renamed to it when everything holds; an export that fails writes nothing.
@@ -72,6 +82,8 @@ def export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str], *, to
         A finished run, or its folder.
     out
         Folder of the repository.
+    precision
+        ``fp32``; or ``fp16``, for GPUs: the denoiser's matrix products at half precision.
     torchscript
         Also write each graph as ``<graph>_torchscript`` for Triton's PyTorch backend.
 
@@ -81,6 +93,8 @@ def export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str], *, to
 
     Raises
     ------
+    ConfigurationError
+        Another precision.
     ExportVerificationError
         An exported graph differs from the trained model.
     RunError
@@ -88,36 +102,40 @@ def export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str], *, to
     OutputExistsError
         Something is at ``out``.
     """
+    if precision not in PRECISIONS:
+        raise ConfigurationError(f"precision {precision!r} is not known; known are {listed(PRECISIONS)}")
     run = run if isinstance(run, Run) else Run.load(run)
     held_out = run.held_out()
     with new_folder(out) as staging:
-        parity = _write_graphs(run, held_out.X.toarray(), staging, torchscript)
+        parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript)
         run.reference.save(staging / REFERENCE_FILE)
-        manifest = _manifest(run, staging, parity)
+        manifest = _manifest(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
         _write_manifest(_with_quality(manifest, staging, held_out), staging)
     return Path(out)
 
 
-def _write_graphs(run: Run, expression: np.ndarray, root: Path, torchscript: bool) -> dict[str, Parity]:
+def _write_graphs(run: Run, expression: np.ndarray, root: Path, precision: str, torchscript: bool) -> dict[str, Parity]:
     stamp = {
         "causcell.gene_digest": gene_digest(run.model.preprocessing.genes),
         "causcell.schema_version": str(SCHEMA_VERSION),
     }
     inputs = {batch: example_inputs(run.model, expression, batch) for batch in {*BATCHES, TRACE_BATCH}}
+    trained = graphs(run.model)
     parity = {}
-    for name, graph in graphs(run.model).items():
+    for name, graph in (trained if precision == "fp32" else lowered_graphs(run.model)).items():
+        expected = replace(graph, module=trained[name].module)
         examples = {batch: inputs[batch][name] for batch in BATCHES}
         path = root / name / "1" / "model.onnx"
         write_onnx(graph, inputs[TRACE_BATCH][name], path, stamp)
         (root / name / "config.pbtxt").write_text(triton_config(name, graph.info))
-        parity[name] = verify_onnx(name, graph, path, examples)
+        parity[name] = verify_onnx(name, expected, path, examples)
         if torchscript:
             twin = f"{name}_torchscript"
             path = root / twin / "1" / "model.pt"
             write_torchscript(graph, inputs[TRACE_BATCH][name], path)
             (root / twin / "config.pbtxt").write_text(triton_config(twin, graph.info, "pytorch"))
-            parity[twin] = verify_torchscript(twin, graph, path, examples)
+            parity[twin] = verify_torchscript(twin, expected, path, examples)
     return parity
 
 

@@ -125,8 +125,8 @@ class Manifest(_Part):
         Of this form; a client reads its own version and older ones.
     digest
         SHA-256 of the manifest without this field and ``speed``: the model's identity.
-    genes, expression, concepts, edges, schedule, dimensions, head
-        The model's panel, scale, concepts and graph, diffusion and shapes.
+    genes, expression, concepts, edges, schedule, dimensions, head, precision
+        The model's panel, scale, concepts and graph, diffusion, shapes, and the precision of its matrix products.
     presets, default_preset
         Solver settings by name.
     speed
@@ -148,6 +148,7 @@ class Manifest(_Part):
     schedule: NoiseSchedule
     dimensions: Dimensions
     head: str
+    precision: Literal["fp32", "fp16"] = "fp32"
     presets: dict[str, Preset]
     default_preset: str
     speed: dict[str, float] = {}

@@ -91,19 +91,34 @@ class Denoiser(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = HEADS[head](width, zero)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrix products; see `lower`."""
+        return self.input.weight.dtype
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Let matrix products and hidden states be of a lower precision.
+
+        What is as large as the panel's values stays as it was: time, x_t, and the head's arithmetic, whose squares
+        over small variances half precision can't hold.
+        """
+        for module in (self.input, self.concepts, self.blocks, self.norm, *self.head.children()):
+            module.to(dtype)
+
     def time_table(self) -> Tensor:
         """Embedding of every timestep, [T x d]."""
         return self.time(self.frequencies)
 
     def hidden(self, x_t: Tensor, time: Tensor, alpha_bar: Tensor, z: Tensor) -> Tensor:
         """Last hidden state [B x d] of x_t [B x G], rows of the time table [B x d], abar_t [B x 1], z [B x M x k]."""
-        return self._run_blocks(self.input(alpha_bar.sqrt() * x_t) + time, z)
+        return self._run_blocks(self.input((alpha_bar.sqrt() * x_t).to(self.dtype)) + time.to(self.dtype), z)
 
     def hidden_at_noise(self, time: Tensor, z: Tensor) -> Tensor:
         """`hidden` at pure noise (abar 0), where x_t says nothing: no map of G numbers is needed."""
-        return self._run_blocks((self.input.bias + time).expand(z.shape[0], -1), z)
+        return self._run_blocks((self.input.bias + time.to(self.dtype)).expand(z.shape[0], -1), z)
 
     def _run_blocks(self, hidden: Tensor, z: Tensor) -> Tensor:
+        z = z.to(self.dtype)
         hidden = hidden + self.concepts(z.flatten(1))
         for block in self.blocks:
             hidden = block(hidden, z)

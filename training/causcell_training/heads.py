@@ -38,7 +38,7 @@ class PlainHead(nn.Module):
 
     def x0(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
         """Mean of x0 given x_t, [B x G], from hidden [B x d]."""
-        return self.output(hidden)
+        return self.output(hidden).to(x_t.dtype)
 
     def losses(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor, x: Tensor) -> dict[str, Tensor]:
         """What training minimises, by name, for each cell and gene, [B x G], given the clean x."""
@@ -50,7 +50,7 @@ class SkipHead(PlainHead):
 
     def x0(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
         """Mean of x0 given x_t, [B x G]."""
-        return alpha_bar.sqrt() * x_t + (1 - alpha_bar).sqrt() * self.output(hidden)
+        return alpha_bar.sqrt() * x_t + (1 - alpha_bar).sqrt() * self.output(hidden).to(x_t.dtype)
 
 
 class SpikeSlabHead(nn.Module):
@@ -71,16 +71,17 @@ class SpikeSlabHead(nn.Module):
 
     def prior(self, hidden: Tensor) -> Posterior:
         """Spike and slab given the concepts alone, which is the posterior at pure noise."""
-        mean = self.slab_mean(hidden)
-        deviation = self.log_deviation.exp().expand_as(mean)
-        return Posterior(torch.sigmoid(self.slab_logit(hidden)), mean, deviation)
+        logit, mean = self.slab(hidden)
+        return Posterior(torch.sigmoid(logit), mean, self.log_deviation.exp().expand_as(mean))
+
+    def slab(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network says: the slab's log-odds and mean before x_t is seen, [B x G]."""
+        return self.slab_logit(hidden).to(self.zero.dtype), self.slab_mean(hidden).to(self.zero.dtype)
 
     def posterior(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Posterior:
         """Spike and slab given x_t: `spike_slab_posterior` of what the network says."""
         deviation = self.log_deviation.exp()
-        logit, mean, variance = spike_slab_posterior(
-            self.slab_logit(hidden), self.slab_mean(hidden), deviation, self.zero, x_t, alpha_bar
-        )
+        logit, mean, variance = spike_slab_posterior(*self.slab(hidden), deviation, self.zero, x_t, alpha_bar)
         return Posterior(torch.sigmoid(logit), mean, variance.sqrt())
 
     def x0(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -96,9 +97,8 @@ class SpikeSlabHead(nn.Module):
 
         The likelihood is weighted by 1 - abar: where x_t tells x0 there is nothing to learn.
         """
-        logit, mean, variance = spike_slab_posterior(
-            self.slab_logit(hidden), self.slab_mean(hidden), self.log_deviation.exp(), self.zero, x_t, alpha_bar
-        )
+        deviation = self.log_deviation.exp()
+        logit, mean, variance = spike_slab_posterior(*self.slab(hidden), deviation, self.zero, x_t, alpha_bar)
         expressed = (x > self.zero + 1e-4).to(x.dtype)
         value = 0.5 * ((x - mean) ** 2 / variance + variance.log())
         likelihood = F.binary_cross_entropy_with_logits(logit, expressed, reduction="none") + expressed * value

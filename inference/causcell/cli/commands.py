@@ -54,6 +54,7 @@ def _essentials(manifest: Manifest) -> dict[str, Any]:
         "concepts": {concept.name: list(concept.labels) for concept in manifest.concepts},
         "edges": [f"{edge.parent}:{edge.child}" for edge in manifest.edges],
         "head": manifest.head,
+        "precision": manifest.precision,
         "schedule": fields["schedule"],
         "dimensions": fields["dimensions"],
         "presets": {
