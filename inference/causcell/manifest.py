@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -184,15 +184,11 @@ class Manifest(_Part):
 
     def sealed(self) -> Manifest:
         """The manifest with its own digest."""
-        return self.model_copy(update={"digest": self._own_digest()})
+        return self.model_copy(update={"digest": _own_digest(self.model_dump(mode="json"))})
 
     def to_json(self) -> str:
         """Text of ``manifest.json``."""
         return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
-
-    def _own_digest(self) -> str:
-        fields = self.model_dump(mode="json", exclude={"digest", "speed"})
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> Manifest:
@@ -226,7 +222,7 @@ class Manifest(_Part):
             ) from error
         except CausCellError as error:  # a concept, schedule or solver that its own class refuses
             raise CorruptFileError(f"{source} is not a valid manifest: {error}; export again") from error
-        if manifest._own_digest() != manifest.digest:
+        if _own_digest(fields) != manifest.digest:
             raise DigestError(
                 f"{source} was edited after export: its content does not match its digest {manifest.digest[:12]}...; "
                 "restore it, or export again"
@@ -234,3 +230,9 @@ class Manifest(_Part):
         if gene_digest(manifest.genes.names) != manifest.genes.digest:
             raise DigestError(f"the gene panel in {source} does not match its digest; export again")
         return manifest
+
+
+def _own_digest(fields: Mapping[str, Any]) -> str:
+    """Of a manifest as it was written: a field that a later version adds does not change it."""
+    identity = {name: value for name, value in fields.items() if name not in ("digest", "speed")}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
