@@ -3,14 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+TRITON := $(VENV)/share/causcell/triton
 
-.PHONY: demo test lint wheel-test benchmark clean
+.PHONY: demo test lint wheel-test benchmark triton clean
 
 demo: $(INSTALLED)
 	rm -rf demo
 	$(VENV)/bin/causcell demo --out demo
 
-test: $(INSTALLED) lint
+test: $(INSTALLED) $(TRITON) lint
 	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest  # threads that spin starve each other on few cores
 
 lint: $(INSTALLED)
@@ -30,6 +31,13 @@ wheel-test: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-only
+
+# A real Triton server for `causcell serve` and the tests, from NVIDIA's wheel.
+triton: $(TRITON)
+
+$(TRITON): $(INSTALLED)
+	$(VENV)/bin/python -m causcell.triton.install
+	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

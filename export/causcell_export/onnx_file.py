@@ -16,6 +16,7 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from causcell.manifest import TensorInfo
+from causcell.triton.served import CHUNK
 from causcell_export.graphs import Graph
 
 OPSET = 20
@@ -55,6 +56,22 @@ def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, meta
     _strip(model.graph)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True)
+    onnx.save(model, path)
+
+
+def write_chunks(content: bytes, path: Path) -> None:
+    """Write a graph that gives bytes by chunks: `causcell.triton.served.REFERENCE_GRAPH`."""
+    count = -(-len(content) // CHUNK)
+    table = np.frombuffer(content.ljust(count * CHUNK, b"\0"), dtype=np.uint8).reshape(count, CHUNK)
+    chunk = onnx.helper.make_tensor_value_info("chunk", onnx.TensorProto.INT64, ["batch", 1])
+    found = onnx.helper.make_tensor_value_info("bytes", onnx.TensorProto.UINT8, ["batch", 1, CHUNK])
+    gather = onnx.helper.make_node("Gather", ["table", "chunk"], ["bytes"], axis=0)
+    weights = [onnx.numpy_helper.from_array(table, "table")]
+    graph = onnx.helper.make_graph([gather], "reference", [chunk], [found], weights)
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="causcell")
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True)
     onnx.save(model, path)

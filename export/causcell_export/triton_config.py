@@ -1,20 +1,47 @@
-"""Triton's ``config.pbtxt``, made from its own typed messages."""
+"""Triton's ``config.pbtxt``, made from its own typed messages: only what the native ONNX Runtime backend accepts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
 from causcell.manifest import GraphInfo, TensorInfo
+from causcell.triton.served import (
+    DIGEST_PARAMETER,
+    MANIFEST_PARAMETER,
+    REFERENCE_BYTES_PARAMETER,
+    REFERENCE_GRAPH,
+    REFERENCE_MODEL,
+)
 
 MAX_BATCH_SIZE = 1024
 
-_TYPES = {"float32": triton.TYPE_FP32, "int64": triton.TYPE_INT64}
+DEVICES: dict[str, triton.ModelInstanceGroup] = {
+    "cpu": triton.ModelInstanceGroup(kind=triton.ModelInstanceGroup.KIND_CPU, count=1),
+    "gpu": triton.ModelInstanceGroup(kind=triton.ModelInstanceGroup.KIND_GPU, count=2),
+}
+"""Instances of each model. On a CPU one uses all threads; on a GPU the copies of one overlap the work of the other."""
+
+QUEUE_DELAY_MICROSECONDS = 500
+"""That a request may wait for others to be batched with: small beside the time of a batch."""
+
+WARM_UP_BATCHES = (1, 256)
+WARM_UP_STEPS = 20
+
+_TYPES = {"float32": triton.TYPE_FP32, "int64": triton.TYPE_INT64, "uint8": triton.TYPE_UINT8}
 
 
-def triton_config(name: str, info: GraphInfo, backend: Literal["onnxruntime", "pytorch"] = "onnxruntime") -> str:
+def triton_config(
+    name: str,
+    info: GraphInfo,
+    *,
+    parameters: Mapping[str, str],
+    backend: Literal["onnxruntime", "pytorch"] = "onnxruntime",
+    device: str = "cpu",
+) -> str:
     """Text of ``config.pbtxt`` for a graph.
 
     The PyTorch backend knows tensors by their place: their names get the suffix ``__<place>`` that it asks for.
@@ -26,17 +53,49 @@ def triton_config(name: str, info: GraphInfo, backend: Literal["onnxruntime", "p
         max_batch_size=MAX_BATCH_SIZE,
         input=_tensors(triton.ModelInput, info.inputs, positional),
         output=_tensors(triton.ModelOutput, info.outputs, positional),
-        dynamic_batching=triton.ModelDynamicBatching(),
+        version_policy=triton.ModelVersionPolicy(latest=triton.ModelVersionPolicy.Latest(num_versions=1)),
+        instance_group=[DEVICES[device]],
+        dynamic_batching=triton.ModelDynamicBatching(max_queue_delay_microseconds=QUEUE_DELAY_MICROSECONDS),
+        model_warmup=[_warm_up(info, batch, positional) for batch in WARM_UP_BATCHES],
+        parameters={key: triton.ModelParameter(string_value=value) for key, value in parameters.items()},
     )
     return text_format.MessageToString(config)
+
+
+def graph_parameters(digest: str) -> dict[str, str]:
+    """What a graph's configuration says of its file."""
+    return {DIGEST_PARAMETER: digest}
+
+
+def reference_config(manifest: str, size: int) -> str:
+    """Text of ``config.pbtxt`` for the model that carries the manifest and the file of reference cells."""
+    parameters = {MANIFEST_PARAMETER: manifest, REFERENCE_BYTES_PARAMETER: str(size)}
+    return triton_config(REFERENCE_MODEL, REFERENCE_GRAPH, parameters=parameters)
 
 
 def _tensors(message: Any, tensors: dict[str, TensorInfo], positional: bool) -> list[Any]:
     return [
         message(
-            name=f"{name}__{place}" if positional else name,
+            name=_name(name, place, positional),
             data_type=_TYPES[tensor.dtype],
             dims=list(tensor.shape),
         )
         for place, (name, tensor) in enumerate(tensors.items())
     ]
+
+
+def _warm_up(info: GraphInfo, batch: int, positional: bool) -> triton.ModelWarmup:
+    """Zeros at a size that is served; a loop of some steps."""
+    inputs = {
+        _name(name, place, positional): triton.ModelWarmup.Input(
+            data_type=_TYPES[tensor.dtype],
+            dims=[WARM_UP_STEPS if size < 0 else size for size in tensor.shape],
+            zero_data=True,
+        )
+        for place, (name, tensor) in enumerate(info.inputs.items())
+    }
+    return triton.ModelWarmup(name=f"batch {batch}", batch_size=batch, inputs=inputs)
+
+
+def _name(name: str, place: int, positional: bool) -> str:
+    return f"{name}__{place}" if positional else name

@@ -17,11 +17,19 @@ noise and the network, in batches; nothing is read from or written to disk. The 
     model, default_preset, batch_size, hardware, versions, threads, seconds   what was measured, where, and for how long
 
 A percentile of few repeats is near their maximum: ``repeats`` says how many there were.
+
+Of a server, ``threads`` are ``server``, whatever it has, and rates are of as many batches at once as the connection has
+in flight; the figures of arithmetic and of the reference design are this machine's, and left out. There are instead::
+
+    server                                 Triton's own figures of the time measured, by server and model: requests,
+                                           failed, executions, rows, queue_ms, compute_ms
+    bytes_per_cell                         tensors of a draw, to and from the server
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import platform
@@ -31,18 +39,22 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causcell.engine import Engine
+from causcell.engine import Engine, is_address
 from causcell.errors import ConfigurationError
 from causcell.generator import Generator
 from causcell.interventions import plan_interventions
 from causcell.manifest import Manifest
+from causcell.pipeline import in_order
 from causcell.randomness import CellNoise, Purpose, cell_keys, normals, uniforms
 from causcell.reference import ReferenceCells
 from causcell.solvers import Solver
+
+if TYPE_CHECKING:
+    from causcell.triton.connection import Connection
 
 BATCHES = (1, 16, 64, 256, 1024)
 BATCH_SIZE = 256
@@ -56,6 +68,7 @@ def run_bench(
     *,
     batches: Sequence[int] = BATCHES,
     seconds: float = 1.0,
+    connection: Connection | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Measure a model; the results are described above.
@@ -63,28 +76,45 @@ def run_bench(
     Parameters
     ----------
     location
-        Folder of a model repository.
+        Folder of a model repository, or address of a server.
     batches
         Batch sizes of the latency tables.
     seconds
         Time for each figure; a slow one takes as long as three repeats do.
+    connection
+        How to talk to a server.
     report
         Told a line about each finished part.
     """
     if seconds <= 0 or not batches or min(batches) < 1:
         raise ConfigurationError(f"seconds is {seconds} and batches are {list(batches)}; take numbers above 0")
     started = time.perf_counter()
+    measure = _measure_server if is_address(location) else _measure_here
+    results = measure(location, batches, seconds, connection, report)
+    return results | {
+        "batch_size": BATCH_SIZE,
+        "hardware": hardware(),
+        "versions": _versions(),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _measure_here(
+    location: str | os.PathLike[str],
+    batches: Sequence[int],
+    seconds: float,
+    connection: Connection | None,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
     threads = sorted({1, len(os.sched_getaffinity(0))})
     presets: dict[str, dict[str, Any]] = {}
     results: dict[str, Any] = {"presets": presets}
     for count in threads:
-        with Generator.open(location, threads=count) as generator:
+        with Generator.open(location, threads=count, connection=connection) as generator:
             workload, manifest = Workload(generator), generator.manifest
             for name in manifest.presets:
-                rows = {str(batch): workload.latency(name, batch, seconds) for batch in batches}
+                rows = workload.latencies(name, batches, seconds, f"{count} threads", report)
                 presets.setdefault(name, {}).setdefault("latency", {})[str(count)] = rows
-                rates = (f"{row['cells_per_second']:,.0f} at {batch}" for batch, row in rows.items())
-                report(f"{name}, {count} threads: cells/s {', '.join(rates)}")
             if count == 1:
                 for name, preset in presets.items():
                     preset["cells_per_second"] = workload.latency(name, BATCH_SIZE, seconds)["cells_per_second"]
@@ -99,16 +129,59 @@ def run_bench(
         f"{manifest.default_preset}: {results['ratio_to_reference']:,} x the reference design; the network at "
         f"{results['network_gflops']:.0f} GFLOP/s, {results['ratio_to_gemm']:.0%} of its matrix products alone"
     )
-    return results | {
-        **_start_times(location),
-        "model": {"location": os.fspath(location), "digest": manifest.digest, **manifest.dimensions.model_dump()},
-        "default_preset": manifest.default_preset,
-        "batch_size": BATCH_SIZE,
-        "hardware": hardware(),
-        "versions": _versions(),
-        "threads": threads,
-        "seconds": round(time.perf_counter() - started, 1),
+    return results | _start_times(location) | _model(location, manifest) | {"threads": threads}
+
+
+def _measure_server(
+    location: str | os.PathLike[str],
+    batches: Sequence[int],
+    seconds: float,
+    connection: Connection | None,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    from causcell.triton.engine import TritonEngine
+
+    presets: dict[str, dict[str, Any]] = {}
+    with Generator.open(location, connection=connection) as generator:
+        workload, manifest, engine = Workload(generator), generator.manifest, generator.engine
+        assert isinstance(engine, TritonEngine)
+        before = engine.statistics()
+        for name in manifest.presets:
+            rows = workload.latencies(name, batches, seconds, "served", report)
+            rate = workload.rate(name, seconds)
+            presets[name] = {
+                "cells_per_second": rate,
+                "latency": {"server": rows},
+                "split_ms": workload.split(name, seconds),
+            }
+            report(f"{name}, {engine.concurrency} batches at once: {rate:,.0f} cells/s at {BATCH_SIZE}")
+        statistics = _since(engine.statistics(), before)
+        numbers = workload.keyed_numbers(seconds)
+    genes, dimensions = manifest.dimensions.genes, manifest.dimensions
+    sent = (dimensions.concepts + 1) * dimensions.embedding + genes
+    served = {"server": statistics, "bytes_per_cell": 4 * (sent + genes), "threads": "server"}
+    return {"presets": presets} | numbers | served | _model(location, manifest)
+
+
+def _since(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Triton's counts of the time between; its mean times, over all that it did, are weighted out."""
+
+    def difference(new: dict[str, float], old: dict[str, float]) -> dict[str, float]:
+        counts = {name: new[name] - old.get(name, 0) for name in ("requests", "failed", "executions", "rows")}
+        for name in ("queue_ms", "compute_ms"):
+            total = new[name] * new["requests"] - old.get(name, 0) * old.get("requests", 0)
+            counts[name] = round(total / max(counts["requests"], 1), 3)
+        return counts
+
+    return {
+        server: {model: difference(figures, before.get(server, {}).get(model, {})) for model, figures in models.items()}
+        for server, models in after.items()
     }
+
+
+def _model(location: str | os.PathLike[str], manifest: Manifest) -> dict[str, Any]:
+    described = {"location": os.fspath(location), "digest": manifest.digest, **manifest.dimensions.model_dump()}
+    return {"model": described, "default_preset": manifest.default_preset}
 
 
 def hardware() -> dict[str, Any]:
@@ -141,13 +214,16 @@ class _TimedEngine:
         self.manifest: Manifest = engine.manifest
         self.reference: ReferenceCells = engine.reference
         self.description = engine.description
+        self.concurrency = engine.concurrency
         self.seconds = 0.0
 
-    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(
+        self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
         started = time.perf_counter()
-        outputs = self._engine.run(graph, inputs)
+        found = self._engine.run(graph, inputs, outputs)
         self.seconds += time.perf_counter() - started
-        return outputs
+        return found
 
     def close(self) -> None:
         self._engine.close()
@@ -197,6 +273,30 @@ class Workload:
             "cells_per_second": round(batch / p50, 1),
             "repeats": len(times),
         }
+
+    def latencies(
+        self, preset: str, batches: Sequence[int], seconds: float, where: str, report: Callable[[str], None]
+    ) -> dict[str, dict[str, float]]:
+        """`latency` by batch size, told of when it is done."""
+        rows = {str(batch): self.latency(preset, batch, seconds) for batch in batches}
+        rates = (f"{row['cells_per_second']:,.0f} at {batch}" for batch, row in rows.items())
+        report(f"{preset}, {where}: cells/s {', '.join(rates)}")
+        return rows
+
+    def rate(self, preset: str, seconds: float, batch: int = BATCH_SIZE) -> float:
+        """Cells per second with as many batches at once as the engine gains from."""
+        cells, solver = self.cells(batch), self.solver(preset)
+
+        def generate(_: int) -> None:
+            self.decoded(self.intervened(cells), cells[2], solver)
+
+        generate(0)
+        started = time.perf_counter()
+        for done, _ in enumerate(in_order(generate, itertools.count(), self.engine.concurrency), start=1):
+            elapsed = time.perf_counter() - started
+            if elapsed > seconds and done >= _LEAST_REPEATS:
+                break
+        return round(batch * done / elapsed, 1)
 
     def split(self, preset: str, seconds: float) -> dict[str, float]:
         """Milliseconds of each part of a batch, medians."""

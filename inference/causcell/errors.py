@@ -20,6 +20,8 @@
     ├── RunError                    something in a training run's folder
     ├── RuntimeUnavailableError     a package or an execution provider that is not there
     ├── EngineError                 a graph refused its inputs or failed
+    │   ├── ServerUnavailableError  no server answers, or it is starting or stopping
+    │   └── DeadlineExceededError   a server did not answer in time
     ├── ExportVerificationError     the exported graphs do not agree with the trained model
     └── OutputExistsError           the place to write to holds something already
 
@@ -37,6 +39,7 @@ __all__ = [
     "ConfigurationError",
     "CorruptFileError",
     "DataError",
+    "DeadlineExceededError",
     "DigestError",
     "EngineError",
     "ExportVerificationError",
@@ -48,6 +51,7 @@ __all__ = [
     "RunError",
     "RuntimeUnavailableError",
     "SchemaVersionError",
+    "ServerUnavailableError",
     "UnknownConceptError",
     "UnknownLabelError",
     "listed",
@@ -124,6 +128,14 @@ class RuntimeUnavailableError(CausCellError):
 
 class EngineError(CausCellError):
     """An engine could not evaluate a graph."""
+
+
+class ServerUnavailableError(EngineError):
+    """No server answers at an address."""
+
+
+class DeadlineExceededError(EngineError):
+    """A server did not answer within the deadline."""
 
 
 class ExportVerificationError(CausCellError):

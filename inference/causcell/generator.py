@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from causcell.interventions import (
     plan_interventions,
 )
 from causcell.manifest import Manifest
+from causcell.pipeline import in_order
 from causcell.randomness import CellNoise, Purpose, cell_keys, normals
 from causcell.results import result_obs, result_uns, result_var
 from causcell.sampling import draw_spike_slab, sample
@@ -32,6 +33,10 @@ from causcell.solvers import Solver, SolverSettings
 
 if TYPE_CHECKING:
     import anndata
+
+    from causcell.triton.connection import Connection
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,18 @@ class Block:
     unmatched: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Consecutive cells, and their expression padded to the batch size."""
+
+    rows: slice
+    expression: np.ndarray
+
+    @property
+    def count(self) -> int:
+        return self.rows.stop - self.rows.start
+
+
 class Generator:
     """A model that embeds cells and generates their counterfactuals.
 
@@ -109,30 +126,37 @@ class Generator:
         location: str | os.PathLike[str],
         *,
         threads: int | None = None,
-        provider: str = "cpu",
+        provider: str | None = None,
         batch_size: int = 256,
+        connection: Connection | None = None,
     ) -> Generator:
-        """Open a model repository.
+        """Open a model repository, or one that is served.
 
         Parameters
         ----------
         location
-            Its folder.
+            Its folder; or the address of a Triton server, ``grpc://host:8001`` or ``http://host:8000`` (with TLS
+            ``grpcs://``, ``https://``; several are joined by commas).
         threads
-            Compute threads; the CPUs that this process may use, if not given.
+            Compute threads in this process; the CPUs that it may use, if not given.
         provider
-            ``cpu`` or ``cuda``.
+            In this process: ``cpu`` (if not given) or ``cuda``.
         batch_size
             Cells a network evaluation; every batch is padded to it.
+        connection
+            Deadlines, retries and headers of requests to servers.
 
         Raises
         ------
         ModelRepositoryError
             The repository can't be used.
         RuntimeUnavailableError
-            ONNX Runtime or the provider is not available.
+            ONNX Runtime, the provider or tritonclient is not available.
+        ServerUnavailableError
+            No server answers.
         """
-        return cls(open_engine(location, threads=threads, provider=provider), batch_size=batch_size)
+        engine = open_engine(location, threads=threads, provider=provider, connection=connection)
+        return cls(engine, batch_size=batch_size)
 
     def __enter__(self) -> Generator:
         return self
@@ -258,14 +282,17 @@ class Generator:
         with Cells(adata, layer=layer, where=where) as cells:
             reader = self.reader(cells, expression, allow_missing_genes)
             obs = cells.obs.copy()
-            for rows in self._progress(batches(len(cells), self.batch_size), progress, "embedding", len(cells)):
-                mean, _ = self._encode(cells, reader, rows)
-                outputs = self.causal_graph.factual(mean)
-                kept = rows.stop - rows.start
-                exogenous.append(mean[:kept])
-                endogenous.append(outputs["endogenous"][:kept])
+
+            def embedded(batch: _Batch) -> tuple[int, np.ndarray, dict[str, np.ndarray]]:
+                mean, _ = self._encode(batch.expression)
+                return batch.count, mean, self.causal_graph.factual(mean)
+
+            done = self._over_batches(embedded, cells, reader)
+            for count, mean, outputs in self._progress(done, progress, "embedding", len(cells), lambda each: each[0]):
+                exogenous.append(mean[:count])
+                endogenous.append(outputs["endogenous"][:count])
                 for name in self.schema.names:
-                    logits[name].append(outputs[logits_name(name)][:kept])
+                    logits[name].append(outputs[logits_name(name)][:count])
         z = np.concatenate(endogenous)
         result = anndata.AnnData(obs=obs)
         result.obsm[key_added] = z.reshape(len(z), -1)
@@ -331,18 +358,22 @@ class Generator:
             raise ConfigurationError(
                 f"solver 'draw' needs the head spike_slab, this model's is {self.manifest.head!r}; take ddpm or ddim"
             )
-        names, labels = cells.names, self.schema.encode(cells.obs)
+        labels = self.schema.encode(cells.obs)
         total = len(cells) * request.rows_per_cell
         unmatched = 0
-        for rows in self._progress(batches(len(cells), self.batch_size), progress, "generating", total, request):
-            block = self._generate_batch(
-                self._encode(cells, reader, rows),
-                padded(labels[rows], self.batch_size),
-                padded(cell_keys(request.seed, names[rows]), self.batch_size),
+
+        def generated(batch: _Batch) -> Block:
+            return self._generate_batch(
+                self._encode(batch.expression),
+                padded(labels[batch.rows], self.batch_size),
+                padded(cell_keys(request.seed, cells.names[batch.rows]), self.batch_size),
                 request,
                 solver,
-                rows.stop - rows.start,
+                batch.count,
             )
+
+        done = self._over_batches(generated, cells, reader)
+        for block in self._progress(done, progress, "generating", total, lambda each: len(each.expression)):
             unmatched += int(block.unmatched.sum())
             yield block
         if unmatched:
@@ -387,10 +418,19 @@ class Generator:
                 unmatched[:, i, draw] = result.unmatched[:count]
         return Block(expression.reshape(-1, genes), after.reshape(-1, concepts), unmatched.ravel())
 
-    def _encode(self, cells: Cells, reader: PanelReader, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and log-variance of the exogenous embeddings, float32 [batch_size x M x k], padded."""
-        expression = padded(reader.read(cells.values(rows), cells.names[rows]), self.batch_size)
-        outputs = self.engine.run("encoder_scm", {"expression": expression})
+    def _over_batches(self, work: Callable[[_Batch], R], cells: Cells, reader: PanelReader) -> Iterator[R]:
+        """Results of padded batches of all cells, in order; cells are read by one thread, and no sooner than needed."""
+
+        def read() -> Iterator[_Batch]:
+            for rows in batches(len(cells), self.batch_size):
+                yield _Batch(rows, padded(reader.read(cells.values(rows), cells.names[rows]), self.batch_size))
+
+        return in_order(work, read(), self.engine.concurrency)
+
+    def _encode(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and log-variance of the exogenous embeddings, float32 [batch_size x M x k]."""
+        wanted = ("exogenous_mean", "exogenous_logvar")
+        outputs = self.engine.run("encoder_scm", {"expression": expression}, wanted)
         return outputs["exogenous_mean"], outputs["exogenous_logvar"]
 
     def _abduct(self, posterior: tuple[np.ndarray, np.ndarray], keys: np.ndarray, draw: int | None) -> np.ndarray:
@@ -431,16 +471,12 @@ class Generator:
 
         def denoise(x: np.ndarray, t: int) -> np.ndarray:
             timestep = np.full((shape[0], 1), t, dtype=np.int64)
-            outputs = self.engine.run("denoiser", {"x_t": x, "timestep": timestep, "endogenous": endogenous})
+            wanted = ("slab_probability", "slab_mean", "slab_deviation") if solver.draw else ("x0",)
+            outputs = self.engine.run("denoiser", {"x_t": x, "timestep": timestep, "endogenous": endogenous}, wanted)
             if not solver.draw:
                 return outputs["x0"]
-            return draw_spike_slab(
-                outputs["slab_probability"],
-                outputs["slab_mean"],
-                outputs["slab_deviation"],
-                self.preprocessing.zero,
-                noise.posterior(t),
-            )
+            probability, mean, deviation = (outputs[name] for name in wanted)
+            return draw_spike_slab(probability, mean, deviation, self.preprocessing.zero, noise.posterior(t))
 
         x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
         return self.preprocessing.expression(x0)
@@ -455,13 +491,10 @@ class Generator:
         }
 
     @staticmethod
-    def _progress(
-        rows: list[slice], show: bool, what: str, total: int, request: Request | None = None
-    ) -> Iterator[slice]:
+    def _progress(done: Iterator[R], show: bool, what: str, total: int, rows: Callable[[R], int]) -> Iterator[R]:
         from tqdm.auto import tqdm
 
-        per_cell = request.rows_per_cell if request else 1
         with tqdm(total=total, desc=what, unit="cell", disable=not show) as bar:
-            for batch in rows:
-                yield batch
-                bar.update((batch.stop - batch.start) * per_cell)
+            for each in done:
+                yield each
+                bar.update(rows(each))

@@ -56,7 +56,7 @@ class Dimensions(_Part):
 class TensorInfo(_Part):
     """Type and shape of a graph's input or output, the batch axis left out; -1 is an axis of any length."""
 
-    dtype: Literal["float32", "int64"]
+    dtype: Literal["float32", "int64", "uint8"]
     shape: tuple[int, ...]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import metadata
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from causcell.engine import check_inputs
 from causcell.errors import (
     ConfigurationError,
     CorruptFileError,
@@ -17,7 +19,6 @@ from causcell.errors import (
     RuntimeUnavailableError,
     listed,
 )
-from causcell.manifest import GraphInfo
 from causcell.repository import open_repository
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -67,13 +68,17 @@ class OnnxEngine:
         self.reference = self._repository.reference
         self.description = f"ONNX Runtime {self._runtime.__version__}, {self._provider}, {self.threads} threads"
 
-    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    concurrency = 1
+
+    def run(
+        self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
         """Outputs of a graph, by name. Raises `EngineError` for inputs that are not the graph's."""
         if graph not in self.manifest.graphs:
             raise EngineError(f"there is no graph {graph!r}; this model has {listed(self.manifest.graphs)}")
         info = self.manifest.graphs[graph]
         check_inputs(graph, info, inputs)
-        names = list(info.outputs)
+        names = list(info.outputs if outputs is None else outputs)
         try:
             return dict(zip(names, self._session(graph).run(names, inputs), strict=True))
         except _runtime_errors(self._runtime) as error:
@@ -100,25 +105,6 @@ class OnnxEngine:
                 raise DigestError(f"{path} was exported for another gene panel than the manifest's; export again")
             self._sessions[graph] = session
         return self._sessions[graph]
-
-
-def check_inputs(graph: str, info: GraphInfo, inputs: dict[str, np.ndarray]) -> None:
-    """Raise `EngineError` unless the arrays are a graph's inputs, all of one batch."""
-    if set(inputs) != set(info.inputs):
-        raise EngineError(f"graph {graph!r} takes {listed(info.inputs)}, and was given {listed(inputs)}")
-    batch = {len(array) for array in inputs.values()}
-    if len(batch) != 1:
-        raise EngineError(f"the inputs of graph {graph!r} are of different batch sizes: {sorted(batch)}")
-    for name, tensor in info.inputs.items():
-        array = inputs[name]
-        fits = array.ndim == len(tensor.shape) + 1 and all(
-            size in (-1, found) for size, found in zip(tensor.shape, array.shape[1:], strict=True)
-        )
-        if array.dtype != tensor.dtype or not fits:
-            raise EngineError(
-                f"input {name!r} of graph {graph!r} is {array.dtype} {list(array.shape)}; it takes {tensor.dtype} "
-                f"[{', '.join(['batch', *('any' if size < 0 else str(size) for size in tensor.shape)])}]"
-            )
 
 
 def _load_runtime() -> ModuleType:

@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
@@ -35,15 +36,15 @@ class ReferenceCells:
     combinations: np.ndarray
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ReferenceCells:
-        """Read from ``.npz`` (no pickle); raises `CorruptFileError`."""
+    def load(cls, file: str | os.PathLike[str] | BinaryIO) -> ReferenceCells:
+        """Read from ``.npz`` (no pickle), a path or an open file; raises `CorruptFileError`."""
         try:
-            with zipfile.ZipFile(path):  # np.load would also take a single array
-                arrays = np.load(path, allow_pickle=False)
+            with zipfile.ZipFile(file):  # np.load would also take a single array
+                arrays = np.load(file, allow_pickle=False)
             with arrays:
                 return cls(arrays["exogenous"], arrays["labels"], arrays["combinations"])
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise CorruptFileError(f"{os.fspath(path)} holds no reference cells ({error}); export again") from error
+            raise CorruptFileError(f"{file} holds no reference cells ({error}); export again") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as ``.npz``."""

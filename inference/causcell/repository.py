@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from causcell.errors import CorruptFileError, DigestError, listed
 from causcell.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest
 from causcell.reference import ReferenceCells
+from causcell.triton.served import REFERENCE_CONFIG, manifest_parameter
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,19 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     ]
     if absent:
         raise CorruptFileError(f"{manifest_file} lists no digest of {listed(absent)}; export again")
+    _check_carried(manifest_file)
     return Repository(root, manifest, ReferenceCells.load(root / REFERENCE_FILE))
+
+
+def _check_carried(manifest_file: Path) -> None:
+    """The one file without a digest: it holds the manifest, and the manifest can't hold its digest."""
+    config = manifest_file.parent / REFERENCE_CONFIG
+    carried = manifest_parameter(json.loads(manifest_file.read_bytes()))
+    escaped = carried.translate({ord(each): f"\\{each}" for each in "\\\"'"})
+    if config.is_file() and f'"{escaped}"' not in config.read_text():
+        raise DigestError(
+            f"{config}, which tells clients of a server the manifest, holds another than {MANIFEST_FILE}; export again"
+        )
 
 
 def file_digest(path: Path) -> str:

@@ -224,9 +224,10 @@ class Echo:
     def __init__(self, engine):
         self.manifest, self.reference, self.description = engine.manifest, engine.reference, "echo"
         self._engine = engine
+        self.concurrency = 1
 
-    def run(self, graph, inputs):
-        return {"x0": inputs["x_t"]} if graph == "denoiser" else self._engine.run(graph, inputs)
+    def run(self, graph, inputs, outputs=None):
+        return {"x0": inputs["x_t"]} if graph == "denoiser" else self._engine.run(graph, inputs, outputs)
 
     def close(self):
         """Nothing is held."""

@@ -371,8 +371,3 @@ def test_no_threads(repository, threads):
 
 def test_threads_stand_in_the_description(repository):
     assert open_engine(repository, threads=3).description.endswith("CPUExecutionProvider, 3 threads")
-
-
-def test_location_that_is_no_path():
-    with pytest.raises(ConfigurationError, match="'grpc://host:8001' is no path"):
-        open_engine("grpc://host:8001")

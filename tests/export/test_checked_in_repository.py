@@ -9,7 +9,7 @@ from causcell.generator import Generator
 from causcell.manifest import Manifest
 from causcell.repository import file_digest, open_repository
 from causcell_export.demo import demo_cells
-from causcell_export.triton_config import triton_config
+from causcell_export.triton_config import graph_parameters, triton_config
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 
@@ -25,7 +25,7 @@ def manifest() -> Manifest:
 
 def test_digests_hold_and_cover_every_file(manifest: Manifest) -> None:
     files = {path.relative_to(REPOSITORY).as_posix(): path for path in REPOSITORY.rglob("*") if path.is_file()}
-    del files["manifest.json"]
+    del files["manifest.json"], files["reference/config.pbtxt"]  # which holds the manifest
     assert manifest.files == {name: file_digest(path) for name, path in files.items()}
 
 
@@ -39,7 +39,10 @@ def test_it_is_the_demos_model(manifest: Manifest) -> None:
 
 def test_configurations_are_what_this_version_writes(manifest: Manifest) -> None:
     for name, info in manifest.graphs.items():
-        assert (REPOSITORY / name / "config.pbtxt").read_text() == triton_config(name, info)
+        parameters = graph_parameters(manifest.files[f"{name}/1/model.onnx"])
+        for device, file in (("cpu", "config.pbtxt"), ("gpu", "configs/gpu.pbtxt")):
+            expected = triton_config(name, info, parameters=parameters, device=device)
+            assert (REPOSITORY / name / file).read_text() == expected
 
 
 def test_it_is_small(manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from google.protobuf import text_format
@@ -16,20 +17,38 @@ from tritonclient.grpc import model_config_pb2 as triton
 from causcell.errors import ExportVerificationError, OutputExistsError, RunError
 from causcell.manifest import Manifest
 from causcell.repository import file_digest, open_repository
+from causcell.triton.served import CHUNK
 from causcell_export import export
 from causcell_export import repository as exporting
 from causcell_export.graphs import Graph
 from causcell_export.onnx_file import write_onnx
 from causcell_export.repository import default_preset
-from causcell_export.triton_config import triton_config
+from causcell_export.triton_config import graph_parameters, triton_config
 from causcell_training import Run
 
 GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder", "sampler")
 
-KNOWN_TO_ONNX_RUNTIMES_BACKEND = {"name", "backend", "max_batch_size", "input", "output", "dynamic_batching"}
+MODELS = (*GRAPHS, "reference")
+
+KNOWN_TO_ONNX_RUNTIMES_BACKEND = {
+    "name",
+    "backend",
+    "max_batch_size",
+    "input",
+    "output",
+    "version_policy",
+    "instance_group",
+    "dynamic_batching",
+    "model_warmup",
+    "parameters",
+}
 """All that a configuration may set: anything else would bind the repository to one kind of server."""
 
-ONNX_TYPES = {onnx.TensorProto.FLOAT: triton.TYPE_FP32, onnx.TensorProto.INT64: triton.TYPE_INT64}
+ONNX_TYPES = {
+    onnx.TensorProto.FLOAT: triton.TYPE_FP32,
+    onnx.TensorProto.INT64: triton.TYPE_INT64,
+    onnx.TensorProto.UINT8: triton.TYPE_UINT8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +56,15 @@ def manifest(repository: Path) -> Manifest:
     return open_repository(repository).manifest
 
 
-def config_of(repository: Path, graph: str) -> triton.ModelConfig:
+def config_of(repository: Path, graph: str, file: str = "config.pbtxt") -> triton.ModelConfig:
     """Typed: an unknown field or value raises."""
-    return text_format.Parse((repository / graph / "config.pbtxt").read_text(), triton.ModelConfig())
+    return text_format.Parse((repository / graph / file).read_text(), triton.ModelConfig())
 
 
 # -- Triton ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", MODELS)
 def test_triton_reads_the_configuration_and_the_native_backend_knows_every_field(repository: Path, graph: str) -> None:
     config = config_of(repository, graph)
     assert {field.name for field, _ in config.ListFields()} == KNOWN_TO_ONNX_RUNTIMES_BACKEND
@@ -54,9 +73,14 @@ def test_triton_reads_the_configuration_and_the_native_backend_knows_every_field
     assert config.max_batch_size >= 256
     for tensor in (*config.input, *config.output):
         assert {field.name for field, _ in tensor.ListFields()} == {"name", "data_type", "dims"}
+    assert all(name.startswith("causcell.") for name in config.parameters)
+    for warm_up in config.model_warmup:
+        assert {name: tensor.data_type for name, tensor in warm_up.inputs.items()} == {
+            tensor.name: tensor.data_type for tensor in config.input
+        }
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", MODELS)
 def test_the_configuration_agrees_with_the_onnx_file(repository: Path, graph: str) -> None:
     config = config_of(repository, graph)
     model = onnx.load(repository / graph / "1" / "model.onnx").graph
@@ -71,8 +95,33 @@ def test_the_configuration_agrees_with_the_onnx_file(repository: Path, graph: st
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_the_configuration_is_what_the_manifest_makes(repository: Path, manifest: Manifest, graph: str) -> None:
-    expected = triton_config(graph, manifest.graphs[graph])
+    parameters = graph_parameters(manifest.files[f"{graph}/1/model.onnx"])
+    expected = triton_config(graph, manifest.graphs[graph], parameters=parameters)
     assert (repository / graph / "config.pbtxt").read_text() == expected
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_configuration_for_gpus_differs_in_its_instances_alone(repository: Path, graph: str) -> None:
+    cpu, gpu = config_of(repository, graph), config_of(repository, graph, "configs/gpu.pbtxt")
+    assert [group.kind for group in cpu.instance_group] == [triton.ModelInstanceGroup.KIND_CPU]
+    assert [group.kind for group in gpu.instance_group] == [triton.ModelInstanceGroup.KIND_GPU]
+    for config in (cpu, gpu):
+        config.ClearField("instance_group")
+    assert cpu == gpu
+
+
+def test_the_model_named_reference_carries_what_clients_of_a_server_need(repository: Path) -> None:
+    """The manifest, and the reference cells' bytes by chunks."""
+    parameters = config_of(repository, "reference").parameters
+    fields = json.loads(parameters["causcell.manifest"].string_value)
+    assert fields == json.loads((repository / "manifest.json").read_text())
+    content = (repository / "reference.npz").read_bytes()
+    assert int(parameters["causcell.reference_bytes"].string_value) == len(content)
+    session = onnxruntime.InferenceSession(repository / "reference" / "1" / "model.onnx")
+    chunks = np.arange(-(-len(content) // CHUNK))[:, None]
+    (served,) = session.run(None, {"chunk": chunks})
+    assert served.shape == (len(chunks), 1, CHUNK)
+    assert served.tobytes()[: len(content)] == content
 
 
 def test_a_graphs_matrix_products_are_the_networks(run: Run, manifest: Manifest) -> None:
@@ -87,10 +136,10 @@ def test_a_graphs_matrix_products_are_the_networks(run: Run, manifest: Manifest)
         assert sorted(manifest.graphs[graph].products) == sorted([*body, (genes, width)])
 
 
-def test_every_folder_is_a_graph_of_the_manifest(repository: Path, manifest: Manifest) -> None:
-    """Triton takes every folder for a model."""
+def test_every_folder_but_one_is_a_graph_of_the_manifest(repository: Path, manifest: Manifest) -> None:
+    """Triton takes every folder for a model; the one beside the graphs is for its clients."""
     folders = {path.name for path in repository.iterdir() if path.is_dir()}
-    assert folders == set(manifest.graphs) == set(manifest.parity) == set(GRAPHS)
+    assert folders - {"reference"} == set(manifest.graphs) == set(manifest.parity) == set(GRAPHS)
 
 
 # -- manifest ----------------------------------------------------------------------------------------------------------
@@ -98,7 +147,7 @@ def test_every_folder_is_a_graph_of_the_manifest(repository: Path, manifest: Man
 
 def test_every_file_but_the_manifest_has_its_digest(repository: Path, manifest: Manifest) -> None:
     files = {path.relative_to(repository).as_posix(): path for path in repository.rglob("*") if path.is_file()}
-    del files["manifest.json"]
+    del files["manifest.json"], files["reference/config.pbtxt"]  # which holds the manifest
     assert manifest.files == {name: file_digest(path) for name, path in files.items()}
 
 

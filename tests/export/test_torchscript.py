@@ -70,7 +70,11 @@ def test_parity_is_measured_for_the_twins_too(manifest: Manifest) -> None:
 def test_twins_are_among_the_digests_and_the_graphs_stay_the_same(
     repository: Path, manifest: Manifest, run: Run
 ) -> None:
-    twins = {f"{graph}_torchscript/{file}" for graph in GRAPHS for file in ("1/model.pt", "config.pbtxt")}
+    twins = {
+        f"{graph}_torchscript/{file}"
+        for graph in GRAPHS
+        for file in ("1/model.pt", "config.pbtxt", "configs/gpu.pbtxt")
+    }
     plain = open_repository(repository).manifest
     assert set(manifest.files) == set(plain.files) | twins
     assert plain.files.items() <= manifest.files.items()

@@ -30,7 +30,7 @@ class ModelConfig(_Section):
     encoder_layers: int = Field(2, ge=1)
     encoder_dropout: float = Field(0.1, ge=0, lt=1)
     """On the expression that the encoder reads and on its hidden layers: it is what keeps it from overfitting."""
-    width: int = Field(256, ge=8)
+    width: int = Field(128, ge=8)
     """d, hidden width of the denoiser."""
     blocks: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)

@@ -1,8 +1,10 @@
-"""Commands of the client: inspect, embed, generate, bench."""
+"""Commands of the client: inspect, embed, generate, bench, serve."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,17 +15,29 @@ from causcell.cli import options
 
 if TYPE_CHECKING:
     from causcell.manifest import Manifest
+    from causcell.triton.connection import Connection
 
 
 def inspect(
-    location: Annotated[str, typer.Argument(help="Model repository: its folder.", show_default=False)],
+    location: options.Location,
+    connection: options.ConnectionFile = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what is inside a model repository, every digest checked."""
+    """Show what is inside a model repository, every digest checked; of a server its models and statistics too."""
+    from causcell.engine import is_address, open_engine
     from causcell.repository import open_repository
 
-    manifest = open_repository(location).manifest  # raises unless every digest holds
-    essentials = _essentials(manifest) | {"verified": True}
+    if is_address(location):
+        from causcell.triton.engine import TritonEngine
+
+        engine = open_engine(location, connection=_connection(connection))
+        assert isinstance(engine, TritonEngine)
+        with contextlib.closing(engine):
+            essentials = _essentials(engine.manifest) | {"verified": True}
+            essentials |= {"servers": engine.status(), "statistics": engine.statistics()}
+    else:
+        manifest = open_repository(location).manifest  # raises unless every digest holds
+        essentials = _essentials(manifest) | {"verified": True}
     if as_json:
         typer.echo(json.dumps(essentials, indent=2))
         return
@@ -32,12 +46,34 @@ def inspect(
             typer.echo(f"presets, measured on {essentials['held_out_cells']} held-out cells (beside real cells):")
             for line in _preset_table(value):
                 typer.echo(f"  {line}")
+        elif name == "servers":
+            for server in value:
+                typer.echo(f"server {_line({key: each for key, each in server.items() if key != 'models'})}")
+                for model in server.get("models", []):
+                    typer.echo(f"  {_line(model)}")
         elif isinstance(value, dict):
             typer.echo(f"{name}:")
             for key, each in value.items():
                 typer.echo(f"  {key}: {_line(each)}")
         else:
             typer.echo(f"{name}: {_line(value)}")
+
+
+def _connection(path: Path | None) -> Connection | None:
+    """From a TOML file; raises `ConfigurationError`."""
+    if path is None:
+        return None
+    import tomllib
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from causcell.errors import ConfigurationError
+    from causcell.triton.connection import Connection
+
+    try:
+        return TypeAdapter(Connection, config={"extra": "forbid"}).validate_python(tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ConfigurationError(f"--connection {str(path)!r} can't be used: {error}") from error
 
 
 def _essentials(manifest: Manifest) -> dict[str, Any]:
@@ -122,6 +158,7 @@ def embed(
     allow_missing_genes: options.MissingGenes = 0.0,
     batch_size: options.BatchSize = 256,
     threads: options.Threads = None,
+    connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
     """Write concept embeddings and predicted labels of cells."""
@@ -132,7 +169,9 @@ def embed(
     if out.suffix != ".h5ad":
         raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
     refuse_existing(out)
-    with Generator.open(models, threads=threads, batch_size=batch_size) as generator:
+    with Generator.open(
+        models, threads=threads, batch_size=batch_size, connection=_connection(connection)
+    ) as generator:
         embedded = generator.embed(
             data,
             expression=expression,
@@ -177,6 +216,7 @@ def generate(
     layer: options.Layer = None,
     allow_missing_genes: options.MissingGenes = 0.0,
     threads: options.Threads = None,
+    connection: options.ConnectionFile = None,
     progress: options.Progress = True,
     as_json: options.AsJson = False,
 ) -> None:
@@ -191,7 +231,9 @@ def generate(
     if out.suffix != ".zarr":
         raise ConfigurationError(f"--out {str(out)!r} does not end in .zarr")
     refuse_existing(out)
-    with Generator.open(models, threads=threads, batch_size=batch_size) as generator:
+    with Generator.open(
+        models, threads=threads, batch_size=batch_size, connection=_connection(connection)
+    ) as generator:
         settings = generator.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         interventions = plan_interventions(generator.schema, parse_do(do or []), grid or [])
         request = Request(interventions, settings, check_mode(mode), match_parents, draws, seed)
@@ -221,19 +263,49 @@ def generate(
 
 
 def bench(
-    location: Annotated[str, typer.Argument(help="Model repository: its folder.", show_default=False)],
+    location: options.Location,
     out: Annotated[Path, typer.Option(help="File to write, .json.", show_default=False)],
     batch: Annotated[
         list[int] | None, typer.Option(help="Batch size; repeat. [default: 1, 16, 64, 256, 1024]", show_default=False)
     ] = None,
     seconds: Annotated[float, typer.Option(help="Time for each figure.")] = 1.0,
+    connection: options.ConnectionFile = None,
 ) -> None:
-    """Measure how fast a model generates on this machine: rates, latencies, and what they are held against."""
+    """Measure how fast a model generates here or on a server: rates, latencies, and what they are held against."""
     from causcell.bench import BATCHES, run_bench
     from causcell.output import refuse_existing
 
     refuse_existing(out)
-    results = run_bench(location, batches=batch or BATCHES, seconds=seconds, report=typer.echo)
+    results = run_bench(
+        location,
+        batches=batch or BATCHES,
+        seconds=seconds,
+        connection=_connection(connection),
+        report=typer.echo,
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n")
     typer.echo(f"{results['seconds']:.0f} s on {results['hardware']['cpu']}: {out}")
+
+
+def serve(
+    repository: Annotated[Path, typer.Argument(help="Model repository: its folder.", show_default=False)],
+    http_port: Annotated[int, typer.Option(help="0 for any free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="0 for any free one.")] = 8001,
+    threads: Annotated[int | None, typer.Option(help="Compute threads of each model. [default: all CPUs]")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="File for the server's output. [default: a temporary one]", show_default=False)
+    ] = None,
+) -> None:
+    """Serve a model repository by Triton on loopback, for development, until it is interrupted."""
+    from causcell.triton.server import TritonServer
+
+    with TritonServer(repository, http_port=http_port, grpc_port=grpc_port, threads=threads, log=log) as server:
+        typer.echo(f"serving {repository} ({server.manifest.digest[:12]}) at {server.grpc} and {server.http}")
+        typer.echo(f"log in {server.log}; Ctrl-C stops")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: server.terminate())
+        status = server.wait()
+    if status not in (0, -signal.SIGTERM):
+        typer.echo(f"error: Triton ended with status {status}", err=True)
+        raise typer.Exit(1)

@@ -53,7 +53,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name)(entry.load())
-    for command in (commands.inspect, commands.embed, commands.generate, commands.bench):
+    for command in (commands.inspect, commands.embed, commands.generate, commands.bench, commands.serve):
         app.command(command.__name__)(command)
     return app
 

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 Data = Annotated[Path, typer.Argument(help="Cells: .h5ad or .zarr.", show_default=False)]
-Models = Annotated[str, typer.Option(help="Model repository: its folder.", show_default=False)]
+_LOCATION = "Model repository: its folder, or the address of a server (grpc://host:8001, http://host:8000)."
+Location = Annotated[str, typer.Argument(help=_LOCATION, show_default=False)]
+Models = Annotated[str, typer.Option(help=_LOCATION, show_default=False)]
+ConnectionFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--connection",
+        help="For servers: a TOML file with deadline, patience, in_flight, shared_memory, certificates, [headers].",
+        show_default=False,
+    ),
+]
 Expression = Annotated[
     str | None,
     typer.Option(help="What the values are: counts or log1p. They are checked. [default: as in training]"),
@@ -24,7 +34,7 @@ MissingGenes = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Cells a network evaluation.")]
-Threads = Annotated[int | None, typer.Option(help="Compute threads. [default: all CPUs allowed]")]
+Threads = Annotated[int | None, typer.Option(help="Compute threads in this process. [default: all CPUs allowed]")]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Progress = Annotated[bool, typer.Option(help="Show progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

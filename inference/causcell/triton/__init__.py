@@ -1,0 +1,1 @@
+"""Models served by NVIDIA Triton: the client's engine, and a server for development."""

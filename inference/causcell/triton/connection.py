@@ -1,0 +1,414 @@
+"""One server: what CausCell asks of it over gRPC or HTTP, and what its failures mean."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import re
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from causcell.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    EngineError,
+    RuntimeUnavailableError,
+    ServerUnavailableError,
+    listed,
+)
+from causcell.triton.shared_memory import Region, abandoned, offsets
+
+_log = logging.getLogger(__name__)
+
+SCHEMES = ("grpc", "grpcs", "http", "https")
+_PORTS = {"grpc": 8001, "grpcs": 443, "http": 8000, "https": 443}
+_TYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
+
+_UNAVAILABLE = {"StatusCode.UNAVAILABLE", "502", "503"}
+_TIMED_OUT = {"StatusCode.DEADLINE_EXCEEDED", "499", "504"}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to talk to servers.
+
+    Attributes
+    ----------
+    deadline
+        Seconds that one request may take.
+    patience
+        Seconds to go on trying for, where servers are unavailable or requests time out.
+    in_flight
+        Requests at once, over all servers.
+    shared_memory
+        Pass arrays through system shared memory where client and server share a host.
+    headers
+        Sent with every request, such as ``{"authorization": "Bearer ..."}``.
+    certificates
+        File of the authorities (PEM) to trust for ``grpcs://`` and ``https://``; the system's, if not given.
+    """
+
+    deadline: float = 60.0
+    patience: float = 60.0
+    in_flight: int = 4
+    shared_memory: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+    certificates: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.deadline <= 0 or self.patience < 0 or self.in_flight < 1:
+            raise ConfigurationError(
+                f"deadline is {self.deadline}, patience {self.patience}, in_flight {self.in_flight}; take a deadline "
+                "above 0, a patience of at least 0, and at least 1 request in flight"
+            )
+        if self.certificates is not None and not Path(self.certificates).is_file():
+            raise ConfigurationError(f"there is no file of certificates {os.fspath(self.certificates)!r}")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Of one server."""
+
+    scheme: Literal["grpc", "grpcs", "http", "https"]
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+    @property
+    def netloc(self) -> str:
+        """Host and port."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_location(location: str) -> tuple[Address, ...]:
+    """Addresses in a location: ``grpc://host:8001``; several are joined by commas.
+
+    Raises
+    ------
+    ConfigurationError
+        Another scheme, no host, a port that is none, anything after the port.
+    """
+    addresses = []
+    for text in location.split(","):
+        parts = urlsplit(text.strip())
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+        if parts.scheme not in SCHEMES or not parts.hostname or port == -1 or rest:
+            raise ConfigurationError(
+                f"location {text.strip()!r} is no address of a server; an address is SCHEME://HOST:PORT, with scheme "
+                f"{listed(SCHEMES)}, such as grpc://localhost:8001; several are joined by commas"
+            )
+        addresses.append(Address(parts.scheme, parts.hostname, port or _PORTS[parts.scheme]))  # type: ignore[arg-type]
+    if len(set(addresses)) < len(addresses):
+        raise ConfigurationError(f"location {location!r} names a server twice")
+    return tuple(addresses)
+
+
+class Server:
+    """A client of one server. Safe to use from several threads."""
+
+    def __init__(self, address: Address, connection: Connection) -> None:
+        self.address = address
+        self._connection = connection
+        self._module = _client_module(address)
+        self._clients = threading.local()
+        self._opened: list[Any] = []
+        self._shared_client = self._new_client() if self._is_grpc else None
+        self._shares_memory: bool | None = None if connection.shared_memory else False
+        self._negotiation = threading.Lock()
+        self._regions: queue.LifoQueue[Region] = queue.LifoQueue()
+
+    @property
+    def _is_grpc(self) -> bool:
+        return self.address.scheme in ("grpc", "grpcs")
+
+    # -- what is asked of it -----------------------------------------------------------------------------------------
+
+    def version(self) -> str:
+        """Of the server."""
+        return str(self._ask("get_server_metadata")["version"])
+
+    def is_ready(self) -> bool:
+        """Whether the server answers, and all its models are ready."""
+        try:
+            return bool(self._ask("is_server_ready", as_json=False))
+        except (ServerUnavailableError, DeadlineExceededError):
+            return False
+
+    def models(self) -> list[dict[str, str]]:
+        """Name, version, state (and the reason of a failure) of each model."""
+        index = self._ask("get_model_repository_index")
+        return list(index.get("models", [])) if isinstance(index, dict) else list(index)
+
+    def config(self, model: str) -> dict[str, Any]:
+        """Configuration of a model, as Triton completed it."""
+        config = self._ask("get_model_config", model)
+        return dict(config.get("config", config))
+
+    def statistics(self) -> dict[str, dict[str, float]]:
+        """By model since the server started: requests, executions, rows, mean milliseconds in the queue and at work."""
+        stats = self._ask("get_inference_statistics")["model_stats"]
+        return {each["name"]: _statistics(each) for each in stats}
+
+    def shared_regions(self) -> list[str]:
+        """Names of the regions of system shared memory that it maps, of all clients."""
+        status = self._ask("get_system_shared_memory_status")
+        return list(status.get("regions", {})) if isinstance(status, dict) else [each["name"] for each in status]
+
+    def infer(
+        self, model: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, tuple[str, tuple[int, ...]]]
+    ) -> dict[str, np.ndarray]:
+        """Outputs of a model, by name.
+
+        Parameters
+        ----------
+        outputs
+            Type and shape (with the batch) of each wanted output.
+
+        Raises
+        ------
+        ServerUnavailableError, DeadlineExceededError
+            No answer; worth another try.
+        EngineError
+            The server refused the request, or failed at it.
+        """
+        if self._memory_is_shared():
+            return self._infer_shared(model, inputs, outputs)
+        tensors = [self._input(name, array) for name, array in inputs.items()]
+        for tensor, array in zip(tensors, inputs.values(), strict=True):
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        wanted = [self._module.InferRequestedOutput(name) for name in outputs]
+        result = self._call("infer", model, tensors, outputs=wanted)
+        return {name: result.as_numpy(name) for name in outputs}
+
+    def reset(self) -> None:
+        """Forget the regions that the server knew: it may have restarted, or may still be writing to them."""
+        while not self._regions.empty():
+            self._drop(self._regions.get_nowait())
+
+    def close(self) -> None:
+        """Let go of regions and connections."""
+        self.reset()
+        for client in self._opened:
+            client.close()
+        self._opened.clear()
+
+    # -- shared memory -----------------------------------------------------------------------------------------------
+
+    def _memory_is_shared(self) -> bool:
+        if self._shares_memory is None:
+            with self._negotiation:
+                if self._shares_memory is None:
+                    self._shares_memory = self._negotiate()
+        return self._shares_memory
+
+    def _negotiate(self) -> bool:
+        """Whether the server can map a region of this process: it can on one host, if it was started to."""
+        try:
+            region = self._new_region(1)
+        except (EngineError, OSError) as reason:
+            _log.info("no shared memory with %s (%s); arrays travel over the connection", self.address, reason)
+            return False
+        self._regions.put(region)
+        for name in abandoned(self.shared_regions()):
+            self._call("unregister_system_shared_memory", name)
+        return True
+
+    def _new_region(self, size: int) -> Region:
+        region = Region(size)
+        try:
+            region.register(lambda *names: self._call("register_system_shared_memory", *names))
+        except BaseException:
+            region.close()
+            raise
+        return region
+
+    def _drop(self, region: Region) -> None:
+        region.close()
+        try:
+            self._call("unregister_system_shared_memory", region.name, deadline=min(1.0, self._connection.deadline))
+        except EngineError as error:  # the server is gone, and its mapping with it
+            _log.debug("%s did not unregister %s: %s", self.address, region.name, error)
+
+    def _region_of(self, size: int) -> Region:
+        try:
+            region = self._regions.get_nowait()
+        except queue.Empty:
+            return self._new_region(size)
+        if region.size >= size:
+            return region
+        self._drop(region)
+        return self._new_region(size)
+
+    def _infer_shared(
+        self, model: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, tuple[str, tuple[int, ...]]]
+    ) -> dict[str, np.ndarray]:
+        sizes = {name: array.nbytes for name, array in inputs.items()}
+        sizes |= {name: int(np.prod(shape)) * np.dtype(dtype).itemsize for name, (dtype, shape) in outputs.items()}
+        places, size = offsets(sizes.values())
+        place = dict(zip(sizes, places, strict=True))
+        region = self._region_of(size)
+        try:
+            tensors = []
+            for name, array in inputs.items():
+                region.write(place[name], array)
+                tensors.append(self._input(name, array))
+                tensors[-1].set_shared_memory(region.name, sizes[name], place[name])
+            wanted = []
+            for name in outputs:
+                wanted.append(self._module.InferRequestedOutput(name))
+                wanted[-1].set_shared_memory(region.name, sizes[name], place[name])
+            self._call("infer", model, tensors, outputs=wanted)
+            result = {name: region.read(place[name], dtype, shape) for name, (dtype, shape) in outputs.items()}
+        except BaseException:
+            self._drop(region)  # a request that failed may still write to it
+            raise
+        self._regions.put(region)
+        return result
+
+    # -- the wire ----------------------------------------------------------------------------------------------------
+
+    def _input(self, name: str, array: np.ndarray) -> Any:
+        return self._module.InferInput(name, list(array.shape), _TYPES[array.dtype.name])
+
+    def _ask(self, method: str, *arguments: Any, as_json: bool = True) -> Any:
+        options = {"as_json": True} if self._is_grpc and as_json else {}
+        return self._call(method, *arguments, **options)
+
+    def _call(self, method: str, *arguments: Any, deadline: float | None = None, **options: Any) -> Any:
+        """A method of tritonclient's, its many ways to fail turned into CausCell's errors."""
+        from tritonclient.utils import InferenceServerException
+
+        if self._is_grpc:
+            options["client_timeout"] = deadline or self._connection.deadline
+        try:
+            return getattr(self._client(), method)(*arguments, headers=dict(self._connection.headers), **options)
+        except InferenceServerException as error:
+            raise _failure(self.address, str(error.status()), error.message() or repr(error)) from error
+        except TimeoutError as error:
+            self._forget_client()
+            raise _timed_out(self.address) from error
+        except ssl.SSLCertVerificationError as error:
+            raise EngineError(
+                f"{self.address} shows a certificate that is not trusted ({error.verify_message}); name the authority "
+                "that signed it (certificates)"
+            ) from error
+        except (OSError, EOFError, _http_errors()) as error:
+            self._forget_client()
+            raise ServerUnavailableError(f"{self.address} can't be reached: {error or type(error).__name__}") from error
+
+    def _client(self) -> Any:
+        """gRPC's serves all threads; HTTP's is one thread's."""
+        if self._shared_client is not None:
+            return self._shared_client
+        if getattr(self._clients, "own", None) is None:
+            self._clients.own = self._new_client()
+        return self._clients.own
+
+    def _forget_client(self) -> None:
+        """After a failure an HTTP connection may be in the middle of an answer."""
+        client = getattr(self._clients, "own", None)
+        if client is not None:
+            self._clients.own = None
+            client.close()
+
+    def _new_client(self) -> Any:
+        secure = self.address.scheme in ("grpcs", "https")
+        certificates = self._connection.certificates
+        if self._is_grpc:
+            options: dict[str, Any] = {
+                "root_certificates": os.fspath(certificates) if certificates else None,
+                # a server that comes back is found within a second; messages are as large as batches are
+                "channel_args": [
+                    ("grpc.max_reconnect_backoff_ms", 1000),
+                    ("grpc.max_send_message_length", -1),
+                    ("grpc.max_receive_message_length", -1),
+                ],
+            }
+        else:
+            deadline = self._connection.deadline
+            options = {"connection_timeout": deadline, "network_timeout": deadline}
+            if secure:
+                trusted = os.fspath(certificates) if certificates else None
+                options["ssl_context_factory"] = lambda: _secure_context(trusted)
+        client = self._module.InferenceServerClient(self.address.netloc, ssl=secure, **options)
+        self._opened.append(client)
+        return client
+
+
+def _client_module(address: Address) -> ModuleType:
+    try:
+        if address.scheme in ("grpc", "grpcs"):
+            import tritonclient.grpc as module
+        else:
+            import tritonclient.http as module
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"tritonclient can't be imported ({error}); install causcell[triton] for {address}"
+        ) from error
+    return module
+
+
+def _secure_context(certificates: str | None) -> Any:
+    from gevent.ssl import create_default_context
+
+    return create_default_context(cafile=certificates)
+
+
+def _http_errors() -> type[Exception]:
+    try:
+        from geventhttpclient.response import HTTPParseError
+    except ImportError:  # gRPC alone is installed
+        return EOFError
+    return HTTPParseError
+
+
+def _timed_out(address: Address) -> DeadlineExceededError:
+    return DeadlineExceededError(
+        f"{address} did not answer within the deadline; it may be overloaded: give a longer deadline, or fewer "
+        "requests in flight"
+    )
+
+
+def _failure(address: Address, status: str, message: str) -> EngineError:
+    first = message.strip().splitlines()[0] if message.strip() else "no reason given"
+    if status in _UNAVAILABLE or re.search("server is stopping|connection error", message, re.IGNORECASE):
+        return ServerUnavailableError(f"{address} is not available: {first}")
+    if status in _TIMED_OUT:
+        return _timed_out(address)
+    if status in ("StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401", "403"):
+        return EngineError(f"{address} refused the request: {first}; give an authorization header (headers)")
+    if "is not healthy" in message or "Stub process" in message:
+        return EngineError(f"{address}: a model's process died, and is not restarted ({first}); restart the server")
+    return EngineError(f"{address} refused the request ({status}): {first}")
+
+
+def _statistics(model: Mapping[str, Any]) -> dict[str, float]:
+    stats = model.get("inference_stats", {})
+
+    def milliseconds(name: str) -> float:
+        found = stats.get(name, {})
+        return round(int(found.get("ns", 0)) / max(int(found.get("count", 0)), 1) / 1e6, 3)
+
+    return {
+        "requests": int(stats.get("success", {}).get("count", 0)),
+        "failed": int(stats.get("fail", {}).get("count", 0)),
+        "executions": int(model.get("execution_count", 0)),
+        "rows": int(model.get("inference_count", 0)),
+        "queue_ms": milliseconds("queue"),
+        "compute_ms": milliseconds("compute_infer"),
+    }
