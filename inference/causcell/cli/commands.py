@@ -67,13 +67,19 @@ def _connection(path: Path | None) -> Connection | None:
 
     from pydantic import TypeAdapter, ValidationError
 
-    from causcell.errors import ConfigurationError
+    from causcell.errors import ConfigurationError, listed
     from causcell.triton.connection import Connection
 
     try:
-        return TypeAdapter(Connection, config={"extra": "forbid"}).validate_python(tomllib.loads(path.read_text()))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise ConfigurationError(f"--connection {str(path)!r} can't be used: {error}") from error
+        return TypeAdapter(Connection).validate_python(tomllib.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"--connection {str(path)!r} can't be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(
+            f"--connection {str(path)!r}: {place}: {first['msg']}; known are {listed(Connection.__dataclass_fields__)}"
+        ) from error
 
 
 def _essentials(manifest: Manifest) -> dict[str, Any]:

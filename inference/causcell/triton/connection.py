@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Mapping
@@ -56,6 +57,8 @@ class Connection:
     certificates
         File of the authorities (PEM) to trust for ``grpcs://`` and ``https://``; the system's, if not given.
     """
+
+    __pydantic_config__ = {"extra": "forbid"}  # read from a file, a name that is none is an error
 
     deadline: float = 60.0
     patience: float = 60.0
@@ -298,18 +301,30 @@ class Server:
         try:
             return getattr(self._client(), method)(*arguments, headers=dict(self._connection.headers), **options)
         except InferenceServerException as error:
-            raise _failure(self.address, str(error.status()), error.message() or repr(error)) from error
+            failure = _failure(self.address, str(error.status()), error.message() or repr(error))
+            if self.address.scheme == "grpcs" and isinstance(failure, ServerUnavailableError):
+                self._check_certificate()
+            raise failure from error
         except TimeoutError as error:
             self._forget_client()
             raise _timed_out(self.address) from error
         except ssl.SSLCertVerificationError as error:
-            raise EngineError(
-                f"{self.address} shows a certificate that is not trusted ({error.verify_message}); name the authority "
-                "that signed it (certificates)"
-            ) from error
+            raise _untrusted(self.address, error.verify_message) from error
         except (OSError, EOFError, _http_errors()) as error:
             self._forget_client()
             raise ServerUnavailableError(f"{self.address} can't be reached: {error or type(error).__name__}") from error
+
+    def _check_certificate(self) -> None:
+        """Raise `EngineError` if it is not trusted, which gRPC does not tell from a server that can't be reached."""
+        context = ssl.create_default_context(cafile=self._connection.certificates)
+        place = (self.address.host, self.address.port)
+        try:
+            with socket.create_connection(place, min(5.0, self._connection.deadline)) as plain:
+                context.wrap_socket(plain, server_hostname=self.address.host).close()
+        except ssl.SSLCertVerificationError as error:
+            raise _untrusted(self.address, error.verify_message) from error
+        except OSError as error:
+            _log.debug("%s: %s", self.address, error)
 
     def _client(self) -> Any:
         """gRPC's serves all threads; HTTP's is one thread's."""
@@ -328,10 +343,10 @@ class Server:
 
     def _new_client(self) -> Any:
         secure = self.address.scheme in ("grpcs", "https")
-        certificates = self._connection.certificates
+        certificates = self._connection.certificates or ssl.get_default_verify_paths().cafile
         if self._is_grpc:
             options: dict[str, Any] = {
-                "root_certificates": os.fspath(certificates) if certificates else None,
+                "root_certificates": os.fspath(certificates) if secure and certificates else None,
                 # a server that comes back is found within a second; messages are as large as batches are
                 "channel_args": [
                     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -381,6 +396,13 @@ def _timed_out(address: Address) -> DeadlineExceededError:
     return DeadlineExceededError(
         f"{address} did not answer within the deadline; it may be overloaded: give a longer deadline, or fewer "
         "requests in flight"
+    )
+
+
+def _untrusted(address: Address, reason: str) -> EngineError:
+    return EngineError(
+        f"{address} shows a certificate that is not trusted ({reason}); name the authority that signed it (certificates), "
+        "and the server as its certificate does"
     )
 
 

@@ -249,11 +249,12 @@ class TritonEngine:
 
 def _read_model(server: Server) -> tuple[Manifest, dict[str, int]]:
     """The manifest of a server, and the largest batch of each graph, whose files are checked to be the manifest's."""
-    carrier = _config(server, REFERENCE_MODEL)
+    served = {model["name"] for model in server.models()}
+    carrier = _config(server, REFERENCE_MODEL, served)
     manifest = Manifest.from_json(_parameter(carrier, MANIFEST_PARAMETER), str(server.address))
     largest = {}
     for graph in manifest.graphs:
-        config = _config(server, graph)
+        config = _config(server, graph, served)
         if _parameter(config, DIGEST_PARAMETER) != manifest.files[f"{graph}/1/model.onnx"]:
             raise DigestError(
                 f"{server.address} serves {graph!r} of another export than its manifest's; serve one export's "
@@ -263,17 +264,14 @@ def _read_model(server: Server) -> tuple[Manifest, dict[str, int]]:
     return manifest, largest
 
 
-def _config(server: Server, model: str) -> dict[str, Any]:
+def _config(server: Server, model: str, served: set[str]) -> dict[str, Any]:
     """Configuration of a model that must be there."""
-    try:
-        return server.config(model)
-    except _TRANSIENT:
-        raise
-    except EngineError as error:
+    if model not in served:
         raise CorruptFileError(
-            f"{server.address} serves no model {model!r} ({error}); serve the whole repository that causcell export "
-            "wrote"
-        ) from error
+            f"{server.address} serves no model {model!r}, but {listed(sorted(served))}; serve the whole repository that "
+            "causcell export wrote"
+        )
+    return server.config(model)
 
 
 def _parameter(config: dict[str, Any], name: str) -> str:
