@@ -36,6 +36,8 @@ _TYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 
 _UNAVAILABLE = {"StatusCode.UNAVAILABLE", "502", "503"}
 _TIMED_OUT = {"StatusCode.DEADLINE_EXCEEDED", "499", "504"}
+_BETWEEN_STATES = re.compile("server is stopping|connection error|has no available versions", re.IGNORECASE)
+"""What servers say that start (models that are not loaded yet have no versions) or stop."""
 
 
 @dataclass(frozen=True)
@@ -408,7 +410,7 @@ def _untrusted(address: Address, reason: str) -> EngineError:
 
 def _failure(address: Address, status: str, message: str) -> EngineError:
     first = message.strip().splitlines()[0] if message.strip() else "no reason given"
-    if status in _UNAVAILABLE or re.search("server is stopping|connection error", message, re.IGNORECASE):
+    if status in _UNAVAILABLE or _BETWEEN_STATES.search(message):
         return ServerUnavailableError(f"{address} is not available: {first}")
     if status in _TIMED_OUT:
         return _timed_out(address)

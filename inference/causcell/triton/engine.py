@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from causcell.engine import check_inputs
 from causcell.errors import (
@@ -74,12 +74,8 @@ class Endpoints:
         try:
             result = call(server)
         except _TRANSIENT as error:
-            with self._lock:
-                self._failures[place] += 1
-                pause = min(_FIRST_EJECTION * 2 ** (self._failures[place] - 1), _LONGEST_EJECTION)
-                self._ejected_until[place] = self._clock() + pause
+            self._eject(place, error)
             server.reset()
-            _log.warning("%s; leaving it alone for %.1f s", error, pause)
             raise
         else:
             with self._lock:
@@ -88,6 +84,17 @@ class Endpoints:
         finally:
             with self._lock:
                 self._busy[place] -= 1
+
+    def _eject(self, place: int, error: Exception) -> None:
+        """Leave a server alone, each time for longer; requests that were in flight together are one failure."""
+        with self._lock:
+            now = self._clock()
+            if self._ejected_until[place] > now:
+                return
+            self._failures[place] += 1
+            pause = min(_FIRST_EJECTION * 2 ** (self._failures[place] - 1), _LONGEST_EJECTION)
+            self._ejected_until[place] = now + pause
+        _log.warning("%s; leaving it alone for %.1f s", error, pause)
 
     @property
     def healthy(self) -> bool:
@@ -177,7 +184,7 @@ class TritonEngine:
             server.close()
 
     def _patiently(self, call: Callable[[Server], T], patience: float | None = None) -> T:
-        wait = wait_exponential_jitter(0.05, 2.0)
+        wait = wait_random_exponential(multiplier=0.1, max=2.0)
 
         def pause(state: RetryCallState) -> float:
             return 0.0 if self._endpoints.healthy else wait(state)
@@ -200,7 +207,7 @@ class TritonEngine:
         attempts = Retrying(
             retry=retry_if_exception_type(_TRANSIENT),
             stop=stop_after_delay(patience),
-            wait=wait_exponential_jitter(0.05, 1.0),
+            wait=wait_random_exponential(multiplier=0.1, max=1.0),
             reraise=True,
         )
         for server in servers:

@@ -12,9 +12,11 @@ import socket
 import subprocess
 import sysconfig
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from urllib.error import URLError
@@ -104,16 +106,7 @@ class TritonServer:
             It ended, or was not ready in time; the message has what its log says.
         """
         command, environment = self._command()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+        self.process = self._spawn(command, environment)
         end = time.monotonic() + timeout
         try:
             while not self.is_ready():
@@ -125,6 +118,31 @@ class TritonServer:
         except BaseException:
             self.kill()
             raise
+
+    def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        """From a thread that lives as long as the server: the kernel's "parent", whose end it follows, is a thread."""
+        spawned: Future[subprocess.Popen[bytes]] = Future()
+
+        def live() -> None:
+            try:
+                with self.log.open("ab") as log:
+                    process = subprocess.Popen(
+                        command,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        stdin=subprocess.DEVNULL,
+                        env=environment,
+                        start_new_session=True,
+                        preexec_fn=_die_with_parent,
+                    )
+            except BaseException as error:
+                spawned.set_exception(error)
+            else:
+                spawned.set_result(process)
+                process.wait()
+
+        threading.Thread(target=live, name="causcell-triton", daemon=True).start()
+        return spawned.result()
 
     def is_ready(self) -> bool:
         """Whether it runs, and all models are ready."""
