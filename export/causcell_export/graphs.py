@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
 from causcell.interventions import logits_name
-from causcell.manifest import GraphInfo, TensorInfo
+from causcell.manifest import EXPRESSION_FLOAT16, GraphInfo, TensorInfo
 from causcell.solvers import ddim, dpmpp
 from causcell_training.heads import LARGEST_BELOW_ONE, SpikeSlabHead, normal_quantile
 from causcell_training.model import CausCell
@@ -84,8 +84,10 @@ class Decoder(nn.Module):
             scales = (model.deviation, model.mean, model.deviation * head.log_deviation.exp())
             self.register_buffer("slab", torch.stack(scales, dim=1))
 
-    def forward(self, endogenous: Tensor, uniforms: Tensor) -> Tensor:
+    def forward(self, endogenous: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Expression on the log scale [B x G], of endogenous [B x M x k] and one uniform number a gene [B x G].
+
+        It is given twice, the second rounded to float16, for those who ask for that.
 
         Most values are zero: the slab's quantile, half the time of a draw, is taken where there is a value alone.
         """
@@ -97,7 +99,8 @@ class Decoder(nn.Module):
         deviation, mean, scale = self.slab.index_select(0, expressed % uniforms.shape[1]).unbind(dim=1)
         quantile = normal_quantile(below.index_select(0, expressed).clamp(max=LARGEST_BELOW_ONE))
         value = prior.mean.flatten().index_select(0, expressed) * deviation + mean + scale * quantile
-        return torch.zeros_like(below).scatter(0, expressed, value.clamp(min=0)).view_as(uniforms)
+        expression = torch.zeros_like(below).scatter(0, expressed, value.clamp(min=0)).view_as(uniforms)
+        return expression, expression.half()
 
 
 class SamplerStep(nn.Module):
@@ -145,8 +148,10 @@ class Sampler(nn.Module):
         self.step = SamplerStep(model)
         self.expression = Expression(model)
 
-    def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> Tensor:
+    def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> tuple[Tensor, Tensor]:
         """Expression on the log scale [B x G], of endogenous [B x M x k], the first x_t [B x G] and tables [B x S x 5].
+
+        It is given twice, the second rounded to float16, for those who ask for that.
 
         Every cell has its own table (of one length), so that a server may batch requests for different solvers.
         """
@@ -156,7 +161,8 @@ class Sampler(nn.Module):
         else:
             for row in solver.unbind(dim=1):
                 x_t, x0 = self.step(x_t, x0, row, endogenous)
-        return self.expression(x_t)
+        expression = self.expression(x_t)
+        return expression, expression.half()
 
     def _scan(self, x_t: Tensor, x0: Tensor, endogenous: Tensor, solver: Tensor) -> tuple[Tensor, Tensor]:
         """The loop as an operator, which a graph keeps for any number of steps."""
@@ -198,6 +204,7 @@ def graphs(model: CausCell) -> dict[str, Graph]:
     """All graphs of a model, by name."""
     genes, concepts, embedding = len(model.preprocessing.genes), model.schema.size, model.config.embedding
     expression = TensorInfo(dtype="float32", shape=(genes,))
+    generated = {"expression": expression, EXPRESSION_FLOAT16: TensorInfo(dtype="float16", shape=(genes,))}
     concept = TensorInfo(dtype="float32", shape=(concepts, embedding))
     logits = {logits_name(c.name): TensorInfo(dtype="float32", shape=(len(c.labels),)) for c in model.schema.concepts}
     draws = isinstance(model.denoiser.head, SpikeSlabHead)
@@ -240,7 +247,7 @@ def graphs(model: CausCell) -> dict[str, Graph]:
                     "noise": expression,
                     "solver": TensorInfo(dtype="float32", shape=(-1, 5)),
                 },
-                outputs={"expression": expression},
+                outputs=generated,
             ),
             # a step magnifies what the one before differed by, where x_t is between zero and the slab
             Tolerance(beyond=1e-3),
@@ -249,7 +256,7 @@ def graphs(model: CausCell) -> dict[str, Graph]:
     if draws:
         found["decoder"] = Graph(
             Decoder(model).eval(),
-            GraphInfo(inputs={"endogenous": concept, "uniforms": expression}, outputs={"expression": expression}),
+            GraphInfo(inputs={"endogenous": concept, "uniforms": expression}, outputs=generated),
             # quantiles are steep near 0 and 1; where u is within rounding of the slab's probability a value flips
             Tolerance(limit=1e-3, beyond=1e-4),
         )

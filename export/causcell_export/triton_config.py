@@ -31,7 +31,12 @@ QUEUE_DELAY_MICROSECONDS = 500
 WARM_UP_BATCHES = (1, 256)
 WARM_UP_STEPS = 20
 
-_TYPES = {"float32": triton.TYPE_FP32, "int64": triton.TYPE_INT64, "uint8": triton.TYPE_UINT8}
+_TYPES = {
+    "float32": triton.TYPE_FP32,
+    "float16": triton.TYPE_FP16,
+    "int64": triton.TYPE_INT64,
+    "uint8": triton.TYPE_UINT8,
+}
 
 
 def triton_config(

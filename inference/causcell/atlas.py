@@ -16,6 +16,7 @@ import numpy as np
 from causcell.cells import Cells
 from causcell.errors import ConfigurationError, listed
 from causcell.expression import PanelReader
+from causcell.generator import DTYPES
 from causcell.output import new_folder
 from causcell.results import result_obs, result_uns, result_var
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from causcell.generator import Generator, Request
 
-DTYPES = ("float32", "float16")
 CHUNK_ROWS = 256
 SHARD_ROWS = 8192
 

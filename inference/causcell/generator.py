@@ -23,7 +23,7 @@ from causcell.interventions import (
     logits_name,
     plan_interventions,
 )
-from causcell.manifest import Manifest
+from causcell.manifest import EXPRESSION_FLOAT16, Manifest
 from causcell.pipeline import in_order
 from causcell.randomness import CellNoise, Purpose, cell_keys, normals
 from causcell.results import result_obs, result_uns, result_var
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from causcell.triton.connection import Connection
 
 R = TypeVar("R")
+
+DTYPES = ("float32", "float16")
+"""Of generated expression."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Request:
         Samples a cell and intervention; more than one are also drawn from the posterior of the cell's embeddings.
     seed
         Of all random numbers, keyed by cell.
+    dtype
+        Of the expression: ``float32``, or ``float16`` (half the bytes; values within 5e-4 of their size).
     """
 
     interventions: tuple[Intervention, ...]
@@ -63,10 +68,13 @@ class Request:
     match_parents: bool = False
     draws: int = 1
     seed: int = 0
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ConfigurationError(f"draws is {self.draws}; take at least 1")
+        if self.dtype not in DTYPES:
+            raise ConfigurationError(f"dtype {self.dtype!r} is not known; known are {listed(DTYPES)}")
 
     @property
     def rows_per_cell(self) -> int:
@@ -81,7 +89,7 @@ class Block:
     Attributes
     ----------
     expression
-        float32 [rows x G].
+        Of the request's type [rows x G].
     labels
         Codes after the intervention, int32 [rows x m].
     unmatched
@@ -395,7 +403,7 @@ class Generator:
     ) -> Block:
         genes, concepts = len(self.preprocessing.genes), len(self.schema.concepts)
         shape = (count, len(request.interventions), request.draws)
-        expression = np.empty((*shape, genes), dtype=np.float32)
+        expression = np.empty((*shape, genes), dtype=request.dtype)
         after = np.empty((*shape, concepts), dtype=np.int32)
         unmatched = np.empty(shape, dtype=bool)
         for draw in range(request.draws):
@@ -413,7 +421,7 @@ class Generator:
                     match_parents=request.match_parents,
                     draw=draw,
                 )
-                expression[:, i, draw] = self.decode(result.endogenous, noise, solver)[:count]
+                expression[:, i, draw] = self.decode(result.endogenous, noise, solver, request.dtype)[:count]
                 after[:, i, draw] = result.labels[:count]
                 unmatched[:, i, draw] = result.unmatched[:count]
         return Block(expression.reshape(-1, genes), after.reshape(-1, concepts), unmatched.ravel())
@@ -441,7 +449,7 @@ class Generator:
         noise = normals(keys, mean[0].size, Purpose.ABDUCTION, draw=draw).reshape(mean.shape)
         return mean + np.exp(0.5 * logvar) * noise
 
-    def decode(self, endogenous: np.ndarray, noise: CellNoise, solver: Solver) -> np.ndarray:
+    def decode(self, endogenous: np.ndarray, noise: CellNoise, solver: Solver, dtype: str = "float32") -> np.ndarray:
         """Expression of cells with given concepts.
 
         Parameters
@@ -452,22 +460,24 @@ class Generator:
             The cells' own random numbers.
         solver
             The sampling loop.
+        dtype
+            ``float32``, or ``float16``: half the bytes, from the server on where the graph is served.
 
         Returns
         -------
-        Log scale, float32 [B x G].
+        Log scale, of that type [B x G].
         """
         shape = (len(endogenous), len(self.preprocessing.genes))
         if solver.draw and solver.steps == 1:
             inputs = {"endogenous": endogenous, "uniforms": noise.posterior(int(solver.table[0, 0]))}
-            return self.engine.run("decoder", inputs)["expression"]
+            return self._expression("decoder", inputs, dtype)
         if solver.deterministic:
             inputs = {
                 "endogenous": endogenous,
                 "noise": noise.initial if solver.from_noise else np.zeros(shape, dtype=np.float32),
                 "solver": np.tile(solver.table.astype(np.float32), (shape[0], 1, 1)),
             }
-            return self.engine.run("sampler", inputs)["expression"]
+            return self._expression("sampler", inputs, dtype)
 
         def denoise(x: np.ndarray, t: int) -> np.ndarray:
             timestep = np.full((shape[0], 1), t, dtype=np.int64)
@@ -479,7 +489,13 @@ class Generator:
             return draw_spike_slab(probability, mean, deviation, self.preprocessing.zero, noise.posterior(t))
 
         x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
-        return self.preprocessing.expression(x0)
+        return self.preprocessing.expression(x0).astype(dtype, copy=False)
+
+    def _expression(self, graph: str, inputs: dict[str, np.ndarray], dtype: str) -> np.ndarray:
+        """Of a graph's two outputs the one of the type; a model exported before it had two has the first."""
+        half = dtype == "float16" and EXPRESSION_FLOAT16 in self.manifest.graphs[graph].outputs
+        output = EXPRESSION_FLOAT16 if half else "expression"
+        return self.engine.run(graph, inputs, (output,))[output].astype(dtype, copy=False)
 
     def provenance(self) -> dict[str, Any]:
         """What ``uns["causcell"]`` records of model, engine and versions."""

@@ -20,6 +20,8 @@ from causcell.solvers import SolverSettings
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 REFERENCE_FILE = "reference.npz"
+EXPRESSION_FLOAT16 = "expression_float16"
+"""The graphs ``decoder`` and ``sampler`` give ``expression`` by this name too, rounded to half the bytes."""
 
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -56,7 +58,7 @@ class Dimensions(_Part):
 class TensorInfo(_Part):
     """Type and shape of a graph's input or output, the batch axis left out; -1 is an axis of any length."""
 
-    dtype: Literal["float32", "int64", "uint8"]
+    dtype: Literal["float32", "float16", "int64", "uint8"]
     shape: tuple[int, ...]
 
 

@@ -46,6 +46,7 @@ KNOWN_TO_ONNX_RUNTIMES_BACKEND = {
 
 ONNX_TYPES = {
     onnx.TensorProto.FLOAT: triton.TYPE_FP32,
+    onnx.TensorProto.FLOAT16: triton.TYPE_FP16,
     onnx.TensorProto.INT64: triton.TYPE_INT64,
     onnx.TensorProto.UINT8: triton.TYPE_UINT8,
 }

@@ -5,14 +5,17 @@ import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from causcell.cells import Cells
 from causcell.engine import open_engine
 from causcell.errors import ConfigurationError, CorruptFileError, DigestError, EngineError, SchemaVersionError
-from causcell.generator import Generator
+from causcell.generator import Generator, Request
+from causcell.interventions import plan_interventions
 from causcell.manifest import Manifest
 from causcell.triton.connection import Connection, parse_location
 from causcell.triton.served import manifest_parameter
@@ -76,6 +79,29 @@ def test_counterfactual_cells_are_the_embedded_engines(served, generator, cells,
     check_alike(found.X, expected.X, limit=1e-3, flips=1e-3)
     assert found.obs.equals(expected.obs)
     assert found.uns["causcell"]["engine"].startswith("Triton")
+
+
+@pytest.mark.parametrize("options", [{"preset": "draw"}, {"preset": "mean"}, {"solver": "ddpm", "steps": 2}], ids=str)
+def test_float16_is_asked_of_the_server_and_is_float32_rounded(served, cells, options):
+    """Half the bytes from the decoder and the sampler on; the client's own loop rounds at its end."""
+    asked = []
+    run = served.engine.run
+
+    def listening(graph, inputs, outputs=None):
+        asked.append(outputs)
+        return run(graph, inputs, outputs)
+
+    settings = served.solver_settings(**options)
+    request = Request(plan_interventions(served.schema, {"stim": "IFN"}), settings, dtype="float16")
+    with Cells(cells) as opened:
+        reader = served.reader(opened)
+        expected = [block.expression for block in served.generate(opened, reader, replace(request, dtype="float32"))]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(served.engine, "run", listening)
+            found = [block.expression for block in served.generate(opened, reader, request)]
+    np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected).astype(np.float16), strict=True)
+    assert (("expression_float16",) in asked) == (options.get("solver") is None)
+    assert ("expression",) not in asked
 
 
 def test_embeddings_are_the_embedded_engines(served, generator, cells):

@@ -116,7 +116,7 @@ def test_cells_through_tls_are_the_embedded_engines(front, scheme, generator, ce
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer another"}, {"authorization": TOKEN}], ids=str)
 def test_without_the_token_nothing_is_served(front, scheme, headers):
-    with pytest.raises(EngineError, match="refused the request.*give an authorization header") as caught:
+    with pytest.raises(EngineError, match=r"refused the request.*give an authorization header") as caught:
         open_engine(front.location(scheme), connection=replace(front.connection, headers=headers))
     assert type(caught.value) is EngineError  # neither tried again, nor taken for a broken repository
 

@@ -242,7 +242,7 @@ def generate(
     ) as generator:
         settings = generator.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         interventions = plan_interventions(generator.schema, parse_do(do or []), grid or [])
-        request = Request(interventions, settings, check_mode(mode), match_parents, draws, seed)
+        request = Request(interventions, settings, check_mode(mode), match_parents, draws, seed, dtype)
         with Cells(data, layer=layer, where=where) as cells:
             reader = generator.reader(cells, expression, allow_missing_genes)
             started = time.perf_counter()

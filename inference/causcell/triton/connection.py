@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -60,7 +60,7 @@ class Connection:
         File of the authorities (PEM) to trust for ``grpcs://`` and ``https://``; the system's, if not given.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # read from a file, a name that is none is an error
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # read from a file, a name that is none is an error
 
     deadline: float = 60.0
     patience: float = 60.0
@@ -403,8 +403,8 @@ def _timed_out(address: Address) -> DeadlineExceededError:
 
 def _untrusted(address: Address, reason: str) -> EngineError:
     return EngineError(
-        f"{address} shows a certificate that is not trusted ({reason}); name the authority that signed it (certificates), "
-        "and the server as its certificate does"
+        f"{address} shows a certificate that is not trusted ({reason}); name the authority that signed it "
+        "(certificates), and the server as its certificate does"
     )
 
 

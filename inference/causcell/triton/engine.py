@@ -275,8 +275,8 @@ def _config(server: Server, model: str, served: set[str]) -> dict[str, Any]:
     """Configuration of a model that must be there."""
     if model not in served:
         raise CorruptFileError(
-            f"{server.address} serves no model {model!r}, but {listed(sorted(served))}; serve the whole repository that "
-            "causcell export wrote"
+            f"{server.address} serves no model {model!r}, but {listed(sorted(served))}; serve the whole repository "
+            "that causcell export wrote"
         )
     return server.config(model)
 

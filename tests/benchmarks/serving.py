@@ -1,0 +1,274 @@
+"""Triton held against the embedded engine on this machine, and how batching and instances of the server act.
+
+The first table is of counterfactual samples (`causcell.bench.Workload`: interventions, keyed noise, a draw) by way and
+batch size: one batch at a time (percentiles), and as many at once as a connection has in flight (cells/s and their
+ratio to the embedded engine's). Ways take turns, several times over, so that a machine that drifts does so for all. The
+second is of bare requests to the decoder from 1, 4 and 16 clients, by time in the queue and by instances.
+
+    python tests/benchmarks/serving.py model_repository --out serving.json      (also writes serving.md)
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from causcell.bench import Workload, hardware
+from causcell.engine import Engine
+from causcell.generator import Generator
+from causcell.manifest import Manifest
+from causcell.triton.connection import Connection
+from causcell.triton.engine import TritonEngine
+from causcell.triton.server import TritonServer
+
+BATCHES = (1, 16, 64, 256, 1024)
+DELAYS = (0, 100, 500, 2000)
+INSTANCES = (1, 2)
+CLIENTS = (1, 4, 16)
+ROUNDS = 4
+WAYS = {
+    "HTTP": ("http", Connection(shared_memory=False)),
+    "gRPC": ("grpc", Connection(shared_memory=False)),
+    "gRPC, shared memory": ("grpc", Connection()),
+}
+EMBEDDED = "embedded"
+
+
+def main() -> None:
+    """Measure both tables, print and write them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .json")
+    parser.add_argument("--preset", default="draw")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each figure")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="compute threads, of the server and of the embedded engine"
+    )
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {
+        "ways": compare(arguments.repository, arguments.preset, arguments.threads, arguments.seconds),
+        "batching": tune(arguments.repository, arguments.threads, arguments.seconds),
+        "threads": arguments.threads,
+        "hardware": hardware(),
+    }
+    tables = f"{ways_table(results['ways'])}\n{batching_table(results['batching'])}"
+    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+    arguments.out.with_suffix(".md").write_text(tables)
+    print(tables)
+
+
+# -- ways --------------------------------------------------------------------------------------------------------------
+
+
+class CountingEngine:
+    """An engine that counts the bytes of its tensors."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.manifest, self.reference = engine.manifest, engine.reference
+        self.description, self.concurrency = engine.description, engine.concurrency
+        self.bytes = 0
+
+    def run(
+        self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        found = self._engine.run(graph, inputs, outputs)
+        self.bytes += sum(array.nbytes for array in (*inputs.values(), *found.values()))
+        return found
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def compare(repository: Path, preset: str, threads: int, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures by way and batch size."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(TritonServer(repository, threads=threads))
+        open_one = Generator.open
+        generators = {EMBEDDED: stack.enter_context(open_one(repository, threads=threads))}
+        for way, (protocol, connection) in WAYS.items():
+            generators[way] = stack.enter_context(open_one(getattr(server, protocol), connection=connection))
+        workloads = {way: Workload(generator) for way, generator in generators.items()}
+        found: dict[str, dict[str, dict[str, float]]] = {way: {} for way in workloads}
+        for batch in BATCHES:
+            times: dict[str, list[float]] = {way: [] for way in workloads}
+            rates: dict[str, list[float]] = {way: [] for way in workloads}
+            for _ in range(ROUNDS):
+                for way, workload in workloads.items():
+                    times[way] += one_at_a_time(workload, preset, batch, seconds / ROUNDS)
+                    rates[way].append(workload.rate(preset, seconds / ROUNDS, batch))
+            for way in workloads:
+                p50, p95, p99 = np.percentile(times[way], [50, 95, 99])
+                found[way][str(batch)] = {
+                    "p50_ms": round(p50 * 1e3, 3),
+                    "p95_ms": round(p95 * 1e3, 3),
+                    "p99_ms": round(p99 * 1e3, 3),
+                    "cells_per_second_alone": round(batch / p50, 1),
+                    "cells_per_second": round(float(np.median(rates[way])), 1),
+                    "ratio": round(float(np.median(np.array(rates[way]) / rates[EMBEDDED])), 3),
+                    "bytes_per_cell": round(bytes_per_cell(generators[way], preset, batch)),
+                    "repeats": len(times[way]),
+                }
+                print(way, batch, found[way][str(batch)], flush=True)
+    return found
+
+
+def one_at_a_time(workload: Workload, preset: str, batch: int, seconds: float) -> list[float]:
+    """Times of batches, after one that is not counted."""
+    cells, solver = workload.cells(batch), workload.solver(preset)
+    return timed(lambda: workload.decoded(workload.intervened(cells), cells[2], solver), seconds)
+
+
+def timed(call: Callable[[], object], seconds: float) -> list[float]:
+    """Times of calls for some seconds, at least three, after one that is not counted."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def bytes_per_cell(generator: Generator, preset: str, batch: int) -> float:
+    """Of the tensors that go to the engine and come back, whichever way they take."""
+    engine = CountingEngine(generator.engine)
+    workload = Workload(Generator(engine))
+    cells = workload.cells(batch)
+    workload.intervened(cells)  # embeds the reference cells, once
+    before = engine.bytes
+    workload.decoded(workload.intervened(cells), cells[2], workload.solver(preset))
+    return (engine.bytes - before) / batch
+
+
+# -- batching ----------------------------------------------------------------------------------------------------------
+
+
+class Retuned(TritonServer):
+    """Serves a repository whose configurations were changed after export."""
+
+    def _read_manifest(self) -> Manifest:
+        return Manifest.from_json((self.repository / "manifest.json").read_bytes(), "manifest.json")
+
+
+def tune(repository: Path, threads: int, seconds: float) -> list[dict[str, float]]:
+    """Figures of requests of 16 and of 256 cells by time in the queue, instances and clients."""
+    rows = []
+    for instances in INSTANCES:
+        for delay in DELAYS:
+            with retuned(repository, delay, instances) as folder, Retuned(folder, threads=threads) as server:
+                for clients in CLIENTS:
+                    for batch in (16, 256):
+                        settings = {"instances": instances, "delay_us": delay, "clients": clients, "batch": batch}
+                        rows.append(settings | load(server, clients, batch, seconds))
+                        print(rows[-1], flush=True)
+    return rows
+
+
+@contextlib.contextmanager
+def retuned(repository: Path, delay: int, instances: int) -> Iterator[Path]:
+    """A copy whose decoder waits so long for others to batch with, and has so many instances."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(shutil.copytree(repository, Path(scratch) / "models"))
+        path = folder / "decoder" / "config.pbtxt"
+        config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        config.dynamic_batching.max_queue_delay_microseconds = delay
+        config.instance_group[0].count = instances
+        path.write_text(text_format.MessageToString(config))
+        yield folder
+
+
+def load(server: TritonServer, clients: int, batch: int, seconds: float) -> dict[str, float]:
+    """Clients that ask the decoder again as soon as they are answered."""
+    with contextlib.closing(TritonEngine(server.grpc, Connection(in_flight=clients))) as engine:
+        dimensions = engine.manifest.dimensions
+        rng = np.random.default_rng(0)
+        inputs = {
+            "endogenous": np.resize(engine.reference.exogenous, (batch, dimensions.concepts + 1, dimensions.embedding)),
+            "uniforms": rng.random((batch, dimensions.genes), dtype=np.float32),
+        }
+
+        def client(_: int) -> list[float]:
+            return timed(lambda: engine.run("decoder", inputs, ("expression",)), seconds)
+
+        before = engine.statistics()[server.grpc]["decoder"]
+        with ThreadPoolExecutor(clients) as pool:
+            times = np.array([each for found in pool.map(client, range(clients)) for each in found])
+        after = engine.statistics()[server.grpc]["decoder"]
+    p50, p99 = np.percentile(times, [50, 99])
+    executions = after["executions"] - before["executions"]
+    return {
+        "cells_per_second": round(clients * batch / float(times.mean()), 1),
+        "p50_ms": round(p50 * 1e3, 3),
+        "p99_ms": round(p99 * 1e3, 3),
+        "requests_per_execution": round((after["requests"] - before["requests"]) / executions, 2),
+    }
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (columns, ["---"] * len(columns), *rows))
+
+
+def ways_table(ways: dict[str, dict[str, dict[str, float]]]) -> str:
+    columns = ["way", "batch", "p50 ms", "p95 ms", "p99 ms", "cells/s", "of embedded", "bytes a cell"]
+    rows = [
+        [
+            way,
+            batch,
+            *(f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
+            f"{row['cells_per_second']:,.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['bytes_per_cell']:,}" if way != EMBEDDED else "",
+        ]
+        for batch in map(str, BATCHES)
+        for way, figures in ways.items()
+        for row in [figures[batch]]
+    ]
+    return table(columns, rows)
+
+
+def batching_table(rows: list[dict[str, float]]) -> str:
+    columns = [
+        "instances",
+        "queue delay µs",
+        "clients",
+        "cells a request",
+        "cells/s",
+        "p50 ms",
+        "p99 ms",
+        "requests a batch",
+    ]
+    return table(
+        columns,
+        [
+            [
+                *(str(row[key]) for key in ("instances", "delay_us", "clients", "batch")),
+                f"{row['cells_per_second']:,.0f}",
+                f"{row['p50_ms']:.2f}",
+                f"{row['p99_ms']:.2f}",
+                f"{row['requests_per_execution']:.2f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
