@@ -40,8 +40,9 @@ class _Loop(nn.Module):
         self.step = step
         self.expression = expression
 
-    def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> Tensor:
+    def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> tuple[Tensor, Tensor]:
         x_t, x0 = noise, torch.zeros_like(noise)
         for i in range(solver.size(1)):
             x_t, x0 = self.step(x_t, x0, solver[:, i], endogenous)
-        return self.expression(x_t)
+        expression = self.expression(x_t)
+        return expression, expression.half()
