@@ -156,6 +156,13 @@ def _measure_server(
             }
             report(f"{name}, {engine.concurrency} batches at once: {rate:,.0f} cells/s at {BATCH_SIZE}")
         statistics = _since(engine.statistics(), before)
+        for server, models in statistics.items():
+            for name, done in models.items():
+                if done["requests"]:
+                    report(
+                        f"{server}, {name}: {done['requests']:,} requests in {done['executions']:,} executions, on average "
+                        f"{done['queue_ms']} ms in the queue and {done['compute_ms']} ms at work"
+                    )
         numbers = workload.keyed_numbers(seconds)
     genes, dimensions = manifest.dimensions.genes, manifest.dimensions
     sent = (dimensions.concepts + 1) * dimensions.embedding + genes

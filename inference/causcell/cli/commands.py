@@ -48,9 +48,12 @@ def inspect(
                 typer.echo(f"  {line}")
         elif name == "servers":
             for server in value:
-                typer.echo(f"server {_line({key: each for key, each in server.items() if key != 'models'})}")
-                for model in server.get("models", []):
-                    typer.echo(f"  {_line(model)}")
+                version = f"ready, Triton {server['version']}" if server["ready"] else "not ready"
+                typer.echo(f"server {server['address']}: {version}")
+                for line in _server_table(server, essentials["statistics"]):
+                    typer.echo(f"  {line}")
+        elif name == "statistics":
+            pass  # in the servers' tables
         elif isinstance(value, dict):
             typer.echo(f"{name}:")
             for key, each in value.items():
@@ -142,6 +145,34 @@ def _preset_table(presets: dict[str, dict[str, Any]]) -> list[str]:
 
     rows = [["", *_COLUMNS], *(texts(name, preset) for name, preset in presets.items())]
     rows.append(texts("real", next(iter(presets.values())), "_real"))
+    return _aligned(rows)
+
+
+_SERVED = {
+    "model": "name",
+    "version": "version",
+    "state": "state",
+    "largest batch": "max_batch_size",
+    "queue delay (us)": "max_queue_delay_microseconds",
+    "instances": "instances",
+    "requests": "requests",
+    "failed": "failed",
+    "executions": "executions",
+    "rows": "rows",
+    "queue (ms)": "queue_ms",
+    "compute (ms)": "compute_ms",
+}
+
+
+def _server_table(server: dict[str, Any], statistics: dict[str, Any]) -> list[str]:
+    """Lines of a table: a model each, its settings, and what it did since the server started, warm-up included."""
+    models = server.get("models", [])
+    done = statistics.get(server["address"], {})
+    rows = [[str((model | done.get(model["name"], {})).get(key, "")) for key in _SERVED.values()] for model in models]
+    return _aligned([list(_SERVED), *rows]) if rows else []
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
 
