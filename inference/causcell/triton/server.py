@@ -213,8 +213,8 @@ class TritonServer:
             command = [
                 str(installation.binary),
                 f"--backend-directory={backends}",
-                f"--backend-config=onnxruntime,shm-region-prefix-name={self._memory_prefix}",
-                "--backend-config=onnxruntime,shm-default-byte-size=16777216",
+                f"--backend-config=python,shm-region-prefix-name={self._memory_prefix}",
+                "--backend-config=python,shm-default-byte-size=16777216",
             ]
             environment |= {
                 "PATH": f"{installation.environment / 'bin'}{os.pathsep}{environment.get('PATH', '')}",
