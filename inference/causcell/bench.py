@@ -160,8 +160,8 @@ def _measure_server(
             for name, done in models.items():
                 if done["requests"]:
                     report(
-                        f"{server}, {name}: {done['requests']:,} requests in {done['executions']:,} executions, on average "
-                        f"{done['queue_ms']} ms in the queue and {done['compute_ms']} ms at work"
+                        f"{server}, {name}: {done['requests']:,} requests in {done['executions']:,} executions, on "
+                        f"average {done['queue_ms']} ms in the queue and {done['compute_ms']} ms at work"
                     )
         numbers = workload.keyed_numbers(seconds)
     genes, dimensions = manifest.dimensions.genes, manifest.dimensions

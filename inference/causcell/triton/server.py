@@ -247,9 +247,9 @@ class TritonServer:
 
     def _complaint(self) -> str:
         text = self.log.read_text(errors="replace")
-        found = re.findall(r"UNAVAILABLE: .*|^error: .*|^E\d.*\] *(.*)", text, re.MULTILINE)
-        lines = [line for line in found if line] or text.strip().splitlines()[-3:]
-        return " / ".join(line.strip(" |")[:300] for line in lines[:3]) or "it wrote no log"
+        found = re.findall(r"(?:failed to (?:load|start) '?\w+'? |unrecognized option ).*", text)
+        lines = found or text.strip().splitlines()[-3:]
+        return " / ".join(line.partition(r"\n")[0].strip(' |"')[:300] for line in lines[:3]) or "it wrote no log"
 
 
 def _checked_port(port: int | None) -> int:
