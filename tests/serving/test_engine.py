@@ -1,7 +1,9 @@
 """A served model is the embedded one: the same cells, from nothing but an address; what does not fit is refused."""
 
 import contextlib
+import errno
 import json
+import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +135,25 @@ def test_requests_that_the_server_batches_together_are_answered_apart(server, en
     assert after["requests"] - before["requests"] == len(asked)
     assert after["executions"] - before["executions"] < len(asked)
     assert after["failed"] == before["failed"]
+
+
+def test_a_host_that_runs_out_of_shared_memory_goes_on_without(server, generator, monkeypatch, caplog):
+    """As in a container, which has 64 MB: a small region is had, a larger one is not."""
+    reserve = os.posix_fallocate
+
+    def limited(file, offset, size):
+        if size > 4096:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        reserve(file, offset, size)
+
+    before = set(Path("/dev/shm").iterdir())
+    with contextlib.closing(open_engine(server.grpc)) as engine:
+        monkeypatch.setattr(os, "posix_fallocate", limited)
+        found = engine.run("encoder_scm", {"expression": np.ones((256, 50), np.float32)}, ("endogenous",))
+        assert "no more memory to share" in caplog.text
+        assert set(Path("/dev/shm").iterdir()) <= before
+    expected = generator.engine.run("encoder_scm", {"expression": np.ones((256, 50), np.float32)}, ("endogenous",))
+    check_alike(found["endogenous"], expected["endogenous"])
 
 
 def test_only_the_outputs_that_are_asked_for_are_answered(engine, generator):

@@ -192,7 +192,13 @@ class Server:
             The server refused the request, or failed at it.
         """
         if self._memory_is_shared():
-            return self._infer_shared(model, inputs, outputs)
+            try:
+                return self._infer_shared(model, inputs, outputs)
+            except OSError as error:  # of a new region; what the server does is an `EngineError`
+                self._shares_memory = False
+                _log.warning(
+                    "no more memory to share with %s (%s); arrays travel over the connection", self.address, error
+                )
         tensors = [self._input(name, array) for name, array in inputs.items()]
         for tensor, array in zip(tensors, inputs.values(), strict=True):
             tensor.set_data_from_numpy(np.ascontiguousarray(array))

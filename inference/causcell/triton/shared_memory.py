@@ -35,6 +35,11 @@ class Region:
         By which the server knows it; tells the process that it belongs to, see `abandoned`.
     size
         Bytes.
+
+    Raises
+    ------
+    OSError
+        There is not so much shared memory; containers have 64 MB unless they are given more.
     """
 
     def __init__(self, size: int) -> None:
@@ -42,6 +47,11 @@ class Region:
         self.size = size
         self._memory = SharedMemory(create=True, size=size)
         self._linked = True
+        try:
+            _reserve(self._memory.name, size)
+        except BaseException:
+            self.close()
+            raise
 
     def register(self, register: Callable[[str, str, int], object]) -> None:
         """Have the server map it, by its name, the file's key and the size; raises what ``register`` does."""
@@ -70,6 +80,15 @@ class Region:
         if self._linked:
             self._memory.unlink()
             self._linked = False
+
+
+def _reserve(name: str, size: int) -> None:
+    """Have the pages of a file there now: those that are not to be had later end the process that writes to them."""
+    file = os.open(Path("/dev/shm", name), os.O_RDWR)
+    try:
+        os.posix_fallocate(file, 0, size)
+    finally:
+        os.close(file)
 
 
 def offsets(sizes: Iterable[int]) -> tuple[list[int], int]:
