@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from causcell.triton.install import default_installation
 from causcell.triton.server import TritonServer
@@ -46,6 +48,17 @@ def test_every_flag_of_the_documents_is_one_of_the_servers(containers):
     )
     assert len(flags) >= 8
     assert flags | mentioned - NEWER <= known_flags()
+
+
+def test_what_the_text_adds_to_a_configuration_fits_it():
+    """TensorRT's part after the decoder's own; its profiles name the inputs, in their shapes."""
+    added = re.search(r"```\n(optimization .*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL).group(1)
+    own = (REPOSITORY / "decoder" / "configs" / "gpu.pbtxt").read_text()
+    config = text_format.Parse(own + added, model_config_pb2.ModelConfig())
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    for size, name in ((1, "min"), (256, "opt"), (config.max_batch_size, "max")):
+        shapes = [f"{each.name}:{'x'.join(map(str, (size, *each.dims)))}" for each in config.input]
+        assert accelerator.parameters[f"trt_profile_{name}_shapes"] == ",".join(shapes)
 
 
 def test_a_server_starts_with_the_flags_of_the_deployment(repository, containers):
