@@ -111,6 +111,35 @@ def test_the_configuration_for_gpus_differs_in_its_instances_alone(repository: P
     assert cpu == gpu
 
 
+NATIVE = {
+    "name",
+    "backend",
+    "version_policy",
+    "max_batch_size",
+    "input",
+    "output",
+    "instance_group",
+    "dynamic_batching",
+    "parameters",
+    "model_warmup",
+}
+"""Fields that Triton and its native ONNX Runtime backend know of; what a Python model would need is not among them."""
+
+
+def test_configurations_hold_what_the_native_backend_accepts_alone(repository: Path) -> None:
+    files = [path.relative_to(repository) for path in repository.rglob("*.pbtxt")]
+    assert len(files) == 2 * len(GRAPHS) + 1
+    for model, *rest in (file.parts for file in files):
+        config = config_of(repository, model, "/".join(rest))
+        assert {field.name for field, _ in config.ListFields()} == NATIVE
+        assert config.backend == "onnxruntime"
+        assert all(key.startswith("causcell.") for key in config.parameters)  # none that tells a backend anything
+        assert {field.name for group in config.instance_group for field, _ in group.ListFields()} == {"count", "kind"}
+        for tensor in (*config.input, *config.output):
+            assert {field.name for field, _ in tensor.ListFields()} == {"name", "data_type", "dims"}
+        assert (repository / model / "1" / "model.onnx").is_file()  # where the backend looks if it is not told
+
+
 def test_the_model_named_reference_carries_what_clients_of_a_server_need(repository: Path) -> None:
     """The manifest, and the reference cells' bytes by chunks."""
     parameters = config_of(repository, "reference").parameters

@@ -197,6 +197,9 @@ def test_what_the_server_itself_refuses_is_an_engine_error_at_once(engine, gener
     (one,) = engine._endpoints
     with pytest.raises(EngineError, match="expected 3 inputs but got 1"):
         one.infer("scm", {"exogenous": np.zeros((2, 3, 3), np.float32)}, {"endogenous": ("float32", (2, 3, 3))})
+    many = {name: np.resize(each, (1025, *each.shape[1:])) for name, each in _scm_inputs(generator).items()}
+    with pytest.raises(EngineError, match=r"refused the request .*batch-size must be <= 1024"):
+        one.infer("scm", many, {"endogenous": ("float32", many["exogenous"].shape)})
     with pytest.raises(EngineError, match="refused the request"):
         one.infer("nothing", {"x": np.zeros((2, 3), np.float32)}, {"y": ("float32", (2, 3))})
     with pytest.raises(EngineError, match="there is no graph 'nothing'"):
