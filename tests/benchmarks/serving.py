@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,10 @@ from causcell.triton.engine import TritonEngine
 from causcell.triton.server import TritonServer
 
 BATCHES = (1, 16, 64, 256, 1024)
-DELAYS = (0, 100, 500, 2000)
+DELAYS = (0, 100, 500)
 INSTANCES = (1, 2)
 CLIENTS = (1, 4, 16)
+REQUESTS = (16, 256)
 ROUNDS = 4
 WAYS = {
     "HTTP": ("http", Connection(shared_memory=False)),
@@ -62,8 +65,11 @@ def main() -> None:
         "batching": tune(arguments.repository, arguments.threads, arguments.seconds),
         "threads": arguments.threads,
         "hardware": hardware(),
+        "versions": {name: metadata.version(name) for name in ("causcell", "onnxruntime", "tritonclient", "grpcio")},
     }
-    tables = f"{ways_table(results['ways'])}\n{batching_table(results['batching'])}"
+    where = f"{results['hardware']['cpu']}, {results['hardware']['cpus']} CPUs; {results['threads']} compute threads; "
+    where += ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    tables = f"{where}\n\n{ways_table(results['ways'])}\n{batching_table(results['batching'])}"
     arguments.out.write_text(json.dumps(results, indent=2) + "\n")
     arguments.out.with_suffix(".md").write_text(tables)
     print(tables)
@@ -110,7 +116,7 @@ def compare(repository: Path, preset: str, threads: int, seconds: float) -> dict
                     times[way] += one_at_a_time(workload, preset, batch, seconds / ROUNDS)
                     rates[way].append(workload.rate(preset, seconds / ROUNDS, batch))
             for way in workloads:
-                p50, p95, p99 = np.percentile(times[way], [50, 95, 99])
+                p50, p95, p99 = map(float, np.percentile(times[way], [50, 95, 99]))
                 found[way][str(batch)] = {
                     "p50_ms": round(p50 * 1e3, 3),
                     "p95_ms": round(p95 * 1e3, 3),
@@ -165,21 +171,27 @@ class Retuned(TritonServer):
 
 
 def tune(repository: Path, threads: int, seconds: float) -> list[dict[str, float]]:
-    """Figures of requests of 16 and of 256 cells by time in the queue, instances and clients."""
-    rows = []
-    for instances in INSTANCES:
-        for delay in DELAYS:
-            with retuned(repository, delay, instances) as folder, Retuned(folder, threads=threads) as server:
-                for clients in CLIENTS:
-                    for batch in (16, 256):
-                        settings = {"instances": instances, "delay_us": delay, "clients": clients, "batch": batch}
-                        rows.append(settings | load(server, clients, batch, seconds))
-                        print(rows[-1], flush=True)
+    """Figures of requests of 16 and of 256 cells by instances, time in the queue and clients; servers take turns."""
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for setting in itertools.product(INSTANCES, DELAYS):
+            folder = stack.enter_context(retuned(repository, *setting))
+            servers[setting] = stack.enter_context(Retuned(folder, threads=threads))
+        rows = []
+        for batch, clients in itertools.product(REQUESTS, CLIENTS):
+            found: dict[tuple[int, int], list[dict[str, float]]] = {setting: [] for setting in servers}
+            for _ in range(ROUNDS):
+                for setting, server in servers.items():
+                    found[setting].append(load(server, clients, batch, seconds / ROUNDS))
+            for (instances, delay), turns in found.items():
+                medians = {name: round(float(np.median([turn[name] for turn in turns])), 2) for name in turns[0]}
+                rows.append({"batch": batch, "clients": clients, "instances": instances, "delay_us": delay} | medians)
+                print(rows[-1], flush=True)
     return rows
 
 
 @contextlib.contextmanager
-def retuned(repository: Path, delay: int, instances: int) -> Iterator[Path]:
+def retuned(repository: Path, instances: int, delay: int) -> Iterator[Path]:
     """A copy whose decoder waits so long for others to batch with, and has so many instances."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(shutil.copytree(repository, Path(scratch) / "models"))
@@ -208,7 +220,7 @@ def load(server: TritonServer, clients: int, batch: int, seconds: float) -> dict
         with ThreadPoolExecutor(clients) as pool:
             times = np.array([each for found in pool.map(client, range(clients)) for each in found])
         after = engine.statistics()[server.grpc]["decoder"]
-    p50, p99 = np.percentile(times, [50, 99])
+    p50, p99 = map(float, np.percentile(times, [50, 99]))
     executions = after["executions"] - before["executions"]
     return {
         "cells_per_second": round(clients * batch / float(times.mean()), 1),
@@ -246,10 +258,10 @@ def ways_table(ways: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def batching_table(rows: list[dict[str, float]]) -> str:
     columns = [
+        "cells a request",
+        "clients",
         "instances",
         "queue delay µs",
-        "clients",
-        "cells a request",
         "cells/s",
         "p50 ms",
         "p99 ms",
@@ -259,7 +271,7 @@ def batching_table(rows: list[dict[str, float]]) -> str:
         columns,
         [
             [
-                *(str(row[key]) for key in ("instances", "delay_us", "clients", "batch")),
+                *(str(row[key]) for key in ("batch", "clients", "instances", "delay_us")),
                 f"{row['cells_per_second']:,.0f}",
                 f"{row['p50_ms']:.2f}",
                 f"{row['p99_ms']:.2f}",

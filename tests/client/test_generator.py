@@ -15,8 +15,8 @@ from simulation import CONCEPTS
 
 from causcell.cells import Cells
 from causcell.errors import CausCellError, CausCellWarning, ConfigurationError, ExpressionError, GenePanelError
-from causcell.generator import Generator
-from causcell.interventions import logits_name
+from causcell.generator import Generator, Request
+from causcell.interventions import logits_name, plan_interventions
 from causcell.randomness import Purpose, cell_keys, normals
 from causcell.sampling import sample
 from causcell.solvers import SolverSettings, ddpm
@@ -612,3 +612,26 @@ def test_counts_are_refused_by_a_model_of_normalised_values(generator, few):
     other.preprocessing = replace(generator.preprocessing, scale="log1p", normalisation_genes=())
     with pytest.raises(ConfigurationError, match="trained on log1p values as given"):
         other.reader(Cells(few), "counts")
+
+
+# -- half the bytes ----------------------------------------------------------------------------------------------------
+
+
+@solvers
+def test_float16_is_float32_rounded(generator, few, options):
+    """Whichever graph or loop gives it: decoder, sampler, or the client's own."""
+    chosen = {name: value for name, value in options.items() if name != "draws"}
+    request = Request(plan_interventions(generator.schema, JOINT), generator.solver_settings(**chosen))
+    with Cells(few) as opened:
+        reader = generator.reader(opened)
+        blocks = {
+            dtype: [each.expression for each in generator.generate(opened, reader, replace(request, dtype=dtype))]
+            for dtype in ("float32", "float16")
+        }
+    rounded = np.concatenate(blocks["float32"]).astype(np.float16)
+    np.testing.assert_array_equal(np.concatenate(blocks["float16"]), rounded, strict=True)
+
+
+def test_a_type_that_is_none_is_refused(generator):
+    with pytest.raises(ConfigurationError, match="dtype 'float64' is not known; known are 'float32', 'float16'"):
+        Request((), generator.solver_settings(preset="mean"), dtype="float64")
