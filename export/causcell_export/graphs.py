@@ -92,8 +92,8 @@ class Decoder(nn.Module):
 
         It is given twice, the second rounded to float16, for those who ask for that.
 
-        Most values are zero: the slab's quantile, half the time of a draw, is taken where there is a value alone. Of the
-        operators that find and fetch those, ONNX Runtime's are the fastest for floats (not truths), and by element.
+        Most values are zero: the slab's quantile, half the time of a draw, is taken where there is a value alone. ONNX
+        Runtime finds those faster among floats than among truths, and fetches them faster by element than by row.
         """
         head = self.denoiser.head
         assert isinstance(head, SpikeSlabHead)
