@@ -72,7 +72,9 @@ class Decoder(nn.Module):
     """One draw of expression given the concepts: the spike-and-slab posterior at pure noise."""
 
     time: Tensor
-    slab: Tensor
+    mean: Tensor
+    deviation: Tensor
+    slab_deviation: Tensor
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()
@@ -81,24 +83,27 @@ class Decoder(nn.Module):
         assert isinstance(head, SpikeSlabHead)
         with torch.no_grad():
             self.register_buffer("time", model.denoiser.time_table()[-1])
-            scales = (model.deviation, model.mean, model.deviation * head.log_deviation.exp())
-            self.register_buffer("slab", torch.stack(scales, dim=1))
+            self.register_buffer("mean", model.mean, persistent=False)
+            self.register_buffer("deviation", model.deviation, persistent=False)
+            self.register_buffer("slab_deviation", model.deviation * head.log_deviation.exp())
 
     def forward(self, endogenous: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Expression on the log scale [B x G], of endogenous [B x M x k] and one uniform number a gene [B x G].
 
         It is given twice, the second rounded to float16, for those who ask for that.
 
-        Most values are zero: the slab's quantile, half the time of a draw, is taken where there is a value alone.
+        Most values are zero: the slab's quantile, half the time of a draw, is taken where there is a value alone. ONNX
+        Runtime finds those faster among floats than among truths, and fetches them faster by element than by row.
         """
         head = self.denoiser.head
         assert isinstance(head, SpikeSlabHead)
         prior = head.prior(self.denoiser.hidden_at_noise(self.time, endogenous))
         below = (uniforms / prior.probability).flatten()
-        expressed = torch.nonzero(below < 1)[:, 0]
-        deviation, mean, scale = self.slab.index_select(0, expressed % uniforms.shape[1]).unbind(dim=1)
-        quantile = normal_quantile(below.index_select(0, expressed).clamp(max=LARGEST_BELOW_ONE))
-        value = prior.mean.flatten().index_select(0, expressed) * deviation + mean + scale * quantile
+        expressed = torch.nonzero((1 - below).clamp(min=0)).flatten()
+        gene = expressed % uniforms.shape[1]
+        quantile = normal_quantile(below.gather(0, expressed).clamp(max=LARGEST_BELOW_ONE))
+        mean = prior.mean.flatten().gather(0, expressed) * self.deviation.gather(0, gene) + self.mean.gather(0, gene)
+        value = mean + self.slab_deviation.gather(0, gene) * quantile
         expression = torch.zeros_like(below).scatter(0, expressed, value.clamp(min=0)).view_as(uniforms)
         return expression, expression.half()
 
