@@ -21,6 +21,8 @@ from causcell.errors import (
 )
 from causcell.manifest import SCHEMA_VERSION, GenePanel, Manifest, TrainingCells
 from causcell.repository import file_digest
+from causcell.triton.served import REFERENCE_CONFIG, manifest_parameter
+from causcell_export.triton_config import reference_config
 
 GRAPHS = ("encoder_scm", "scm", "denoiser")
 
@@ -47,10 +49,13 @@ def edit_manifest(folder, change):
 
 
 def reseal(folder, **fields):
-    """Change the manifest as an export would: with the digest of its new content."""
+    """Change the manifest as an export would: with the digest of its new content, and in the file that carries it."""
     path = folder / "manifest.json"
     manifest = Manifest.from_json(path.read_bytes(), str(path))
-    path.write_text(manifest.model_copy(update=fields).sealed().to_json())
+    text = manifest.model_copy(update=fields).sealed().to_json()
+    path.write_text(text)
+    size = (folder / "reference.npz").stat().st_size
+    (folder / REFERENCE_CONFIG).write_text(reference_config(manifest_parameter(json.loads(text)), size))
 
 
 def reseal_file(folder, name):
@@ -79,7 +84,15 @@ def test_a_copy_is_the_same_model(repository, copy):
 
 def test_every_file_has_a_digest(repository):
     files = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
-    assert set(open_repository(repository).manifest.files) == files - {"manifest.json"}
+    assert set(open_repository(repository).manifest.files) == files - {"manifest.json", REFERENCE_CONFIG}
+
+
+def test_the_file_that_carries_the_manifest_to_clients_of_a_server_must_hold_it(copy):
+    """It can't have a digest: it holds the manifest, which would hold that."""
+    path = copy / REFERENCE_CONFIG
+    path.write_text(path.read_text().replace("cell_type", "cell_kind", 1))
+    with pytest.raises(DigestError, match=r"reference/config\.pbtxt.*holds another than manifest\.json"):
+        open_repository(copy)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
