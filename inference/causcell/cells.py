@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -26,6 +26,37 @@ if TYPE_CHECKING:
 
 _SLICE = 65536
 """Names are read so many at a time."""
+
+
+class CellTable(Protocol):
+    """Names and labels of cells, in order.
+
+    Attributes
+    ----------
+    parts
+        The files that they are read from.
+    layer, where
+        What of these is read.
+    """
+
+    @property
+    def parts(self) -> tuple[Cells, ...]: ...
+
+    @property
+    def layer(self) -> str | None: ...
+
+    @property
+    def where(self) -> str | None: ...
+
+    def __len__(self) -> int: ...
+
+    def names_of(self, rows: slice) -> np.ndarray:
+        """Names of consecutive cells, str objects."""
+        ...
+
+    def labels(self, schema: ConceptSchema) -> np.ndarray:
+        """Label codes of all cells, int32 [n x m]."""
+        ...
 
 
 class Cells:
@@ -70,6 +101,7 @@ class Cells:
         self._scratch = scratch
         self._source = open_source(source)
         self._by_rows: Any = None
+        self._encoded: tuple[ConceptSchema, np.ndarray] | None = None
         try:
             self._open()
         except BaseException:
@@ -162,9 +194,11 @@ class Cells:
 
     def labels(self, schema: ConceptSchema) -> np.ndarray:
         """Label codes of all cells, int32 [n x m]; see `causcell.schema.ConceptSchema.encode`."""
-        present = [name for name in schema.names if name in self._source.columns]
-        obs = self._source.annotations(present)
-        return schema.encode(obs if self._rows is None else obs.iloc[self._rows])
+        if self._encoded is None or self._encoded[0] != schema:
+            present = [name for name in schema.names if name in self._source.columns]
+            obs = self._source.annotations(present)
+            self._encoded = (schema, schema.encode(obs if self._rows is None else obs.iloc[self._rows]))
+        return self._encoded[1]
 
     def values(self, rows: slice | np.ndarray) -> Matrix:
         """The file's values of some cells, in the order asked for [rows x file genes]."""
@@ -225,8 +259,6 @@ class Collection:
         No file, or a key that is empty or contains a colon.
     """
 
-    key = None
-
     def __init__(
         self,
         sources: Mapping[str, anndata.AnnData | str | os.PathLike[str]],
@@ -243,16 +275,16 @@ class Collection:
                 else "there are no files; give at least one"
             )
         self.layer, self.where = layer, where
-        self.parts: tuple[Cells, ...] = ()
+        self._parts: tuple[Cells, ...] = ()
         try:
             for key, source in sources.items():
                 try:
-                    self.parts += (Cells(source, layer=layer, where=where, key=key, scratch=scratch),)
+                    self._parts += (Cells(source, layer=layer, where=where, key=key, scratch=scratch),)
                 except DataError as error:
                     if where is None or not str(error).startswith("there are no cells for which"):
                         error.add_note(f"in file {key!r}")
                         raise
-            if not self.parts:
+            if not self._parts:
                 raise DataError(f"there are no cells for which {where}")
         except BaseException:
             self.close()
@@ -272,6 +304,11 @@ class Collection:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def parts(self) -> tuple[Cells, ...]:
+        """The files that have cells, each as cells of its own."""
+        return self._parts
 
     @property
     def obs(self) -> pd.DataFrame:

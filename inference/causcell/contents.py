@@ -156,7 +156,7 @@ _KEEPERS: dict[Store, Callable[[Decode, tuple[int, int, int]], Keeper]] = {
 
 
 def most_frequent(codes: np.ndarray) -> np.ndarray:
-    """Most frequent code along the last axis but one, the lowest of several; int32 [... x draws x m] to [... x 1 x m]."""
+    """Most frequent code among the draws, the lowest of several; int32 [... x draws x m] to [... x 1 x m]."""
     draws = codes.shape[-2]
     times = sum((codes[..., [draw], :] == codes) for draw in range(draws)).astype(np.int64)
     rank = times * (np.iinfo(np.int32).max + np.int64(1)) - codes

@@ -284,7 +284,8 @@ class Generator:
             labels = np.concatenate([block.labels for block in blocks])
             factual, seen = cells.labels(self.schema), self.engine.reference.combinations
             obs = result_obs(self.schema, request, cells.names, factual, labels, seen)
-            result = anndata.AnnData(obs=obs, var=result_var(self, reader), uns={"causcell": result_uns(self, request)})
+            var = result_var(self.preprocessing.genes, reader.missing)
+            result = anndata.AnnData(obs=obs, var=var, uns={"causcell": result_uns(self, request)})
         count_unseen(obs, request, self.schema.names).warn(len(obs))
         for place in blocks[0].arrays:
             array = np.concatenate([block.arrays[place] for block in blocks])
@@ -355,9 +356,7 @@ class Generator:
 
     # -- its parts, for callers that stream --------------------------------------------------------------------------
 
-    def reader(
-        self, cells: AnyCells, expression: str | None = None, allow_missing_genes: float = 0.0
-    ) -> AnyReader:
+    def reader(self, cells: AnyCells, expression: str | None = None, allow_missing_genes: float = 0.0) -> AnyReader:
         """What turns the cells' values into panel expression; missing genes are reported by a warning."""
         preprocessing = self.preprocessing
         declared = preprocessing.scale if expression is None else check_scale(expression)
@@ -424,8 +423,8 @@ class Generator:
     ) -> Iterator[Block]:
         """Results for ranges of cells, block by block: one block a batch, and batches start anew with each range.
 
-        Cells are read in a thread of its own, no sooner than needed; ``clock`` is told of the stages ``read``, ``encode``
-        and ``sample``.
+        Cells are read in a thread of its own, a little ahead; ``clock`` is told of the stages ``read``, ``encode`` and
+        ``sample``.
         """
         solver = self.build_solver(request.settings)
         clock = clock or StageClock()
@@ -497,13 +496,11 @@ class Generator:
                 after[:, i, draw] = result.labels[: batch.count]
                 unmatched[:, i, draw] = result.unmatched[: batch.count]
         if request.store == "summary":
-            after, unmatched = most_frequent(after), unmatched.any(axis=2)
+            after, unmatched = most_frequent(after), np.logical_or.reduce(unmatched, axis=2)
         arrays = {place: array.reshape(-1, array.shape[-1]) for place, array in kept.arrays().items()}
         return Block(batch.rows, arrays, after.reshape(-1, concepts), unmatched.ravel())
 
-    def _read(
-        self, cells: AnyCells, reader: AnyReader, slices: Iterable[slice], clock: StageClock
-    ) -> Iterator[_Batch]:
+    def _read(self, cells: AnyCells, reader: AnyReader, slices: Iterable[slice], clock: StageClock) -> Iterator[_Batch]:
         """Padded batches, read ahead of their use."""
 
         def read() -> Iterator[_Batch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -36,7 +36,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], width: int) -> Iter
                 future.cancel()
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int) -> Generator[T]:
     """The items, made in one thread up to ``depth`` ahead of their use; an error is raised where it arose."""
     iterator = iter(items)
     end = object()

@@ -5,7 +5,8 @@
 - ``source_cell``: name of the cell it came from; ``intervention``: such as ``stim=IFN``, or ``factual``;
   ``draw``: index of the draw (not in a summary over draws);
 - one column a concept under its own name: the label after the intervention (the target's; the model's prediction
-  for a descendant that changed, in a summary the most frequent one; else the cell's own; NaN where unlabelled), and ``<concept>_factual``: the cell's own;
+  for a descendant that changed, in a summary the most frequent one; else the cell's own; NaN where unlabelled), and
+  ``<concept>_factual``: the cell's own;
 - ``unseen_combination``: whether no training cell carries these labels together.
 
 ``obs_names`` are the cells' own where each has one row, else ``cell|intervention``, with ``|draw`` for several draws.
@@ -29,7 +30,7 @@ from causcell.schema import unseen_combinations
 if TYPE_CHECKING:
     import pandas as pd
 
-    from causcell.cells import AnyCells, AnyReader
+    from causcell.cells import AnyCells
     from causcell.generator import Generator, Request
     from causcell.schema import ConceptSchema
 
@@ -92,9 +93,7 @@ def check_row_names(cells: AnyCells, request: Request) -> None:
     with what the longer one begins with.
     """
     suffixes = [f"|{each.name}" for each in request.interventions]
-    surplus = tuple(
-        {a[: -len(b)] for a in suffixes for b in suffixes if a != b and a.endswith(b)}
-    )
+    surplus = tuple({a[: -len(b)] for a in suffixes for b in suffixes if a != b and a.endswith(b)})
     if not surplus:
         return
     for rows in batches(len(cells), _SLICE):
@@ -149,12 +148,11 @@ def warn_unmatched(rows: int, total: int) -> None:
         )
 
 
-def result_var(generator: Generator, reader: AnyReader) -> pd.DataFrame:
+def result_var(genes: Sequence[str], missing: Sequence[str]) -> pd.DataFrame:
     """``var`` of the results: the panel, and which genes were filled."""
     import pandas as pd
 
-    genes = list(generator.preprocessing.genes)
-    return pd.DataFrame({"filled": np.isin(genes, list(reader.missing))}, index=genes)
+    return pd.DataFrame({"filled": np.isin(list(genes), list(missing))}, index=list(genes))
 
 
 def result_uns(generator: Generator, request: Request) -> dict[str, Any]:

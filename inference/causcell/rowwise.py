@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -86,7 +87,7 @@ def _copy(matrix: Any, folder: Path) -> None:
             for suffix, values in (("row", row[here] - bounds[i]), ("column", column[here]), ("data", data[here])):
                 with (folder / f"{i}.{suffix}").open("ab") as file:
                     file.write(values.astype(data.dtype if suffix == "data" else np.int32).tobytes())
-    for i, (first, last) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
+    for i, (first, last) in enumerate(itertools.pairwise(bounds.tolist())):
         parts = [folder / f"{i}.{suffix}" for suffix in ("row", "column", "data")]
         kinds = (np.int32, np.int32, matrix.dtype)
         row, column, data = (
@@ -104,7 +105,7 @@ def _column_ranges(indptr: np.ndarray) -> list[tuple[int, int]]:
     """Consecutive columns with about `_ENTRIES` nonzeros."""
     groups = indptr[1:] // _ENTRIES
     edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
-    return [(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True) if start < stop]
+    return [(start, stop) for start, stop in itertools.pairwise(edges) if start < stop]
 
 
 def _row_bounds(counts: np.ndarray) -> np.ndarray:

@@ -137,7 +137,9 @@ def _texts(element: Any, start: int, stop: int | None) -> np.ndarray:
     if not hasattr(element, "shape"):  # a nullable array, which has no slices of its own
         values = np.asarray(read_elem(element)[start:stop])
     else:
-        values = np.asarray((element.asstr() if hasattr(element, "asstr") and element.dtype == object else element)[start:stop])
+        values = np.asarray(
+            (element.asstr() if hasattr(element, "asstr") and element.dtype == object else element)[start:stop]
+        )
     return (values if values.dtype.kind in "OT" else values.astype(str)).astype(object)
 
 
