@@ -43,10 +43,10 @@ def data(cells, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(repository, generator, data):
-    """``run(path, maker, ...)``: an atlas made by workers; in this process without a maker."""
+def make(repository, generator, data):
+    """``make(path, maker, ...)``: an atlas made by workers; in this process without a maker."""
 
-    def run(path, maker=None, sources=data, threads=1, **options):
+    def make(path, maker=None, sources=data, threads=1, **options):
         with open_cells(dict(sources)) as cells:
             reader = generator.reader(cells)
             request = Request(plan_interventions(generator.schema, DO), generator.solver_settings(), seed=1)
@@ -67,14 +67,14 @@ def run(repository, generator, data):
             inputs = Measured(generator, cells, reader)
             return run_plan(plan, inputs, path, make=maker and maker(job), **options)
 
-    return run
+    return make
 
 
 @pytest.fixture(scope="module")
-def whole(run, tmp_path_factory):
+def whole(make, tmp_path_factory):
     """Files of the atlas as this process makes it."""
     path = tmp_path_factory.mktemp("whole") / "atlas.zarr"
-    run(path)
+    make(path)
     return tree(path)
 
 
@@ -108,10 +108,10 @@ def kill_one_when_a_shard_is_done(path, pids, killed):
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-def test_processes_make_the_same_bytes(run, whole, tmp_path):
+def test_processes_make_the_same_bytes(make, whole, tmp_path):
     """With another number of compute threads too: each product's sum is taken in one thread."""
     reported = []
-    written = run(tmp_path / "atlas.zarr", lambda job: on_processes(job, 2), threads=2, report=reported.append)
+    written = make(tmp_path / "atlas.zarr", lambda job: on_processes(job, 2), threads=2, report=reported.append)
     assert tree(tmp_path / "atlas.zarr") == whole
     assert verify_atlas(tmp_path / "atlas.zarr").sound
     assert written.made == written.rows == sum(record.rows for record in reported) == 480
@@ -120,35 +120,35 @@ def test_processes_make_the_same_bytes(run, whole, tmp_path):
     assert not any(maker.endswith(f":{os.getpid()}") for maker in makers)
 
 
-def test_a_killed_process_loses_its_shard_which_is_made_again(run, whole, tmp_path):
+def test_a_killed_process_loses_its_shard_which_is_made_again(make, whole, tmp_path):
     path, killed = tmp_path / "atlas.zarr", []
 
     def pids():
         return [child.pid for child in multiprocessing.active_children()]
 
     watcher = kill_one_when_a_shard_is_done(path, pids, killed)
-    run(path, lambda job: on_processes(job, 2))
+    make(path, lambda job: on_processes(job, 2))
     watcher.join()
     assert killed
     assert tree(path) == whole
 
 
-def test_processes_that_are_lost_again_and_again_are_an_error(run, tmp_path, monkeypatch):
+def test_processes_that_are_lost_again_and_again_are_an_error(make, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "make_shard", os._exit)
     monkeypatch.setattr(workers, "_IN_A_ROW", 1)
     with pytest.raises(WorkerLostError, match=r"2 worker processes in a row were lost .* run the same command again"):
-        run(tmp_path / "atlas.zarr", lambda job: on_processes(job, 1))
+        make(tmp_path / "atlas.zarr", lambda job: on_processes(job, 1))
     assert not multiprocessing.active_children()
 
 
-def test_an_error_in_a_process_is_the_users(run, data, cells, tmp_path):
+def test_an_error_in_a_process_is_the_users(make, data, cells, tmp_path):
     """Where a cell can't be read: by its message, and what was finished is kept."""
     broken = cells[100:160].copy()
     broken.X = broken.X.toarray().astype("float32")
     broken.X[-2] = 0.5
     broken.write_h5ad(tmp_path / "b.h5ad")
     with pytest.raises(ExpressionError, match=r"holds 0\.5 in cell 'b:cell_0158'"):
-        run(tmp_path / "atlas.zarr", lambda job: on_processes(job, 2), (data[0], ("b", str(tmp_path / "b.h5ad"))))
+        make(tmp_path / "atlas.zarr", lambda job: on_processes(job, 2), (data[0], ("b", str(tmp_path / "b.h5ad"))))
     assert len(Journal(tmp_path / "atlas.zarr").records()) > 0
     assert not multiprocessing.active_children()
 
@@ -157,7 +157,7 @@ def test_processes_end_with_their_parent(repository, data, tmp_path):
     """Even if it is killed: nothing goes on computing behind the user's back."""
     words = ["generate", f"a={data[0][1]}", "--models", repository, "--out", tmp_path / "atlas.zarr", "--grid", "stim"]
     words += ["--solver", "draw", "--steps", "1000", "--workers", "2", "--no-progress"]
-    parent = subprocess.Popen([sys.executable, "-m", "causcell.cli.main", *map(str, words)], start_new_session=True)
+    parent = subprocess.Popen([Path(sys.executable).parent / "causcell", *map(str, words)], start_new_session=True)
     try:
         children = []
         for _ in range(600):
@@ -188,55 +188,55 @@ def _command(pid):
 
 
 @pytest.mark.parametrize("number", [0, -1])
-def test_no_workers(run, tmp_path, number):
+def test_no_workers(make, tmp_path, number):
     with pytest.raises(ConfigurationError, match=f"workers is {number}; take at least 1"):
-        run(tmp_path / "atlas.zarr", lambda job: on_processes(job, number))
+        make(tmp_path / "atlas.zarr", lambda job: on_processes(job, number))
 
 
 # -- dask --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_dask_cluster_makes_the_same_bytes(run, whole, cluster, tmp_path):
+def test_a_dask_cluster_makes_the_same_bytes(make, whole, cluster, tmp_path):
     reported = []
-    run(tmp_path / "atlas.zarr", lambda job: on_dask(job, cluster.scheduler_address), report=reported.append)
+    make(tmp_path / "atlas.zarr", lambda job: on_dask(job, cluster.scheduler_address), report=reported.append)
     assert tree(tmp_path / "atlas.zarr") == whole
     assert len({record.worker for record in reported}) == 2
 
 
-def test_a_killed_dask_worker_loses_its_shard_which_is_made_again(run, whole, cluster, tmp_path):
+def test_a_killed_dask_worker_loses_its_shard_which_is_made_again(make, whole, cluster, tmp_path):
     path, killed = tmp_path / "atlas.zarr", []
 
     def pids():
         return [worker.process.pid for worker in cluster.workers.values() if worker.process]
 
     watcher = kill_one_when_a_shard_is_done(path, pids, killed)
-    run(path, lambda job: on_dask(job, cluster.scheduler_address))
+    make(path, lambda job: on_dask(job, cluster.scheduler_address))
     watcher.join()
     assert killed
     assert tree(path) == whole
 
 
-def test_an_interrupted_cluster_run_goes_on(run, whole, cluster, tmp_path):
+def test_an_interrupted_cluster_run_goes_on(make, whole, cluster, tmp_path):
     """In this process, where the cluster began."""
 
     def stop(record):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "atlas.zarr", lambda job: on_dask(job, cluster.scheduler_address), report=stop)
-    run(tmp_path / "atlas.zarr")
+        make(tmp_path / "atlas.zarr", lambda job: on_dask(job, cluster.scheduler_address), report=stop)
+    make(tmp_path / "atlas.zarr")
     assert tree(tmp_path / "atlas.zarr") == whole
 
 
-def test_no_scheduler(run, tmp_path):
+def test_no_scheduler(make, tmp_path):
     pytest.importorskip("distributed")
     with pytest.raises(
         RuntimeUnavailableError, match=r"no Dask scheduler answers at 'nowhere.*such as tcp://host:8786"
     ):
-        run(tmp_path / "atlas.zarr", lambda job: on_dask(job, "nowhere://127.0.0.1:1"))
+        make(tmp_path / "atlas.zarr", lambda job: on_dask(job, "nowhere://127.0.0.1:1"))
 
 
-def test_a_full_disk_is_told_through_any_worker(run, cluster, tmp_path, monkeypatch):
+def test_a_full_disk_is_told_through_any_worker(make, cluster, tmp_path, monkeypatch):
     """Its message is the same from another process."""
     error = OutputFullError("there is no space left")
 
@@ -246,4 +246,4 @@ def test_a_full_disk_is_told_through_any_worker(run, cluster, tmp_path, monkeypa
     monkeypatch.setattr(workers, "make_shard", full)
     for maker in (lambda job: on_dask(job, cluster.scheduler_address),):
         with pytest.raises(OutputFullError, match=str(error)):
-            run(tmp_path / "atlas.zarr", maker)
+            make(tmp_path / "atlas.zarr", maker)
