@@ -128,9 +128,9 @@ class Plan(BaseModel):
 
     def differences(self, other: Plan) -> list[str]:
         """What differs in another plan, for people."""
+        mine, its = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         return [
-            f"{name} ({_short(mine[name])} there, {_short(its[name])} asked for)"
-            for mine, its in [(_flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json")))]
+            f"{name} ({_short(mine.get(name))} there, {_short(its.get(name))} asked for)"
             for name in dict.fromkeys([*mine, *its])
             if mine.get(name) != its.get(name)
         ]

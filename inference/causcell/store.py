@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causcell.journal import ROOT_METADATA, FileRecord, Journal, put
+from causcell.journal import ROOT_METADATA, Journal, put
 from causcell.plan import Plan
 
 if TYPE_CHECKING:
@@ -52,13 +52,11 @@ def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.
         # notices to this code, not to its users: of zarr v3's strings and consolidated metadata, of anndata's defaults
         warnings.simplefilter("ignore")
         _describe(staging, plan, example, var, uns)
-    files = {}
-    for file in sorted(path for path in staging.rglob("*") if path.is_file()):
-        name = str(file.relative_to(staging))
-        target = journal.folder / ROOT_METADATA if name == ROOT_METADATA else journal.path / name
-        files[name] = put(file, target)
+    names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
+    places = {name: (journal.folder if name == ROOT_METADATA else journal.path) / name for name in names}
+    records = put({places[name]: staged for name, staged in names.items()})
     shutil.rmtree(staging)
-    journal.commit_metadata(files)
+    journal.commit_metadata({name: records[place] for name, place in places.items()})
 
 
 def _describe(path: Path, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, uns: dict[str, Any]) -> None:
@@ -132,8 +130,8 @@ def _columns(plan: Plan, example: pd.DataFrame) -> dict[str, tuple[str, int, int
 # -- shards ------------------------------------------------------------------------------------------------------------
 
 
-def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[str, FileRecord]:
-    """Write a shard's part of ``obs``; the files, by path in the store."""
+def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[Path, Path]:
+    """Write a shard's part of ``obs``; the files, not in their places yet, by target."""
     cells = plan.cells_of(shard)
     files = {}
     for name, (kind, _, chunk) in _columns(plan, obs).items():
@@ -149,7 +147,7 @@ def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFram
         place = f"obs/{name}/c/{shard}"
         with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
             file.write(_encoded(_filled(values, chunk), kind))
-        files[place] = put(Path(file.name), journal.path / place)
+        files[journal.path / place] = Path(file.name)
     return files
 
 
@@ -191,23 +189,27 @@ def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) 
 
 
 class ShardWriter:
-    """Writes the rows of one shard of a 2-d array as they come.
+    """Writes the rows of one shard of a 2-d array as they come, into a file beside its place.
 
     Parameters
     ----------
     place
         Of the array in the store.
+
+    Attributes
+    ----------
+    target, staged
+        Where the file belongs, and where it is.
     """
 
     def __init__(self, journal: Journal, plan: Plan, place: str, shard: int) -> None:
-        self._target = journal.path / place / "c" / str(shard) / "0"
-        self.name = str(self._target.relative_to(journal.path))
+        self.target = journal.path / place / "c" / str(shard) / "0"
         self._kind, self._rows = plan.array_dtype(place), plan.chunk_rows
         self._index = np.full((-(-plan.shard_rows // plan.chunk_rows), 2), _EMPTY, dtype="<u8")
         self._chunk = np.zeros((plan.chunk_rows, plan.arrays[place]), dtype=self._kind)
         self._filled, self._chunks = 0, 0
         handle, name = tempfile.mkstemp(dir=journal.work)
-        self._staged, self._file = Path(name), os.fdopen(handle, "wb")
+        self.staged, self._file = Path(name), os.fdopen(handle, "wb")
 
     def append(self, rows: np.ndarray) -> None:
         """Write further rows, [n x columns]."""
@@ -225,8 +227,8 @@ class ShardWriter:
         self._file.write(encoded)
         self._chunks, self._filled = self._chunks + 1, 0
 
-    def finish(self) -> FileRecord:
-        """Write what is left, and put the file in its place."""
+    def finish(self) -> None:
+        """Write what is left."""
         from google_crc32c import value as crc32c
 
         if self._filled:
@@ -235,9 +237,8 @@ class ShardWriter:
         index = self._index.tobytes()
         self._file.write(index + crc32c(index).to_bytes(4, "little"))
         self._file.close()
-        return put(self._staged, self._target)
 
     def discard(self) -> None:
         """Remove what was written."""
         self._file.close()
-        self._staged.unlink(missing_ok=True)
+        self.staged.unlink(missing_ok=True)

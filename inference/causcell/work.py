@@ -17,7 +17,7 @@ from causcell.cells import AnyCells, AnyReader, CellTable, open_cells
 from causcell.engine import is_address, open_engine
 from causcell.errors import CausCellWarning
 from causcell.generator import Block, Generator
-from causcell.journal import Journal, ShardRecord, full_disk_told
+from causcell.journal import Journal, ShardRecord, full_disk_told, put
 from causcell.pipeline import StageClock, ahead
 from causcell.plan import Plan
 from causcell.results import count_unseen, result_obs
@@ -110,15 +110,17 @@ def make_shards(journal: Journal, plan: Plan, inputs: Inputs, shards: Iterable[i
                 with full_disk_told(journal.path), clock("write"):
                     names = inputs.cells.names_of(cells)
                     obs = result_obs(schema, plan.request, names, factual[cells], np.concatenate(labels), seen)
-                    files = {writer.name: writer.finish() for writer in writers.values()}
-                    files |= write_annotations(journal, plan, shard, obs)
+                    for writer in writers.values():
+                        writer.finish()
+                    files = {writer.target: writer.staged for writer in writers.values()}
+                    records = put(files | write_annotations(journal, plan, shard, obs))
             finally:
                 for writer in writers.values():
                     writer.discard()
             record = ShardRecord(
                 shard=shard,
                 rows=len(obs),
-                files=files,
+                files={str(target.relative_to(journal.path)): file for target, file in records.items()},
                 unmatched=unmatched,
                 unseen=count_unseen(obs, plan.request, schema.names),
                 seconds=clock.take(),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class Setting:
     generator: Generator
     source: anndata.AnnData
     data: Path
+    place: Path
     whole: dict[str, bytes]
 
     def request(self, **changes: object) -> Request:
@@ -61,16 +63,15 @@ def setting(generator, cells, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     some = cells[:CELLS].copy()
     some.write_h5ad(folder / "cells.h5ad")
-    made = Setting(generator, some, folder / "cells.h5ad", {})
-    made.write(folder / "whole.zarr")
-    made.whole = tree(folder / "whole.zarr")
+    made = Setting(generator, some, folder / "cells.h5ad", folder / "whole.zarr", {})
+    made.write(made.place)
+    made.whole = tree(made.place)
     return made
 
 
 @pytest.fixture
 def finished(setting, tmp_path):
-    setting.write(tmp_path / "atlas.zarr")
-    return tmp_path / "atlas.zarr"
+    return Path(shutil.copytree(setting.place, tmp_path / "atlas.zarr"))
 
 
 def stop_after(monkeypatch, shards, error):
@@ -226,11 +227,7 @@ def renamed(cells):
 
 
 def relabelled(cells):
-    cells.obs["donor"] = ["d2", *cells.obs["donor"].astype(str)[1:]]
-
-
-def doubled(cells):
-    cells.X = cells.X * 2
+    cells.obs["donor"] = "d1"
 
 
 def reordered(cells):
@@ -241,7 +238,7 @@ def reordered(cells):
 def test_other_cells_are_another_plan(finished, setting, change):
     other = setting.source.copy()
     change(other)
-    with pytest.raises(OutputExistsError, match=r"another plan: .*source (names|labels)"):
+    with pytest.raises(OutputExistsError, match=r"another plan: .*source (names|labels) \([0-9a-f]{8}\.\.\. there"):
         setting.write(finished, other)
 
 
@@ -372,10 +369,10 @@ def test_verifying_what_is_no_atlas(tmp_path, setting):
 # -- full --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", range(0, 130, 10))
+@pytest.mark.parametrize("moment", [0, 30, 70, 80, 90, 120])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=["disk", "quota"])
 def test_a_full_disk_is_told_and_survived(setting, tmp_path, monkeypatch, moment, number):
-    """Whichever file it hits: metadata (there are about 60 files of these), values, annotations or records."""
+    """Whichever file it hits: metadata (some 70 files), values, annotations or records."""
     flush, calls = os.fsync, []
 
     def full(handle):
@@ -419,14 +416,3 @@ def test_what_cannot_fit_is_not_begun(setting, tmp_path, monkeypatch):
     with pytest.raises(OutputFullError, match=r"needs about .* kB and .*atlas\.zarr' has 1 kB left; free some space"):
         setting.write(tmp_path / "atlas.zarr")
     assert not (tmp_path / "atlas.zarr" / FOLDER / "plan.json").exists()
-
-
-# -- names -------------------------------------------------------------------------------------------------------------
-
-
-def test_names_of_rows_that_would_agree_are_refused_beforehand(setting, tmp_path):
-    """``a|x=1`` under ``x=2`` is no row of ``a``: that needs a label with a bar in it."""
-    other = setting.source.copy()
-    other.obs_names = ["a", "a|factual", *other.obs_names[2:]]
-    setting.write(tmp_path / "atlas.zarr", other)
-    assert anndata.read_zarr(tmp_path / "atlas.zarr").obs_names.is_unique
