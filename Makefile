@@ -42,7 +42,7 @@ $(TRITON): $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,plot,export,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dask,plot,export,dev]'
 	touch $@
 
 clean:

@@ -1,122 +1,394 @@
-"""The atlas: results written as an AnnData-zarr store (zarr v3, sharded), block by block.
+"""The atlas: results written as an AnnData-zarr store (zarr v3, sharded), shard by shard; a rerun goes on.
 
-The chunk is what a reader fetches, the shard what a writer commits. The form of the rows is that of `causcell.results`.
+The chunk is what a reader fetches, the shard what is made and committed at once. The form of the rows is that of
+`causcell.results`, what they hold that of `causcell.contents`, the files those of `causcell.store`. The store is made
+in place and can't be opened before it is finished; `causcell.journal` tells what is done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter, abc
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from causcell.cells import Cells
-from causcell.errors import ConfigurationError, listed
-from causcell.expression import PanelReader
-from causcell.generator import DTYPES
-from causcell.output import new_folder
-from causcell.results import result_obs, result_uns, result_var
+from causcell.cells import AnyCells, AnyReader, CellTable
+from causcell.errors import AtlasError, CausCellWarning, OutputFullError
+from causcell.generator import Generator, Request
+from causcell.journal import ROOT_METADATA, FileRecord, Journal, ShardRecord, full_disk_told, record_file
+from causcell.pipeline import StageClock
+from causcell.plan import CHUNK_SIZE, SHARD_SIZE, Plan, make_plan
+from causcell.results import Unseen, check_row_names, result_obs, result_uns, result_var, warn_unmatched
+from causcell.sizes import format_size
+from causcell.store import encoded_bytes, write_metadata
+from causcell.work import Inputs, Measured, make_shards
 
-if TYPE_CHECKING:
-    import zarr
+Make = Callable[[Journal, list[int]], Iterable[ShardRecord | int]]
+"""Makes these shards; yields rows as they are written, and the record of each shard that is committed."""
 
-    from causcell.generator import Generator, Request
+_CALIBRATION_BATCHES = 4
 
-CHUNK_ROWS = 256
-SHARD_ROWS = 8192
+
+@dataclass(frozen=True)
+class Written:
+    """What a run did.
+
+    Attributes
+    ----------
+    rows, shards
+        Of the atlas.
+    made
+        Rows that this run made; the others were there.
+    bytes
+        Of the shards' files.
+    seconds
+        That it took; and that it took by stage, where stages of several threads and workers add up.
+    unseen
+        Rows with combinations of labels never seen, in the whole atlas.
+    """
+
+    rows: int
+    shards: int
+    made: int
+    bytes: int
+    seconds: float
+    stages: dict[str, float]
+    unseen: int
 
 
 def write_atlas(
     generator: Generator,
-    cells: Cells,
-    reader: PanelReader,
+    cells: AnyCells,
+    reader: AnyReader,
     request: Request,
     path: str | os.PathLike[str],
     *,
-    dtype: str = "float32",
+    chunk_size: int = CHUNK_SIZE,
+    shard_size: int = SHARD_SIZE,
     progress: bool = False,
 ) -> int:
-    """Generate and write an atlas; it appears at ``path`` when it is complete.
+    """Generate and write an atlas in this process, or finish one of the same plan.
 
     Parameters
     ----------
     path
         The store, a folder that ends in ``.zarr``.
-    dtype
-        Of ``X``: ``float32``, or ``float16`` (half the bytes; values within 5e-4 of their size).
+    chunk_size, shard_size
+        See `causcell.plan.make_plan`.
 
     Returns
     -------
-    Rows written.
+    Rows of the atlas.
 
     Raises
     ------
     OutputExistsError
-        Something is at ``path`` already.
+        Something else, or an atlas of another plan, is at ``path`` already.
+    OutputBusyError, OutputFullError
+        Another run writes there; there is no space.
     """
-    if dtype not in DTYPES:
-        raise ConfigurationError(f"dtype {dtype!r} is not known; known are {listed(DTYPES)}")
-    with new_folder(path) as staging:
-        return _write(generator, cells, reader, request, staging, dtype, progress)
+    check_row_names(cells, request)
+    plan = make_plan(generator, cells, reader, request, chunk_size=chunk_size, shard_size=shard_size)
+    return run_plan(plan, Measured(generator, cells, reader), path, progress=progress).rows
 
 
-def _write(
-    generator: Generator,
-    cells: Cells,
-    reader: PanelReader,
-    request: Request,
-    path: Path,
-    dtype: str,
-    progress: bool,
-) -> int:
-    import zarr
-    from anndata.io import write_elem
+def run_plan(
+    plan: Plan,
+    inputs: Inputs,
+    path: str | os.PathLike[str],
+    *,
+    make: Make | None = None,
+    progress: bool = False,
+    report: Callable[[ShardRecord], None] = lambda _: None,
+) -> Written:
+    """Carry a plan out, as far as it is not yet.
 
-    rows, genes = len(cells) * request.rows_per_cell, len(generator.preprocessing.genes)
-    group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-    chunk = min(CHUNK_ROWS, rows)
-    array = group.create_array(
-        "X",
-        shape=(rows, genes),
-        dtype=dtype,
-        chunks=(chunk, genes),
-        shards=(min(SHARD_ROWS, -(-rows // chunk) * chunk) // chunk * chunk, genes),
-        fill_value=0,
-        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
-    )
-    labels = _write_rows(array, generator.generate(cells, reader, request, progress=progress))
-    obs = result_obs(generator, cells, request, labels)
-    with warnings.catch_warnings():
-        # notices to this code, not to its users: of zarr v3's strings and consolidated metadata, of anndata's defaults
-        warnings.simplefilter("ignore")
-        write_elem(group, "obs", obs)
-        write_elem(group, "var", result_var(generator, reader))
-        write_elem(group, "uns", {"causcell": result_uns(generator, request)})
-        for empty in ("layers", "obsm", "varm", "obsp", "varp"):
-            write_elem(group, empty, {})
-        zarr.consolidate_metadata(group.store)
-    return rows
+    Parameters
+    ----------
+    make
+        Makes shards; in this process, from ``inputs``, if not given.
+    report
+        Told of each shard that is committed.
+
+    Raises
+    ------
+    OutputError
+        See `write_atlas`.
+    """
+    started = time.perf_counter()
+    journal = Journal(Path(path))
+    with journal.locked():
+        _begin(journal, plan, inputs)
+        records = _sound_records(journal)
+        pending = [shard for shard in range(plan.shards) if shard not in records]
+        stages: Counter[str] = Counter()
+        made = 0
+        if pending:
+            journal.unfinish()
+            with contextlib.closing(_made(plan, inputs, journal, pending, make)) as done:
+                for record in _watched(done, plan, records, progress):
+                    records[record.shard] = record
+                    stages.update(record.seconds)
+                    made += record.rows
+                    report(record)
+        if not journal.finished:
+            _finish(journal, plan, records)
+    unseen = sum((record.unseen for record in records.values()), Unseen())
+    if made:
+        unseen.warn(plan.rows)
+        warn_unmatched(sum(record.unmatched for record in records.values()), plan.rows)
+    size = sum(file.bytes for record in records.values() for file in record.files.values())
+    seconds = time.perf_counter() - started
+    return Written(plan.rows, plan.shards, made, size, seconds, dict(stages), unseen.rows)
 
 
-def _write_rows(array: zarr.Array[Any], blocks: Iterator[Any]) -> np.ndarray:
-    """Write expression shard by shard; the labels of all rows, int32 [rows x m]."""
-    shard_rows = (array.shards or array.chunks)[0]
-    buffer = np.empty((shard_rows, array.shape[1]), dtype=array.dtype)
-    labels, filled, written = [], 0, 0
+def _begin(journal: Journal, plan: Plan, inputs: Inputs) -> None:
+    """Put the metadata in place, unless they are."""
+    origin = _origin(inputs.cells)
+    begun = journal.check_plan(plan)
+    if begun:
+        before = journal.origin()
+        for now, then in zip(origin["files"], before["files"], strict=False):
+            if now != then:
+                warnings.warn(
+                    f"{now['path']} was {then['path']} of {then['bytes']} bytes when this atlas was begun, and is of "
+                    f"{now['bytes']} bytes, or was written since; its names, labels, genes and sampled values are the "
+                    "same, and the atlas goes on",
+                    CausCellWarning,
+                    stacklevel=4,
+                )
+        metadata = journal.metadata()
+        if metadata is not None and all(_is_there(journal, name, file) for name, file in metadata.items()):
+            return
+    with full_disk_told(journal.path):
+        if not begun:
+            require_space(plan, inputs, journal.path)
+            for leftover in journal.path.iterdir():
+                if leftover != journal.folder:
+                    shutil.rmtree(leftover)
+        labels = inputs.cells.labels(inputs.generator.schema)[:1]
+        example = result_obs(
+            inputs.generator.schema,
+            plan.request,
+            inputs.cells.names_of(slice(0, 1)),
+            labels,
+            np.repeat(labels, plan.request.rows_per_cell, axis=0),
+            inputs.generator.engine.reference.combinations,
+        )
+        uns = result_uns(inputs.generator, plan.request) | {"plan": plan.digest}
+        write_metadata(journal, plan, example, result_var(inputs.generator.preprocessing.genes, inputs.missing), uns)
+        if not begun:
+            journal.begin(plan, origin)
+
+
+def _origin(cells: CellTable) -> dict[str, Any]:
+    """Where cells are read from; for people, and to notice files that were written since."""
+    files = []
+    for part in cells.parts:
+        status = part.path.stat() if part.path else None
+        files.append(
+            {
+                "key": part.key,
+                "path": str(part.path) if part.path else None,
+                "bytes": status.st_size if status else None,
+                "modified": status.st_mtime_ns if status else None,
+            }
+        )
+    return {"files": files, "layer": cells.layer, "where": cells.where}
+
+
+def _file_of(journal: Journal, name: str) -> Path:
+    return journal.folder / name if name == ROOT_METADATA else journal.path / name
+
+
+def _is_there(journal: Journal, name: str, file: FileRecord) -> bool:
+    path = _file_of(journal, name)
+    return path.is_file() and path.stat().st_size == file.bytes
+
+
+def _sound_records(journal: Journal) -> dict[int, ShardRecord]:
+    """Records of the shards whose files are all there, by their sizes; the others' are withdrawn."""
+    records = journal.records()
+    for shard, record in list(records.items()):
+        if not all(_is_there(journal, name, file) for name, file in record.files.items()):
+            journal.withdraw(shard)
+            del records[shard]
+    return records
+
+
+def _made(
+    plan: Plan, inputs: Inputs, journal: Journal, pending: list[int], make: Make | None
+) -> abc.Generator[ShardRecord | int]:
+    if make is not None:
+        yield from make(journal, pending)
+        return
+    yield from make_shards(journal, plan, inputs, pending)
+
+
+def _watched(
+    done: Iterator[ShardRecord | int], plan: Plan, records: dict[int, ShardRecord], show: bool
+) -> Iterator[ShardRecord]:
+    """The records, behind a progress bar of rows."""
+    from tqdm.auto import tqdm
+
+    there = sum(record.rows for record in records.values())
+    with tqdm(total=plan.rows, initial=there, desc="generating", unit="row", unit_scale=True, disable=not show) as bar:
+        shown = 0  # rows of shards under way
+        for each in done:
+            if isinstance(each, int):
+                bar.update(each)
+                shown += each
+                continue
+            bar.update(max(each.rows - shown, 0))  # workers tell of whole shards only
+            shown = max(shown - each.rows, 0)
+            yield each
+
+
+def _finish(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> None:
+    missing = [shard for shard in range(plan.shards) if shard not in records]
+    if missing:
+        raise AtlasError(f"{str(journal.path)!r} lacks {len(missing)} of {plan.shards} shards; run it again")
+    with full_disk_told(journal.path):
+        journal.finish()
+
+
+# -- before ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an atlas would take, from a few of its batches.
+
+    Attributes
+    ----------
+    rows_per_second
+        In this process.
+    bytes
+        On disk.
+    """
+
+    rows_per_second: float
+    bytes: int
+
+
+def calibrate(plan: Plan, inputs: Inputs) -> Estimate:
+    """Generate a few batches, write nothing, and tell what the whole would take."""
+    size = plan.batch_size
+    starts = [start % plan.cells for start in range(0, (_CALIBRATION_BATCHES + 1) * size, size)]
+    ranges = [slice(start, min(start + size, plan.cells)) for start in starts]
+    blocks = inputs.blocks(plan, ranges, StageClock())
+    next(blocks)  # graphs are loaded with it
+    started, rows = time.perf_counter(), 0
     for block in blocks:
-        labels.append(block.labels)
-        start = 0
-        while start < len(block.expression):
-            taken = min(shard_rows - filled, len(block.expression) - start)
-            buffer[filled : filled + taken] = block.expression[start : start + taken]
-            filled, start = filled + taken, start + taken
-            if filled == shard_rows:
-                array[written : written + filled] = buffer
-                written, filled = written + filled, 0
-    if filled:
-        array[written : written + filled] = buffer[:filled]
-    return np.concatenate(labels)
+        rows += len(block.labels)
+        last = block
+    seconds = time.perf_counter() - started
+    generator = inputs.generator
+    factual = inputs.cells.labels(generator.schema)[last.cells]
+    names = inputs.cells.names_of(last.cells)
+    seen = generator.engine.reference.combinations
+    obs = result_obs(generator.schema, plan.request, names, factual, last.labels, seen)
+    per_row = encoded_bytes(plan, last.arrays, obs) / len(last.labels)
+    return Estimate(rows / seconds, round(per_row * plan.rows))
+
+
+def free_bytes(path: Path) -> int:
+    """Space that is left where a path is, or would be."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def require_space(plan: Plan, inputs: Inputs, path: Path, estimate: Estimate | None = None) -> None:
+    """Raise `OutputFullError` if an atlas can't fit where it should be written."""
+    free = free_bytes(path)
+    if estimate is None:
+        if plan.bytes_uncompressed < free:
+            return
+        estimate = calibrate(plan, inputs)
+    if estimate.bytes > free:
+        raise OutputFullError(
+            f"the atlas needs about {format_size(estimate.bytes)} and {str(path)!r} has {format_size(free)} left; free "
+            "some space, name another place, or keep less (--store, --dtype float16)"
+        )
+
+
+# -- afterwards --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of an atlas found.
+
+    Attributes
+    ----------
+    rows, shards
+        Of the plan.
+    missing
+        Shards not made yet.
+    damaged
+        Files that are not what was written, by shard; those of no shard under `None`.
+    finished
+        Whether the store can be opened.
+    """
+
+    rows: int
+    shards: int
+    missing: tuple[int, ...]
+    damaged: dict[int | None, tuple[str, ...]]
+    finished: bool
+
+    @property
+    def sound(self) -> bool:
+        """Whether the atlas is all there, and as it was written."""
+        return self.finished and not self.missing and not self.damaged
+
+
+def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Verification:
+    """Check every file of an atlas against the digest that was recorded when it was written.
+
+    The record of what is damaged is taken back, so that the next run makes that anew.
+
+    Raises
+    ------
+    AtlasError
+        There is no atlas.
+    OutputBusyError
+        A run writes there.
+    """
+    from tqdm.auto import tqdm
+
+    journal = Journal(Path(path))
+    plan = journal.require_plan()
+    with journal.locked():
+        records = journal.records()
+        metadata = journal.metadata()
+        damaged: dict[int | None, tuple[str, ...]] = {}
+        groups: list[tuple[int | None, dict[str, FileRecord]]] = [(each.shard, each.files) for each in records.values()]
+        groups.append((None, metadata or {}))
+        for shard, files in tqdm(groups, desc="verifying", unit="shard", disable=not progress):
+            bad = [name for name, file in files.items() if _damage(_file_of(journal, name), file)]
+            if bad:
+                damaged[shard] = tuple(bad)
+        if metadata is None:
+            damaged[None] = ("metadata.json",)
+        for shard in damaged:
+            if shard is None:
+                journal.withdraw_metadata()
+            else:
+                journal.withdraw(shard)
+    missing = tuple(shard for shard in range(plan.shards) if shard not in records)
+    return Verification(plan.rows, plan.shards, missing, damaged, journal.finished)
+
+
+def _damage(path: Path, file: FileRecord) -> bool:
+    return not path.is_file() or record_file(path) != file

@@ -58,6 +58,7 @@ def open_engine(
     threads: int | None = None,
     provider: str | None = None,
     connection: Connection | None = None,
+    spinning: bool = True,
 ) -> Engine:
     """The engine for a location: ONNX Runtime in this process for a path, Triton for an address.
 
@@ -71,6 +72,8 @@ def open_engine(
         In this process: ``cpu`` (if not given) or ``cuda``.
     connection
         How to talk to a server.
+    spinning
+        In this process: whether threads that wait for work keep a CPU busy, which is faster unless others need it.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def open_engine(
 
     if connection is not None:
         raise ConfigurationError(f"location {location!r} is a folder; a connection is for servers: leave it out")
-    return OnnxEngine(location, threads=threads, provider=provider or "cpu")
+    return OnnxEngine(location, threads=threads, provider=provider or "cpu", spinning=spinning)
 
 
 def check_inputs(graph: str, info: GraphInfo, inputs: dict[str, np.ndarray]) -> None:

@@ -23,7 +23,12 @@
     │   ├── ServerUnavailableError  no server answers, or it is starting or stopping
     │   └── DeadlineExceededError   a server did not answer in time
     ├── ExportVerificationError     the exported graphs do not agree with the trained model
-    └── OutputExistsError           the place to write to holds something already
+    ├── AtlasError                  an atlas on disk is unfinished, damaged, or no atlas
+    ├── WorkerLostError             workers were lost too often
+    └── OutputError                 the place to write to can't be used
+        ├── OutputExistsError       it holds something already
+        ├── OutputBusyError         another run writes to it
+        └── OutputFullError         it has no space left, or less than is needed
 
 A message names the thing, the value found, the values allowed and the remedy.
 """
@@ -31,6 +36,7 @@ A message names the thing, the value found, the values allowed and the remedy.
 from collections.abc import Iterable
 
 __all__ = [
+    "AtlasError",
     "CausCellError",
     "CausCellWarning",
     "CellNameError",
@@ -47,13 +53,17 @@ __all__ = [
     "GenePanelError",
     "InterventionError",
     "ModelRepositoryError",
+    "OutputBusyError",
+    "OutputError",
     "OutputExistsError",
+    "OutputFullError",
     "RunError",
     "RuntimeUnavailableError",
     "SchemaVersionError",
     "ServerUnavailableError",
     "UnknownConceptError",
     "UnknownLabelError",
+    "WorkerLostError",
     "listed",
 ]
 
@@ -142,8 +152,28 @@ class ExportVerificationError(CausCellError):
     """An exported graph differs from the model it came from."""
 
 
-class OutputExistsError(CausCellError):
+class AtlasError(CausCellError):
+    """An atlas on disk can't be used as it is."""
+
+
+class WorkerLostError(CausCellError):
+    """Worker processes ended before their work was done, again and again."""
+
+
+class OutputError(CausCellError):
+    """The output path can't be written to."""
+
+
+class OutputExistsError(OutputError):
     """The output path is taken."""
+
+
+class OutputBusyError(OutputError):
+    """Another run writes to the output path."""
+
+
+class OutputFullError(OutputError):
+    """There is no space at the output path."""
 
 
 class CausCellWarning(UserWarning):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from causcell.cells import Cells, batches, padded
+from causcell.cells import AnyCells, AnyReader, Cells, CollectionReader, batches, open_cells, padded
+from causcell.contents import Outcome, Store, array_widths, check_store, keeper, most_frequent
 from causcell.engine import Engine, open_engine
 from causcell.errors import CausCellWarning, ConfigurationError, listed
 from causcell.expression import PanelReader, check_scale
@@ -24,9 +26,9 @@ from causcell.interventions import (
     plan_interventions,
 )
 from causcell.manifest import EXPRESSION_FLOAT16, Manifest
-from causcell.pipeline import in_order
+from causcell.pipeline import StageClock, ahead, in_order
 from causcell.randomness import CellNoise, Purpose, cell_keys, normals
-from causcell.results import result_obs, result_uns, result_var
+from causcell.results import check_row_names, count_unseen, result_obs, result_uns, result_var, warn_unmatched
 from causcell.sampling import draw_spike_slab, sample
 from causcell.schema import UNEXPLAINED
 from causcell.solvers import Solver, SolverSettings
@@ -38,8 +40,20 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-DTYPES = ("float32", "float16")
+_READ_AHEAD = 2
+"""Batches that are read before they are needed."""
+
+DType = Literal["float32", "float16"]
+DTYPES: tuple[DType, ...] = ("float32", "float16")
 """Of generated expression."""
+
+
+def check_dtype(dtype: str) -> DType:
+    """The type, if it is one; raises `ConfigurationError`."""
+    for known in DTYPES:
+        if dtype == known:
+            return known
+    raise ConfigurationError(f"dtype {dtype!r} is not known; known are {listed(DTYPES)}")
 
 
 @dataclass(frozen=True)
@@ -58,8 +72,15 @@ class Request:
         Samples a cell and intervention; more than one are also drawn from the posterior of the cell's embeddings.
     seed
         Of all random numbers, keyed by cell.
+    store
+        What is kept of these; see `causcell.contents`.
     dtype
-        Of the expression: ``float32``, or ``float16`` (half the bytes; values within 5e-4 of their size).
+        Of the expression kept: ``float32``, or ``float16`` (half the bytes; values within 5e-4 of their size).
+
+    Raises
+    ------
+    ConfigurationError
+        Draws, or interventions, that the store makes no sense of; an unknown type.
     """
 
     interventions: tuple[Intervention, ...]
@@ -68,18 +89,29 @@ class Request:
     match_parents: bool = False
     draws: int = 1
     seed: int = 0
-    dtype: str = "float32"
+    store: Store = "expression"
+    dtype: DType = "float32"
 
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ConfigurationError(f"draws is {self.draws}; take at least 1")
-        if self.dtype not in DTYPES:
-            raise ConfigurationError(f"dtype {self.dtype!r} is not known; known are {listed(DTYPES)}")
+        check_dtype(self.dtype)
+        if self.store == "summary" and self.draws < 2:
+            raise ConfigurationError(f"draws is {self.draws}; a summary over draws (--store summary) takes at least 2")
+        if self.store == "effects" and not all(each.targets for each in self.interventions):
+            raise ConfigurationError(
+                "effects (--store effects) are those of interventions; name one with --do or --grid"
+            )
+
+    @property
+    def kept_draws(self) -> int:
+        """Rows of the result for each cell and intervention."""
+        return 1 if self.store == "summary" else self.draws
 
     @property
     def rows_per_cell(self) -> int:
         """Rows of the result for each cell."""
-        return len(self.interventions) * self.draws
+        return len(self.interventions) * self.kept_draws
 
 
 @dataclass(frozen=True)
@@ -88,24 +120,29 @@ class Block:
 
     Attributes
     ----------
-    expression
-        Of the request's type [rows x G].
+    cells
+        Which cells.
+    arrays
+        What the store keeps, [rows x columns], by place in an AnnData; see `causcell.contents`. Float32; expression
+        itself is of the request's type.
     labels
         Codes after the intervention, int32 [rows x m].
     unmatched
         Rows whose reference cell does not carry the parents' labels, bool [rows].
     """
 
-    expression: np.ndarray
+    cells: slice
+    arrays: dict[str, np.ndarray]
     labels: np.ndarray
     unmatched: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Consecutive cells, and their expression padded to the batch size."""
+    """Consecutive cells, their names, and their expression padded to the batch size."""
 
     rows: slice
+    names: np.ndarray
     expression: np.ndarray
 
     @property
@@ -185,7 +222,7 @@ class Generator:
 
     def counterfactual(
         self,
-        adata: anndata.AnnData | str | os.PathLike[str],
+        adata: anndata.AnnData | str | os.PathLike[str] | Mapping[str, Any],
         do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
         *,
         grid: Sequence[str] = (),
@@ -198,8 +235,10 @@ class Generator:
         eta: float | None = None,
         draws: int = 1,
         seed: int = 0,
+        store: str = "expression",
         expression: str | None = None,
         layer: str | None = None,
+        where: str | None = None,
         allow_missing_genes: float = 0.0,
         progress: bool = False,
     ) -> anndata.AnnData:
@@ -208,7 +247,7 @@ class Generator:
         Parameters
         ----------
         adata
-            Cells: an AnnData, or a path to one.
+            Cells: an AnnData, a path to one, or a mapping from keys to either (each cell is then named ``key:name``).
         do
             Labels by concept: one joint intervention; or a sequence of such mappings. Without any: the factual cell.
         grid
@@ -226,10 +265,14 @@ class Generator:
             Samples a cell and intervention.
         seed
             Of all random numbers, keyed by cell name.
+        store
+            ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.contents`.
         expression
             ``counts`` or ``log1p``: what the values are (default: what the model was trained on); it is checked.
         layer
             Read this layer in place of ``X``.
+        where
+            Only these cells: a pandas query over ``obs``.
         allow_missing_genes
             Share of the model's genes that may be absent; they are filled with the training mean and reported.
         progress
@@ -238,23 +281,38 @@ class Generator:
         Returns
         -------
         AnnData, one row a (cell, intervention, draw), cells in input order, with float32 expression of the panel
-        (log scale) in ``X``; the columns of ``obs`` are described in `causcell.results`.
+        (log scale) in ``X`` (or what ``store`` asks for); the columns of ``obs`` are described in `causcell.results`.
         """
         import anndata
 
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         request = Request(
-            plan_interventions(self.schema, do, grid), settings, check_mode(mode), match_parents, draws, seed
+            plan_interventions(self.schema, do, grid),
+            settings,
+            check_mode(mode),
+            match_parents,
+            draws,
+            seed,
+            check_store(store),
         )
-        with Cells(adata, layer=layer) as cells:
+        with open_cells(adata, layer=layer, where=where) as cells:
+            check_row_names(cells, request)
             reader = self.reader(cells, expression, allow_missing_genes)
             blocks = list(self.generate(cells, reader, request, progress=progress))
-            return anndata.AnnData(
-                X=np.concatenate([block.expression for block in blocks]),
-                obs=result_obs(self, cells, request, np.concatenate([block.labels for block in blocks])),
-                var=result_var(self, reader),
-                uns={"causcell": result_uns(self, request)},
-            )
+            labels = np.concatenate([block.labels for block in blocks])
+            factual, seen = cells.labels(self.schema), self.engine.reference.combinations
+            obs = result_obs(self.schema, request, cells.names, factual, labels, seen)
+            var = result_var(self.preprocessing.genes, reader.missing)
+            result = anndata.AnnData(obs=obs, var=var, uns={"causcell": result_uns(self, request)})
+        count_unseen(obs, request, self.schema.names).warn(len(obs))
+        for place in blocks[0].arrays:
+            array = np.concatenate([block.arrays[place] for block in blocks])
+            element, _, name = place.partition("/")
+            if name:
+                getattr(result, element)[name] = array
+            else:
+                result.X = array
+        return result
 
     def reconstruct(self, adata: anndata.AnnData | str | os.PathLike[str], **options: Any) -> anndata.AnnData:
         """The cells themselves, generated from their own embeddings: `counterfactual` without any intervention."""
@@ -295,7 +353,8 @@ class Generator:
                 mean, _ = self._encode(batch.expression)
                 return batch.count, mean, self.causal_graph.factual(mean)
 
-            done = self._over_batches(embedded, cells, reader)
+            read = self._read(cells, reader, batches(len(cells), self.batch_size), StageClock())
+            done = in_order(embedded, read, self.engine.concurrency)
             for count, mean, outputs in self._progress(done, progress, "embedding", len(cells), lambda each: each[0]):
                 exogenous.append(mean[:count])
                 endogenous.append(outputs["endogenous"][:count])
@@ -315,7 +374,7 @@ class Generator:
 
     # -- its parts, for callers that stream --------------------------------------------------------------------------
 
-    def reader(self, cells: Cells, expression: str | None = None, allow_missing_genes: float = 0.0) -> PanelReader:
+    def reader(self, cells: AnyCells, expression: str | None = None, allow_missing_genes: float = 0.0) -> AnyReader:
         """What turns the cells' values into panel expression; missing genes are reported by a warning."""
         preprocessing = self.preprocessing
         declared = preprocessing.scale if expression is None else check_scale(expression)
@@ -324,15 +383,19 @@ class Generator:
                 "this model was trained on log1p values as given, whose scale for raw counts is not known; "
                 "give log1p values normalised as the training file's were"
             )
-        reader = PanelReader(replace(preprocessing, scale=declared), cells.genes, allow_missing=allow_missing_genes)
-        if reader.missing:
-            warnings.warn(
-                f"{len(reader.missing)} of {len(preprocessing.genes)} panel genes are missing and were filled with the "
-                f"training mean: {listed(reader.missing)}",
-                CausCellWarning,
-                stacklevel=3,
-            )
-        return reader
+        readers = []
+        for part in cells.parts:
+            reader = PanelReader(replace(preprocessing, scale=declared), part.genes, allow_missing=allow_missing_genes)
+            readers.append(reader)
+            if reader.missing:
+                warnings.warn(
+                    f"{len(reader.missing)} of {len(preprocessing.genes)} panel genes are missing"
+                    f"{f' in {part.key!r}' if part.key else ''} and were filled with the training mean: "
+                    f"{listed(reader.missing)}",
+                    CausCellWarning,
+                    stacklevel=3,
+                )
+        return readers[0] if isinstance(cells, Cells) else CollectionReader(tuple(readers))
 
     def solver_settings(
         self,
@@ -358,52 +421,80 @@ class Generator:
         return SolverSettings(solver, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
     def generate(
-        self, cells: Cells, reader: PanelReader, request: Request, *, progress: bool = False
+        self, cells: AnyCells, reader: AnyReader, request: Request, *, progress: bool = False
     ) -> Iterator[Block]:
         """Results for all cells, block by block (one block a batch of cells), in input order."""
-        solver = request.settings.build(self.manifest.schedule)
+        total, unmatched = len(cells) * request.rows_per_cell, 0
+        done = self.blocks(cells, reader, request, [slice(0, len(cells))])
+        for block in self._progress(done, progress, "generating", total, lambda each: len(each.labels)):
+            unmatched += int(block.unmatched.sum())
+            yield block
+        warn_unmatched(unmatched, total)
+
+    def blocks(
+        self,
+        cells: AnyCells,
+        reader: AnyReader,
+        request: Request,
+        ranges: Iterable[slice],
+        clock: StageClock | None = None,
+    ) -> Iterator[Block]:
+        """Results for ranges of cells, block by block: one block a batch, and batches start anew with each range.
+
+        Cells are read in a thread of its own, a little ahead; ``clock`` is told of the stages ``read``, ``encode`` and
+        ``sample``.
+        """
+        solver = self.build_solver(request.settings)
+        clock = clock or StageClock()
+        labels = cells.labels(self.schema)
+
+        def generated(batch: _Batch) -> Block:
+            with clock("encode"):
+                posterior = self._encode(batch.expression)
+            with clock("sample"):
+                return self._outcomes(
+                    batch,
+                    posterior,
+                    padded(labels[batch.rows], self.batch_size),
+                    padded(cell_keys(request.seed, batch.names), self.batch_size),
+                    request,
+                    solver,
+                )
+
+        slices = (
+            slice(within.start + rows.start, within.start + rows.stop)
+            for within in ranges
+            for rows in batches(within.stop - within.start, self.batch_size)
+        )
+        return in_order(generated, self._read(cells, reader, slices, clock), self.engine.concurrency)
+
+    def build_solver(self, settings: SolverSettings) -> Solver:
+        """The solver on the model's schedule; raises `ConfigurationError` for one that its head has no use of."""
+        solver = settings.build(self.manifest.schedule)
         if solver.draw and "decoder" not in self.manifest.graphs:
             raise ConfigurationError(
                 f"solver 'draw' needs the head spike_slab, this model's is {self.manifest.head!r}; take ddpm or ddim"
             )
-        labels = self.schema.encode(cells.obs)
-        total = len(cells) * request.rows_per_cell
-        unmatched = 0
+        return solver
 
-        def generated(batch: _Batch) -> Block:
-            return self._generate_batch(
-                self._encode(batch.expression),
-                padded(labels[batch.rows], self.batch_size),
-                padded(cell_keys(request.seed, cells.names[batch.rows]), self.batch_size),
-                request,
-                solver,
-                batch.count,
-            )
+    def array_widths(self, store: Store) -> dict[str, int]:
+        """Columns of each array of a store, by place in an AnnData."""
+        return array_widths(store, len(self.preprocessing.genes), self.schema.size * self.manifest.dimensions.embedding)
 
-        done = self._over_batches(generated, cells, reader)
-        for block in self._progress(done, progress, "generating", total, lambda each: len(each.expression)):
-            unmatched += int(block.unmatched.sum())
-            yield block
-        if unmatched:
-            warnings.warn(
-                f"{unmatched} of {total} rows found no reference cell with the target label and the parents' labels "
-                "together; theirs was drawn by the target label alone",
-                CausCellWarning,
-                stacklevel=2,
-            )
-
-    def _generate_batch(
+    def _outcomes(
         self,
+        batch: _Batch,
         posterior: tuple[np.ndarray, np.ndarray],
         labels: np.ndarray,
         keys: np.ndarray,
         request: Request,
         solver: Solver,
-        count: int,
     ) -> Block:
         genes, concepts = len(self.preprocessing.genes), len(self.schema.concepts)
-        shape = (count, len(request.interventions), request.draws)
-        expression = np.empty((*shape, genes), dtype=request.dtype)
+        shape = (batch.count, len(request.interventions), request.draws)
+        dtype = request.dtype if request.store == "expression" else "float32"  # what is computed with is not rounded
+        decode = functools.partial(self.decode, solver=solver, dtype=dtype)
+        kept = keeper(request.store, decode, shape)
         after = np.empty((*shape, concepts), dtype=np.int32)
         unmatched = np.empty(shape, dtype=bool)
         for draw in range(request.draws):
@@ -421,19 +512,26 @@ class Generator:
                     match_parents=request.match_parents,
                     draw=draw,
                 )
-                expression[:, i, draw] = self.decode(result.endogenous, noise, solver, request.dtype)[:count]
-                after[:, i, draw] = result.labels[:count]
-                unmatched[:, i, draw] = result.unmatched[:count]
-        return Block(expression.reshape(-1, genes), after.reshape(-1, concepts), unmatched.ravel())
+                kept.add(Outcome(i, draw, endogenous, result, noise))
+                after[:, i, draw] = result.labels[: batch.count]
+                unmatched[:, i, draw] = result.unmatched[: batch.count]
+        if request.store == "summary":
+            after, unmatched = most_frequent(after), np.logical_or.reduce(unmatched, axis=2)
+        arrays = {place: array.reshape(-1, array.shape[-1]) for place, array in kept.arrays().items()}
+        return Block(batch.rows, arrays, after.reshape(-1, concepts), unmatched.ravel())
 
-    def _over_batches(self, work: Callable[[_Batch], R], cells: Cells, reader: PanelReader) -> Iterator[R]:
-        """Results of padded batches of all cells, in order; cells are read by one thread, and no sooner than needed."""
+    def _read(self, cells: AnyCells, reader: AnyReader, slices: Iterable[slice], clock: StageClock) -> Iterator[_Batch]:
+        """Padded batches, read ahead of their use."""
 
         def read() -> Iterator[_Batch]:
-            for rows in batches(len(cells), self.batch_size):
-                yield _Batch(rows, padded(reader.read(cells.values(rows), cells.names[rows]), self.batch_size))
+            for rows in slices:
+                with clock("read"):
+                    # the reader of one source goes with its cells, that of a collection with the collection
+                    values = cells.read(reader, rows)  # type: ignore[arg-type]
+                    batch = _Batch(rows, cells.names_of(rows), padded(values, self.batch_size))
+                yield batch
 
-        return in_order(work, read(), self.engine.concurrency)
+        return ahead(read(), _READ_AHEAD)
 
     def _encode(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-variance of the exogenous embeddings, float32 [batch_size x M x k]."""

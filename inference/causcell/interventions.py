@@ -202,11 +202,12 @@ class CausalGraph:
             else:
                 forced[changes, concept] = self._reference_endogenous[rows, concept]
                 mask[:, concept] = 1
-        if mode == "isolated":
-            mask[:] = 1
-        outputs = self.engine.run("scm", {"exogenous": acted, "forced": forced, "mask": mask})
         targets = {concept for concept, _ in intervention.targets}
-        for concept in self.schema.descendants(targets) - targets:
+        descendants = self.schema.descendants(targets) - targets
+        if mode == "isolated" or not targets or (mode == "do" and not descendants):
+            return Intervened(forced, after, unmatched)  # nothing follows from what was set
+        outputs = self.engine.run("scm", {"exogenous": acted, "forced": forced, "mask": mask})
+        for concept in descendants:
             moved = (outputs["endogenous"][:, concept] != endogenous[:, concept]).any(axis=1)
             after[moved, concept] = outputs[logits_name(self.schema.names[concept])].argmax(axis=1)[moved]
         return Intervened(outputs["endogenous"], after, unmatched)

@@ -36,6 +36,8 @@ class OnnxEngine:
         ``OMP_NUM_THREADS``.)
     provider
         ``cpu`` or ``cuda``; an error if it does not load.
+    spinning
+        Whether threads that wait for work keep a CPU busy: not where several workers share a machine.
 
     Raises
     ------
@@ -45,7 +47,14 @@ class OnnxEngine:
         The repository can't be used.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None, provider: str = "cpu") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        provider: str = "cpu",
+        spinning: bool = True,
+    ) -> None:
         if provider not in _PROVIDERS:
             raise ConfigurationError(f"provider {provider!r} is not known; known are {listed(_PROVIDERS)}")
         if threads is not None and threads < 1:
@@ -63,6 +72,8 @@ class OnnxEngine:
         self._options.intra_op_num_threads = self.threads
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
+        if not spinning:
+            self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions: dict[str, Any] = {}
         self.manifest = self._repository.manifest
         self.reference = self._repository.reference

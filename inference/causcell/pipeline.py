@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,3 +34,41 @@ def in_order(function: Callable[[T], R], items: Iterable[T], width: int) -> Iter
         finally:
             for future in flying:
                 future.cancel()
+
+
+def ahead(items: Iterable[T], depth: int) -> Generator[T]:
+    """The items, made in one thread up to ``depth`` ahead of their use; an error is raised where it arose."""
+    iterator = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        flying = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        try:
+            while (item := flying.popleft().result()) is not end:
+                flying.append(pool.submit(next, iterator, end))
+                yield item  # type: ignore[misc]
+        finally:
+            for future in flying:
+                future.cancel()
+
+
+class StageClock:
+    """Seconds spent in the stages of a pipeline, by name; stages that overlap add up to more than has passed."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+    def take(self) -> dict[str, float]:
+        """What was spent since the last time."""
+        with self._lock:
+            taken, self.seconds = self.seconds, {}
+        return taken

@@ -1,4 +1,8 @@
-"""Figures of results. Each takes an ``ax`` and returns it; matplotlib comes with ``causcell[plot]``."""
+"""Figures of results. Each takes an ``ax`` and returns it; matplotlib comes with ``causcell[plot]``.
+
+Effects are differences of mean expression between the rows of an intervention and the factual rows of the same cells;
+an atlas of effects (``--store effects``) holds the differences already.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,143 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from causcell.errors import ConfigurationError, listed
+
 if TYPE_CHECKING:
     import anndata
+    import pandas as pd
     from matplotlib.axes import Axes
+
+
+def intervention_effects(
+    atlas: anndata.AnnData, intervention: str | None = None, *, by: str | None = None
+) -> pd.DataFrame:
+    """Mean effect of an intervention on every gene, for each label of a column of ``obs``.
+
+    Parameters
+    ----------
+    atlas
+        Results with factual rows and those of the intervention for the same cells (``do=[{}, {...}]``), or a store of
+        effects.
+    intervention
+        As in ``obs["intervention"]``; the only one but the factual, if not given.
+    by
+        Column whose labels are told apart, such as ``cell_type_factual``; all cells together, if not given.
+
+    Returns
+    -------
+    float64 [labels x G]; labels without a cell are left out.
+
+    Raises
+    ------
+    ConfigurationError
+        No such intervention or column, or no factual rows to compare with.
+    """
+    import pandas as pd
+
+    there = atlas.obs["intervention"].astype(str).to_numpy()
+    named = [name for name in dict.fromkeys(there) if name != "factual"]
+    if intervention is None and len(named) == 1:
+        intervention = named[0]
+    if intervention not in named:
+        raise ConfigurationError(f"intervention {intervention!r} is not in the atlas; name one of {listed(named)}")
+    if by is not None and by not in atlas.obs:
+        raise ConfigurationError(f"obs has no column {by!r}; its columns are {listed(atlas.obs.columns, 40)}")
+    groups = np.full(len(there), "all cells") if by is None else atlas.obs[by].astype(str).to_numpy()
+    effects = atlas.uns.get("causcell", {}).get("store") == "effects"
+    if not effects and "factual" not in there:
+        raise ConfigurationError(
+            "the atlas has no factual rows to compare with; generate them beside the intervention "
+            "(do=[{}, {...}] in Python), or generate effects (--store effects)"
+        )
+    means = {}
+    for group in dict.fromkeys(sorted(groups)):
+        rows = (there == intervention) & (groups == group)
+        base = (there == "factual") & (groups == group)
+        if rows.any() and (effects or base.any()):
+            means[group] = _mean(atlas, rows) - (0.0 if effects else _mean(atlas, base))
+    return pd.DataFrame.from_dict(means, orient="index", columns=atlas.var_names)
+
+
+def _mean(atlas: anndata.AnnData, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(atlas.X[np.flatnonzero(rows)].mean(axis=0, dtype=np.float64)).ravel()
+
+
+def effect_heatmap(
+    atlas: anndata.AnnData,
+    intervention: str | None = None,
+    *,
+    by: str,
+    genes: int = 20,
+    ax: Axes | None = None,
+) -> Axes:
+    """Heat map of an intervention's effect: its most changed genes for each label of a column.
+
+    Parameters
+    ----------
+    atlas, intervention, by
+        See `intervention_effects`.
+    genes
+        How many, by the largest change in any label; they are ordered by their mean change.
+    """
+    import matplotlib.pyplot as plt
+
+    effects = intervention_effects(atlas, intervention, by=by)
+    largest = effects.abs().max().nlargest(genes).index
+    shown = effects[effects[largest].mean().sort_values(ascending=False).index]
+    ax = ax or plt.subplots(figsize=(1.5 + 0.3 * len(largest), 1.6 + 0.35 * len(effects)), layout="constrained")[1]
+    limit = float(np.abs(shown.to_numpy()).max()) or 1.0
+    image = ax.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    ax.set_xticks(range(shown.shape[1]), shown.columns, rotation=90, fontsize=8)
+    ax.set_yticks(range(len(shown)), shown.index, fontsize=8)
+    ax.set_title(f"effect of {_title(atlas, intervention)}, by {by}", fontsize=10)
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label("mean change, log scale", fontsize=8)
+    return ax
+
+
+def top_genes(
+    atlas: anndata.AnnData,
+    intervention: str | None = None,
+    *,
+    by: str | None = None,
+    genes: int = 15,
+    ax: Axes | None = None,
+) -> Axes:
+    """The genes that an intervention changes most: a bar for the mean over cells, with a dot for each label.
+
+    Parameters
+    ----------
+    atlas, intervention
+        See `intervention_effects`.
+    by
+        Column whose labels get dots; none, if not given.
+    genes
+        How many, by the size of the mean change over all cells.
+    """
+    import matplotlib.pyplot as plt
+
+    overall = intervention_effects(atlas, intervention).iloc[0]
+    shown = overall[overall.abs().nlargest(genes).index].sort_values()
+    ax = ax or plt.subplots(figsize=(5.5, 1.2 + 0.24 * len(shown)), layout="constrained")[1]
+    places = np.arange(len(shown))
+    ax.barh(places, shown, color=np.where(shown > 0, "#d6604d", "#4393c3"), height=0.7, zorder=1)
+    if by is not None:
+        for i, (label, effect) in enumerate(intervention_effects(atlas, intervention, by=by).iterrows()):
+            dots = effect[shown.index]
+            ax.scatter(
+                dots, places, s=12, color=f"C{i % 10}", edgecolors="white", linewidths=0.4, label=label, zorder=2
+            )
+        ax.legend(title=by, title_fontsize=8, fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.set_yticks(places, shown.index, fontsize=8)
+    ax.set_xlabel("mean change, log scale")
+    ax.set_title(f"genes most changed by {_title(atlas, intervention)}", fontsize=10)
+    return ax
+
+
+def _title(atlas: anndata.AnnData, intervention: str | None) -> str:
+    named = [name for name in dict.fromkeys(atlas.obs["intervention"].astype(str)) if name != "factual"]
+    return f"do({intervention or named[0]})"
 
 
 def counterfactual_embedding(

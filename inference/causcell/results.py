@@ -3,9 +3,10 @@
 ``obs`` has, for every row:
 
 - ``source_cell``: name of the cell it came from; ``intervention``: such as ``stim=IFN``, or ``factual``;
-  ``draw``: index of the draw;
+  ``draw``: index of the draw (not in a summary over draws);
 - one column a concept under its own name: the label after the intervention (the target's; the model's prediction
-  for a descendant that changed; else the cell's own; NaN where unlabelled), and ``<concept>_factual``: the cell's own;
+  for a descendant that changed, in a summary the most frequent one; else the cell's own; NaN where unlabelled), and
+  ``<concept>_factual``: the cell's own;
 - ``unseen_combination``: whether no training cell carries these labels together.
 
 ``obs_names`` are the cells' own where each has one row, else ``cell|intervention``, with ``|draw`` for several draws.
@@ -15,79 +16,143 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell.cells import batches
 from causcell.errors import CausCellWarning, CellNameError, listed
+from causcell.manifest import name_digests
 from causcell.schema import unseen_combinations
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from causcell.cells import Cells
-    from causcell.expression import PanelReader
+    from causcell.cells import AnyCells
     from causcell.generator import Generator, Request
+    from causcell.schema import ConceptSchema
+
+_SLICE = 65536
+"""Names are read so many at a time."""
+
+_EXAMPLES = 5
 
 
-def result_obs(generator: Generator, cells: Cells, request: Request, labels: np.ndarray) -> pd.DataFrame:
-    """``obs`` of the results, from label codes after the interventions, int32 [rows x m].
+def result_obs(
+    schema: ConceptSchema,
+    request: Request,
+    names: np.ndarray,
+    factual: np.ndarray,
+    labels: np.ndarray,
+    combinations: np.ndarray,
+) -> pd.DataFrame:
+    """``obs`` of the results of consecutive cells.
 
-    Warns with a count of counterfactual rows whose combination of labels no training cell carries. Raises
-    `CellNameError` if row names built from cells and interventions are not unique.
+    Parameters
+    ----------
+    names
+        The cells' names, str objects [n].
+    factual
+        Their own label codes, int32 [n x m].
+    labels
+        Label codes after the interventions, int32 [rows x m].
+    combinations
+        Those of the training cells, int32 [C x m].
     """
     import pandas as pd
 
-    schema = generator.schema
-    per_cell = request.rows_per_cell
-    factual = np.repeat(schema.encode(cells.obs), per_cell, axis=0)
-    source = np.repeat(np.arange(len(cells)), per_cell)
-    intervention = np.tile(np.repeat(np.arange(len(request.interventions)), request.draws), len(cells))
-    draw = np.tile(np.arange(request.draws, dtype=np.int32), len(cells) * len(request.interventions))
-    names = [each.name for each in request.interventions]
-    obs = pd.DataFrame(index=_row_names(cells.names, names, request.draws))
-    obs["source_cell"] = pd.Categorical.from_codes(source, categories=cells.names)
-    obs["intervention"] = pd.Categorical.from_codes(intervention, categories=names)
-    obs["draw"] = draw
+    per_cell, draws = request.rows_per_cell, request.kept_draws
+    source = np.repeat(np.arange(len(names)), per_cell)
+    intervention = np.tile(np.repeat(np.arange(len(request.interventions)), draws), len(names))
+    titles = [each.name for each in request.interventions]
+    obs = pd.DataFrame(index=pd.Index(_row_names(names, titles, draws), dtype=object))
+    obs["source_cell"] = pd.Categorical.from_codes(source, categories=pd.Index(names, dtype=object))
+    obs["intervention"] = pd.Categorical.from_codes(intervention, categories=titles)
+    if request.store != "summary":
+        obs["draw"] = np.tile(np.arange(draws, dtype=np.int32), len(names) * len(titles))
     for i, concept in enumerate(schema.names):
         obs[concept] = schema.label_names(labels[:, i], concept)
-        obs[f"{concept}_factual"] = schema.label_names(factual[:, i], concept)
-    obs["unseen_combination"] = unseen_combinations(labels, generator.engine.reference.combinations)
-    counterfactual = [bool(each.targets) for each in request.interventions]
-    made = obs.loc[obs["unseen_combination"] & np.asarray(counterfactual)[intervention], list(schema.names)]
-    if len(made):
-        warnings.warn(
-            f"{len(made)} of {len(obs)} rows have combinations of labels that no training cell carries: "
-            f"{listed(made.astype(str).agg(' + '.join, axis=1).unique(), 4)}; they are marked in "
-            "obs['unseen_combination']",
-            CausCellWarning,
-            stacklevel=3,
-        )
+        obs[f"{concept}_factual"] = schema.label_names(np.repeat(factual[:, i], per_cell), concept)
+    obs["unseen_combination"] = unseen_combinations(labels, combinations)
     return obs
 
 
-def _row_names(cells: np.ndarray, interventions: list[str], draws: int) -> pd.Index:
-    import pandas as pd
-
+def _row_names(cells: np.ndarray, interventions: list[str], draws: int) -> np.ndarray:
     if len(interventions) * draws == 1:
-        return pd.Index(cells)
+        return cells
     suffixes = [f"|{name}" + (f"|{draw}" if draws > 1 else "") for name in interventions for draw in range(draws)]
-    names = pd.Index([cell + suffix for cell in cells for suffix in suffixes])
-    if not names.is_unique:
-        raise CellNameError(
-            f"row names made of cell and intervention are not unique: {listed(names[names.duplicated()])}; rename "
-            "cells whose names contain '|'"
+    return np.array([cell + suffix for cell in cells for suffix in suffixes], dtype=object)
+
+
+def check_row_names(cells: AnyCells, request: Request) -> None:
+    """Raise `CellNameError` if two rows would have one name.
+
+    That takes two interventions of which one's name ends in ``|`` and the other's, and a cell whose name is another's
+    with what the longer one begins with.
+    """
+    suffixes = [f"|{each.name}" for each in request.interventions]
+    surplus = tuple({a[: -len(b)] for a in suffixes for b in suffixes if a != b and a.endswith(b)})
+    if not surplus:
+        return
+    for rows in batches(len(cells), _SLICE):
+        names = [name for name in cells.names_of(rows) if name.endswith(surplus)]
+        shorter = [name[: -len(end)] for name in names for end in surplus if name.endswith(end)]
+        if np.isin(name_digests(shorter), cells.name_digests).any():
+            raise CellNameError(
+                f"row names made of cell and intervention are not unique, such as those of {listed(names)}; rename "
+                "cells whose names contain '|'"
+            )
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Counterfactual rows with combinations of labels that no training cell carries, and the first few of these."""
+
+    rows: int = 0
+    examples: tuple[str, ...] = ()
+
+    def __add__(self, other: Unseen) -> Unseen:
+        return Unseen(self.rows + other.rows, tuple(dict.fromkeys(self.examples + other.examples))[:_EXAMPLES])
+
+    def warn(self, total: int) -> None:
+        """Warn if there are any among ``total`` rows."""
+        if self.rows:
+            warnings.warn(
+                f"{self.rows} of {total} rows have combinations of labels that no training cell carries: "
+                f"{listed(self.examples, 4)}; they are marked in obs['unseen_combination']",
+                CausCellWarning,
+                stacklevel=3,
+            )
+
+
+def count_unseen(obs: pd.DataFrame, request: Request, concepts: Sequence[str]) -> Unseen:
+    """Count them in ``obs`` of some cells' results."""
+    counterfactual = np.array([bool(each.targets) for each in request.interventions])
+    marked = obs["unseen_combination"].to_numpy() & counterfactual[obs["intervention"].cat.codes]
+    if not marked.any():
+        return Unseen()
+    named = obs.loc[marked, list(concepts)].drop_duplicates().astype(str).agg(" + ".join, axis=1)
+    return Unseen(int(marked.sum()), tuple(named)[:_EXAMPLES])
+
+
+def warn_unmatched(rows: int, total: int) -> None:
+    """Warn if rows found no reference cell with the parents' labels."""
+    if rows:
+        warnings.warn(
+            f"{rows} of {total} rows found no reference cell with the target label and the parents' labels "
+            "together; theirs was drawn by the target label alone",
+            CausCellWarning,
+            stacklevel=3,
         )
-    return names
 
 
-def result_var(generator: Generator, reader: PanelReader) -> pd.DataFrame:
+def result_var(genes: Sequence[str], missing: Sequence[str]) -> pd.DataFrame:
     """``var`` of the results: the panel, and which genes were filled."""
     import pandas as pd
 
-    genes = list(generator.preprocessing.genes)
-    return pd.DataFrame({"filled": np.isin(genes, list(reader.missing))}, index=genes)
+    return pd.DataFrame({"filled": np.isin(list(genes), list(missing))}, index=list(genes))
 
 
 def result_uns(generator: Generator, request: Request) -> dict[str, Any]:
@@ -96,6 +161,7 @@ def result_uns(generator: Generator, request: Request) -> dict[str, Any]:
         "seed": request.seed,
         "estimate": request.settings.estimate,
         "solver": asdict(request.settings),
+        "store": request.store,
         "mode": request.mode,
         "match_parents": request.match_parents,
         "draws": request.draws,

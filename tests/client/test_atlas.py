@@ -1,15 +1,14 @@
-"""The atlas on disk is the result in memory, whole or not there at all."""
+"""The atlas on disk is the result in memory, in the form that its readers expect."""
 
 import warnings
-from importlib.util import find_spec
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from atlases import GENES, ROW, tree
 
-from causcell import atlas
 from causcell.atlas import write_atlas
 from causcell.cells import Cells
 from causcell.errors import CausCellWarning, ConfigurationError, OutputExistsError
@@ -18,7 +17,7 @@ from causcell.interventions import plan_interventions
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
-CELLS, ROWS, GENES = 150, 900, 50
+CELLS, ROWS = 150, 900
 PLAN = {"do": [{}, {"cell_type": "B"}, {"stim": "IFN", "donor": "d1"}], "draws": 2, "seed": 3}
 
 
@@ -38,13 +37,14 @@ def in_memory(generator, some):
 def write(generator, some):
     """``write(path, ...)``: write the plan's atlas."""
 
-    def write(path, source=some, **options):
+    def write(path, source=some, dtype="float32", **options):
         cells = Cells(source)
         request = Request(
             plan_interventions(generator.schema, PLAN["do"]),
             generator.solver_settings(preset="balanced"),
             draws=PLAN["draws"],
             seed=PLAN["seed"],
+            dtype=dtype,
         )
         return write_atlas(generator, cells, generator.reader(cells), request, path, **options)
 
@@ -60,13 +60,6 @@ def store(write, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def small_shards(monkeypatch):
-    """Shards that batches of 64 cells x 6 rows do not end at."""
-    monkeypatch.setattr(atlas, "CHUNK_ROWS", 32)
-    monkeypatch.setattr(atlas, "SHARD_ROWS", 128)
-
-
 # -- what is in it -----------------------------------------------------------------------------------------------------
 
 
@@ -78,17 +71,31 @@ def test_store_is_the_result_in_memory(store, in_memory):
     pd.testing.assert_frame_equal(read.obs, in_memory.obs)
     pd.testing.assert_frame_equal(read.var, in_memory.var)
     made, expected = read.uns["causcell"], in_memory.uns["causcell"]
-    assert set(made) == set(expected)
+    assert set(made) == set(expected) | {"plan"}
     assert made["interventions"].tolist() == expected["interventions"]
-    assert {k: v for k, v in made.items() if k != "interventions"} == {
+    assert {k: v for k, v in made.items() if k not in ("interventions", "plan")} == {
         k: v for k, v in expected.items() if k != "interventions"
     }
 
 
-def test_small_shards_hold_the_same(write, in_memory, tmp_path, small_shards):
-    write(tmp_path / "atlas.zarr")
-    np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "atlas.zarr").X, in_memory.X)
-    assert zarr.open_group(tmp_path / "atlas.zarr", mode="r")["X"].shards == (128, GENES)
+@pytest.mark.parametrize(
+    ("chunk", "shard", "form"),
+    [
+        (16, 64, (60, 15)),  # 10 cells, less than a batch of 64, make the shard
+        (100, 400, (384, 96)),  # one batch of 64 cells
+        (32, 800, (768, 32)),
+        (1000, 2000, (900, 900)),  # all cells in one shard
+        (250, 2000, (1000, 250)),  # the same, in whole chunks
+        (1, 1, (6, 1)),  # a cell at least
+    ],
+)
+def test_shards_of_any_size_hold_the_same(write, in_memory, tmp_path, chunk, shard, form):
+    write(tmp_path / "atlas.zarr", chunk_size=chunk * ROW, shard_size=shard * ROW)
+    read = anndata.read_zarr(tmp_path / "atlas.zarr")
+    np.testing.assert_array_equal(read.X, in_memory.X)
+    pd.testing.assert_frame_equal(read.obs, in_memory.obs)
+    x = zarr.open_group(tmp_path / "atlas.zarr", mode="r")["X"]
+    assert (x.shards, x.chunks) == ((form[0], GENES), (form[1], GENES))
 
 
 def test_a_file_gives_the_same_store(write, store, some, tmp_path):
@@ -126,23 +133,8 @@ def test_store_is_zarr_v3_and_sharded(store):
     assert group.metadata.zarr_format == 3
     assert x.metadata.zarr_format == 3
     assert [type(codec).__name__ for codec in x.metadata.codecs] == ["ShardingCodec"]
-    assert x.chunks == (256, GENES)
-    assert x.shards == (1024, GENES)  # 900 rows, in whole chunks
+    assert x.chunks == x.shards == (900, GENES)
     assert len(list((store / "X" / "c").rglob("*"))) == 2  # one shard: a folder and a file
-
-
-def test_a_few_rows_are_one_chunk(write, some, tmp_path):
-    write(tmp_path / "few.zarr", some[:5].copy())
-    x = zarr.open_group(tmp_path / "few.zarr", mode="r")["X"]
-    assert (x.shape, x.chunks, x.shards) == ((30, GENES),) * 3
-
-
-def test_shards_are_whole_chunks_and_at_most_the_limit(write, tmp_path, monkeypatch):
-    monkeypatch.setattr(atlas, "CHUNK_ROWS", 48)
-    monkeypatch.setattr(atlas, "SHARD_ROWS", 100)
-    write(tmp_path / "atlas.zarr")
-    x = zarr.open_group(tmp_path / "atlas.zarr", mode="r")["X"]
-    assert (x.chunks, x.shards) == ((48, GENES), (96, GENES))
 
 
 def test_metadata_are_consolidated(store):
@@ -151,12 +143,12 @@ def test_metadata_are_consolidated(store):
 
 
 def test_store_opens_lazily(store, in_memory):
-    """By anndata's reader where its own dependency is installed; by zarr itself, chunk by chunk, anywhere."""
-    if find_spec("xarray") and find_spec("dask"):
-        lazy = anndata.experimental.read_lazy(store)
-        assert lazy.shape == (ROWS, GENES)
-        assert not isinstance(lazy.X, np.ndarray)
-        np.testing.assert_array_equal(lazy.X[100:110].compute(), in_memory.X[100:110])
+    """By anndata's reader, and by zarr itself, chunk by chunk."""
+    lazy = anndata.experimental.read_lazy(store)
+    assert lazy.shape == (ROWS, GENES)
+    assert not isinstance(lazy.X, np.ndarray)
+    np.testing.assert_array_equal(lazy.X[100:110].compute(), in_memory.X[100:110])
+    assert lazy.obs["cell_type"].to_series().astype(str).tolist() == in_memory.obs["cell_type"].astype(str).tolist()
     x = zarr.open_group(store, mode="r")["X"]
     assert isinstance(x, zarr.Array)
     np.testing.assert_array_equal(x[100:110], in_memory.X[100:110])
@@ -170,7 +162,22 @@ def test_writing_warns_of_nothing_that_a_user_could_not_change(write, some, tmp_
     assert {each.category for each in caught} <= {CausCellWarning}, {str(each.message) for each in caught}
 
 
-# -- whole or not at all -----------------------------------------------------------------------------------------------
+def test_reading_warns_of_nothing(store):
+    """The journal inside is none of the readers' business."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        anndata.read_zarr(store)
+
+
+def test_scanpy_takes_it(store):
+    """Labels and values are what its functions expect."""
+    scanpy = pytest.importorskip("scanpy")
+    read = anndata.read_zarr(store)
+    scanpy.tl.rank_genes_groups(read, "intervention", method="t-test")
+    assert set(read.uns["rank_genes_groups"]["names"].dtype.names) == set(read.obs["intervention"].cat.categories)
+
+
+# -- what is there already ---------------------------------------------------------------------------------------------
 
 
 def something(path):
@@ -194,11 +201,12 @@ def test_what_is_there_is_refused_and_left_alone(write, tmp_path, make):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_atlas_is_not_written_over(write, some, tmp_path):
-    write(tmp_path / "atlas.zarr", some[:5].copy())
-    with pytest.raises(OutputExistsError):
+def test_another_store_is_not_taken_for_an_atlas(write, some, tmp_path):
+    some.write_zarr(tmp_path / "atlas.zarr")
+    before = tree(tmp_path)
+    with pytest.raises(OutputExistsError, match="exists already"):
         write(tmp_path / "atlas.zarr")
-    assert anndata.read_zarr(tmp_path / "atlas.zarr").n_obs == 30
+    assert tree(tmp_path) == before
 
 
 def test_an_empty_folder_is_taken(write, some, tmp_path):
@@ -207,37 +215,13 @@ def test_an_empty_folder_is_taken(write, some, tmp_path):
     assert anndata.read_zarr(tmp_path / "atlas.zarr").n_obs == 30
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_midway_leaves_nothing_behind(write, generator, tmp_path, monkeypatch, small_shards, error):
-    """After shards were written, whatever the reason."""
-    whole = generator.generate
-
-    def broken(*arguments, **options):
-        yield next(iter(whole(*arguments, **options)))
-        staged = [path for path in tmp_path.rglob("c") if any(path.rglob("*"))]
-        assert staged, "no shard was written before the failure"
-        raise error("midway")
-
-    monkeypatch.setattr(generator, "generate", broken)
-    with pytest.raises(error, match="midway"):
-        write(tmp_path / "atlas.zarr")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_is_at_the_place_before_the_atlas_is_whole(write, generator, tmp_path, monkeypatch):
-    whole = generator.generate
-
-    def watched(*arguments, **options):
-        for block in whole(*arguments, **options):
-            assert not (tmp_path / "atlas.zarr").exists()
-            yield block
-
-    monkeypatch.setattr(generator, "generate", watched)
-    write(tmp_path / "atlas.zarr")
-    assert [path.name for path in tmp_path.iterdir()] == ["atlas.zarr"]
-
-
 def test_unknown_dtype(write, tmp_path):
     with pytest.raises(ConfigurationError, match="dtype 'int8' is not known; known are 'float32', 'float16'"):
         write(tmp_path / "atlas.zarr", dtype="int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_chunks_larger_than_shards(write, tmp_path):
+    with pytest.raises(ConfigurationError, match="chunks of 2000 bytes are larger than shards of 1000"):
+        write(tmp_path / "atlas.zarr", chunk_size=2000, shard_size=1000)
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """Cells are the same wherever they are read from, and in whatever order."""
 
+import warnings
+
 import anndata
 import h5py
 import numpy as np
@@ -8,10 +10,14 @@ import pytest
 from scipy import sparse
 from simulation import simulated_cells
 
-from causcell.cells import Cells, batches, padded
-from causcell.errors import CausCellError, CellNameError, DataError
+from causcell import rowwise
+from causcell.cells import Cells, Collection, batches, open_cells, padded
+from causcell.errors import CausCellError, CausCellWarning, CellNameError, ConfigurationError, DataError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data")  # what most stores still are
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Writing zarr v2 data"),  # what most stores still are
+    pytest.mark.filterwarnings("ignore:.*by columns:causcell.errors.CausCellWarning"),
+]
 
 CELLS = 40
 
@@ -67,13 +73,81 @@ def test_rows_come_in_the_order_asked_for(adata, tmp_path, form, matrix):
     np.testing.assert_array_equal(dense(cells.values(order)), adata.X.toarray()[order])
 
 
-def test_h5ad_is_read_as_it_is_asked_for(adata, tmp_path):
-    """A path is opened backed, and given an AnnData that is backed already nothing changes."""
-    path = write(adata, tmp_path, "h5ad")
-    backed = anndata.read_h5ad(path, backed="r")
-    np.testing.assert_array_equal(dense(Cells(backed).values(slice(5, 9))), adata.X[5:9].toarray())
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_files_are_read_as_they_are_asked_for(adata, tmp_path, form, monkeypatch):
+    """Neither X nor the layers nor annotations that nobody asks for are read when a file is opened."""
+    path = write(adata, tmp_path, form)
+
+    def refuse(*_, **__):
+        raise AssertionError("read whole")
+
+    monkeypatch.setattr(anndata, "read_h5ad", refuse)
+    monkeypatch.setattr(anndata, "read_zarr", refuse)
+    with Cells(path) as cells:
+        np.testing.assert_array_equal(dense(cells.values(slice(5, 9))), adata.X[5:9].toarray())
+
+
+def test_an_anndata_that_is_backed_already_stays_so(adata, tmp_path):
+    backed = anndata.read_h5ad(write(adata, tmp_path, "h5ad"), backed="r")
+    with Cells(backed) as cells:
+        np.testing.assert_array_equal(dense(cells.values(slice(5, 9))), adata.X[5:9].toarray())
     assert backed.isbacked
-    assert Cells(path)._adata.isbacked
+    assert backed.file.is_open  # what was not opened here is not closed here
+
+
+def test_rows_far_apart_are_read_one_by_one(adata, tmp_path):
+    """As a query leaves them: two cells at the ends of the file are no reason to read all between."""
+    for form in ("h5ad", "zarr"):
+        with Cells(write(adata, tmp_path, form)) as cells:
+            far = np.array([0, CELLS - 1])
+            np.testing.assert_array_equal(dense(cells.values(far)), adata.X.toarray()[far])
+
+
+def test_a_file_of_earlier_times(adata, tmp_path):
+    """anndata 0.6 and 0.7 wrote annotations in other forms, which anndata still reads."""
+    path = write(adata, tmp_path, "h5ad")
+    with h5py.File(path, "r+") as file:
+        del file["obs"]
+        names = np.array([name.encode() for name in adata.obs_names])
+        table = np.rec.fromarrays([names, np.arange(CELLS)], names=["index", "batch"])
+        file.create_dataset("obs", data=table)
+    with pytest.warns(anndata.OldFormatWarning), Cells(path) as cells:
+        assert cells.names.tolist() == adata.obs_names.tolist()
+        np.testing.assert_array_equal(dense(cells.values(slice(2, 4))), adata.X[2:4].toarray())
+
+
+# -- by columns --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_a_matrix_by_columns_is_copied_by_rows_in_pieces(adata, tmp_path, form, monkeypatch):
+    """However few nonzeros are held at once; the user is told how to save the copy; the copy goes with the cells."""
+    monkeypatch.setattr(rowwise, "_ENTRIES", 50)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    source = adata.copy()
+    source.X = sparse.csc_matrix(adata.X.toarray() * (np.arange(CELLS) != 7)[:, None])  # a row without a nonzero
+    path = write(source, tmp_path, form)
+    before = set(tmp_path.iterdir())
+    with Cells(path) as cells:
+        with pytest.warns(CausCellWarning, match=r"by columns \(CSC\).*tocsr"):
+            np.testing.assert_array_equal(dense(cells.values(slice(None))), source.X.toarray())
+        np.testing.assert_array_equal(dense(cells.values(np.array([30, 2, 7]))), source.X.toarray()[[30, 2, 7]])
+        assert set(tmp_path.iterdir()) != before
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_copy_by_rows_is_used_again(adata, tmp_path):
+    source = adata.copy()
+    source.X = sparse.csc_matrix(adata.X)
+    path = write(source, tmp_path, "h5ad")
+    scratch = tmp_path / "scratch"
+    for _ in range(2):
+        with warnings.catch_warnings(), Cells(path, scratch=scratch) as cells:
+            warnings.simplefilter("ignore", CausCellWarning)
+            np.testing.assert_array_equal(dense(cells.values(slice(None))), adata.X.toarray())
+        made = {file: file.stat().st_mtime_ns for file in scratch.rglob("*")}
+    assert made == {file: file.stat().st_mtime_ns for file in scratch.rglob("*")}
+    assert len(made) > 1
 
 
 @pytest.mark.parametrize("form", ["h5ad", "zarr", "memory"])
@@ -200,6 +274,58 @@ def test_unreadable_files_are_refused(tmp_path, spoil, name):
     spoil(tmp_path / name)
     with pytest.raises(DataError, match=f"{name}' can't be read as AnnData"):
         Cells(tmp_path / name)
+
+
+# -- several files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(adata, tmp_path):
+    """Two files of one collection: the second with fewer genes in another order, and one concept less."""
+    second = adata[25:, ::-1][:, 5:].copy()
+    del second.obs["donor"]
+    write(adata[:25].copy(), tmp_path, "h5ad")
+    second.write_zarr(tmp_path / "second.zarr")
+    return {"a": tmp_path / "cells.h5ad", "b": tmp_path / "second.zarr"}
+
+
+def test_a_collection_is_one_file_after_the_other(adata, two):
+    with Collection(two) as cells:
+        assert len(cells) == CELLS
+        keyed = [f"a:{name}" for name in adata.obs_names[:25]] + [f"b:{name}" for name in adata.obs_names[25:]]
+        assert cells.names.tolist() == keyed
+        assert cells.names_of(slice(23, 28)).tolist() == keyed[23:28]
+        assert cells.obs.index.tolist() == keyed
+        assert cells.obs["stim"].astype(str).tolist() == adata.obs["stim"].astype(str).tolist()
+        assert cells.obs["donor"].isna().tolist() == [False] * 25 + [True] * 15
+
+
+def test_where_may_leave_nothing_of_a_file(adata, two):
+    with Collection(two, where="score < 1") as cells:
+        assert cells.names.tolist() == [f"a:cell_{i:04d}" for i in range(10)]
+    with pytest.raises(DataError, match="no cells for which score > 1000"):
+        Collection(two, where="score > 1000")
+
+
+@pytest.mark.parametrize("key", ["", "a:b"])
+def test_keys_that_would_make_names_ambiguous(two, key):
+    with pytest.raises(ConfigurationError, match="can't be keys of files"):
+        Collection({key: two["a"]})
+    with pytest.raises(ConfigurationError, match="no files"):
+        Collection({})
+
+
+def test_an_error_tells_which_file(two, tmp_path):
+    with pytest.raises(DataError, match="there is no file") as error:
+        Collection(two | {"c": tmp_path / "nothing.h5ad"})
+    assert error.value.__notes__ == ["in file 'c'"]
+
+
+def test_one_path_has_no_key(two):
+    with open_cells(two["a"]) as cells:
+        assert cells.names[0] == "cell_0000"
+    with open_cells({"a": two["a"]}) as cells:
+        assert cells.names[0] == "a:cell_0000"
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------

@@ -97,10 +97,10 @@ def test_float16_is_asked_of_the_server_and_is_float32_rounded(served, cells, op
     request = Request(plan_interventions(served.schema, {"stim": "IFN"}), settings, dtype="float16")
     with Cells(cells) as opened:
         reader = served.reader(opened)
-        expected = [block.expression for block in served.generate(opened, reader, replace(request, dtype="float32"))]
+        expected = [block.arrays["X"] for block in served.generate(opened, reader, replace(request, dtype="float32"))]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(served.engine, "run", listening)
-            found = [block.expression for block in served.generate(opened, reader, request)]
+            found = [block.arrays["X"] for block in served.generate(opened, reader, request)]
     np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected).astype(np.float16), strict=True)
     assert (("expression_float16",) in asked) == (options.get("solver") is None)
     assert ("expression",) not in asked

@@ -61,7 +61,7 @@ def blocks(generator, cells, on_block=lambda number: None):
         reader = generator.reader(opened)
         parts = []
         for number, block in enumerate(generator.generate(opened, reader, request)):
-            parts.append(block.expression)
+            parts.append(block.arrays["X"])
             on_block(number)
     return np.concatenate(parts)
 

@@ -1,11 +1,10 @@
-"""Commands of the client: inspect, embed, generate, bench, serve."""
+"""Commands of the client: inspect, embed, bench, serve."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +29,7 @@ def inspect(
     if is_address(location):
         from causcell.triton.engine import TritonEngine
 
-        engine = open_engine(location, connection=_connection(connection))
+        engine = open_engine(location, connection=read_connection(connection))
         assert isinstance(engine, TritonEngine)
         with contextlib.closing(engine):
             essentials = _essentials(engine.manifest) | {"verified": True}
@@ -62,7 +61,7 @@ def inspect(
             typer.echo(f"{name}: {_line(value)}")
 
 
-def _connection(path: Path | None) -> Connection | None:
+def read_connection(path: Path | None) -> Connection | None:
     """From a TOML file; raises `ConfigurationError`."""
     if path is None:
         return None
@@ -207,7 +206,7 @@ def embed(
         raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
     refuse_existing(out)
     with Generator.open(
-        models, threads=threads, batch_size=batch_size, connection=_connection(connection)
+        models, threads=threads, batch_size=batch_size, connection=read_connection(connection)
     ) as generator:
         embedded = generator.embed(
             data,
@@ -220,83 +219,6 @@ def embed(
     out.parent.mkdir(parents=True, exist_ok=True)
     embedded.write_h5ad(out)
     typer.echo(f"{embedded.n_obs} cells embedded: {out}")
-
-
-def generate(
-    data: options.Data,
-    models: options.Models,
-    out: Annotated[Path, typer.Option(help="Atlas to write, .zarr.", show_default=False)],
-    do: Annotated[
-        list[str] | None,
-        typer.Option(help="CONCEPT=LABEL; several are one joint intervention. None: reconstruct.", show_default=False),
-    ] = None,
-    grid: Annotated[
-        list[str] | None, typer.Option(help="Concept to take every label of; several multiply.", show_default=False)
-    ] = None,
-    where: options.Where = None,
-    mode: Annotated[str, typer.Option(help="do, exogenous or isolated.")] = "do",
-    match_parents: Annotated[
-        bool, typer.Option("--match-parents", help="Draw reference cells with the same labels of the target's parents.")
-    ] = False,
-    preset: Annotated[str | None, typer.Option(help="Solver setting of the model. [default: the model's]")] = None,
-    solver: Annotated[str | None, typer.Option(help="draw, ddim, dpmpp, ddpm or mean, in place of a preset.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the solver.")] = None,
-    spacing: Annotated[
-        str | None, typer.Option(help="Spacing of the steps: trailing, uniform or log_snr. [default: trailing]")
-    ] = None,
-    eta: Annotated[float | None, typer.Option(help="Noise of ddim, 0 to 1.")] = None,
-    draws: Annotated[int, typer.Option(help="Samples a cell and intervention.")] = 1,
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = 256,
-    dtype: Annotated[str, typer.Option(help="Of the atlas: float32 or float16.")] = "float32",
-    expression: options.Expression = None,
-    layer: options.Layer = None,
-    allow_missing_genes: options.MissingGenes = 0.0,
-    threads: options.Threads = None,
-    connection: options.ConnectionFile = None,
-    progress: options.Progress = True,
-    as_json: options.AsJson = False,
-) -> None:
-    """Write an atlas of counterfactual cells."""
-    from causcell.atlas import write_atlas
-    from causcell.cells import Cells
-    from causcell.errors import ConfigurationError
-    from causcell.generator import Generator, Request
-    from causcell.interventions import check_mode, parse_do, plan_interventions
-    from causcell.output import refuse_existing
-
-    if out.suffix != ".zarr":
-        raise ConfigurationError(f"--out {str(out)!r} does not end in .zarr")
-    refuse_existing(out)
-    with Generator.open(
-        models, threads=threads, batch_size=batch_size, connection=_connection(connection)
-    ) as generator:
-        settings = generator.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
-        interventions = plan_interventions(generator.schema, parse_do(do or []), grid or [])
-        request = Request(interventions, settings, check_mode(mode), match_parents, draws, seed, dtype)
-        with Cells(data, layer=layer, where=where) as cells:
-            reader = generator.reader(cells, expression, allow_missing_genes)
-            started = time.perf_counter()
-            rows = write_atlas(generator, cells, reader, request, out, dtype=dtype, progress=progress)
-            seconds = time.perf_counter() - started
-    summary = {
-        "atlas": str(out),
-        "cells": rows // request.rows_per_cell,
-        "interventions": [each.name for each in interventions],
-        "draws": draws,
-        "rows": rows,
-        "genes": len(generator.preprocessing.genes),
-        "estimate": settings.estimate,
-        "seconds": round(seconds, 2),
-        "rows_per_second": round(rows / seconds, 1),
-    }
-    if as_json:
-        typer.echo(json.dumps(summary))
-    else:
-        typer.echo(
-            f"{rows} rows ({summary['cells']} cells, {len(interventions)} interventions, {draws} draws; "
-            f"{settings.estimate}) x {summary['genes']} genes in {seconds:.1f} s, {rows / seconds:,.0f} rows/s: {out}"
-        )
 
 
 def bench(
@@ -317,7 +239,7 @@ def bench(
         location,
         batches=batch or BATCHES,
         seconds=seconds,
-        connection=_connection(connection),
+        connection=read_connection(connection),
         report=typer.echo,
     )
     out.parent.mkdir(parents=True, exist_ok=True)

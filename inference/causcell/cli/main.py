@@ -1,7 +1,12 @@
 """Entry point of ``causcell``: its own commands, and those that other packages add by the group ``causcell.commands``.
 
-Exit status: 0 done; 2 the input, options or environment can't be used (one message says why; with ``--debug`` a
-traceback and status 1); 130 interrupted.
+Exit status:
+
+- 0: done, or done already;
+- 1: ``verify`` found damage or something missing, or a server ended by itself;
+- 2: the input, options or environment can't be used: one message says why (with ``--debug`` a traceback and status 1);
+  an atlas that a full disk or lost workers stopped goes on when the same command is run again;
+- 130: interrupted; an atlas goes on when the same command is run again.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from causcell.cli import commands
+from causcell.cli import atlas, commands
 from causcell.errors import CausCellError, CausCellWarning
 
 GROUP = "causcell.commands"
@@ -22,6 +27,7 @@ GROUP = "causcell.commands"
 _EXTRA = {
     **dict.fromkeys(("lightning", "safetensors", "scanpy", "sklearn", "tomli_w", "torch"), "train"),
     **dict.fromkeys(("google", "onnx", "onnx_ir", "onnxscript", "tritonclient"), "export"),
+    "distributed": "dask",
     "matplotlib": "plot",
 }
 """Extras by package, as in pyproject.toml."""
@@ -53,7 +59,15 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name)(entry.load())
-    for command in (commands.inspect, commands.embed, commands.generate, commands.bench, commands.serve):
+    for command in (
+        commands.inspect,
+        commands.embed,
+        atlas.generate,
+        atlas.verify,
+        atlas.materialize,
+        commands.bench,
+        commands.serve,
+    ):
         app.command(command.__name__)(command)
     return app
 

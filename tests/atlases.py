@@ -1,0 +1,21 @@
+"""What tests of atlases share."""
+
+from pathlib import Path
+
+from causcell.journal import FOLDER
+
+GENES = 50
+ROW = 4 * GENES
+"""Bytes of a row of the model that tests share."""
+
+SMALL = {"chunk_size": 16 * ROW, "shard_size": 64 * ROW}
+"""Shards of 64 rows in chunks of 16."""
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Every file of a store but its journal."""
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and FOLDER not in file.parts
+    }

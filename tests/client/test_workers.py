@@ -1,0 +1,249 @@
+"""Shards made by several workers are the same bytes, whoever of them is lost."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from atlases import SMALL, tree
+
+from causcell import workers
+from causcell.atlas import run_plan, verify_atlas
+from causcell.cells import open_cells
+from causcell.errors import (
+    ConfigurationError,
+    ExpressionError,
+    OutputFullError,
+    RuntimeUnavailableError,
+    WorkerLostError,
+)
+from causcell.generator import Request
+from causcell.interventions import plan_interventions
+from causcell.journal import FOLDER, Journal
+from causcell.plan import make_plan
+from causcell.work import Job, Measured
+from causcell.workers import on_dask, on_processes
+
+pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
+
+DO = [{}, {"cell_type": "B"}, {"stim": "IFN"}]
+
+
+@pytest.fixture(scope="module")
+def data(cells, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    cells[:100].write_h5ad(folder / "a.h5ad")
+    cells[100:160, ::-1].write_zarr(folder / "b.zarr")
+    return (("a", str(folder / "a.h5ad")), ("b", str(folder / "b.zarr")))
+
+
+@pytest.fixture(scope="module")
+def make(repository, generator, data):
+    """``make(path, maker, ...)``: an atlas made by workers; in this process without a maker."""
+
+    def make(path, maker=None, sources=data, threads=1, **options):
+        with open_cells(dict(sources)) as cells:
+            reader = generator.reader(cells)
+            request = Request(plan_interventions(generator.schema, DO), generator.solver_settings(), seed=1)
+            plan = make_plan(generator, cells, reader, request, **SMALL)
+            job = Job(
+                location=str(repository),
+                connection=None,
+                threads=threads,
+                sources=sources,
+                layer=None,
+                where=None,
+                expression=None,
+                allow_missing_genes=0.0,
+                scratch="",
+                plan=plan,
+                path=str(path),
+            )
+            inputs = Measured(generator, cells, reader)
+            return run_plan(plan, inputs, path, make=maker and maker(job), **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(make, tmp_path_factory):
+    """Files of the atlas as this process makes it."""
+    path = tmp_path_factory.mktemp("whole") / "atlas.zarr"
+    make(path)
+    return tree(path)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two processes of a real Dask cluster."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        yield cluster
+
+
+def kill_one_when_a_shard_is_done(path, pids, killed):
+    """In a thread: kill -9 a process as soon as an atlas has a shard."""
+
+    def watch():
+        for _ in range(3000):
+            if any((path / FOLDER / "shards").glob("*.json")):
+                pid = pids()[0]
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def test_processes_make_the_same_bytes(make, whole, tmp_path):
+    """With another number of compute threads too: each product's sum is taken in one thread."""
+    reported = []
+    written = make(tmp_path / "atlas.zarr", lambda job: on_processes(job, 2), threads=2, report=reported.append)
+    assert tree(tmp_path / "atlas.zarr") == whole
+    assert verify_atlas(tmp_path / "atlas.zarr").sound
+    assert written.made == written.rows == sum(record.rows for record in reported) == 480
+    makers = {record.worker for record in reported}
+    assert len(makers) == 2
+    assert not any(maker.endswith(f":{os.getpid()}") for maker in makers)
+
+
+def test_a_killed_process_loses_its_shard_which_is_made_again(make, whole, tmp_path):
+    path, killed = tmp_path / "atlas.zarr", []
+
+    def pids():
+        return [child.pid for child in multiprocessing.active_children()]
+
+    watcher = kill_one_when_a_shard_is_done(path, pids, killed)
+    make(path, lambda job: on_processes(job, 2))
+    watcher.join()
+    assert killed
+    assert tree(path) == whole
+
+
+def test_processes_that_are_lost_again_and_again_are_an_error(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "make_shard", os._exit)
+    monkeypatch.setattr(workers, "_IN_A_ROW", 1)
+    with pytest.raises(WorkerLostError, match=r"2 worker processes in a row were lost .* run the same command again"):
+        make(tmp_path / "atlas.zarr", lambda job: on_processes(job, 1))
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_in_a_process_is_the_users(make, data, cells, tmp_path):
+    """Where a cell can't be read: by its message, and what was finished is kept."""
+    broken = cells[100:160].copy()
+    broken.X = broken.X.toarray().astype("float32")
+    broken.X[-2] = 0.5
+    broken.write_h5ad(tmp_path / "b.h5ad")
+    with pytest.raises(ExpressionError, match=r"holds 0\.5 in cell 'b:cell_0158'"):
+        make(tmp_path / "atlas.zarr", lambda job: on_processes(job, 2), (data[0], ("b", str(tmp_path / "b.h5ad"))))
+    assert len(Journal(tmp_path / "atlas.zarr").records()) > 0
+    assert not multiprocessing.active_children()
+
+
+def test_processes_end_with_their_parent(repository, data, tmp_path):
+    """Even if it is killed: nothing goes on computing behind the user's back."""
+    words = ["generate", f"a={data[0][1]}", "--models", repository, "--out", tmp_path / "atlas.zarr", "--grid", "stim"]
+    words += ["--solver", "draw", "--steps", "1000", "--workers", "2", "--no-progress"]
+    parent = subprocess.Popen([Path(sys.executable).parent / "causcell", *map(str, words)], start_new_session=True)
+    try:
+        children = []
+        for _ in range(600):
+            children = [pid for pid in _children(parent.pid) if "spawn_main" in _command(pid)]
+            if len(children) == 2 and any((tmp_path / "atlas.zarr" / FOLDER).glob("work/*")):
+                break
+            time.sleep(0.05)
+        assert len(children) == 2
+    finally:
+        parent.kill()
+        parent.wait()
+    for _ in range(200):
+        if not any(Path(f"/proc/{pid}").exists() for pid in children):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"workers {children} outlived their parent")
+
+
+def _children(pid):
+    return [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
+
+
+def _command(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_no_workers(make, tmp_path, number):
+    with pytest.raises(ConfigurationError, match=f"workers is {number}; take at least 1"):
+        make(tmp_path / "atlas.zarr", lambda job: on_processes(job, number))
+
+
+# -- dask --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_dask_cluster_makes_the_same_bytes(make, whole, cluster, tmp_path):
+    reported = []
+    make(tmp_path / "atlas.zarr", lambda job: on_dask(job, cluster.scheduler_address), report=reported.append)
+    assert tree(tmp_path / "atlas.zarr") == whole
+    assert len({record.worker for record in reported}) == 2
+
+
+def test_a_killed_dask_worker_loses_its_shard_which_is_made_again(make, whole, cluster, tmp_path):
+    path, killed = tmp_path / "atlas.zarr", []
+
+    def pids():
+        return [worker.process.pid for worker in cluster.workers.values() if worker.process]
+
+    watcher = kill_one_when_a_shard_is_done(path, pids, killed)
+    make(path, lambda job: on_dask(job, cluster.scheduler_address))
+    watcher.join()
+    assert killed
+    assert tree(path) == whole
+
+
+def test_an_interrupted_cluster_run_goes_on(make, whole, cluster, tmp_path):
+    """In this process, where the cluster began."""
+
+    def stop(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "atlas.zarr", lambda job: on_dask(job, cluster.scheduler_address), report=stop)
+    make(tmp_path / "atlas.zarr")
+    assert tree(tmp_path / "atlas.zarr") == whole
+
+
+def test_no_scheduler(make, tmp_path):
+    pytest.importorskip("distributed")
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"no Dask scheduler answers at 'nowhere.*such as tcp://host:8786"
+    ):
+        make(tmp_path / "atlas.zarr", lambda job: on_dask(job, "nowhere://127.0.0.1:1"))
+
+
+def test_a_full_disk_is_told_through_any_worker(make, cluster, tmp_path, monkeypatch):
+    """Its message is the same from another process."""
+    error = OutputFullError("there is no space left")
+
+    def full(job, shard):
+        raise OutputFullError("there is no space left")
+
+    monkeypatch.setattr(workers, "make_shard", full)
+    for maker in (lambda job: on_dask(job, cluster.scheduler_address),):
+        with pytest.raises(OutputFullError, match=str(error)):
+            make(tmp_path / "atlas.zarr", maker)
