@@ -1,7 +1,8 @@
 """The plan of an atlas: everything that decides what is in it, as one value with a digest.
 
 Two runs with equal plans write the same bytes (on one machine), whoever makes which shard, so that one can go on where
-the other was interrupted. What does not change a byte is no part of it: paths, threads, workers, and where the model is
+the other was interrupted. Batch size and compute threads are part of it: they decide which values the vectorised loops
+of the runtime leave over, whose last bit may differ. What changes no byte is not: paths, workers, and where the model is
 served.
 """
 
@@ -71,6 +72,8 @@ class Plan(BaseModel):
         Of ``X`` and layers; embeddings are always float32.
     batch_size
         Cells a network evaluation.
+    threads
+        Compute threads of each worker; `None` where the model is served.
     cells_per_shard
         A shard is whole cells; batches start anew with each.
     chunk_rows
@@ -88,6 +91,7 @@ class Plan(BaseModel):
     arrays: dict[str, int]
     dtype: Literal["float32", "float16"]
     batch_size: int
+    threads: int | None
     cells_per_shard: int
     chunk_rows: int
 
@@ -223,6 +227,7 @@ def plan_layout(
         arrays=arrays,
         dtype=dtype,
         batch_size=generator.batch_size,
+        threads=generator.threads,
         cells_per_shard=cells_per_shard,
         chunk_rows=chunk_rows,
     )

@@ -50,7 +50,7 @@ def data(cells, tmp_path_factory):
 def make(repository, generator, data):
     """``make(path, maker, ...)``: an atlas made by workers; in this process without a maker."""
 
-    def make(path, maker=None, sources=data, threads=1, **options):
+    def make(path, maker=None, sources=data, **options):
         with open_cells(dict(sources)) as cells:
             reader = generator.reader(cells)
             request = Request(plan_interventions(generator.schema, DO), generator.solver_settings(), seed=1)
@@ -58,7 +58,6 @@ def make(repository, generator, data):
             job = Job(
                 location=str(repository),
                 connection=None,
-                threads=threads,
                 sources=sources,
                 layer=None,
                 where=None,
@@ -113,9 +112,8 @@ def kill_one_when_a_shard_is_done(path, pids, killed):
 
 
 def test_processes_make_the_same_bytes(make, whole, tmp_path):
-    """With another number of compute threads too: each product's sum is taken in one thread."""
     reported = []
-    written = make(tmp_path / "atlas.zarr", lambda job: on_processes(job, 2), threads=2, report=reported.append)
+    written = make(tmp_path / "atlas.zarr", lambda job: on_processes(job, 2), report=reported.append)
     assert tree(tmp_path / "atlas.zarr") == whole
     assert verify_atlas(tmp_path / "atlas.zarr").sound
     assert written.made == written.rows == sum(record.rows for record in reported) == 480
