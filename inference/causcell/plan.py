@@ -2,8 +2,8 @@
 
 Two runs with equal plans write the same bytes (on one machine), whoever makes which shard, so that one can go on where
 the other was interrupted. Batch size and compute threads are part of it: they decide which values the vectorised loops
-of the runtime leave over, whose last bit may differ. What changes no byte is not: paths, workers, and where the model is
-served.
+of the runtime leave over, whose last bit may differ. What changes no byte is not: paths, workers, and where the model
+is served.
 """
 
 from __future__ import annotations
