@@ -1,7 +1,9 @@
 """What tests of atlases share."""
 
+import os
 from pathlib import Path
 
+from causcell.errors import OutputFullError
 from causcell.journal import FOLDER
 
 GENES = 50
@@ -19,3 +21,13 @@ def tree(path: Path) -> dict[str, bytes]:
         for file in sorted(path.rglob("*"))
         if file.is_file() and FOLDER not in file.parts
     }
+
+
+def lose(job: object, shard: int) -> None:
+    """In place of making a shard: end the process."""
+    os._exit(1)
+
+
+def fill(job: object, shard: int) -> None:
+    """In place of making a shard: find the disk full."""
+    raise OutputFullError("there is no space left")

@@ -218,6 +218,11 @@ class Generator:
         """Of the model."""
         return self.engine.manifest
 
+    @property
+    def threads(self) -> int | None:
+        """Compute threads in this process; `None` where the model is served."""
+        return getattr(self.engine, "threads", None)
+
     # -- the main job ------------------------------------------------------------------------------------------------
 
     def counterfactual(

@@ -1,8 +1,9 @@
 """The plan of an atlas: everything that decides what is in it, as one value with a digest.
 
 Two runs with equal plans write the same bytes (on one machine), whoever makes which shard, so that one can go on where
-the other was interrupted. What does not change a byte is no part of it: paths, threads, workers, and where the model is
-served.
+the other was interrupted. Batch size and compute threads are part of it: they decide which values the vectorised loops
+of the runtime leave over, whose last bit may differ. What changes no byte is not: paths, workers, and where the model
+is served.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Plan(BaseModel):
         Columns of each array, by place in the store.
     batch_size
         Cells a network evaluation.
+    threads
+        Compute threads of each worker; `None` where the model is served.
     cells_per_shard
         A shard is whole cells; batches start anew with each.
     chunk_rows
@@ -84,6 +87,7 @@ class Plan(BaseModel):
     request: Request
     arrays: dict[str, int]
     batch_size: int
+    threads: int | None
     cells_per_shard: int
     chunk_rows: int
 
@@ -212,6 +216,7 @@ def plan_layout(
         request=request,
         arrays=arrays,
         batch_size=generator.batch_size,
+        threads=generator.threads,
         cells_per_shard=cells_per_shard,
         chunk_rows=chunk_rows,
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from causcell.cells import AnyCells, AnyReader, CellTable, open_cells
-from causcell.engine import is_address, open_engine
+from causcell.engine import open_engine
 from causcell.errors import CausCellWarning
 from causcell.generator import Block, Generator
 from causcell.journal import Journal, ShardRecord, full_disk_told, put
@@ -138,8 +138,6 @@ class Job:
     ----------
     location, connection
         The model's.
-    threads
-        Compute threads of a worker, where the model is a folder.
     sources
         Path of the cells, or paths by key.
     layer, where, expression, allow_missing_genes
@@ -154,7 +152,6 @@ class Job:
 
     location: str
     connection: Connection | None
-    threads: int | None
     sources: str | tuple[tuple[str, str], ...]
     layer: str | None
     where: str | None
@@ -167,8 +164,7 @@ class Job:
     def open(self) -> Measured:
         """The model and the cells, opened."""
         warnings.simplefilter("ignore", CausCellWarning)  # who shared the work out was told
-        threads = None if is_address(self.location) else self.threads
-        engine = open_engine(self.location, threads=threads, connection=self.connection, spinning=False)
+        engine = open_engine(self.location, threads=self.plan.threads, connection=self.connection, spinning=False)
         generator = Generator(engine, batch_size=self.plan.batch_size)
         sources: Any = self.sources if isinstance(self.sources, str) else dict(self.sources)
         scratch = Path(self.scratch) if Path(self.scratch).is_dir() else None

@@ -134,7 +134,7 @@ def on_dask(job: Job, address: str) -> Make:
                 for shard in shards
             ]
             try:
-                for future in distributed.as_completed(futures):
+                for future in distributed.as_completed(futures, loop=client.loop):
                     try:
                         yield future.result()
                     except distributed.KilledWorker as error:

@@ -104,15 +104,20 @@ def test_rows_far_apart_are_read_one_by_one(adata, tmp_path):
 
 
 def test_a_file_of_earlier_times(adata, tmp_path):
-    """anndata 0.6 and 0.7 wrote annotations in other forms, which anndata still reads."""
+    """anndata 0.7 wrote labels in another form, which anndata still reads."""
     path = write(adata, tmp_path, "h5ad")
     with h5py.File(path, "r+") as file:
-        del file["obs"]
-        names = np.array([name.encode() for name in adata.obs_names])
-        table = np.rec.fromarrays([names, np.arange(CELLS)], names=["index", "batch"])
-        file.create_dataset("obs", data=table)
-    with pytest.warns(anndata.OldFormatWarning), Cells(path) as cells:
+        group, categories = file["obs"], adata.obs["stim"].cat.categories
+        codes = group["stim/codes"][:]
+        del group["stim"]
+        group["stim"] = codes
+        labels = group.create_dataset("__categories/stim", data=[each.encode() for each in categories])
+        labels.attrs["ordered"] = False
+        group["stim"].attrs["categories"] = labels.ref
+        group.attrs["encoding-version"] = "0.1.0"
+    with Cells(path) as cells:
         assert cells.names.tolist() == adata.obs_names.tolist()
+        assert cells.obs["stim"].astype(str).tolist() == adata.obs["stim"].astype(str).tolist()
         np.testing.assert_array_equal(dense(cells.values(slice(2, 4))), adata.X[2:4].toarray())
 
 

@@ -348,6 +348,7 @@ def test_provenance(table, generator):
         "seed",
         "estimate",
         "solver",
+        "store",
         "mode",
         "match_parents",
         "draws",

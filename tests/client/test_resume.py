@@ -335,7 +335,7 @@ def test_a_run_sees_by_itself_what_lacks_or_is_short(finished, setting, spoil):
     assert tree(finished) == setting.whole
 
 
-@pytest.mark.parametrize("name", ["X/zarr.json", "zarr.json", "var/filled/c/0", "obs/intervention/categories/c/0"])
+@pytest.mark.parametrize("name", ["X/zarr.json", "zarr.json", "var/_index/c/0", "obs/intervention/categories/c/0"])
 def test_damaged_metadata_are_named_and_written_again(finished, setting, name):
     flipped(finished / (f"{FOLDER}/{name}" if name == "zarr.json" else name))
     found = verify_atlas(finished)

@@ -89,7 +89,7 @@ def generate(
     allow_missing_genes: options.MissingGenes = 0.0,
     threads: Annotated[
         int | None,
-        typer.Option(help="Compute threads of each worker. [default: 1 for several workers, else all CPUs allowed]"),
+        typer.Option(help="Compute threads of each worker; reading and writing have their own. [default: 1]"),
     ] = None,
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
@@ -112,7 +112,7 @@ def generate(
         raise ConfigurationError(f"--out {str(out)!r} ends neither in .zarr nor in .h5ad")
     if workers < 1 or (dask is not None and workers != 1):
         raise ConfigurationError(f"--workers is {workers}; take at least 1, and leave it out with --dask")
-    if threads is None and (workers > 1 or dask is not None) and not is_address(models):
+    if threads is None and not is_address(models):
         threads = 1
     sources = _sources(data)
     link = read_connection(connection)
@@ -157,7 +157,6 @@ def generate(
                 job = Job(
                     location=models if is_address(models) else str(Path(models).absolute()),
                     connection=link,
-                    threads=threads,
                     sources=sources,
                     layer=layer,
                     where=where,
@@ -393,12 +392,15 @@ def materialize(
     dtype: Annotated[str, typer.Option(help="Of the atlas: float32 or float16.")] = "float32",
     chunk_size: Annotated[str, typer.Option(help="What readers fetch at once, uncompressed.")] = "2MB",
     shard_size: Annotated[str, typer.Option(help="What is made and committed at once, uncompressed.")] = "128MB",
-    threads: options.Threads = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Compute threads. [default: those that made the embeddings]")
+    ] = None,
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
     as_json: options.AsJson = False,
 ) -> None:
     """Generate the expression that an atlas of embeddings stands for, bit for bit as if it had been stored."""
+    from causcell.engine import is_address
     from causcell.errors import ConfigurationError
     from causcell.generator import Generator, check_dtype
     from causcell.journal import Journal
@@ -407,9 +409,11 @@ def materialize(
 
     if out.suffix != ".zarr":
         raise ConfigurationError(f"--out {str(out)!r} does not end in .zarr")
-    batch_size = Journal(embeddings).require_plan().batch_size
+    stored = Journal(embeddings).require_plan()
+    if threads is None and not is_address(models):
+        threads = stored.threads or 1
     with Generator.open(
-        models, threads=threads, batch_size=batch_size, connection=read_connection(connection)
+        models, threads=threads, batch_size=stored.batch_size, connection=read_connection(connection)
     ) as generator:
         plan, written = materialize_atlas(
             generator,
