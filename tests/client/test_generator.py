@@ -626,7 +626,7 @@ def test_float16_is_float32_rounded(generator, few, options):
     with Cells(few) as opened:
         reader = generator.reader(opened)
         blocks = {
-            dtype: [each.expression for each in generator.generate(opened, reader, replace(request, dtype=dtype))]
+            dtype: [each.arrays["X"] for each in generator.generate(opened, reader, replace(request, dtype=dtype))]
             for dtype in ("float32", "float16")
         }
     rounded = np.concatenate(blocks["float32"]).astype(np.float16)
