@@ -199,6 +199,19 @@ def test_held_out_cells_are_estimated_better_than_by_each_genes_mean(cells: annd
     assert run.provenance["held_out"]["mse"] < 0.75 * baseline
 
 
+def test_weight_decay_shrinks_the_networks_matrices_alone(cells: anndata.AnnData) -> None:
+    """A step without gradients: what decays shrinks by learning rate times decay, all else stays."""
+    config = brief(**{"optimisation.weight_decay": 10.0, "optimisation.learning_rate": 0.01})
+    task = fitting._Fitting(prepare(cells, config), config)
+    before = {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
+    for parameter in task.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    task.configure_optimizers().step()
+    for name, parameter in task.named_parameters():
+        decays = name.startswith("model.") and parameter.ndim > 1
+        torch.testing.assert_close(parameter.detach(), before[name] * (0.9 if decays else 1.0), msg=name)
+
+
 def test_training_stops_when_held_out_cells_no_longer_improve(cells: anndata.AnnData, tmp_path: Path) -> None:
     """Steps too small to change a float32 weight improve nothing: the first validation stays the best."""
     config = brief(

@@ -182,11 +182,14 @@ class _Fitting(lightning.LightningModule):
         self.log_dict(metrics, batch_size=len(expression))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Matrices of the networks decay; biases, norms, deviations and label tables, which are levels, do not."""
         settings = self.config.optimisation
+        matrices = [parameter for parameter in self.model.parameters() if parameter.ndim > 1]
+        decayed = {id(parameter) for parameter in matrices}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in decayed]
         return torch.optim.AdamW(
-            self.parameters(),
+            [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
             betas=(0.9, 0.99),
             fused=self.device.type == "cpu",  # a fifth of a step; Lightning can't clip for it under mixed precision
         )
