@@ -134,7 +134,7 @@ class FileSource:
 
 
 class _CsrRows:
-    """Rows of a CSR matrix on disk: anndata's own slices take fifteen times as long for a batch, on looking up versions."""
+    """Rows of a CSR matrix on disk: anndata's own slices take fifteen times as long for a batch."""
 
     format = "csr"
 
