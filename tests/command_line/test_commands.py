@@ -220,7 +220,7 @@ def generated(data: Path, made: Path, out: Path, *words: str) -> anndata.AnnData
 def test_generate_writes_one_joint_intervention(data: Path, made: Path, tmp_path: Path, cells: anndata.AnnData) -> None:
     """The same cells as from Python."""
     atlas = generated(data, made, tmp_path / "atlas.zarr", "--do", "stim=IFN", "--do", "cell_type=B", "--seed", "7")
-    with Generator.open(made / "models") as generator:
+    with Generator.open(made / "models", threads=1) as generator:
         expected = generator.counterfactual(cells, do={"stim": "IFN", "cell_type": "B"}, seed=7)
     np.testing.assert_array_equal(atlas.X, expected.X)
     assert atlas.obs_names.tolist() == cells.obs_names.tolist()
