@@ -28,7 +28,7 @@ def main(models: str, folder: str) -> None:
     concept = manifest.concepts[-1]
     command = [Path(sys.executable).parent / "causcell", "generate", path, "--models", models, "--out", atlas]
     subprocess.run([*command, "--do", f"{concept.name}={concept.labels[-1]}", "--no-progress"], check=True)
-    with Generator.open(models) as generator:
+    with Generator.open(models, threads=1) as generator:  # as many as the command takes
         expected = generator.counterfactual(cells, do={concept.name: concept.labels[-1]})
     np.testing.assert_array_equal(anndata.read_zarr(atlas).X, expected.X)
     print("1 passed, 0 failed")

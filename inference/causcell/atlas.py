@@ -169,6 +169,7 @@ def _begin(journal: Journal, plan: Plan, inputs: Inputs) -> None:
         if metadata is not None and all(_is_there(journal, name, file) for name, file in metadata.items()):
             return
     with full_disk_told(journal.path):
+        journal.unfinish()
         if not begun:
             require_space(plan, inputs, journal.path)
             for leftover in journal.path.iterdir():
@@ -379,8 +380,11 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
             bad = [name for name, file in files.items() if _damage(_file_of(journal, name), file)]
             if bad:
                 damaged[shard] = tuple(bad)
+        root = journal.path / ROOT_METADATA
         if metadata is None:
             damaged[None] = ("metadata.json",)
+        elif journal.finished and None not in damaged and _damage(root, metadata[ROOT_METADATA]):
+            damaged[None] = (ROOT_METADATA,)
         for shard in damaged:
             if shard is None:
                 journal.withdraw_metadata()

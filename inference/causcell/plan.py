@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from causcell.cells import AnyCells, AnyReader
 from causcell.errors import ConfigurationError, listed
 from causcell.generator import Generator, Request
+from causcell.randomness import cell_keys
 from causcell.schema import UNLABELLED, ConceptSchema, unseen_combinations
 
 CHUNK_SIZE = 2 * 10**6
@@ -174,7 +175,7 @@ def make_plan(
     Raises
     ------
     ConfigurationError
-        Chunks larger than shards.
+        A solver or seed that can't be used, or chunks larger than shards.
     """
     return plan_layout(
         generator,
@@ -196,6 +197,8 @@ def plan_layout(
     shard_size: int,
 ) -> Plan:
     """The plan for a number of cells with these digests; see `make_plan`."""
+    generator.build_solver(request.settings)  # what can't be used is told before anything is written
+    cell_keys(request.seed, [""])
     if chunk_size > shard_size:
         raise ConfigurationError(f"chunks of {chunk_size} bytes are larger than shards of {shard_size}")
     arrays, genes = generator.array_widths(request.store), len(generator.preprocessing.genes)

@@ -134,7 +134,7 @@ def top_genes(
         for i, (label, effect) in enumerate(intervention_effects(atlas, intervention, by=by).iterrows()):
             dots = effect[shown.index]
             ax.scatter(
-                dots, places, s=12, color=f"C{i % 10}", edgecolors="white", linewidths=0.4, label=label, zorder=2
+                dots, places, s=18, color=f"C{i % 10}", edgecolors="white", linewidths=0.4, label=label, zorder=2
             )
         ax.legend(title=by, title_fontsize=8, fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.axvline(0, color="0.3", linewidth=0.8)

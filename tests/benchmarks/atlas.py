@@ -6,7 +6,7 @@ takes one), and prints
 - the run: time, rows/s, peak memory, size, shares of read, encode, sample and write, with ``kill -9`` on the way, and
   whether the result is sound;
 - peak memory against a run of a tenth of the rows from the same source;
-- rows/s of two workers, each one compute thread, against one such worker;
+- rows/s of two workers, each one compute thread, against one such worker, and against one that has one core alone;
 - rows/s of the whole of ``generate`` against the engine alone (interventions, uniforms, decoder), at 1 and 10 steps.
 
     python tests/benchmarks/atlas.py --folder /some/place                     # the full size
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=250_000)
     parser.add_argument("--genes", type=int, default=2_000)
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the first run")
+    parser.add_argument("--threads", type=int, default=1, help="compute threads of the first run")
     parser.add_argument("--models", help="in place of training one on the source")
     parser.add_argument("--repeats", type=int, default=3, help="of the shares")
     arguments = parser.parse_args()
@@ -163,19 +163,35 @@ class Watched:
         return sum(rows for _, rows in self.times[1:]) / (last - first)
 
 
-def generate(data: Path, models: str, out: Path, options: list[object], *, kills: int = 0) -> Watched:
+def generate(
+    data: Path, models: str, out: Path, options: list[object], *, kills: int = 0, cores: int | None = None
+) -> Watched:
     """Run the command, killed so many times at even shares of its rows, and again to its end."""
     watched = Watched()
     for kill in range(1, kills + 2):
         until = kill / (kills + 1) if kill <= kills else None
-        _run(watched, data, models, out, options, until)
+        _run(watched, data, models, out, options, until, cores)
     return watched
 
 
-def _run(watched: Watched, data: Path, models: str, out: Path, options: list[object], until: float | None) -> None:
+def _run(
+    watched: Watched,
+    data: Path,
+    models: str,
+    out: Path,
+    options: list[object],
+    until: float | None,
+    cores: int | None,
+) -> None:
     words = ["generate", data, "--models", models, "--out", out, "--grid", GRID, "--json", "--no-progress", *options]
     started = time.perf_counter()
-    process = subprocess.Popen([CAUSCELL, *map(str, words)], stdout=subprocess.PIPE, text=True)
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    process = subprocess.Popen(
+        [CAUSCELL, *map(str, words)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+    )
     assert process.stdout is not None
     watched.times = []
     with _memory_watched(process.pid, watched):
@@ -262,16 +278,21 @@ def compare_memory(data: Path, models: str, arguments: argparse.Namespace, whole
 
 
 def compare_workers(data: Path, models: str, arguments: argparse.Namespace) -> None:
-    """Two workers against one, each one compute thread, over a fifth of the rows."""
+    """Two workers against one, each one compute thread, over a fifth of the rows.
+
+    One worker reads and compresses on a second core; so the one is also measured on one core alone.
+    """
     rates = {}
-    for workers in (1, 2):
+    for name, workers, cores in (("one", 1, None), ("one on one core", 1, 1), ("two", 2, None)):
         out = arguments.folder / "workers.zarr"
         shutil.rmtree(out, ignore_errors=True)
         options = ["--threads", 1, "--workers", workers, "--where", "tenth < 2", "--shard-size", "32MB"]
-        run = generate(data, models, out, options)
-        rates[workers] = (run.steady, run.rows / run.seconds)
-        print(f"workers: {workers}: {run.steady:,.0f} rows/s steady, {run.rows / run.seconds:,.0f} with starting up")
-    print(f"  two against one: {rates[2][0] / rates[1][0]:.2f} x steady, {rates[2][1] / rates[1][1]:.2f} x in all")
+        run = generate(data, models, out, options, cores=cores)
+        rates[name] = (run.steady, run.rows / run.seconds)
+        print(f"workers: {name}: {run.steady:,.0f} rows/s steady, {run.rows / run.seconds:,.0f} with starting up")
+    for name in ("one", "one on one core"):
+        (two, two_all), (one, one_all) = rates["two"], rates[name]
+        print(f"  two against {name}: {two / one:.2f} x steady, {two_all / one_all:.2f} x in all")
 
 
 def compare_with_engine(data: Path, models: str, arguments: argparse.Namespace) -> None:

@@ -488,13 +488,15 @@ def test_a_place_that_can_not_be_made_is_refused(
     says(refused(capsys, *writers(folder, repository, run, Path("/proc/causcell/out"))[command]), "/proc/causcell")
 
 
-@pytest.mark.parametrize(("command", "suffix"), [("embed", ".h5ad"), ("generate", ".zarr")])
+@pytest.mark.parametrize(
+    ("command", "fragment"), [("embed", "does not end in .h5ad"), ("generate", "ends neither in .zarr nor in .h5ad")]
+)
 def test_a_place_of_another_kind_is_refused(
-    folder: Path, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, suffix: str
+    folder: Path, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, fragment: str
 ) -> None:
     out = tmp_path / "result.csv"
     words = [command, folder / "good.h5ad", "--models", repository, "--out", out]
-    says(refused(capsys, *words), str(out), f"does not end in {suffix}")
+    says(refused(capsys, *words), str(out), fragment)
 
 
 # -- repositories and runs ---------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from causcell_training import fitting
 
 CONSOLE_SCRIPT = Path(sys.executable).parent / "causcell"
 
-COMMANDS = ("train", "export", "demo", "inspect", "embed", "generate", "bench")
+COMMANDS = ("train", "export", "demo", "inspect", "embed", "generate", "verify", "materialize", "bench")
 
 SMALL = [
     *("--set", "model.embedding=4", "--set", "model.width=16", "--set", "model.encoder_width=16"),
@@ -220,7 +220,7 @@ def generated(data: Path, made: Path, out: Path, *words: str) -> anndata.AnnData
 def test_generate_writes_one_joint_intervention(data: Path, made: Path, tmp_path: Path, cells: anndata.AnnData) -> None:
     """The same cells as from Python."""
     atlas = generated(data, made, tmp_path / "atlas.zarr", "--do", "stim=IFN", "--do", "cell_type=B", "--seed", "7")
-    with Generator.open(made / "models") as generator:
+    with Generator.open(made / "models", threads=1) as generator:
         expected = generator.counterfactual(cells, do={"stim": "IFN", "cell_type": "B"}, seed=7)
     np.testing.assert_array_equal(atlas.X, expected.X)
     assert atlas.obs_names.tolist() == cells.obs_names.tolist()
@@ -247,7 +247,9 @@ def test_generate_takes_grid_cells_draws_solver_and_dtype_and_tells_a_machine(
     options = ["--mode", "isolated", "--draws", "2", "--dtype", "float16", "--batch-size", "32", "--json"]
     atlas = generated(data, made, out, "--do", "state=rest", "--grid", "stim", *where, *solver, *options)
     stdout, err = capsys.readouterr()
-    told = json.loads(stdout)
+    events = [json.loads(line) for line in stdout.splitlines()]
+    assert [event["event"] for event in events] == ["plan", "shard", "done"]
+    told = events[-1]
     chosen = cells.obs_names[(cells.obs["cell_type"] == "B") & (cells.obs["donor"] == "d1")]
     interventions = ["stim=IFN;state=rest", "stim=ctrl;state=rest"]
     assert told["interventions"] == interventions
@@ -269,6 +271,126 @@ def test_generate_takes_a_preset(data: Path, made: Path, tmp_path: Path) -> None
     atlas = generated(data, made, tmp_path / "atlas.zarr", "--preset", "balanced", "--where", "donor == 'd3'")
     assert atlas.uns["causcell"]["solver"]["solver"] == "draw"
     assert int(atlas.uns["causcell"]["solver"]["steps"]) == 10
+
+
+def test_generate_tells_its_plan_and_writes_nothing(
+    data: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "generate",
+        data,
+        "--models",
+        made / "models",
+        "--out",
+        tmp_path / "atlas.zarr",
+        "--grid",
+        "stim",
+        "--plan",
+    ]
+    assert run(*words, "--draws", "3") == 0
+    out = capsys.readouterr().out
+    for fragment in ("1,920 (320 cells, 2 interventions", "3 draws", "rows with combinations", "GB are free", "rows/s"):
+        assert fragment in out
+    assert run(*words, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["event"], told["rows"], told["shards"], told["genes"]) == ("plan", 640, 1, 40)
+    assert told["bytes"] > 0
+    assert told["rows_per_second"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_refuses_what_cannot_fit(
+    data: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is asked for its plan or to begin."""
+    monkeypatch.setattr("causcell.atlas.free_bytes", lambda _: 100)
+    for words in (["--plan"], []):
+        assert run("generate", data, "--models", made / "models", "--out", tmp_path / "atlas.zarr", *words) == 2
+        assert "error: the atlas needs about" in capsys.readouterr().err
+    assert not (tmp_path / "atlas.zarr" / "zarr.json").exists()
+
+
+def test_generate_says_when_there_is_nothing_to_do(
+    data: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generated(data, made, tmp_path / "atlas.zarr", "--do", "stim=IFN")
+    first = capsys.readouterr().out
+    assert first.startswith("320 rows (320 cells, 1 interventions, 1 draws; sample) x 40 genes in ")
+    generated(data, made, tmp_path / "atlas.zarr", "--do", "stim=IFN")
+    assert capsys.readouterr().out.startswith(f"nothing to do: {tmp_path / 'atlas.zarr'} is finished (320 rows")
+    words = ["generate", data, "--models", made / "models", "--out", tmp_path / "atlas.zarr", "--do", "stim=ctrl"]
+    assert run(*words) == 2
+    assert "interventions (1: 'stim=IFN' there, 1: 'stim=ctrl' asked for)" in capsys.readouterr().err
+
+
+def test_verify_names_damage_by_its_status(
+    data: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "atlas.zarr"
+    whole = generated(data, made, out)
+    assert run("verify", out, "--no-progress") == 0
+    assert "is sound: 320 rows in 1 shards" in capsys.readouterr().out
+    shard = out / "X" / "c" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-9] + b"something")
+    assert run("verify", out, "--no-progress") == 1
+    assert "shard 0 is damaged: X/c/0/0\nrun the command that made it again" in capsys.readouterr().out
+    assert run("verify", out, "--no-progress", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["missing"], told["damaged"], told["sound"]) == ([0], {}, False)  # its record was taken back
+    np.testing.assert_array_equal(generated(data, made, out).X, whole.X)
+    assert run("verify", out, "--no-progress") == 0
+
+
+def test_materialize_makes_expression_of_embeddings(data: Path, made: Path, tmp_path: Path) -> None:
+    stored, out = tmp_path / "stored.zarr", tmp_path / "made.zarr"
+    generated(data, made, stored, "--store", "embeddings", "--grid", "stim", "--threads", "2")
+    assert run("materialize", stored, "--models", made / "models", "--out", out, "--no-progress") == 0
+    direct = generated(data, made, tmp_path / "direct.zarr", "--grid", "stim", "--threads", "2")
+    np.testing.assert_array_equal(anndata.read_zarr(out).X, direct.X)
+
+
+def test_generate_writes_small_results_as_h5ad(
+    data: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "summary.h5ad"
+    words = ["generate", data, "--models", made / "models", "--out", out, "--store", "summary", "--draws", "4"]
+    assert run(*words, "--no-progress") == 0
+    read, whole = anndata.read_h5ad(out), generated(data, made, tmp_path / "a.zarr", *words[6:])
+    np.testing.assert_array_equal(read.X, whole.X)
+    np.testing.assert_array_equal(read.layers["deviation"], whole.layers["deviation"])
+    assert read.uns["causcell"]["interventions"].tolist() == ["factual"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "summary.h5ad"]
+    assert run(*words, "--no-progress") == 2  # what is there is not overwritten
+    monkeypatch.setattr("causcell.cli.atlas._LARGEST_H5AD", 1000)
+    words[words.index(out)] = tmp_path / "large.h5ad"
+    assert run(*words, "--no-progress") == 2
+    assert "fit into memory: name a .zarr" in capsys.readouterr().err
+
+
+def test_generate_takes_several_files(
+    data: Path, made: Path, tmp_path: Path, cells: anndata.AnnData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file's key is its name or what is given before ``=``; its cells are named by it."""
+    cells[:30].write_h5ad(tmp_path / "one.h5ad")
+    cells[30:50].write_h5ad(tmp_path / "two.h5ad")
+    words = [f"b={tmp_path / 'two.h5ad'}", "--models", made / "models", "--no-progress"]
+    assert run("generate", tmp_path / "one.h5ad", *words, "--out", tmp_path / "atlas.zarr", "--workers", "2") == 0
+    read = anndata.read_zarr(tmp_path / "atlas.zarr")
+    expected = [f"one:{name}" for name in cells.obs_names[:30]] + [f"b:{name}" for name in cells.obs_names[30:50]]
+    assert read.obs_names.tolist() == expected
+    capsys.readouterr()
+    twice = [f"b={tmp_path / 'one.h5ad'}", *words]
+    assert run("generate", *twice, "--out", tmp_path / "twice.zarr") == 2
+    assert "several files have the key 'b'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--workers", "0"], ["--workers", "2", "--dask", "tcp://127.0.0.1:1"]], ids=str)
+def test_workers_that_can_not_be(
+    data: Path, made: Path, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", data, "--models", made / "models", "--out", tmp_path / "atlas.zarr", *words) == 2
+    assert "take at least 1, and leave it out with --dask" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_warnings_are_lines_and_no_obstacle(
@@ -325,7 +447,7 @@ def test_debug_shows_where_an_error_arose(tmp_path: Path, made: Path, place: int
     words.insert(place if place < 3 else len(words), "--debug")
     with pytest.raises(DataError, match=r"absent\.h5ad") as error:
         main(words)
-    assert "open_anndata" in "".join(traceback.format_exception(error.value))
+    assert "open_source" in "".join(traceback.format_exception(error.value))
 
 
 def test_the_installed_program_runs_and_needs_no_torch_to_inspect(made: Path) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from causcell.atlas import Written
     from causcell.journal import ShardRecord
     from causcell.plan import Plan
-    from causcell.work import Inputs
+    from causcell.work import Inputs, Job, Measured
 
 _LARGEST_H5AD = 2 * 10**9
 
@@ -96,7 +96,6 @@ def generate(
     as_json: options.AsJson = False,
 ) -> None:
     """Write an atlas of counterfactual cells; if interrupted, the same command goes on with it."""
-    from causcell.atlas import run_plan
     from causcell.cells import open_cells
     from causcell.contents import check_store
     from causcell.engine import is_address
@@ -147,31 +146,22 @@ def generate(
                 chunk_size=parse_size(chunk_size),
                 shard_size=parse_size(shard_size),
             )
+            job = Job(
+                location=models if is_address(models) else str(Path(models).absolute()),
+                connection=link,
+                sources=sources,
+                layer=layer,
+                where=where,
+                expression=expression,
+                allow_missing_genes=allow_missing_genes,
+                scratch=scratch,
+                plan=plan,
+                path=str(out.absolute()),
+            )
             if plan_only:
                 _tell_plan(plan, inputs, out, workers, as_json)
-                return
-            if as_json:
-                _event("plan", _plan_fields(plan, inputs))
-
-            def run(path: Path) -> Written:
-                job = Job(
-                    location=models if is_address(models) else str(Path(models).absolute()),
-                    connection=link,
-                    sources=sources,
-                    layer=layer,
-                    where=where,
-                    expression=expression,
-                    allow_missing_genes=allow_missing_genes,
-                    scratch=scratch,
-                    plan=plan,
-                    path=str(path.absolute()),
-                )
-                report = _Reporter(plan, path) if as_json else _silent
-                make = _maker(job, workers, dask)
-                return run_plan(plan, inputs, path, make=make, progress=progress, report=report)
-
-            written = run(out) if out.suffix == ".zarr" else _as_h5ad(run, plan, out)
-            _tell_written(plan, written, out, as_json)
+            else:
+                _carry_out(job, inputs, out, workers=workers, dask=dask, progress=progress, as_json=as_json)
 
 
 def _sources(data: list[str]) -> str | tuple[tuple[str, str], ...]:
@@ -195,12 +185,23 @@ def _sources(data: list[str]) -> str | tuple[tuple[str, str], ...]:
     return keyed
 
 
-def _maker(job: Any, workers: int, dask: str | None) -> Any:
+def _carry_out(
+    job: Job, inputs: Measured, out: Path, *, workers: int, dask: str | None, progress: bool, as_json: bool
+) -> None:
+    """Make the atlas, by whom it should be, and tell."""
+    from causcell.atlas import run_plan
     from causcell.workers import on_dask, on_processes
 
-    if dask is not None:
-        return on_dask(job, dask)
-    return on_processes(job, workers) if workers > 1 else None
+    def run(path: Path) -> Written:
+        placed = replace(job, path=str(path.absolute()))
+        make = on_dask(placed, dask) if dask is not None else on_processes(placed, workers) if workers > 1 else None
+        report = _Reporter(job.plan, path) if as_json else _silent
+        return run_plan(job.plan, inputs, path, make=make, progress=progress, report=report)
+
+    if as_json:
+        _event("plan", _plan_fields(job.plan, inputs))
+    written = run(out) if out.suffix == ".zarr" else _as_h5ad(run, job.plan, out)
+    _tell_written(job.plan, written, out, as_json)
 
 
 def _as_h5ad(run: Callable[[Path], Written], plan: Plan, out: Path) -> Written:
@@ -287,10 +288,13 @@ def _tell_plan(plan: Plan, inputs: Inputs, out: Path, workers: int, as_json: boo
     from causcell.atlas import calibrate, free_bytes, require_space
     from causcell.errors import listed
     from causcell.journal import Journal
+    from causcell.output import refuse_existing
     from causcell.sizes import format_duration, format_size
 
-    Journal(out).check_plan(plan)
+    if not Journal(out).check_plan(plan):
+        refuse_existing(out)
     estimate, free = calibrate(plan, inputs), free_bytes(out)
+    workers = min(workers, plan.shards)
     seconds = plan.rows / estimate.rows_per_second / workers
     fields = _plan_fields(plan, inputs)
     if as_json:

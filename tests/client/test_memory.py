@@ -1,0 +1,61 @@
+"""Memory does not grow with the atlas."""
+
+import json
+import subprocess
+import sys
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from simulation import simulated_cells
+
+SCRIPT = """
+import json, resource, sys, warnings
+warnings.simplefilter("ignore")
+from causcell.atlas import write_atlas
+from causcell.cells import Cells
+from causcell.generator import Generator, Request
+from causcell.interventions import plan_interventions
+
+models, data, out, draws = sys.argv[1:]
+with Generator.open(models, threads=1) as generator, Cells(data) as cells:
+    interventions = plan_interventions(generator.schema, {"stim": "IFN"})
+    request = Request(interventions, generator.solver_settings(), draws=int(draws))
+    rows = write_atlas(
+        generator, cells, generator.reader(cells), request, out, chunk_size=200 * 250, shard_size=200 * 10_000
+    )
+print(json.dumps({"rows": rows, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """10,000 cells, the same counts over and over."""
+    some = simulated_cells(400)
+    rows = np.arange(10_000) % some.n_obs
+    cells = anndata.AnnData(
+        some.X[rows],
+        obs=some.obs.iloc[rows].set_axis([f"cell_{i}" for i in range(10_000)]),
+        var=pd.DataFrame(index=some.var_names),
+    )
+    path = tmp_path_factory.mktemp("many") / "cells.h5ad"
+    cells.write_h5ad(path)
+    return path
+
+
+def test_peak_memory_hangs_on_the_batch_and_not_on_the_rows(repository, many, tmp_path):
+    """Ten times the rows of one source: 180,000 more rows would be 36 MB of values, and their names and labels as much
+    again; what is allowed is what an allocator may keep of batches that are ten times as large (0.5 MB each)."""
+    peaks = {}
+    for draws in (2, 20):
+        words = [repository, many, tmp_path / f"{draws}.zarr", draws]
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *map(str, words)], capture_output=True, text=True, timeout=300
+        )
+        assert run.returncode == 0, run.stderr
+        told = json.loads(run.stdout)
+        assert told["rows"] == 10_000 * draws
+        peaks[draws] = told["peak"]
+    assert peaks[20] - peaks[2] < 25e6, peaks
+    assert peaks[20] < 1.2 * peaks[2]
