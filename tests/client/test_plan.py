@@ -75,6 +75,13 @@ def test_whatever_changes_bytes_changes_the_digest(measured, request_, change):
     assert plan.differences(plan) == []
 
 
+def test_another_number_of_compute_threads_is_another_plan(measured, request_, monkeypatch):
+    """Last bits of draws differ between them."""
+    plan = plan_of(measured, request_)
+    monkeypatch.setattr(measured.generator.engine, "threads", 2)
+    assert plan.differences(plan_of(measured, request_)) == ["threads (1 there, 2 asked for)"]
+
+
 def test_shards_are_whole_cells_that_cover_all_once(measured, request_):
     for shard_size in (ROW, 50 * ROW, 300 * ROW, 10**9):
         plan = plan_of(measured, request_, shard_size=shard_size, chunk_size=ROW)

@@ -1,5 +1,6 @@
 """Shards made by several workers are the same bytes, whoever of them is lost."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from atlases import SMALL, fill, lose, tree
 from causcell import workers
 from causcell.atlas import run_plan, verify_atlas
 from causcell.cells import open_cells
+from causcell.cli.main import main
 from causcell.errors import (
     ConfigurationError,
     ExpressionError,
@@ -207,6 +209,17 @@ def test_a_dask_cluster_makes_the_same_bytes(make, whole, cluster, tmp_path):
     make(tmp_path / "atlas.zarr", lambda job: on_dask(job, cluster.scheduler_address), report=reported.append)
     assert tree(tmp_path / "atlas.zarr") == whole
     assert len({record.worker for record in reported}) == 2
+
+
+def test_the_command_takes_the_address_of_a_scheduler(repository, data, cluster, tmp_path, capsys):
+    words = ["generate", data[0][1], "--models", repository, "--out", tmp_path / "atlas.zarr", "--json"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*map(str, words), "--dask", cluster.scheduler_address, "--no-progress"])
+    assert exit_.value.code in (None, 0)
+    plan, shard, done = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (plan["rows"], shard["done_rows"], done["made_rows"]) == (100, 100, 100)
+    assert not shard["worker"].endswith(f":{os.getpid()}")
+    assert verify_atlas(tmp_path / "atlas.zarr").sound
 
 
 def test_a_killed_dask_worker_loses_its_shard_which_is_made_again(make, whole, cluster, tmp_path):
