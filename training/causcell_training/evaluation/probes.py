@@ -1,0 +1,83 @@
+"""What can be read from an embedding: probes fitted on some cells and tested on others, and clusters."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from causcell.schema import UNLABELLED
+
+Reader = Literal["linear", "neighbours"]
+
+_FOLDS = 5
+_NEIGHBOURS = 15
+
+
+def majority_rate(labels: np.ndarray) -> float:
+    """Share of the most frequent label among labelled cells: what is right without reading anything."""
+    counts = np.bincount(labels[labels != UNLABELLED])
+    return float(counts.max() / counts.sum())
+
+
+def probe_accuracy(embedding: np.ndarray, labels: np.ndarray, reader: Reader = "linear") -> float | None:
+    """Accuracy of labels read from an embedding by a fresh probe, over five folds of the cells.
+
+    Parameters
+    ----------
+    embedding
+        [n x k]; standardised by each fold's own cells.
+    labels
+        Codes, int [n]; -1 is unlabelled. Labels with fewer than five cells are left out.
+    reader
+        ``linear``: multinomial logistic regression; ``neighbours``: a vote of the 15 nearest cells.
+
+    Returns
+    -------
+    `None` where fewer than two labels are left.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    frequent = np.flatnonzero(np.bincount(labels[labels != UNLABELLED]) >= _FOLDS)
+    if len(frequent) < 2:
+        return None
+    kept = np.isin(labels, frequent)
+    probe = LogisticRegression(max_iter=1000) if reader == "linear" else KNeighborsClassifier(_NEIGHBOURS)
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    return float(
+        cross_val_score(make_pipeline(StandardScaler(), probe), embedding[kept], labels[kept], cv=folds).mean()
+    )
+
+
+def classification_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 weighted by the labels' frequencies, over labelled cells."""
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+    known = truth != UNLABELLED
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth[known], predicted[known], average="weighted", zero_division=0
+    )
+    return {
+        "accuracy": float(accuracy_score(truth[known], predicted[known])),
+        "precision": float(precision),
+        "recall": float(recall),
+        "F1": float(f1),
+    }
+
+
+def clusters(embedding: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:
+    """k-means clusters of cells, int [n]."""
+    from sklearn.cluster import KMeans
+
+    return KMeans(count, n_init=10, random_state=seed).fit_predict(embedding)
+
+
+def partition_agreement(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """NMI and ARI (adjusted for chance) of two partitions of the same cells."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    return {"NMI": float(normalized_mutual_info_score(a, b)), "ARI": float(adjusted_rand_score(a, b))}
