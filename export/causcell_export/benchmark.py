@@ -197,11 +197,6 @@ def _tables(subject: Subject, scenario: Scenario, finer: Sequence[str], seed: in
         )
     tables = [mean_estimate(subject), samples(subject, seed)]
     tables = [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in tables]
-    cases = unseen_cases(subject, [scenario.held_out])
-    return [*tables, *effects(subject, cases, "Unseen combinations, all", seed=seed), *_apart(subject, scenario, seed)]
-
-
-def _apart(subject: Subject, scenario: Scenario, seed: int) -> list[Table]:
-    """Interventions towards one held-out combination, under its name."""
-    assert scenario.held_out is not None
-    return effects(subject, unseen_cases(subject, [scenario.held_out]), scenario.name, seed=seed)
+    apart = effects(subject, unseen_cases(subject, scenario.held_out), "Interventions", seed=seed)
+    tables += [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in apart]
+    return tables + [replace(table, name=f"{scenario.name}: {table.name.lower()}") for table in apart]

@@ -28,7 +28,7 @@ def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def maximum_mean_discrepancy(a: np.ndarray, b: np.ndarray, bandwidth: float) -> float:
-    """Squared MMD of two sets of cells [n x G], [m x G], unbiased; kernel exp(-d^2 / (2 bandwidth^2)) (Gretton 2012)."""
+    """Squared MMD of two sets of cells [n x G], [m x G], unbiased; kernel exp(-d^2 / 2 bandwidth^2) (Gretton 2012)."""
     from scipy.spatial.distance import cdist, pdist
 
     def similar(squared: np.ndarray) -> float:

@@ -31,7 +31,7 @@ class Table:
     @classmethod
     def of(cls, name: str, rows: Mapping[str, Mapping[str, float | None]], *, tells: str, silent: str) -> Table:
         """A table of one repetition; `None` is left out, and so is a row without any value."""
-        kept = {
+        kept: dict[str, dict[str, tuple[float, ...]]] = {
             row: {measure: (float(value),) for measure, value in values.items() if value is not None}
             for row, values in rows.items()
         }
