@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -104,6 +104,8 @@ def _prepare(
     rng = np.random.default_rng(config.seed)
     edges = as_pairs(config.edge, "parent:child", ":")
     schema = schema_from_obs(cells.obs, config.concept, edges)
+    if config.model.graph == "independent":
+        schema = replace(schema, edges=())
     labels = schema.encode(cells.obs)
     part = (
         _random_parts(labels, config, rng) if split is None else _given_parts(cells.names, labels, split, config, rng)

@@ -180,7 +180,7 @@ def predicted_shifts(subject: Subject, case: Case, seed: int = 0) -> dict[str, n
 
 
 def trained_shifts(subject: Subject, case: Case) -> dict[str, np.ndarray]:
-    """Trivial predictions of the shift, [G]: none; that of the cells learned from, of all and (if seen) of the stratum."""
+    """Trivial predictions, [G]: no shift; that of the cells learned from, of all, and of the stratum where seen."""
     x, labels = subject.expression[subject.learned], subject.labels[subject.learned]
     shifts = {"no change": np.zeros(x.shape[1])}
     for name, stratum in (
