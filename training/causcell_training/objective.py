@@ -33,7 +33,12 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.names = schema.names
-        self._foreign = [_foreign_concepts(schema, i) if i >= len(schema.concepts) or not __import__("os").environ.get("U_ONLY") else () for i in range(schema.size)]
+        self._foreign = [
+            _foreign_concepts(schema, i)
+            if i >= len(schema.concepts) or not __import__("os").environ.get("U_ONLY")
+            else ()
+            for i in range(schema.size)
+        ]
         sizes = [len(concept.labels) for concept in schema.concepts]
         self.label_mean = nn.ParameterList(nn.Parameter(0.1 * torch.randn(size, embedding)) for size in sizes)
         self.label_logvar = nn.ParameterList(nn.Parameter(torch.zeros(size, embedding)) for size in sizes)
@@ -143,13 +148,13 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _foreign_concepts(schema: ConceptSchema, index: int) -> tuple[int, ...]:
-    """Observed concepts of whose labels the exogenous embedding of a concept is independent: not its own, none below."""
+    """Observed concepts that the exogenous embedding of a concept is independent of: neither its own nor below it."""
     related = {index} | schema.descendants({index})
     return tuple(j for j in range(len(schema.concepts)) if j not in related)
 
 
 def explained_variance(embedding: Tensor, one_hot: Tensor) -> Tensor:
-    """Variance of labels that the best linear reader of an embedding explains: the sum of squared canonical correlations.
+    """Variance of labels that the best linear reader of an embedding explains: the sum of squared correlations (CCA).
 
     It does not depend on the embedding's scale, which an embedding could shrink to hide from a reader that learns by
     steps; and it is bounded by the number of labels less one. The few cells of a batch explain some by chance; a ridge

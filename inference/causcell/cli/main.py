@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from causcell.cli import commands
+from causcell.cli.trial import trial
 from causcell.errors import CausCellError, CausCellWarning
 
 GROUP = "causcell.commands"
@@ -53,7 +54,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name)(entry.load())
-    for command in (commands.inspect, commands.embed, commands.generate, commands.bench, commands.serve):
+    for command in (commands.inspect, commands.embed, commands.generate, commands.bench, commands.serve, trial):
         app.command(command.__name__)(command)
     return app
 

@@ -57,12 +57,11 @@ class Case:
 def seen_cases(subject: Subject) -> list[Case]:
     """Each concept's most frequent label against every other, within labels of the stratifying concept.
 
-    Source and target cells are judged ones, at least eight each.
+    A concept that has the stratifying one among its effects is compared over all cells: within strata its total effect
+    does not show. Source and target cells are judged ones, at least eight each.
     """
     cases = []
     for concept in range(len(subject.schema.concepts)):
-        if concept == subject.stratum and len(subject.schema.concepts) > 1:
-            continue
         codes = subject.truth[:, concept]
         if (codes == UNLABELLED).all():
             continue
@@ -78,7 +77,7 @@ def seen_cases(subject: Subject) -> list[Case]:
 
 
 def _strata(subject: Subject, concept: int) -> list[tuple[tuple[int, int], ...]]:
-    if concept == subject.stratum:
+    if subject.stratum in subject.schema.descendants({concept}) | {concept}:
         return [()]
     codes = subject.truth[:, subject.stratum]
     return [((subject.stratum, int(code)),) for code in np.unique(codes[codes != UNLABELLED])]

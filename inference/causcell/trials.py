@@ -1,0 +1,313 @@
+"""Simulated trials: the average effect of every label of a concept, had it been assigned to every cell of a population.
+
+Each cell is generated under every label, all else its own, as if each had been in every arm of a randomised trial. What
+is averaged are differences within a cell, so that cells need not be comparable between arms. The uncertainty is that of
+the cells as a sample of their population, and of the model's draws; that the model is right is assumed, not tested.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causcell.cells import Cells
+from causcell.errors import ConceptError, DataError, UnknownConceptError, listed
+from causcell.generator import Generator, Request
+from causcell.interventions import Mode, check_mode, plan_interventions
+from causcell.solvers import SolverSettings
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+_LEAST_UNITS = 2
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Sums over independent units (cells, or the replicates' means) of their effects, [labels x G]."""
+
+    count: int
+    total: np.ndarray
+    square: np.ndarray
+
+    def mean(self) -> np.ndarray:
+        return self.total / self.count
+
+    def standard_error(self) -> np.ndarray:
+        variance = np.maximum(self.square - self.total**2 / self.count, 0) / (self.count - 1)
+        return np.sqrt(variance / self.count)
+
+
+def simulated_trial(
+    generator: Generator,
+    data: anndata.AnnData | str | os.PathLike[str],
+    concept: str,
+    *,
+    baseline: str | None = None,
+    replicate: str | None = None,
+    where: str | None = None,
+    mode: str = "do",
+    match_parents: bool = False,
+    draws: int = 1,
+    seed: int = 0,
+    rate: float = 0.05,
+    expression: str | None = None,
+    layer: str | None = None,
+    progress: bool = False,
+) -> anndata.AnnData:
+    """Average effect of every label of a concept over a population of cells, by gene.
+
+    Parameters
+    ----------
+    generator
+        The model.
+    data
+        The population; ``where`` picks cells by a pandas query over ``obs``.
+    concept
+        Every cell is set to each of its labels in turn.
+    baseline
+        Label that the others are compared with (default: the first).
+    replicate
+        Column of ``obs`` whose labels are the independent units, such as donors: standard errors are then over the
+        means of these. Without it they are over cells, which takes cells of one donor for independent.
+    mode, match_parents
+        See `causcell.interventions.CausalGraph.intervene`.
+    draws
+        Draws of each cell's embeddings and reference cells to average over.
+    seed
+        Of all random numbers, keyed by cell.
+    rate
+        False discovery rate at which a gene counts as changed.
+    expression, layer
+        As in `Generator.counterfactual`.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    AnnData, one row a label, with the panel's genes as ``var``:
+
+    - ``X``: average expression under the label (mean estimate, log scale), float32;
+    - ``layers["effect"]``, ``layers["standard_error"]``: difference to the baseline, within cells, float32;
+    - ``layers["p_value"]``, ``layers["q_value"]``: of a two-sided t-test of no average effect, and after
+      Benjamini-Hochberg over the genes of a label, float64; ``layers["changed"]``: q below ``rate``, bool;
+    - ``uns["causcell"]``: provenance, and the trial's settings.
+
+    Raises
+    ------
+    UnknownConceptError, UnknownLabelError
+        A concept, label or column that there is not.
+    DataError
+        Fewer than two independent units.
+    """
+    schema = generator.schema
+    labels = schema[concept].labels
+    reference = 0 if baseline is None else schema[concept].code(baseline)
+    request = Request(
+        plan_interventions(schema, None, [concept]),
+        SolverSettings("mean"),
+        check_mode(mode),
+        match_parents,
+        draws,
+        seed,
+    )
+    with Cells(data, layer=layer, where=where) as cells:
+        units = _units(cells.obs, replicate)
+        reader = generator.reader(cells, expression)
+        arms = _arms(generator, cells, reader, request, progress)
+        average, moments = _accumulated(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
+        count = len(cells)
+    return _trial_result(
+        generator,
+        concept,
+        average,
+        moments,
+        {
+            "concept": concept,
+            "baseline": labels[reference],
+            "replicate": replicate or "cell",
+            "units": moments.count,
+            "cells": count,
+            "mode": mode,
+            "match_parents": match_parents,
+            "draws": draws,
+            "seed": seed,
+            "rate": rate,
+        },
+    )
+
+
+def _units(obs: pd.DataFrame, replicate: str | None) -> np.ndarray | None:
+    """Number of each cell's independent unit, int [n]; `None` where each cell is one."""
+    if replicate is None:
+        if len(obs) < _LEAST_UNITS:
+            raise DataError(f"there is {len(obs)} cell; a standard error needs at least {_LEAST_UNITS}")
+        return None
+    if replicate not in obs:
+        raise UnknownConceptError(f"obs has no column {replicate!r}; its columns are {listed(obs.columns, 40)}")
+    codes, names = obs[replicate].factorize()
+    if (codes < 0).any():
+        raise ConceptError(f"obs[{replicate!r}] is missing for {(codes < 0).sum()} cells; leave them out (where)")
+    if len(names) < _LEAST_UNITS:
+        raise DataError(
+            f"obs[{replicate!r}] has {len(names)} label in these cells; a standard error over replicates needs "
+            f"at least {_LEAST_UNITS}"
+        )
+    return codes
+
+
+def _arms(generator: Generator, cells: Cells, reader: Any, request: Request, progress: bool) -> Iterator[np.ndarray]:
+    """Mean over draws of each cell's expression under every label, [B x labels x G], batch by batch."""
+    for block in generator.generate(cells, reader, request, progress=progress):
+        shape = (-1, len(request.interventions), request.draws, block.expression.shape[1])
+        yield block.expression.reshape(shape).mean(axis=2, dtype=np.float64)
+
+
+def _accumulated(
+    arms: Iterator[np.ndarray], units: np.ndarray | None, shape: tuple[int, int], reference: int
+) -> tuple[np.ndarray, _Moments]:
+    """Average expression under every label [labels x G], and moments of the effects over independent units."""
+    average, seen = np.zeros(shape), 0
+    total, square = np.zeros(shape), np.zeros(shape)
+    by_unit = None if units is None else np.zeros((int(units.max()) + 1, *shape))
+    for arm in arms:
+        effect = arm - arm[:, reference, None]
+        if units is None or by_unit is None:
+            total += effect.sum(axis=0)
+            square += (effect**2).sum(axis=0)
+        else:
+            np.add.at(by_unit, units[seen : seen + len(arm)], effect)
+        average += arm.sum(axis=0)
+        seen += len(arm)
+    if units is None or by_unit is None:
+        return average / seen, _Moments(seen, total, square)
+    means = by_unit / np.bincount(units)[:, None, None]
+    return average / seen, _Moments(len(means), means.sum(axis=0), (means**2).sum(axis=0))
+
+
+def _trial_result(
+    generator: Generator, concept: str, average: np.ndarray, moments: _Moments, settings: dict[str, Any]
+) -> anndata.AnnData:
+    import anndata
+    import pandas as pd
+
+    effect, error = moments.mean(), moments.standard_error()
+    p = two_sided_p(effect, error, moments.count - 1)
+    q = np.stack([false_discovery_rate(each) for each in p])
+    return anndata.AnnData(
+        X=average.astype(np.float32),
+        obs=pd.DataFrame(index=list(generator.schema[concept].labels)),
+        var=pd.DataFrame(index=list(generator.preprocessing.genes)),
+        layers={
+            "effect": effect.astype(np.float32),
+            "standard_error": error.astype(np.float32),
+            "p_value": p,
+            "q_value": q,
+            "changed": q < settings["rate"],
+        },
+        uns={"causcell": generator.provenance() | {"trial": settings, "expression": "log1p", "estimate": "mean"}},
+    )
+
+
+def cell_effects(
+    generator: Generator,
+    data: anndata.AnnData | str | os.PathLike[str],
+    do: dict[str, str],
+    *,
+    draws: int = 16,
+    where: str | None = None,
+    mode: str = "do",
+    match_parents: bool = False,
+    seed: int = 0,
+    rate: float = 0.05,
+    expression: str | None = None,
+    layer: str | None = None,
+    progress: bool = False,
+) -> anndata.AnnData:
+    """Effect of an intervention on every single cell, with its uncertainty over draws.
+
+    Each draw takes the cell's exogenous embeddings from their posterior and another reference cell.
+
+    Parameters
+    ----------
+    do
+        Labels by concept: one joint intervention.
+    draws
+        At least two.
+    generator, data, where, mode, match_parents, seed, rate, expression, layer, progress
+        See `simulated_trial`.
+
+    Returns
+    -------
+    AnnData, one row a cell, with the cells' ``obs`` and the panel as ``var``:
+
+    - ``X``: mean effect over draws (mean estimate, log scale), float32; ``layers["deviation"]``: its deviation over
+      draws;
+    - ``layers["p_value"]``: two-sided, of zero under a normal with that mean and deviation (how far zero is from what
+      the draws say); ``layers["q_value"]``: after Benjamini-Hochberg over the genes of a cell;
+      ``layers["changed"]``: q below ``rate``.
+
+    Raises
+    ------
+    DataError
+        Fewer than two draws.
+    """
+    import anndata
+    import pandas as pd
+
+    if draws < _LEAST_UNITS:
+        raise DataError(f"draws is {draws}; uncertainty over draws needs at least {_LEAST_UNITS}")
+    interventions = (*plan_interventions(generator.schema), *plan_interventions(generator.schema, do))
+    checked: Mode = check_mode(mode)
+    request = Request(interventions, SolverSettings("mean"), checked, match_parents, draws, seed)
+    means, deviations = [], []
+    with Cells(data, layer=layer, where=where) as cells:
+        reader = generator.reader(cells, expression)
+        for block in generator.generate(cells, reader, request, progress=progress):
+            arms = block.expression.reshape(-1, len(interventions), draws, block.expression.shape[1])
+            effect = arms[:, 1] - arms[:, 0]
+            means.append(effect.mean(axis=1))
+            deviations.append(effect.std(axis=1, ddof=1))
+        obs = cells.obs.copy()
+    mean, deviation = np.concatenate(means), np.concatenate(deviations)
+    p = two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None)
+    q = np.stack([false_discovery_rate(each) for each in p])
+    settings = {
+        "do": dict(do),
+        "mode": mode,
+        "match_parents": match_parents,
+        "draws": draws,
+        "seed": seed,
+        "rate": rate,
+    }
+    return anndata.AnnData(
+        X=mean,
+        obs=obs,
+        var=pd.DataFrame(index=list(generator.preprocessing.genes)),
+        layers={"deviation": deviation, "p_value": p, "q_value": q, "changed": q < rate},
+        uns={"causcell": generator.provenance() | {"effects": settings, "expression": "log1p", "estimate": "mean"}},
+    )
+
+
+def two_sided_p(mean: np.ndarray, deviation: np.ndarray, freedom: int | None) -> np.ndarray:
+    """P-values of a mean of zero, given its deviation; Student's t, or normal for ``freedom`` `None`.
+
+    Without any deviation it is 1 where the mean is zero, and 0 elsewhere.
+    """
+    from scipy.stats import norm, t
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.where(mean == 0, 0.0, np.abs(mean) / deviation)
+    return 2 * (norm.sf(distance) if freedom is None else t.sf(distance, freedom))
+
+
+def false_discovery_rate(p: np.ndarray) -> np.ndarray:
+    """Benjamini-Hochberg adjusted p-values of one family, [n]."""
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(p, method="bh")
