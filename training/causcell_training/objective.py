@@ -33,12 +33,7 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.names = schema.names
-        self._foreign = [
-            _foreign_concepts(schema, i)
-            if i >= len(schema.concepts) or not __import__("os").environ.get("U_ONLY")
-            else ()
-            for i in range(schema.size)
-        ]
+        self._foreign = [_foreign_concepts(schema, i) for i in range(schema.size)]
         sizes = [len(concept.labels) for concept in schema.concepts]
         self.label_mean = nn.ParameterList(nn.Parameter(0.1 * torch.randn(size, embedding)) for size in sizes)
         self.label_logvar = nn.ParameterList(nn.Parameter(torch.zeros(size, embedding)) for size in sizes)
