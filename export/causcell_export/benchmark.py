@@ -20,7 +20,7 @@ from causcell.schema import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
 from causcell_export.repository import export
 from causcell_training.config import TrainConfig
 from causcell_training.evaluation.effects import described, effects, seen_cases, unseen_cases
-from causcell_training.evaluation.evaluate import judged_tables, model_facts
+from causcell_training.evaluation.evaluate import check_columns, judged_tables, model_facts
 from causcell_training.evaluation.expression import mean_estimate, samples
 from causcell_training.evaluation.subject import Subject, read_subject
 from causcell_training.evaluation.table import Table, combined
@@ -103,6 +103,7 @@ def run_benchmark(
     if folds < 1 or seeds < 1 or choose < 0:
         raise ConfigurationError(f"folds {folds}, seeds {seeds}, choose {choose}: take at least 1, 1 and 0")
     cells = open_anndata(data) if isinstance(data, str | os.PathLike) else data
+    check_columns(cells, finer)
     schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
     labels = schema.encode(cells.obs)
     combinations = [parse_do(text.split(",")) for text in hold_out]

@@ -62,7 +62,7 @@ class ObjectiveConfig(_Section):
     """KL(q(z_i|x) || p(z_i|y_i)), nats per gene."""
     adversary: float = Field(0.1, ge=0)
     """How far discriminators that read the unexplained concept are from guessing labels by their frequency."""
-    independence: float = Field(0.0, ge=0)
+    independence: float = Field(0.1, ge=0)
     """How far a linear reader gets at labels from exogenous embeddings that should be independent of them."""
 
 

@@ -163,7 +163,7 @@ def explained_variance(embedding: Tensor, one_hot: Tensor) -> Tensor:
         [B x labels].
     """
     x = embedding - embedding.mean(dim=0)
-    x = x / (x.square().mean(dim=0).sqrt() + 1e-4)
+    x = x * (x.square().mean(dim=0) + 1e-8).rsqrt()
     share = one_hot.mean(dim=0)
     y = (one_hot - share) / share.clamp(min=1 / len(one_hot)).sqrt()
     correlation = x.T @ x / len(x) + 0.02 * torch.eye(x.shape[1], device=x.device)

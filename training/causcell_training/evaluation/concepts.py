@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from causcell.errors import UnknownConceptError, listed
 from causcell.schema import UNEXPLAINED, UNLABELLED
 from causcell_training.evaluation.probes import (
     classification_scores,
@@ -77,11 +76,8 @@ def leakage(subject: Subject) -> Table:
 
 
 def finer_labels(subject: Subject, columns: Sequence[str]) -> Table:
-    """Clusters of embeddings against labels that the model was not trained on; raises `UnknownConceptError`."""
+    """Clusters of embeddings against labels that the model was not trained on."""
     obs = subject.cells.obs.iloc[subject.judged]
-    absent = [column for column in columns if column not in obs]
-    if absent:
-        raise UnknownConceptError(f"obs has no column {listed(absent)}; its columns are {listed(obs.columns, 40)}")
     components, _ = subject.principal_components(_COMPONENTS)
     embeddings = {f"embedding of {name}": subject.embedded.obsm[f"X_causcell_{name}"] for name in subject.schema.names}
     embeddings |= {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causcell.cells import open_anndata
+from causcell.errors import UnknownConceptError, listed
 from causcell.generator import Generator
 from causcell_training.evaluation.concepts import finer_labels, leakage, own_labels
 from causcell_training.evaluation.effects import effects, seen_cases
@@ -67,8 +68,11 @@ def evaluate(
     ------
     DataError
         Too few cells are left to judge.
+    UnknownConceptError
+        A column of finer labels that there is not.
     """
     source = open_anndata(cells) if isinstance(cells, str | os.PathLike) else cells
+    check_columns(source, finer)
     trained = int(generator.manifest.training_cells.contain(source.obs_names.astype(str).tolist()).sum())
     subject = read_subject(generator, source, scale=scale, layer=layer, seed=seed)
     facts = {
@@ -83,6 +87,15 @@ def evaluate(
     tables = judged_tables(subject, finer=finer, seed=seed, report=report)
     tables += effects(subject, seen_cases(subject), "Interventions", seed=seed)
     return Evaluation(facts, tables)
+
+
+def check_columns(cells: anndata.AnnData, columns: Sequence[str]) -> None:
+    """Raise `UnknownConceptError` for columns that ``obs`` does not have."""
+    absent = [column for column in columns if column not in cells.obs]
+    if absent:
+        raise UnknownConceptError(
+            f"obs has no column {listed(absent)}; its columns are {listed(cells.obs.columns, 40)}"
+        )
 
 
 def model_facts(generator: Generator) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def _top_markers(expression: np.ndarray, codes: np.ndarray) -> dict[int, set[str
     import pandas as pd
     import scanpy
 
-    cells = anndata.AnnData(expression, obs=pd.DataFrame({"label": pd.Categorical(codes.astype(str))}))
+    labels = pd.DataFrame({"label": pd.Categorical(codes.astype(str))}, index=np.arange(len(codes)).astype(str))
+    cells = anndata.AnnData(expression, obs=labels)
     cells.uns["log1p"] = {"base": None}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=RuntimeWarning)  # logarithms of fold changes of absent genes

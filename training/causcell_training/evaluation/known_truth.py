@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell.errors import CausCellWarning
 from causcell.expression import TARGET_SUM
 from causcell.generator import Generator
 from causcell_training.evaluation.simulator import SCHEMA, Noise, World, effect_error
@@ -29,7 +31,9 @@ def predicted_effect(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A model's effect on each cell's mean expression, [n x G], and the label codes after it, int [n x m]."""
     factual = generator.reconstruct(cells, preset="mean")
-    acted = generator.counterfactual(cells, dict(do), preset="mean", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
+        acted = generator.counterfactual(cells, dict(do), preset="mean", **options)
     return np.asarray(acted.X - factual.X, dtype=np.float64), SCHEMA.encode(acted.obs)
 
 
