@@ -65,7 +65,7 @@ def main() -> None:
         for count in arguments.cells:
             for variant in arguments.variant or VARIANTS:
                 started = time.perf_counter()
-                overrides = SETTINGS | VARIANTS[variant] | parse_overrides(arguments.settings)
+                overrides = SETTINGS | parse_overrides(arguments.settings) | VARIANTS[variant]
                 repetitions.append(tables_of(world, count, variant, overrides, seed))
                 print(f"{variant}, {count} cells, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     tables = combined(repetitions)

@@ -19,22 +19,28 @@ if TYPE_CHECKING:
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "do": {"mode": "do"},
-    "do, parents matched": {"mode": "do", "match_parents": True},
-    "exogenous": {"mode": "exogenous"},
-    "isolated": {"mode": "isolated"},
+    "do, mean of 16 draws": {"mode": "do", "draws": 16},
+    "do, parents matched, mean of 16 draws": {"mode": "do", "match_parents": True, "draws": 16},
+    "exogenous, mean of 16 draws": {"mode": "exogenous", "draws": 16},
+    "isolated, mean of 16 draws": {"mode": "isolated", "draws": 16},
 }
 """The model's ways to intervene, by name."""
 
 
 def predicted_effect(
-    generator: Generator, cells: anndata.AnnData, do: Mapping[str, str], **options: Any
+    generator: Generator, cells: anndata.AnnData, do: Mapping[str, str], *, draws: int = 1, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A model's effect on each cell's mean expression, [n x G], and the label codes after it, int [n x m]."""
-    factual = generator.reconstruct(cells, preset="mean")
+    """A model's effect on each cell's mean expression over draws, [n x G], and label codes after it, int [n draws x m].
+
+    The factual cell shares its draws with the counterfactual one.
+    """
+    options |= {"preset": "mean", "draws": draws}
+    factual = generator.reconstruct(cells, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
-        acted = generator.counterfactual(cells, dict(do), preset="mean", **options)
-    return np.asarray(acted.X - factual.X, dtype=np.float64), SCHEMA.encode(acted.obs)
+        acted = generator.counterfactual(cells, dict(do), **options)
+    effect = np.asarray(acted.X - factual.X, dtype=np.float64).reshape(cells.n_obs, draws, -1).mean(axis=1)
+    return effect, SCHEMA.encode(acted.obs)
 
 
 def against_truth(
