@@ -110,14 +110,17 @@ def run_benchmark(
     combinations += chosen_combinations(schema, labels, choose, config.seed)
     repetitions: list[list[Table]] = []
     facts: dict[str, Any] = {"cells": cells.n_obs, "seeds": seeds, "folds": folds, "trainings": []}
-    for seed in range(config.seed, config.seed + seeds):
-        for scenario in _scenarios(schema, labels, folds, combinations, seed):
-            if report is not None:
-                report(f"seed {seed}, {scenario.name}: training, {len(scenario.test)} cells to judge")
-            settings = config.model_copy(update={"seed": seed})
-            tables, model = _trained_and_judged(cells, settings, scenario, finer)
-            repetitions.append(tables)
-            facts["trainings"].append({"seed": seed, "split": scenario.name} | model)
+    plan = [
+        (seed, scenario)
+        for seed in range(config.seed, config.seed + seeds)
+        for scenario in _scenarios(schema, labels, folds, combinations, seed)
+    ]  # whole before the first training: what can't be carried out is refused at once
+    for seed, scenario in plan:
+        if report is not None:
+            report(f"seed {seed}, {scenario.name}: training, {len(scenario.test)} cells to judge")
+        tables, model = _trained_and_judged(cells, config.model_copy(update={"seed": seed}), scenario, finer)
+        repetitions.append(tables)
+        facts["trainings"].append({"seed": seed, "split": scenario.name} | model)
     return Benchmark(facts | {"config": config.model_dump(mode="json")}, combined(repetitions))
 
 
