@@ -46,7 +46,7 @@ VARIANTS = {
     "graph, no independence": {"objective.independence": 0.0},
 }
 INTERVENTIONS = {"treatment": "treated", "donor": "d3", "cell_type": "C", "state": "active"}
-STEPS = 600
+STEPS = 300
 NEW_CELLS = 1000
 
 
