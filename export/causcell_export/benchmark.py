@@ -19,6 +19,7 @@ from causcell.interventions import parse_do
 from causcell.schema import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
 from causcell_export.repository import export
 from causcell_training.config import TrainConfig
+from causcell_training.data import read_split
 from causcell_training.evaluation.effects import described, effects, seen_cases, unseen_cases
 from causcell_training.evaluation.evaluate import check_columns, judged_tables, model_facts
 from causcell_training.evaluation.expression import mean_estimate, samples
@@ -51,6 +52,12 @@ class Scenario:
     test: np.ndarray
     held_out: Mapping[str, str] | None = None
 
+    def parts(self, count: int) -> np.ndarray:
+        """``train`` or ``test`` for each of ``count`` cells."""
+        part = np.full(count, "train", dtype=object)
+        part[self.test] = "test"
+        return part
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -68,6 +75,7 @@ def run_benchmark(
     hold_out: Sequence[str] = (),
     choose: int = 0,
     seeds: int = 1,
+    split: str | os.PathLike[str] | None = None,
     finer: Sequence[str] = (),
     report: Callable[[str], None] | None = None,
 ) -> Benchmark:
@@ -88,6 +96,9 @@ def run_benchmark(
         How many further combinations to choose at random, of a cell-type-like concept's labels and another's.
     seeds
         Of splits and training.
+    split
+        CSV file (columns ``cell`` and ``split``) that names the cells to judge (``test`` or ``report``) in place of a
+        random fifth, the same for every seed.
     finer
         See `causcell_training.evaluation.evaluate.evaluate`.
     report
@@ -96,16 +107,19 @@ def run_benchmark(
     Raises
     ------
     ConfigurationError
-        No seed or fold, or a combination of a single concept.
+        No seed or fold, folds beside a split, or a combination of a single concept.
     DataError
         A combination that too few cells carry.
     """
     if folds < 1 or seeds < 1 or choose < 0:
         raise ConfigurationError(f"folds {folds}, seeds {seeds}, choose {choose}: take at least 1, 1 and 0")
+    if split is not None and folds > 1:
+        raise ConfigurationError(f"a split and {folds} folds exclude each other; leave one out")
     cells = open_anndata(data) if isinstance(data, str | os.PathLike) else data
     check_columns(cells, finer)
     schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
     labels = schema.encode(cells.obs)
+    test = None if split is None else _test_rows(cells.obs_names.astype(str), split)
     combinations = [parse_do(text.split(",")) for text in hold_out]
     combinations += chosen_combinations(schema, labels, choose, config.seed)
     repetitions: list[list[Table]] = []
@@ -113,7 +127,7 @@ def run_benchmark(
     plan = [
         (seed, scenario)
         for seed in range(config.seed, config.seed + seeds)
-        for scenario in _scenarios(schema, labels, folds, combinations, seed)
+        for scenario in _scenarios(schema, labels, folds, combinations, seed, test)
     ]  # whole before the first training: what can't be carried out is refused at once
     for seed, scenario in plan:
         if report is not None:
@@ -125,10 +139,17 @@ def run_benchmark(
 
 
 def _scenarios(
-    schema: ConceptSchema, labels: np.ndarray, folds: int, combinations: Sequence[Mapping[str, str]], seed: int
+    schema: ConceptSchema,
+    labels: np.ndarray,
+    folds: int,
+    combinations: Sequence[Mapping[str, str]],
+    seed: int,
+    test: np.ndarray | None = None,
 ) -> Iterator[Scenario]:
     order = np.random.default_rng((seed, 4)).permutation(len(labels))
-    if folds == 1:
+    if test is not None:
+        yield Scenario("in distribution", test)
+    elif folds == 1:
         yield Scenario("in distribution", np.sort(order[: round(_TEST_SHARE * len(labels))]))
     else:
         for part in np.array_split(order, folds):
@@ -145,6 +166,15 @@ def _scenarios(
         if len(rows) < _LEAST_HELD_OUT:
             raise DataError(f"{name}: {len(rows)} cells carry it; to judge takes at least {_LEAST_HELD_OUT}")
         yield Scenario(name, rows, combination)
+
+
+def _test_rows(names: Sequence[str], split: str | os.PathLike[str]) -> np.ndarray:
+    """Rows that a split file gives to be judged; raises `DataError` for none."""
+    parts = read_split(split)
+    rows = np.array([i for i, name in enumerate(names) if parts.get(name) in ("test", "report")], dtype=np.int64)
+    if not len(rows):
+        raise DataError(f"the split file {os.fspath(split)!r} gives no cell of the data the part test or report")
+    return rows
 
 
 def chosen_combinations(schema: ConceptSchema, labels: np.ndarray, count: int, seed: int) -> list[dict[str, str]]:
@@ -176,11 +206,10 @@ def chosen_combinations(schema: ConceptSchema, labels: np.ndarray, count: int, s
 def _trained_and_judged(
     cells: anndata.AnnData, config: TrainConfig, scenario: Scenario, finer: Sequence[str]
 ) -> tuple[list[Table], dict[str, Any]]:
-    names = cells.obs_names.astype(str)
-    part = np.full(len(names), "train", dtype=object)
-    part[scenario.test] = "test"
+    part = scenario.parts(cells.n_obs)
+    split = dict(zip(cells.obs_names.astype(str), part, strict=True))
     with tempfile.TemporaryDirectory() as folder:
-        run = fit(cells, Path(folder) / "run", config=config, split=dict(zip(names, part, strict=True)))
+        run = fit(cells, Path(folder) / "run", config=config, split=split)
         with Generator.open(export(run, Path(folder) / "models")) as generator:
             subject = read_subject(
                 generator,

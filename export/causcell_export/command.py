@@ -56,6 +56,9 @@ def benchmark(
     ] = None,
     choose: Annotated[int, typer.Option(help="Further combinations to hold out, chosen at random.")] = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds, of splits and training.")] = 1,
+    split: Annotated[
+        Path | None, typer.Option(help="CSV file, columns cell and split: cells named test are judged, in every seed.")
+    ] = None,
     finer: Annotated[
         list[str] | None,
         typer.Option(help="Column of obs with labels that are not trained, to compare clusters with; repeat."),
@@ -82,6 +85,7 @@ def benchmark(
         hold_out=hold_out or (),
         choose=choose,
         seeds=seeds,
+        split=split,
         finer=finer or (),
         report=(lambda line: typer.echo(line, err=True)) if progress else None,
     )

@@ -1,5 +1,7 @@
 """The benchmark: which cells each scenario holds out, which combinations are chosen, and the whole on small cells."""
 
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from simulation import CONCEPTS, EDGES
 
 from causcell.errors import ConfigurationError, DataError
 from causcell.schema import ConceptSchema, as_pairs, schema_from_obs
-from causcell_export.benchmark import _scenarios, chosen_combinations, run_benchmark
+from causcell_export.benchmark import _scenarios, _test_rows, chosen_combinations, run_benchmark
 
 HELD_OUT = {"stim": "IFN", "cell_type": "B"}
 
@@ -41,6 +43,19 @@ def test_a_combination_holds_out_all_of_its_cells_and_no_other(cells: anndata.An
     np.testing.assert_array_equal(unseen.test, np.flatnonzero(carries(cells, HELD_OUT)))
 
 
+def test_a_split_file_names_the_cells_to_judge(cells: anndata.AnnData, schema: ConceptSchema, tmp_path: Path) -> None:
+    rows = "".join(f"{name},{'train' if i % 5 else 'test'}\n" for i, name in enumerate(cells.obs_names))
+    (tmp_path / "split.csv").write_text("cell,split\n" + rows)
+    test = _test_rows(cells.obs_names, tmp_path / "split.csv")
+    np.testing.assert_array_equal(test, np.arange(0, cells.n_obs, 5))
+    for seed in (0, 1):
+        (scenario,) = _scenarios(schema, schema.encode(cells.obs), 1, [], seed, test)
+        np.testing.assert_array_equal(np.flatnonzero(scenario.parts(cells.n_obs) == "test"), test)
+    (tmp_path / "split.csv").write_text("cell,split\n" + rows.replace("test", "train"))
+    with pytest.raises(DataError, match="gives no cell of the data"):
+        _test_rows(cells.obs_names, tmp_path / "split.csv")
+
+
 def test_chosen_combinations_can_be_learned_from_the_rest(cells: anndata.AnnData, schema: ConceptSchema) -> None:
     chosen = chosen_combinations(schema, schema.encode(cells.obs), 3, 0)
     assert len({tuple(sorted(each.items())) for each in chosen}) == 3
@@ -55,7 +70,9 @@ def test_chosen_combinations_can_be_learned_from_the_rest(cells: anndata.AnnData
         chosen_combinations(schema, schema.encode(cells.obs), 1000, 0)
 
 
-@pytest.mark.parametrize("options", [{"folds": 0}, {"seeds": 0}, {"hold_out": ["stim=IFN"]}])
+@pytest.mark.parametrize(
+    "options", [{"folds": 0}, {"seeds": 0}, {"hold_out": ["stim=IFN"]}, {"folds": 2, "split": "split.csv"}]
+)
 def test_settings_that_can_not_be_carried_out_are_refused(cells: anndata.AnnData, options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         run_benchmark(cells, small_config(optimisation__epochs=1, model__timesteps=21), **options)

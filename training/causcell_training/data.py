@@ -256,7 +256,7 @@ def _given_parts(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Parts as given; where no cell is given to choose by, half the held-out share of the training cells is."""
-    given = split if isinstance(split, Mapping) else _read_split(split)
+    given = split if isinstance(split, Mapping) else read_split(split)
     absent = [name for name in names if name not in given]
     if absent:
         raise DataError(f"the split says nothing of {len(absent)} cells: {listed(absent)}; give each cell a part")
@@ -276,7 +276,8 @@ def _given_parts(
     return part
 
 
-def _read_split(path: str | os.PathLike[str]) -> dict[str, str]:
+def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Part of each cell by name, from a CSV file with columns ``cell`` and ``split``; raises `DataError`."""
     try:
         with Path(path).open(newline="") as file:
             return {row["cell"]: row["split"] for row in csv.DictReader(file)}

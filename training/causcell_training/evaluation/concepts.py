@@ -13,6 +13,7 @@ from causcell_training.evaluation.probes import (
     majority_rate,
     partition_agreement,
     probe_accuracy,
+    transferred_accuracy,
 )
 from causcell_training.evaluation.subject import Subject
 from causcell_training.evaluation.table import Table
@@ -23,6 +24,7 @@ _COMPONENTS = 32
 def own_labels(subject: Subject) -> Table:
     """Every concept's labels from its own embedding, beside a probe of principal components and the majority rate."""
     components, _ = subject.principal_components(_COMPONENTS)
+    learned = subject.components(_COMPONENTS).transform(subject.expression[subject.learned])
     rows: dict[str, dict[str, float | None]] = {}
     for i, name in enumerate(subject.schema.names):
         truth = subject.truth[:, i]
@@ -33,13 +35,16 @@ def own_labels(subject: Subject) -> Table:
         rows[f"{name}: the model's own reading"] = {**classification_scores(truth, told)}
         rows[f"{name}: linear probe of its embedding"] = {"accuracy": probe_accuracy(own, truth)}
         rows[f"{name}: linear probe of PCA-{_COMPONENTS}"] = {"accuracy": probe_accuracy(components, truth)}
+        rows[f"{name}: linear probe of PCA-{_COMPONENTS}, of the cells learned from"] = {
+            "accuracy": transferred_accuracy(learned, subject.labels[subject.learned, i], components, truth)
+        }
         rows[f"{name}: most frequent label"] = {"accuracy": majority_rate(truth)}
     return Table.of(
         "Labels read from their own embeddings",
         rows,
         tells="How often a concept's label is read right; precision, recall and F1 are weighted by label frequency. "
-        "Probes are fitted and tested on different judged cells (five folds); the model's own reading is fitted on "
-        "training cells alone.",
+        "Probes are fitted and tested on different judged cells (five folds), unless said to be of the cells learned "
+        "from, as the model's own reading is.",
         silent="Whether a wrong reading is the model's fault or the label's. No ceiling can be split off from real "
         "cells: a probe of principal components is what expression readily tells.",
     )

@@ -43,8 +43,8 @@ def cluster_agreement(subject: Subject, seed: int = 0) -> Table:
     truth = subject.truth[:, subject.stratum]
     labelled = truth != UNLABELLED
     count = max(2, len(np.unique(truth[labelled])))
-    axes = _principal_axes(subject)
-    real = clusters((subject.real - axes[0]) @ axes[1].T, count)
+    pca = subject.components(_CLUSTER_COMPONENTS)
+    real = clusters(pca.transform(subject.real), count)
     estimates = {
         "model, samples": subject.samples(seed),
         "model, mean estimate": subject.mean_estimate,
@@ -56,7 +56,7 @@ def cluster_agreement(subject: Subject, seed: int = 0) -> Table:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Number of distinct clusters")  # of means, fewer than labels
         for name, estimate in estimates.items():
-            found = clusters((estimate - axes[0]) @ axes[1].T, count, seed=seed + 1)
+            found = clusters(pca.transform(estimate), count, seed=seed + 1)
             against_real = partition_agreement(real, found)
             against_labels = partition_agreement(truth[labelled], found[labelled])
             rows[name] = {f"{measure}, clusters of real cells": each for measure, each in against_real.items()}
@@ -170,15 +170,6 @@ def _resampled(subject: Subject, rng: np.random.Generator) -> np.ndarray:
                 chosen[row] = rng.choice(pool)
                 break
     return subject.expression[subject.learned][chosen]
-
-
-def _principal_axes(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [G] and principal axes [components x G] of the cells learned from."""
-    from sklearn.decomposition import PCA
-
-    x = subject.expression[subject.learned]
-    pca = PCA(min(_CLUSTER_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0).fit(x)
-    return pca.mean_, pca.components_
 
 
 def _stratum_name(subject: Subject) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from causcell.schema import UNLABELLED
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 Reader = Literal["linear", "neighbours"]
 
@@ -36,21 +39,35 @@ def probe_accuracy(embedding: np.ndarray, labels: np.ndarray, reader: Reader = "
     -------
     `None` where fewer than two labels are left.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     frequent = np.flatnonzero(np.bincount(labels[labels != UNLABELLED]) >= _FOLDS)
     if len(frequent) < 2:
         return None
     kept = np.isin(labels, frequent)
-    probe = LogisticRegression(max_iter=1000) if reader == "linear" else KNeighborsClassifier(_NEIGHBOURS)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-    return float(
-        cross_val_score(make_pipeline(StandardScaler(), probe), embedding[kept], labels[kept], cv=folds).mean()
-    )
+    return float(cross_val_score(_probe(reader), embedding[kept], labels[kept], cv=folds).mean())
+
+
+def transferred_accuracy(
+    embedding: np.ndarray, labels: np.ndarray, others: np.ndarray, other_labels: np.ndarray
+) -> float | None:
+    """Accuracy on other cells [n' x k] of a linear probe fitted on these [n x k]; `None` without two labels there."""
+    known, other_known = labels != UNLABELLED, other_labels != UNLABELLED
+    if len(np.unique(labels[known])) < 2 or not other_known.any():
+        return None
+    fitted = _probe("linear").fit(embedding[known], labels[known])
+    return float(fitted.score(others[other_known], other_labels[other_known]))
+
+
+def _probe(reader: Reader) -> Pipeline:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = LogisticRegression(max_iter=1000) if reader == "linear" else KNeighborsClassifier(_NEIGHBOURS)
+    return make_pipeline(StandardScaler(), probe)
 
 
 def classification_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

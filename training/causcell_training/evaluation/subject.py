@@ -15,6 +15,7 @@ from causcell.schema import UNLABELLED, ConceptSchema
 
 if TYPE_CHECKING:
     import anndata
+    from sklearn.decomposition import PCA
 
 _READ_ROWS = 1024
 _MOST_JUDGED = 4096
@@ -93,12 +94,16 @@ class Subject:
         """Labels of the judged cells, [judged x m]."""
         return self.labels[self.judged]
 
-    def principal_components(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores [judged x count] and reconstruction [judged x G] by principal components of the cells learned from."""
+    def components(self, count: int) -> PCA:
+        """Principal components of the cells learned from."""
         from sklearn.decomposition import PCA
 
         x = self.expression[self.learned]
-        pca = PCA(min(count, *x.shape), svd_solver="randomized", random_state=0).fit(x)
+        return PCA(min(count, *x.shape), svd_solver="randomized", random_state=0).fit(x)
+
+    def principal_components(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [judged x count] and reconstruction [judged x G] by `components`."""
+        pca = self.components(count)
         scores = pca.transform(self.real)
         return scores, np.maximum(pca.inverse_transform(scores), 0)
 
