@@ -76,8 +76,9 @@ def main() -> None:
     cells = anndata.read_h5ad(arguments.data)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     result = QUESTIONS[arguments.question](cells, config, arguments, figure)
-    command = ["python", "tests/benchmarks/real_cells.py", arguments.question, Path(arguments.data).name, *sys.argv[3:]]
-    content = {"command": " ".join(command)} | {k: v for k, v in circumstances().items() if k != "command"} | result
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    command = " ".join(["python", "tests/benchmarks/real_cells.py", *words])
+    content = {**circumstances(), "command": command, **result}
     with new_folder(arguments.out) as folder:
         (folder / "result.json").write_text(json.dumps(content, indent=1) + "\n")
         figure.savefig(folder / "figure.png", dpi=90)
@@ -299,7 +300,7 @@ def draw_agreement(figure: Figure, found: dict[str, dict[str, Any]]) -> None:
         ax.bar(places + 0.2 * i, heights, width=0.2, label=name, color=colour)
     ax.set_xticks(places + 0.3, list(found), rotation=30, ha="right", fontsize=7)
     ax.set_ylabel("Pearson with the real shift")
-    ax.legend(fontsize=7, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
 
 
 QUESTIONS = {"strata": strata, "unseen": unseen, "sample": sample, "course": course}

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "do": {"mode": "do"},
-    "do, mean of 16 draws": {"mode": "do", "draws": 16},
-    "do, parents matched, mean of 16 draws": {"mode": "do", "match_parents": True, "draws": 16},
-    "exogenous, mean of 16 draws": {"mode": "exogenous", "draws": 16},
-    "isolated, mean of 16 draws": {"mode": "isolated", "draws": 16},
+    "do, parents matched": {"mode": "do", "match_parents": True},
+    "exogenous": {"mode": "exogenous"},
+    "isolated": {"mode": "isolated"},
 }
 """The model's ways to intervene, by name."""
 
@@ -44,7 +43,13 @@ def predicted_effect(
 
 
 def against_truth(
-    world: World, generator: Generator, training: anndata.AnnData, noise: Noise, do: Mapping[str, str]
+    world: World,
+    generator: Generator,
+    training: anndata.AnnData,
+    noise: Noise,
+    do: Mapping[str, str],
+    *,
+    draws: int = 16,
 ) -> Table:
     """Errors of a single intervention on new cells, those that carry its label already left out.
 
@@ -60,6 +65,8 @@ def against_truth(
         Of new cells.
     do
         One concept's label.
+    draws
+        Of embeddings and reference cells; effects are their mean (and a single draw is a row of its own).
     """
     ((concept, label),) = do.items()
     before, after = world.labels(noise), world.labels(noise, do)
@@ -68,8 +75,10 @@ def against_truth(
     cells.obs_names = [f"new_{name}" for name in cells.obs_names]
     true = world.effect(noise, do)[moved]
     rows: dict[str, dict[str, float | None]] = {}
+    single, labels = predicted_effect(generator, cells, do)
+    rows["model, do, a single draw"] = {**_errors(single, true), "active after": _active(labels)}
     for name, options in ESTIMATORS.items():
-        effect, labels = predicted_effect(generator, cells, do, **options)
+        effect, labels = predicted_effect(generator, cells, do, draws=draws, **options)
         rows[f"model, {name}"] = {**_errors(effect, true), "active after": _active(labels)}
     for name, shift in mean_shifts(training, cells, do).items():
         rows[name] = _errors(shift, true)
