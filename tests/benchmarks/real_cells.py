@@ -209,6 +209,8 @@ def sample(
     ((name, label),) = parse_do([arguments.do]).items()
     few = cells[cells.obs[column].isin(labels.split(","))].copy()
     with trained(few, config, None) as generator:
+        for concept in generator.schema.concepts:  # of labels that the sample lacks the model knows nothing
+            cells.obs[concept.name] = cells.obs[concept.name].where(cells.obs[concept.name].isin(concept.labels))
         everything = read_subject(generator, cells, judged=np.arange(cells.n_obs), learned=np.arange(cells.n_obs))
         trial = simulated_trial(generator, few, name, baseline=arguments.source, draws=4)
     x, names = everything.expression, cells.obs[name].astype(str).to_numpy()
