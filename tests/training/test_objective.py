@@ -398,3 +398,11 @@ def test_independence_reaches_the_encoder_alone(model: CausCell, expression: Ten
     names = reached(term, model)
     assert names
     assert all(name.startswith("encoder.") for name in names)
+
+
+def test_independence_can_be_taken_in_mixed_precision(model: CausCell, expression: Tensor, labels: Tensor) -> None:
+    """As on GPUs. Embeddings are rounded to 8 bits, which moves correlations by hundredths at most."""
+    full = terms_of(objective_of(labels), model, expression, labels)["independence"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = terms_of(objective_of(labels), model, expression, labels)["independence"]
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0)

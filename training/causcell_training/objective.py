@@ -121,7 +121,7 @@ class Objective(nn.Module):
             for j in foreign:
                 labelled = labels[:, j] != UNLABELLED
                 if labelled.sum() > 1:
-                    one_hot = F.one_hot(labels[labelled, j], len(self.label_mean[j])).to(mean.dtype)
+                    one_hot = F.one_hot(labels[labelled, j], len(self.label_mean[j]))
                     total = total + explained_variance(mean[labelled, i], one_hot)
         return total
 
@@ -162,9 +162,11 @@ def explained_variance(embedding: Tensor, one_hot: Tensor) -> Tensor:
     one_hot
         [B x labels].
     """
-    x = embedding - embedding.mean(dim=0)
-    x = x * (x.square().mean(dim=0) + 1e-8).rsqrt()
-    share = one_hot.mean(dim=0)
-    y = (one_hot - share) / share.clamp(min=1 / len(one_hot)).sqrt()
-    correlation = x.T @ x / len(x) + 0.02 * torch.eye(x.shape[1], device=x.device)
-    return (torch.linalg.solve_triangular(torch.linalg.cholesky(correlation), x.T @ y / len(x), upper=False) ** 2).sum()
+    with torch.autocast(embedding.device.type, enabled=False):  # at half precision a matrix can't be factored
+        x = embedding.float() - embedding.float().mean(dim=0)
+        x = x * (x.square().mean(dim=0) + 1e-8).rsqrt()
+        share = one_hot.float().mean(dim=0)
+        y = (one_hot.float() - share) / share.clamp(min=1 / len(one_hot)).sqrt()
+        correlation = x.T @ x / len(x) + 0.02 * torch.eye(x.shape[1], device=x.device)
+        factor = torch.linalg.cholesky(correlation)
+        return torch.linalg.solve_triangular(factor, x.T @ y / len(x), upper=False).square().sum()
