@@ -168,5 +168,5 @@ def explained_variance(embedding: Tensor, one_hot: Tensor) -> Tensor:
         share = one_hot.float().mean(dim=0)
         y = (one_hot.float() - share) / share.clamp(min=1 / len(one_hot)).sqrt()
         correlation = x.T @ x / len(x) + 0.02 * torch.eye(x.shape[1], device=x.device)
-        factor = torch.linalg.cholesky(correlation)
+        factor, _ = torch.linalg.cholesky_ex(correlation)  # not finite where the embedding is not: training says so
         return torch.linalg.solve_triangular(factor, x.T @ y / len(x), upper=False).square().sum()
