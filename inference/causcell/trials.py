@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
+LEAST_EFFECT = 0.1
+"""Effects up to this size, on the log scale, count as none where nothing else is asked for."""
+
 _LEAST_UNITS = 2
 
 
@@ -56,6 +59,7 @@ def simulated_trial(
     draws: int = 1,
     seed: int = 0,
     rate: float = 0.05,
+    least: float = LEAST_EFFECT,
     expression: str | None = None,
     layer: str | None = None,
     progress: bool = False,
@@ -83,6 +87,9 @@ def simulated_trial(
         Of all random numbers, keyed by cell.
     rate
         False discovery rate at which a gene counts as changed.
+    least
+        Effects up to this size (log scale; 0.1 is a tenth) count as none: hardly any effect of a model is exactly zero,
+        and many cells make any of them significant.
     expression, layer
         As in `Generator.counterfactual`.
     progress
@@ -94,8 +101,8 @@ def simulated_trial(
 
     - ``X``: average expression under the label (mean estimate, log scale), float32;
     - ``layers["effect"]``, ``layers["standard_error"]``: difference to the baseline, within cells, float32;
-    - ``layers["p_value"]``, ``layers["q_value"]``: of a two-sided t-test of no average effect, and after
-      Benjamini-Hochberg over the genes of a label, float64; ``layers["changed"]``: q below ``rate``, bool;
+    - ``layers["p_value"]``, ``layers["q_value"]``: of a two-sided t-test of an average effect of at most ``least``, and
+      after Benjamini-Hochberg over the genes of a label, float64; ``layers["changed"]``: q below ``rate``, bool;
     - ``uns["causcell"]``: provenance, and the trial's settings.
 
     Raises
@@ -138,6 +145,7 @@ def simulated_trial(
             "draws": draws,
             "seed": seed,
             "rate": rate,
+            "least": least,
         },
     )
 
@@ -197,7 +205,7 @@ def _trial_result(
     import pandas as pd
 
     effect, error = moments.mean(), moments.standard_error()
-    p = two_sided_p(effect, error, moments.count - 1)
+    p = two_sided_p(effect, error, moments.count - 1, settings["least"])
     q = np.stack([false_discovery_rate(each) for each in p])
     return anndata.AnnData(
         X=average.astype(np.float32),
@@ -225,6 +233,7 @@ def cell_effects(
     match_parents: bool = False,
     seed: int = 0,
     rate: float = 0.05,
+    least: float = LEAST_EFFECT,
     expression: str | None = None,
     layer: str | None = None,
     progress: bool = False,
@@ -239,7 +248,7 @@ def cell_effects(
         Labels by concept: one joint intervention.
     draws
         At least two.
-    generator, data, where, mode, match_parents, seed, rate, expression, layer, progress
+    generator, data, where, mode, match_parents, seed, rate, least, expression, layer, progress
         See `simulated_trial`.
 
     Returns
@@ -275,7 +284,7 @@ def cell_effects(
             deviations.append(effect.std(axis=1, ddof=1))
         obs = cells.obs.copy()
     mean, deviation = np.concatenate(means), np.concatenate(deviations)
-    p = two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None)
+    p = two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, least)
     q = np.stack([false_discovery_rate(each) for each in p])
     settings = {
         "do": dict(do),
@@ -294,16 +303,19 @@ def cell_effects(
     )
 
 
-def two_sided_p(mean: np.ndarray, deviation: np.ndarray, freedom: int | None) -> np.ndarray:
-    """P-values of a mean of zero, given its deviation; Student's t, or normal for ``freedom`` `None`.
+def two_sided_p(mean: np.ndarray, deviation: np.ndarray, freedom: int | None, least: float = 0.0) -> np.ndarray:
+    """P-values of a mean that is at most ``least`` from zero, given its deviation (McCarthy and Smyth 2009, TREAT).
 
-    Without any deviation it is 1 where the mean is zero, and 0 elsewhere.
+    By Student's t with ``freedom`` degrees, or the normal for `None`; for ``least`` 0 the usual two-sided test. Without
+    any deviation it is 1 where the mean is within ``least``, and 0 elsewhere.
     """
     from scipy.stats import norm, t
 
+    size = np.abs(mean)
     with np.errstate(divide="ignore", invalid="ignore"):
-        distance = np.where(mean == 0, 0.0, np.abs(mean) / deviation)
-    return 2 * (norm.sf(distance) if freedom is None else t.sf(distance, freedom))
+        near, far = (np.where(each == 0, 0.0, each / deviation) for each in (size - least, size + least))
+    tails = [norm.sf(each) if freedom is None else t.sf(each, freedom) for each in (near, far)]
+    return np.minimum(tails[0] + tails[1], 1.0)
 
 
 def false_discovery_rate(p: np.ndarray) -> np.ndarray:

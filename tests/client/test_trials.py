@@ -41,7 +41,7 @@ def test_a_trial_averages_the_same_cells_under_every_label(
 
 
 def test_p_values_are_of_a_t_test_over_the_independent_units(generator: Generator, cells: anndata.AnnData) -> None:
-    trial = simulated_trial(generator, cells, "cell_type", baseline="NK")
+    trial = simulated_trial(generator, cells, "cell_type", baseline="NK", least=0.0)
     arms = arms_of(generator, cells, 1)
     expected = stats.ttest_1samp(arms[:, 2] - arms[:, 1], 0).pvalue  # T against NK
     np.testing.assert_allclose(trial.layers["p_value"][2], expected, rtol=1e-2, atol=1e-12)
@@ -73,6 +73,15 @@ def test_false_discoveries_among_true_nulls_are_controlled() -> None:
 
 def test_two_sided_p_without_deviation() -> None:
     np.testing.assert_array_equal(two_sided_p(np.array([0.0, 1.0]), np.zeros(2), 5), [1.0, 0.0])
+    np.testing.assert_array_equal(two_sided_p(np.array([-0.05, 0.1, 1.0]), np.zeros(3), 5, 0.1)[[0, 2]], [1.0, 0.0])
+
+
+def test_effects_within_the_least_are_seldom_called() -> None:
+    """Means at the least itself, known to a tenth of it: at its boundary a test of 5 % is passed by 5 %."""
+    rng = np.random.default_rng(1)
+    p = two_sided_p(0.1 + 0.01 * rng.standard_normal(2000), np.full(2000, 0.01), None, 0.1)
+    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.02)
+    np.testing.assert_allclose(two_sided_p(np.array([0.3]), np.array([0.1]), None), 2 * stats.norm.sf(3))
 
 
 def test_effects_on_cells_are_means_and_deviations_of_paired_draws(
