@@ -11,8 +11,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from causcell.generator import Generator
 from causcell_export import export
@@ -72,6 +76,7 @@ def main() -> None:
     for table in tables:
         print("\n".join(["", table.name, *as_text(table)]))
     write_report(arguments.out, "Known truth", circumstances(), tables)
+    draw(tables, arguments.cells).savefig(Path(arguments.out) / "figure.png", dpi=90)
 
 
 def tables_of(world: World, count: int, variant: str, overrides: dict[str, object], seed: int) -> list[Table]:
@@ -125,6 +130,28 @@ def signature(world: World, generator: Generator, noise: Noise) -> Table:
         "state: a cell that stays resting, or is held resting, shows none.",
         silent="How strong a signature of a state that responds to treatment otherwise than by labels would be.",
     )
+
+
+def draw(tables: Sequence[Table], sizes: Sequence[int]) -> Figure:
+    """Error of the average effect by number of training cells, a panel an intervention."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    by_name = {table.name: table.rows for table in tables}
+    panels = figure.subplots(1, len(INTERVENTIONS), sharey=True)
+    for ax, (concept, label) in zip(panels, INTERVENTIONS.items(), strict=True):
+        rows = [by_name[f"do({concept} = {label}), {size} training cells"] for size in sizes]
+        for name in (*(f"{variant}, do" for variant in VARIANTS), "mean shift", "mean shift within cell types"):
+            if all(name in each for each in rows):
+                values = [np.mean(each[name]["error of the average"]) for each in rows]
+                ax.plot(sizes, values, marker="o", markersize=3, label=name, linestyle="--" if "mean" in name else "-")
+        ax.axhline(1, color="0.8", linewidth=0.8)
+        ax.set(title=f"do({concept} = {label})", xlabel="training cells", xscale="log")
+        ax.set_xticks(sizes, [str(size) for size in sizes], fontsize=7)
+        ax.minorticks_off()
+    panels[0].set_ylabel("error of the average effect (1: no change)")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=7, frameon=False
+    )
+    return figure
 
 
 if __name__ == "__main__":

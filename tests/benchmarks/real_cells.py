@@ -135,7 +135,8 @@ def measured(subject: Subject, case: Case, genes: list[str]) -> dict[str, Any]:
         if shift.any()
     }
     counts = {"source cells": len(source), "target cells": len(target), "differential genes": int(differ.sum())}
-    return counts | {"agreement": agreement, "genes": followed}
+    absent = [gene for gene in genes if gene not in panel]
+    return counts | {"agreement": agreement, "genes": followed, "genes not on the panel": absent}
 
 
 def rank_of(shift: np.ndarray) -> np.ndarray:
