@@ -8,24 +8,21 @@ the cells as a sample of their population, and of the model's draws; that the mo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell.cells import Cells
-from causcell.errors import ConceptError, DataError, UnknownConceptError, listed
+from causcell.errors import ConceptError, ConfigurationError, DataError, UnknownConceptError, listed
 from causcell.generator import Generator, Request
-from causcell.interventions import Mode, check_mode, plan_interventions
+from causcell.interventions import Intervention, Mode, check_mode, plan_interventions
 from causcell.solvers import SolverSettings
 
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
-
-LEAST_EFFECT = 0.1
-"""Effects up to this size, on the log scale, count as none where nothing else is asked for."""
 
 _LEAST_UNITS = 2
 
@@ -46,43 +43,18 @@ class _Moments:
         return np.sqrt(variance / self.count)
 
 
-def simulated_trial(
-    generator: Generator,
-    data: anndata.AnnData | str | os.PathLike[str],
-    concept: str,
-    *,
-    baseline: str | None = None,
-    replicate: str | None = None,
-    where: str | None = None,
-    mode: str = "do",
-    match_parents: bool = False,
-    draws: int = 1,
-    seed: int = 0,
-    rate: float = 0.05,
-    least: float = LEAST_EFFECT,
-    expression: str | None = None,
-    layer: str | None = None,
-    progress: bool = False,
-) -> anndata.AnnData:
-    """Average effect of every label of a concept over a population of cells, by gene.
+@dataclass(frozen=True)
+class EffectSettings:
+    """How effects are generated and tested.
 
-    Parameters
+    Attributes
     ----------
-    generator
-        The model.
-    data
-        The population; ``where`` picks cells by a pandas query over ``obs``.
-    concept
-        Every cell is set to each of its labels in turn.
-    baseline
-        Label that the others are compared with (default: the first).
-    replicate
-        Column of ``obs`` whose labels are the independent units, such as donors: standard errors are then over the
-        means of these. Without it they are over cells, which takes cells of one donor for independent.
+    where
+        A pandas query over ``obs``: the population.
     mode, match_parents
         See `causcell.interventions.CausalGraph.intervene`.
     draws
-        Draws of each cell's embeddings and reference cells to average over.
+        Draws of each cell's embeddings and reference cells.
     seed
         Of all random numbers, keyed by cell.
     rate
@@ -92,8 +64,59 @@ def simulated_trial(
         and many cells make any of them significant.
     expression, layer
         As in `Generator.counterfactual`.
+    """
+
+    where: str | None = None
+    mode: Mode = "do"
+    match_parents: bool = False
+    draws: int = 8
+    seed: int = 0
+    rate: float = 0.05
+    least: float = 0.1
+    expression: str | None = None
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        check_mode(self.mode)
+        if not 0 < self.rate < 1 or self.least < 0:
+            raise ConfigurationError(
+                f"rate is {self.rate}, least {self.least}; take a rate within 0 and 1, and least >= 0"
+            )
+
+    def request(self, interventions: tuple[Intervention, ...]) -> Request:
+        """Mean estimates under these interventions."""
+        return Request(interventions, SolverSettings("mean"), self.mode, self.match_parents, self.draws, self.seed)
+
+
+def simulated_trial(
+    generator: Generator,
+    data: anndata.AnnData | str | os.PathLike[str],
+    concept: str,
+    *,
+    baseline: str | None = None,
+    replicate: str | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> anndata.AnnData:
+    """Average effect of every label of a concept over a population of cells, by gene.
+
+    Parameters
+    ----------
+    generator
+        The model.
+    data
+        The population.
+    concept
+        Every cell is set to each of its labels in turn.
+    baseline
+        Label that the others are compared with (default: the first).
+    replicate
+        Column of ``obs`` whose labels are the independent units, such as donors: standard errors are then over the
+        means of these. Without it they are over cells, which takes cells of one donor for independent.
     progress
         Show a progress bar.
+    settings
+        Those of `EffectSettings`.
 
     Returns
     -------
@@ -112,41 +135,26 @@ def simulated_trial(
     DataError
         Fewer than two independent units.
     """
-    schema = generator.schema
+    import pandas as pd
+
+    schema, chosen = generator.schema, EffectSettings(**settings)
     labels = schema[concept].labels
     reference = 0 if baseline is None else schema[concept].code(baseline)
-    request = Request(
-        plan_interventions(schema, None, [concept]),
-        SolverSettings("mean"),
-        check_mode(mode),
-        match_parents,
-        draws,
-        seed,
-    )
-    with Cells(data, layer=layer, where=where) as cells:
+    request = chosen.request(plan_interventions(schema, None, [concept]))
+    with Cells(data, layer=chosen.layer, where=chosen.where) as cells:
         units = _units(cells.obs, replicate)
-        reader = generator.reader(cells, expression)
-        arms = _arms(generator, cells, reader, request, progress)
+        arms = _arms(generator, cells, generator.reader(cells, chosen.expression), request, progress)
         average, moments = _accumulated(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
-        count = len(cells)
-    return _trial_result(
+        facts = {"concept": concept, "baseline": labels[reference], "cells": len(cells), "units": moments.count}
+    effect, error = moments.mean(), moments.standard_error()
+    return _result(
         generator,
-        concept,
+        pd.DataFrame(index=list(labels)),
         average,
-        moments,
-        {
-            "concept": concept,
-            "baseline": labels[reference],
-            "replicate": replicate or "cell",
-            "units": moments.count,
-            "cells": count,
-            "mode": mode,
-            "match_parents": match_parents,
-            "draws": draws,
-            "seed": seed,
-            "rate": rate,
-            "least": least,
-        },
+        {"effect": effect.astype(np.float32), "standard_error": error.astype(np.float32)},
+        two_sided_p(effect, error, moments.count - 1, chosen.least),
+        {"trial": facts | {"replicate": replicate or "cell"} | _recorded(chosen)},
+        chosen.rate,
     )
 
 
@@ -198,45 +206,13 @@ def _accumulated(
     return average / seen, _Moments(len(means), means.sum(axis=0), (means**2).sum(axis=0))
 
 
-def _trial_result(
-    generator: Generator, concept: str, average: np.ndarray, moments: _Moments, settings: dict[str, Any]
-) -> anndata.AnnData:
-    import anndata
-    import pandas as pd
-
-    effect, error = moments.mean(), moments.standard_error()
-    p = two_sided_p(effect, error, moments.count - 1, settings["least"])
-    q = np.stack([false_discovery_rate(each) for each in p])
-    return anndata.AnnData(
-        X=average.astype(np.float32),
-        obs=pd.DataFrame(index=list(generator.schema[concept].labels)),
-        var=pd.DataFrame(index=list(generator.preprocessing.genes)),
-        layers={
-            "effect": effect.astype(np.float32),
-            "standard_error": error.astype(np.float32),
-            "p_value": p,
-            "q_value": q,
-            "changed": q < settings["rate"],
-        },
-        uns={"causcell": generator.provenance() | {"trial": settings, "expression": "log1p", "estimate": "mean"}},
-    )
-
-
 def cell_effects(
     generator: Generator,
     data: anndata.AnnData | str | os.PathLike[str],
-    do: dict[str, str],
+    do: Mapping[str, str],
     *,
-    draws: int = 16,
-    where: str | None = None,
-    mode: str = "do",
-    match_parents: bool = False,
-    seed: int = 0,
-    rate: float = 0.05,
-    least: float = LEAST_EFFECT,
-    expression: str | None = None,
-    layer: str | None = None,
     progress: bool = False,
+    **settings: Any,
 ) -> anndata.AnnData:
     """Effect of an intervention on every single cell, with its uncertainty over draws.
 
@@ -246,10 +222,8 @@ def cell_effects(
     ----------
     do
         Labels by concept: one joint intervention.
-    draws
-        At least two.
-    generator, data, where, mode, match_parents, seed, rate, least, expression, layer, progress
-        See `simulated_trial`.
+    generator, data, progress, settings
+        See `simulated_trial`; at least two draws.
 
     Returns
     -------
@@ -257,8 +231,8 @@ def cell_effects(
 
     - ``X``: mean effect over draws (mean estimate, log scale), float32; ``layers["deviation"]``: its deviation over
       draws;
-    - ``layers["p_value"]``: two-sided, of zero under a normal with that mean and deviation (how far zero is from what
-      the draws say); ``layers["q_value"]``: after Benjamini-Hochberg over the genes of a cell;
+    - ``layers["p_value"]``: two-sided, of an effect of at most ``least`` under a normal with that mean and deviation
+      (how far it is from what the draws say); ``layers["q_value"]``: after Benjamini-Hochberg over the genes of a cell;
       ``layers["changed"]``: q below ``rate``.
 
     Raises
@@ -266,40 +240,56 @@ def cell_effects(
     DataError
         Fewer than two draws.
     """
-    import anndata
-    import pandas as pd
-
-    if draws < _LEAST_UNITS:
-        raise DataError(f"draws is {draws}; uncertainty over draws needs at least {_LEAST_UNITS}")
-    interventions = (*plan_interventions(generator.schema), *plan_interventions(generator.schema, do))
-    checked: Mode = check_mode(mode)
-    request = Request(interventions, SolverSettings("mean"), checked, match_parents, draws, seed)
+    chosen = EffectSettings(**settings)
+    if chosen.draws < _LEAST_UNITS:
+        raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {_LEAST_UNITS}")
+    request = chosen.request((*plan_interventions(generator.schema), *plan_interventions(generator.schema, do)))
     means, deviations = [], []
-    with Cells(data, layer=layer, where=where) as cells:
-        reader = generator.reader(cells, expression)
+    with Cells(data, layer=chosen.layer, where=chosen.where) as cells:
+        reader = generator.reader(cells, chosen.expression)
         for block in generator.generate(cells, reader, request, progress=progress):
-            arms = block.expression.reshape(-1, len(interventions), draws, block.expression.shape[1])
+            arms = block.expression.reshape(-1, 2, chosen.draws, block.expression.shape[1])
             effect = arms[:, 1] - arms[:, 0]
             means.append(effect.mean(axis=1))
             deviations.append(effect.std(axis=1, ddof=1))
         obs = cells.obs.copy()
     mean, deviation = np.concatenate(means), np.concatenate(deviations)
-    p = two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, least)
+    return _result(
+        generator,
+        obs,
+        mean,
+        {"deviation": deviation},
+        two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, chosen.least),
+        {"effects": {"do": dict(do)} | _recorded(chosen)},
+        chosen.rate,
+    )
+
+
+def _recorded(settings: EffectSettings) -> dict[str, Any]:
+    """Settings as ``uns`` holds them: those that were given."""
+    return {name: value for name, value in asdict(settings).items() if value is not None}
+
+
+def _result(
+    generator: Generator,
+    obs: pd.DataFrame,
+    x: np.ndarray,
+    layers: dict[str, np.ndarray],
+    p: np.ndarray,
+    facts: dict[str, Any],
+    rate: float,
+) -> anndata.AnnData:
+    """Effects as AnnData, each row of p-values [n x G] a family of its own."""
+    import anndata
+    import pandas as pd
+
     q = np.stack([false_discovery_rate(each) for each in p])
-    settings = {
-        "do": dict(do),
-        "mode": mode,
-        "match_parents": match_parents,
-        "draws": draws,
-        "seed": seed,
-        "rate": rate,
-    }
     return anndata.AnnData(
-        X=mean,
+        X=x.astype(np.float32),
         obs=obs,
         var=pd.DataFrame(index=list(generator.preprocessing.genes)),
-        layers={"deviation": deviation, "p_value": p, "q_value": q, "changed": q < rate},
-        uns={"causcell": generator.provenance() | {"effects": settings, "expression": "log1p", "estimate": "mean"}},
+        layers=layers | {"p_value": p, "q_value": q, "changed": q < rate},
+        uns={"causcell": generator.provenance() | facts | {"expression": "log1p", "estimate": "mean"}},
     )
 
 

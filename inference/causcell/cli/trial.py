@@ -48,18 +48,12 @@ def trial(
     progress: options.Progress = True,
 ) -> None:
     """Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell."""
-    from causcell.errors import ConfigurationError
     from causcell.generator import Generator
     from causcell.interventions import parse_do
     from causcell.output import refuse_existing
     from causcell.trials import cell_effects, simulated_trial
 
-    if out.suffix != ".h5ad":
-        raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
-    if (concept is None) == (not do):
-        raise ConfigurationError("give either --concept (average effects) or --do (effects on each cell)")
-    if do and (baseline is not None or replicate is not None):
-        raise ConfigurationError("--baseline and --replicate belong to --concept; effects on each cell have neither")
+    _check(out, concept, do, baseline, replicate)
     refuse_existing(out)
     common: dict[str, Any] = {
         "where": where,
@@ -79,13 +73,22 @@ def trial(
             lines = _average_lines(result)
         else:
             result = cell_effects(generator, data, parse_do(do or []), **common)
-            changed = result.layers["changed"].sum(axis=1)
-            lines = [
-                f"genes changed in a cell: median {int(sorted(changed)[len(changed) // 2])}, at most {changed.max()}"
-            ]
+            changed = sorted(result.layers["changed"].sum(axis=1))
+            lines = [f"genes changed in a cell: median {changed[len(changed) // 2]}, at most {changed[-1]}"]
     out.parent.mkdir(parents=True, exist_ok=True)
     result.write_h5ad(out)
     typer.echo("\n".join([*lines, f"{result.n_obs} rows x {result.n_vars} genes: {out}"]))
+
+
+def _check(out: Path, concept: str | None, do: list[str] | None, baseline: str | None, replicate: str | None) -> None:
+    from causcell.errors import ConfigurationError
+
+    if out.suffix != ".h5ad":
+        raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
+    if (concept is None) == (not do):
+        raise ConfigurationError("give either --concept (average effects) or --do (effects on each cell)")
+    if do and (baseline is not None or replicate is not None):
+        raise ConfigurationError("--baseline and --replicate belong to --concept; effects on each cell have neither")
 
 
 def _average_lines(trial: anndata.AnnData) -> list[str]:
