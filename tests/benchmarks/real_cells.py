@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -76,7 +77,7 @@ def main() -> None:
     cells = anndata.read_h5ad(arguments.data)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     result = QUESTIONS[arguments.question](cells, config, arguments, figure)
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # files by their names alone
     command = " ".join(["python", "tests/benchmarks/real_cells.py", *words])
     content = {**circumstances(), "command": command, **result}
     with new_folder(arguments.out) as folder:
