@@ -382,15 +382,31 @@ def test_explained_variance_is_bounded_by_the_labels_less_one_and_nothing_hides_
     assert explained_variance(noise, one_hot(codes, 3)).item() < 0.06
 
 
-def test_independence_is_asked_of_concepts_that_neither_are_the_embeddings_own_nor_descend_from_it(
+def test_what_an_embedding_tells_within_labels_is_less_what_the_labels_tell() -> None:
+    """An embedding of its own label alone tells a descendant's label too, and nothing of it given its own."""
+    generator = torch.Generator().manual_seed(2)
+    own = torch.arange(600) % 3
+    other = torch.where(torch.rand(600, generator=generator) < 0.8, own, torch.randint(3, (600,), generator=generator))
+    noise = 0.1 * torch.randn(600, 3, generator=generator)
+    assert explained_variance(one_hot(own, 3) + noise, one_hot(other, 3)).item() > 1
+    within = explained_variance(one_hot(own, 3) + noise, one_hot(other, 3), one_hot(own, 3)).item()
+    assert within < 0.05  # by chance 3 x 2 / 600 = 0.01
+    told = one_hot(own, 3) + one_hot(other, 3) + noise
+    assert explained_variance(told, one_hot(other, 3), one_hot(own, 3)).item() > 0.3
+
+
+def test_independence_is_of_every_other_concept_and_of_descendants_given_the_own_label(
     model: CausCell, expression: Tensor, labels: Tensor
 ) -> None:
-    """a -> b -> c: eps_b knows nothing of a, eps_c of a and b, the unexplained one of none; eps_a may know all."""
+    """a -> b -> c, and the unexplained one."""
     mean = model.encode(expression)[0]
-    pairs = [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
-    expected = sum(explained_variance(mean[:, i], one_hot(labels[:, j], SIZES[j])).item() for i, j in pairs)
-    found = terms_of(objective_of(labels), model, expression, labels)["independence"].item()
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    codes = [one_hot(labels[:, j], size) for j, size in enumerate(SIZES)]
+    expected = sum(
+        explained_variance(mean[:, i], codes[j]) for i, j in [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
+    )
+    expected += sum(explained_variance(mean[:, i], codes[j], codes[i]) for i, j in [(0, 1), (0, 2), (1, 2)])
+    found = terms_of(objective_of(labels), model, expression, labels)["independence"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
 def test_independence_reaches_the_encoder_alone(model: CausCell, expression: Tensor, labels: Tensor) -> None:

@@ -33,7 +33,7 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.names = schema.names
-        self._foreign = [_foreign_concepts(schema, i) for i in range(schema.size)]
+        self._below = [schema.descendants({i}) if i < len(schema.concepts) else frozenset() for i in range(schema.size)]
         sizes = [len(concept.labels) for concept in schema.concepts]
         self.label_mean = nn.ParameterList(nn.Parameter(0.1 * torch.randn(size, embedding)) for size in sizes)
         self.label_logvar = nn.ParameterList(nn.Parameter(torch.zeros(size, embedding)) for size in sizes)
@@ -113,16 +113,19 @@ class Objective(nn.Module):
     def _independence(self, mean: Tensor, labels: Tensor) -> Tensor:
         """How far a linear reader gets at labels of which an exogenous embedding should know nothing, in this batch.
 
-        The structural causal model takes eps_i to be independent of everything but concept i and what descends from it;
-        the unexplained one of every label. Summed over embeddings and concepts: `explained_variance`.
+        The structural causal model takes eps_i to be independent of everything but concept i and what descends from it,
+        and of what descends from it given the label of i; the unexplained one of every label. Summed over embeddings
+        and concepts: `explained_variance`.
         """
         total = torch.zeros((), device=mean.device)
-        for i, foreign in enumerate(self._foreign):
-            for j in foreign:
-                labelled = labels[:, j] != UNLABELLED
+        one_hot = [F.one_hot(labels[:, j].clamp(min=0), len(means)) for j, means in enumerate(self.label_mean)]
+        for i in range(mean.shape[1]):
+            for j in (j for j in range(len(self.names)) if j != i):
+                below = j in self._below[i]
+                labelled = (labels[:, j] != UNLABELLED) & ((labels[:, i] != UNLABELLED) if below else True)
                 if labelled.sum() > 1:
-                    one_hot = F.one_hot(labels[labelled, j], len(self.label_mean[j]))
-                    total = total + explained_variance(mean[labelled, i], one_hot)
+                    given = one_hot[i][labelled] if below else None
+                    total = total + explained_variance(mean[labelled, i], one_hot[j][labelled], given)
         return total
 
     def _discriminators(self, unexplained: Tensor, labels: Tensor) -> Tensor:
@@ -142,18 +145,12 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum") / labelled.sum().clamp(min=1)
 
 
-def _foreign_concepts(schema: ConceptSchema, index: int) -> tuple[int, ...]:
-    """Observed concepts that the exogenous embedding of a concept is independent of: neither its own nor below it."""
-    related = {index} | schema.descendants({index})
-    return tuple(j for j in range(len(schema.concepts)) if j not in related)
-
-
-def explained_variance(embedding: Tensor, one_hot: Tensor) -> Tensor:
+def explained_variance(embedding: Tensor, one_hot: Tensor, given: Tensor | None = None) -> Tensor:
     """Variance of labels that the best linear reader of an embedding explains: the sum of squared correlations (CCA).
 
     It does not depend on the embedding's scale, which an embedding could shrink to hide from a reader that learns by
-    steps; and it is bounded by the number of labels less one. The few cells of a batch explain some by chance; a ridge
-    of 0.02 on the correlation matrix keeps that finite.
+    steps; and it is bounded by the number of labels less one. The few cells of a batch explain some by chance, the
+    more the more numbers there are to a cell: a ridge of k / B on the correlation matrix keeps that down.
 
     Parameters
     ----------
@@ -161,12 +158,20 @@ def explained_variance(embedding: Tensor, one_hot: Tensor) -> Tensor:
         [B x k].
     one_hot
         [B x labels].
+    given
+        Labels within which both are compared, one-hot [B x labels]; none: among all cells.
     """
     with torch.autocast(embedding.device.type, enabled=False):  # at half precision a matrix can't be factored
-        x = embedding.float() - embedding.float().mean(dim=0)
+        cells, numbers = embedding.shape
+        groups = embedding.new_ones(cells, 1).float() if given is None else given.float()
+        share = one_hot.float().mean(dim=0).clamp(min=1 / cells)
+        x, y = (_within(each, groups) for each in (embedding.float(), one_hot.float() / share.sqrt()))
         x = x * (x.square().mean(dim=0) + 1e-8).rsqrt()
-        share = one_hot.float().mean(dim=0)
-        y = (one_hot.float() - share) / share.clamp(min=1 / len(one_hot)).sqrt()
-        correlation = x.T @ x / len(x) + 0.02 * torch.eye(x.shape[1], device=x.device)
+        correlation = x.T @ x / cells + numbers / cells * torch.eye(numbers, device=x.device)
         factor, _ = torch.linalg.cholesky_ex(correlation)  # not finite where the embedding is not: training says so
-        return torch.linalg.solve_triangular(factor, x.T @ y / len(x), upper=False).square().sum()
+        return torch.linalg.solve_triangular(factor, x.T @ y / cells, upper=False).square().sum()
+
+
+def _within(values: Tensor, groups: Tensor) -> Tensor:
+    """Values [B x n] less the mean of their group (one-hot [B x groups])."""
+    return values - groups @ ((groups.T @ values) / groups.sum(dim=0).clamp(min=1)[:, None])
