@@ -1,4 +1,4 @@
-"""``causcell export`` and ``causcell demo``."""
+"""``causcell export``, ``causcell benchmark`` and ``causcell demo``."""
 
 from __future__ import annotations
 
@@ -38,3 +38,58 @@ def demo(
     from causcell_export.demo import run_demo
 
     run_demo(out, progress=progress)
+
+
+def benchmark(
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.", show_default=False)],
+    concept: Annotated[
+        list[str] | None, typer.Option(help="Column of obs with a concept's labels; repeat.", show_default=False)
+    ] = None,
+    edge: Annotated[
+        list[str] | None, typer.Option(help="PARENT:CHILD, a causal edge; repeat.", show_default=False)
+    ] = None,
+    folds: Annotated[int, typer.Option(help="1: a random fifth of the cells is judged; K: each once.")] = 1,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="CONCEPT=LABEL,CONCEPT=LABEL: a combination to hold out of a training; repeat."),
+    ] = None,
+    choose: Annotated[int, typer.Option(help="Further combinations to hold out, chosen at random.")] = 0,
+    seeds: Annotated[int, typer.Option(help="How many seeds, of splits and training.")] = 1,
+    split: Annotated[
+        Path | None, typer.Option(help="CSV file, columns cell and split: cells named test are judged, in every seed.")
+    ] = None,
+    finer: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of obs with labels that are not trained, to compare clusters with; repeat."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting of training: SECTION.KEY=VALUE; repeat.")
+    ] = None,
+    progress: options.Progress = True,
+) -> None:
+    """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
+    from causcell.output import refuse_existing
+    from causcell_export.benchmark import run_benchmark
+    from causcell_training.config import load_config, parse_overrides
+    from causcell_training.evaluation.report import circumstances, write_report
+    from causcell_training.evaluation.table import as_text
+
+    refuse_existing(out)
+    given = {name: value for name, value in {"concept": concept, "edge": edge}.items() if value is not None}
+    result = run_benchmark(
+        data,
+        load_config(config, parse_overrides(setting or []) | given),
+        folds=folds,
+        hold_out=hold_out or (),
+        choose=choose,
+        seeds=seeds,
+        split=split,
+        finer=finer or (),
+        report=(lambda line: typer.echo(line, err=True)) if progress else None,
+    )
+    write_report(out, f"Benchmark on {data.name}", circumstances() | result.facts, result.tables)
+    for table in result.tables:
+        typer.echo("\n".join([table.name, *(f"  {line}" for line in as_text(table)), ""]))
+    typer.echo(f"{len(result.facts['trainings'])} trainings: {out}")

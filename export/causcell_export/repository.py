@@ -222,7 +222,7 @@ def _measured(generator: Generator, cells: anndata.AnnData, part: str) -> dict[s
     if not cells.n_obs:
         return {}
     real = cells.X.toarray()
-    labels = np.asarray(cells.obs[_cell_type_like(generator.manifest)].astype(str))
+    labels = np.asarray(cells.obs[generator.schema.cell_type_like].astype(str))
     measured: dict[str, dict[str, list[float]]] = {}
     for name in generator.manifest.presets:
         values = measured.setdefault(name, {})
@@ -257,9 +257,3 @@ def default_preset(steps: Mapping[str, int], distances: Mapping[str, Sequence[fl
             if np.mean(found) - np.mean(best) <= 2 * noise:
                 return name
     return "accurate"
-
-
-def _cell_type_like(manifest: Manifest) -> str:
-    """The concept within whose labels samples are compared: the first with ``type`` in its name, else the finest."""
-    types = [concept for concept in manifest.concepts if "type" in concept.name.lower()]
-    return types[0].name if types else max(manifest.concepts, key=lambda concept: len(concept.labels)).name

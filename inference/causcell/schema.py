@@ -125,6 +125,12 @@ class ConceptSchema:
         """M: observed concepts and the unexplained one."""
         return len(self.concepts) + 1
 
+    @property
+    def cell_type_like(self) -> str:
+        """The concept within whose labels cells are compared: the first with ``type`` in its name, else the finest."""
+        types = [name for name in self.names if "type" in name.lower()]
+        return types[0] if types else max(self.concepts, key=lambda concept: len(concept.labels)).name
+
     @cached_property
     def order(self) -> tuple[int, ...]:
         """Indices of the observed concepts, parents before children, otherwise in their own order."""

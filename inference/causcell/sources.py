@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from causcell.errors import DataError
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
+
+T = TypeVar("T")
 
 _SPAN = 8
 """Rows with gaps are read as one range while that is at most this many times as long."""
@@ -170,22 +172,33 @@ def _texts(element: Any, start: int, stop: int | None) -> np.ndarray:
 
 def open_source(source: anndata.AnnData | str | os.PathLike[str]) -> Source:
     """The source for an AnnData, or for the path of one; raises `DataError` for anything else."""
-    if not isinstance(source, str | os.PathLike):
-        return ObjectSource(source)
-    location = Path(source)
+    return _opened(source, _open_file) if isinstance(source, str | os.PathLike) else ObjectSource(source)
+
+
+def open_anndata(path: str | os.PathLike[str]) -> anndata.AnnData:
+    """An AnnData from ``.h5ad`` (backed) or ``.zarr``, for what needs more of it than cells; raises `DataError`."""
+    return _opened(path, _open_whole)
+
+
+def _opened(path: str | os.PathLike[str], open_: Callable[[Path], T]) -> T:
+    location = Path(path)
     if not location.exists():
-        raise DataError(f"there is no file {str(source)!r}")
+        raise DataError(f"there is no file {str(path)!r}")
     if location.suffix not in (".h5ad", ".zarr"):
-        raise DataError(f"{str(source)!r} is neither .h5ad nor .zarr; save it with adata.write_h5ad")
+        raise DataError(f"{str(path)!r} is neither .h5ad nor .zarr; save it with adata.write_h5ad")
     try:
-        return _open_file(location)
+        return open_(location)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{str(source)!r} can't be read as AnnData: {error}") from error
+        raise DataError(f"{str(path)!r} can't be read as AnnData: {error}") from error
+
+
+def _open_whole(location: Path) -> anndata.AnnData:
+    import anndata
+
+    return anndata.read_h5ad(location, backed="r") if location.suffix == ".h5ad" else anndata.read_zarr(location)
 
 
 def _open_file(location: Path) -> Source:
-    import anndata
-
     group: Any
     if location.suffix == ".h5ad":
         import h5py
@@ -200,10 +213,8 @@ def _open_file(location: Path) -> Source:
     obs = group["obs"]
     if hasattr(obs, "attrs") and obs.attrs.get("encoding-version") == "0.2.0" and not hasattr(obs, "shape"):
         return FileSource(group, close)
-    close()  # a form of earlier times, which anndata reads whole but for X
-    if location.suffix == ".h5ad":
-        return ObjectSource(anndata.read_h5ad(location, backed="r"), opened=True)
-    return ObjectSource(anndata.read_zarr(location))
+    close()
+    return ObjectSource(_open_whole(location), opened=True)  # a form of earlier times, read whole but for X
 
 
 def take_rows(matrix: Any, rows: np.ndarray) -> Any:

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from causcell.metrics import correlations_kept, energy_distance, mean_squared_error, pearson, sample_quality
+from causcell.metrics import (
+    correlations_kept,
+    differential_genes,
+    effect_agreement,
+    energy_distance,
+    maximum_mean_discrepancy,
+    mean_squared_error,
+    median_distance,
+    pearson,
+    ranking_score,
+    sample_quality,
+)
 
 
 def test_pearson_is_over_genes_for_each_cell():
@@ -80,3 +91,48 @@ def test_correlations_of_too_few_cells_or_genes_are_not_said():
     quality = sample_quality(real, real, np.array(["a"] * 47 + ["b"] * 53))
     assert quality["correlations"] == quality["correlations_real"]
     assert "correlations" not in sample_quality(real, real, np.array(["a", "b", "c"] * 33 + ["c"]))
+
+
+def test_mmd_is_zero_for_like_cells_and_two_for_cells_far_apart():
+    """Unbiased, as the energy distance; between sets at one point each, far apart beside the bandwidth: 1 + 1 - 0."""
+    rng = np.random.default_rng(5)
+    same = [
+        maximum_mean_discrepancy(rng.standard_normal((100, 5)), rng.standard_normal((100, 5)), 2.0) for _ in range(20)
+    ]
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(20)
+    assert maximum_mean_discrepancy(np.zeros((3, 1)), np.full((4, 1), 50.0), 1.0) == pytest.approx(2)
+    assert median_distance(np.array([[0.0], [1.0], [3.0]])) == 2
+
+
+def test_an_effect_agrees_with_itself_and_its_size_shows_in_the_slope_alone():
+    real = np.random.default_rng(6).standard_normal(200)
+    assert effect_agreement(real, real) == pytest.approx({"pcc": 1, "spearman": 1, "top_overlap": 1, "slope": 1})
+    half = effect_agreement(0.5 * real, real)
+    assert half == pytest.approx({"pcc": 1, "spearman": 1, "top_overlap": 1, "slope": 0.5})
+    assert effect_agreement(-real, real)["pcc"] == pytest.approx(-1)
+    assert set(effect_agreement(np.zeros(200), real).values()) == {0.0}
+
+
+def test_the_strongest_genes_are_those_that_move_most_either_way():
+    real, predicted = np.zeros(10), np.zeros(10)
+    real[[0, 1]], predicted[[1, 2]] = [-5, 3], [4, 1]
+    assert effect_agreement(predicted, real, top=2)["top_overlap"] == 0.5
+
+
+def test_differential_genes_are_found_and_others_seldom():
+    """Of 1,000 genes 100 differ by two deviations; at 5 % false discoveries a tenth would be beyond chance."""
+    rng = np.random.default_rng(7)
+    source, target = rng.standard_normal((2, 60, 1000))
+    target[:, :100] += 2
+    found = differential_genes(source, target)
+    assert found[:100].all()
+    assert found[100:].sum() < 0.1 * found.sum()
+    assert not differential_genes(np.zeros((20, 3)), np.zeros((20, 3))).any()  # genes that nobody expresses
+
+
+def test_ranking_score_is_the_share_of_pairs_in_order():
+    truth = np.array([True, False, True, False])
+    assert ranking_score(np.array([4.0, 1, 3, 2]), truth) == 1
+    assert ranking_score(np.array([4.0, 1, 2, 3]), truth) == 0.75
+    assert ranking_score(np.zeros(4), truth) == 0.5
+    assert ranking_score(np.zeros(4), np.ones(4, dtype=bool)) is None

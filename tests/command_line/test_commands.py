@@ -19,7 +19,10 @@ from causcell_training import fitting
 
 CONSOLE_SCRIPT = Path(sys.executable).parent / "causcell"
 
-COMMANDS = ("train", "export", "demo", "inspect", "embed", "generate", "verify", "materialize", "bench")
+COMMANDS = (
+    "train", "evaluate", "export", "benchmark", "demo", "inspect", "embed", "generate", "verify", "materialize",
+    "trial", "bench", "serve",
+)  # fmt: skip
 
 SMALL = [
     *("--set", "model.embedding=4", "--set", "model.width=16", "--set", "model.encoder_width=16"),
@@ -473,3 +476,57 @@ def test_the_installed_program_reports_an_error_by_its_status(tmp_path: Path) ->
     assert debugged.returncode != 0
     assert "Traceback" in debugged.stderr
     assert "CorruptFileError" in debugged.stderr
+
+
+# -- evaluate and trial ------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_leaves_out_what_was_trained_on_and_says_so(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", data, "--models", made / "models", "--finer", "donor", "--threads", "1"]
+    assert run(*words, "--out", tmp_path / "report", "--no-progress") == 0
+    out, err = capsys.readouterr()
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    trained = json.loads((made / "models" / "manifest.json").read_text())["training_cells"]["count"]
+    assert f"{320 - trained} of 320 cells judged, {trained} left out that the model was trained on" in out
+    assert content["command"].startswith("causcell ")
+    assert content["versions"]["causcell"] == metadata.version("causcell")
+    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+    assert err == ""
+    assert run(*words, "--out", tmp_path / "report") == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_trial_writes_average_effects_and_effects_on_cells(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["trial", data, "--models", made / "models", "--draws", "2", "--no-progress"]
+    assert run(*words, "--concept", "stim", "--replicate", "donor", "--out", tmp_path / "average.h5ad") == 0
+    out, _ = capsys.readouterr()
+    assert "320 cells, 3 independent units (donor)" in out
+    assert "ctrl against IFN: " in out
+    average = anndata.read_h5ad(tmp_path / "average.h5ad")
+    assert list(average.obs_names) == ["IFN", "ctrl"]
+    where = ["--where", 'stim == "ctrl"']
+    assert run(*words, "--do", "stim=IFN", *where, "--out", tmp_path / "cells.h5ad") == 0
+    effects = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    assert (effects.obs["stim"] == "ctrl").all()
+    assert effects.layers["deviation"].shape == effects.shape
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give either --concept"),
+        (["--concept", "stim", "--do", "stim=IFN"], "give either --concept"),
+        (["--do", "stim=IFN", "--baseline", "ctrl"], "--baseline and --replicate belong to --concept"),
+        (["--concept", "dose"], "there is no concept 'dose'"),
+    ],
+)
+def test_trial_names_what_it_can_not_do(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run("trial", data, "--models", made / "models", "--out", tmp_path / "out.h5ad", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.h5ad").exists()

@@ -12,11 +12,11 @@ from causcell.expression import Preprocessing
 from causcell.schema import UNLABELLED, Concept, ConceptSchema, Edge
 from causcell_training.config import ModelConfig, ObjectiveConfig
 from causcell_training.model import CausCell
-from causcell_training.objective import Objective, masked_cross_entropy
+from causcell_training.objective import Objective, explained_variance, masked_cross_entropy
 
 SIZES = (2, 3, 4)
 CELLS, GENES, EMBEDDING = 24, 12, 4
-TERMS = ("reconstruction", "classification", "exogenous_kl", "endogenous_kl", "adversary")
+TERMS = ("reconstruction", "classification", "exogenous_kl", "endogenous_kl", "adversary", "independence")
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 """Terms are float32 means of a few hundred numbers of size one; the references are float64."""
@@ -35,7 +35,9 @@ def model() -> CausCell:
     genes = tuple(f"g{i}" for i in range(GENES))
     with seeded(0):
         config = ModelConfig(head="plain", embedding=EMBEDDING, encoder_width=16, width=16, blocks=1)
-        return CausCell(SCHEMA, Preprocessing(genes, "counts", genes, mean, deviation), config).eval()
+        model = CausCell(SCHEMA, Preprocessing(genes, "counts", genes, mean, deviation), config).eval()
+        nn.init.normal_(model.encoder.projection)  # training sets it: until then the encoder reads nothing
+        return model
 
 
 @pytest.fixture
@@ -343,3 +345,80 @@ def test_discriminators_loss_is_their_cross_entropy(model: CausCell, expression:
     )
     terms = terms_of(objective, model, expression, labels)
     np.testing.assert_allclose(terms["discriminators"].item(), expected, **TOLERANCE)
+
+
+# -- independence of exogenous embeddings ------------------------------------------------------------------------------
+
+
+def one_hot(codes: Tensor, size: int) -> Tensor:
+    return nn.functional.one_hot(codes, size).float()
+
+
+def test_explained_variance_of_two_labels_is_the_share_of_a_linear_regression() -> None:
+    """R^2 of regressing the label on the embedding; the ridge of 0.02 takes at most a few hundredths of it."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(2, (500,), generator=generator)
+    embedding = torch.randn(500, 3, generator=generator)
+    embedding[:, 0] += 1.5 * codes
+    x, y = embedding.double().numpy(), codes.double().numpy()
+    design = np.c_[np.ones(500), x]
+    left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    expected = 1 - left.var() / y.var()
+    assert explained_variance(embedding, one_hot(codes, 2)).item() == pytest.approx(expected, rel=0.05)
+
+
+def test_explained_variance_is_bounded_by_the_labels_less_one_and_nothing_hides_by_scale() -> None:
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.arange(300) % 3
+    told = one_hot(codes, 3) + 0.01 * torch.randn(300, 3, generator=generator)
+    assert 1.8 < explained_variance(told, one_hot(codes, 3)).item() <= 2
+    noise = torch.randn(300, 3, generator=generator)
+    for embedding in (told, noise):
+        full = explained_variance(embedding, one_hot(codes, 3))
+        torch.testing.assert_close(
+            explained_variance(0.05 * embedding + 7, one_hot(codes, 3)), full, rtol=0.05, atol=1e-3
+        )
+    # by chance: (3 numbers) x (2 free labels) / (299 cells) = 0.02, and rarely three times that
+    assert explained_variance(noise, one_hot(codes, 3)).item() < 0.06
+
+
+def test_what_an_embedding_tells_within_labels_is_less_what_the_labels_tell() -> None:
+    """An embedding of its own label alone tells a descendant's label too, and nothing of it given its own."""
+    generator = torch.Generator().manual_seed(2)
+    own = torch.arange(600) % 3
+    other = torch.where(torch.rand(600, generator=generator) < 0.8, own, torch.randint(3, (600,), generator=generator))
+    noise = 0.1 * torch.randn(600, 3, generator=generator)
+    assert explained_variance(one_hot(own, 3) + noise, one_hot(other, 3)).item() > 1
+    within = explained_variance(one_hot(own, 3) + noise, one_hot(other, 3), one_hot(own, 3)).item()
+    assert within < 0.05  # by chance 3 x 2 / 600 = 0.01
+    told = one_hot(own, 3) + one_hot(other, 3) + noise
+    assert explained_variance(told, one_hot(other, 3), one_hot(own, 3)).item() > 0.3
+
+
+def test_independence_is_of_every_other_concept_and_of_descendants_given_the_own_label(
+    model: CausCell, expression: Tensor, labels: Tensor
+) -> None:
+    """a -> b -> c, and the unexplained one."""
+    mean = model.encode(expression)[0]
+    codes = [one_hot(labels[:, j], size) for j, size in enumerate(SIZES)]
+    expected = sum(
+        explained_variance(mean[:, i], codes[j]) for i, j in [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
+    )
+    expected += sum(explained_variance(mean[:, i], codes[j], codes[i]) for i, j in [(0, 1), (0, 2), (1, 2)])
+    found = terms_of(objective_of(labels), model, expression, labels)["independence"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
+def test_independence_reaches_the_encoder_alone(model: CausCell, expression: Tensor, labels: Tensor) -> None:
+    term = terms_of(objective_of(labels), model, expression, labels)["independence"]
+    names = reached(term, model)
+    assert names
+    assert all(name.startswith("encoder.") for name in names)
+
+
+def test_independence_can_be_taken_in_mixed_precision(model: CausCell, expression: Tensor, labels: Tensor) -> None:
+    """As on GPUs. Embeddings are rounded to 8 bits, which moves correlations by hundredths at most."""
+    full = terms_of(objective_of(labels), model, expression, labels)["independence"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = terms_of(objective_of(labels), model, expression, labels)["independence"]
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0)

@@ -105,3 +105,24 @@ def test_marginal_variance_is_that_of_sampled_embeddings() -> None:
     sampled = scm(variance.sqrt() * noise).var(dim=0)
     # the deviation of a variance estimated from n samples is sqrt(2 / n) = 1 % of it; 5 % is beyond its tails
     torch.testing.assert_close(sampled, scm.marginal_variance(variance)[0], rtol=0.05, atol=0)
+
+
+def test_learned_weights_begin_at_the_schemas_and_stand_in_the_schema_that_comes_out(exogenous: torch.Tensor) -> None:
+    scm = StructuralCausalModel(schema_of(EDGES), learned=True)
+    torch.testing.assert_close(scm(exogenous), StructuralCausalModel(schema_of(EDGES))(exogenous))
+    with torch.no_grad():
+        scm.weights.copy_(torch.tensor([2.0, 3.0, -1.0, 0.25]))
+    moved = tuple((parent, child, w) for (parent, child, _), w in zip(EDGES, (2.0, 3.0, -1.0, 0.25), strict=True))
+    assert scm.schema == schema_of(moved)
+    torch.testing.assert_close(scm(exogenous), StructuralCausalModel(scm.schema)(exogenous))
+
+
+def test_learned_weights_get_gradients_from_embeddings_and_from_their_variance(exogenous: torch.Tensor) -> None:
+    scm = StructuralCausalModel(schema_of(EDGES), learned=True)
+    for loss in (scm(exogenous).square().sum(), scm.marginal_variance(exogenous.exp()).sum()):
+        (gradient,) = torch.autograd.grad(loss, scm.weights)
+        assert (gradient != 0).all()
+
+
+def test_fixed_weights_are_no_parameters() -> None:
+    assert not list(StructuralCausalModel(schema_of(EDGES)).parameters())

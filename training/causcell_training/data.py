@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -104,6 +104,8 @@ def _prepare(
     rng = np.random.default_rng(config.seed)
     edges = as_pairs(config.edge, "parent:child", ":")
     schema = schema_from_obs(cells.obs, config.concept, edges)
+    if config.model.graph == "independent":
+        schema = replace(schema, edges=())
     labels = schema.encode(cells.obs)
     part = (
         _random_parts(labels, config, rng) if split is None else _given_parts(cells.names, labels, split, config, rng)
@@ -254,7 +256,7 @@ def _given_parts(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Parts as given; where no cell is given to choose by, half the held-out share of the training cells is."""
-    given = split if isinstance(split, Mapping) else _read_split(split)
+    given = split if isinstance(split, Mapping) else read_split(split)
     absent = [name for name in names if name not in given]
     if absent:
         raise DataError(f"the split says nothing of {len(absent)} cells: {listed(absent)}; give each cell a part")
@@ -274,7 +276,8 @@ def _given_parts(
     return part
 
 
-def _read_split(path: str | os.PathLike[str]) -> dict[str, str]:
+def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Part of each cell by name, from a CSV file with columns ``cell`` and ``split``; raises `DataError`."""
     try:
         with Path(path).open(newline="") as file:
             return {row["cell"]: row["split"] for row in csv.DictReader(file)}

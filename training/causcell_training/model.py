@@ -37,7 +37,6 @@ class CausCell(nn.Module):
     def __init__(self, schema: ConceptSchema, preprocessing: Preprocessing, config: ModelConfig) -> None:
         super().__init__()
         genes = len(preprocessing.genes)
-        self.schema = schema
         self.preprocessing = preprocessing
         self.config = config
         self.schedule = NoiseSchedule(config.schedule, config.timesteps)
@@ -52,7 +51,7 @@ class CausCell(nn.Module):
             layers=config.encoder_layers,
             dropout=config.encoder_dropout,
         )
-        self.scm = StructuralCausalModel(schema)
+        self.scm = StructuralCausalModel(schema, learned=config.edge_weights == "learned")
         self.denoiser = Denoiser(
             -self.mean / self.deviation,
             schema.size,
@@ -64,6 +63,11 @@ class CausCell(nn.Module):
             schedule=self.schedule,
         )
         self.classifiers = nn.ModuleList(nn.Linear(config.embedding, len(c.labels)) for c in schema.concepts)
+
+    @property
+    def schema(self) -> ConceptSchema:
+        """Concepts and graph, edges with their weights as trained."""
+        return self.scm.schema
 
     def standardise(self, expression: Tensor) -> Tensor:
         """Log scale to standardised scale, [B x G]."""

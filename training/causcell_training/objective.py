@@ -33,6 +33,7 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.names = schema.names
+        self._below = [schema.descendants({i}) if i < len(schema.concepts) else frozenset() for i in range(schema.size)]
         sizes = [len(concept.labels) for concept in schema.concepts]
         self.label_mean = nn.ParameterList(nn.Parameter(0.1 * torch.randn(size, embedding)) for size in sizes)
         self.label_logvar = nn.ParameterList(nn.Parameter(torch.zeros(size, embedding)) for size in sizes)
@@ -71,6 +72,7 @@ class Objective(nn.Module):
             "exogenous_kl": 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=(1, 2)).mean() / genes,
             "endogenous_kl": self._endogenous_kl(model, mean, logvar, labels) / genes,
             "adversary": self._adversary(mean[:, -1]),
+            "independence": self._independence(mean, labels),
         }
         total = sum(
             (getattr(self.config, name) * term for name, term in terms.items()), torch.zeros((), device=x.device)
@@ -108,6 +110,24 @@ class Objective(nn.Module):
             total = total + F.kl_div(log_answer, frequency, reduction="batchmean")
         return total
 
+    def _independence(self, mean: Tensor, labels: Tensor) -> Tensor:
+        """How far a linear reader gets at labels of which an exogenous embedding should know nothing, in this batch.
+
+        The structural causal model takes eps_i to be independent of everything but concept i and what descends from it,
+        and of what descends from it given the label of i; the unexplained one of every label. Summed over embeddings
+        and concepts: `explained_variance`.
+        """
+        total = torch.zeros((), device=mean.device)
+        one_hot = [F.one_hot(labels[:, j].clamp(min=0), len(means)) for j, means in enumerate(self.label_mean)]
+        for i in range(mean.shape[1]):
+            for j in (j for j in range(len(self.names)) if j != i):
+                below = j in self._below[i]
+                labelled = (labels[:, j] != UNLABELLED) & ((labels[:, i] != UNLABELLED) if below else True)
+                if labelled.sum() > 1:
+                    given = one_hot[i][labelled] if below else None
+                    total = total + explained_variance(mean[labelled, i], one_hot[j][labelled], given)
+        return total
+
     def _discriminators(self, unexplained: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the discriminators, which read labels from the unexplained embedding [B x k]."""
         losses = [masked_cross_entropy(d(unexplained), labels[:, i]) for i, d in enumerate(self.discriminators)]
@@ -123,3 +143,35 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over labelled cells, from logits; zero where no cell is labelled."""
     labelled = labels != UNLABELLED
     return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum") / labelled.sum().clamp(min=1)
+
+
+def explained_variance(embedding: Tensor, one_hot: Tensor, given: Tensor | None = None) -> Tensor:
+    """Variance of labels that the best linear reader of an embedding explains: the sum of squared correlations (CCA).
+
+    It does not depend on the embedding's scale, which an embedding could shrink to hide from a reader that learns by
+    steps; and it is bounded by the number of labels less one. The few cells of a batch explain some by chance, the
+    more the more numbers there are to a cell: a ridge of k / B on the correlation matrix keeps that down.
+
+    Parameters
+    ----------
+    embedding
+        [B x k].
+    one_hot
+        [B x labels].
+    given
+        Labels within which both are compared, one-hot [B x labels]; none: among all cells.
+    """
+    with torch.autocast(embedding.device.type, enabled=False):  # at half precision a matrix can't be factored
+        cells, numbers = embedding.shape
+        groups = embedding.new_ones(cells, 1).float() if given is None else given.float()
+        share = one_hot.float().mean(dim=0).clamp(min=1 / cells)
+        x, y = (_within(each, groups) for each in (embedding.float(), one_hot.float() / share.sqrt()))
+        x = x * (x.square().mean(dim=0) + 1e-8).rsqrt()
+        correlation = x.T @ x / cells + numbers / cells * torch.eye(numbers, device=x.device)
+        factor, _ = torch.linalg.cholesky_ex(correlation)  # not finite where the embedding is not: training says so
+        return torch.linalg.solve_triangular(factor, x.T @ y / cells, upper=False).square().sum()
+
+
+def _within(values: Tensor, groups: Tensor) -> Tensor:
+    """Values [B x n] less the mean of their group (one-hot [B x groups])."""
+    return values - groups @ ((groups.T @ values) / groups.sum(dim=0).clamp(min=1)[:, None])

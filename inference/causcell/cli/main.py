@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from causcell.cli import atlas, commands
+from causcell.cli.trial import trial
 from causcell.errors import CausCellError, CausCellWarning
 
 GROUP = "causcell.commands"
@@ -65,6 +66,7 @@ def build_app() -> typer.Typer:
         atlas.generate,
         atlas.verify,
         atlas.materialize,
+        trial,
         commands.bench,
         commands.serve,
     ):

@@ -1,0 +1,105 @@
+"""``causcell trial``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from causcell.cli import options
+
+if TYPE_CHECKING:
+    import anndata
+
+_GENES_SHOWN = 8
+
+
+def trial(
+    data: options.Data,
+    models: options.Models,
+    out: Annotated[Path, typer.Option(help="File to write, .h5ad.", show_default=False)],
+    concept: Annotated[
+        str | None, typer.Option(help="Set every cell to each of its labels: a row a label.", show_default=False)
+    ] = None,
+    do: Annotated[
+        list[str] | None,
+        typer.Option(help="In place of --concept: CONCEPT=LABEL, and its effect on each cell: a row a cell."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Label that the others are compared with. [default: the first]")
+    ] = None,
+    replicate: Annotated[
+        str | None, typer.Option(help="Column of obs with independent units, such as donors. [default: cells]")
+    ] = None,
+    where: options.Where = None,
+    mode: Annotated[str, typer.Option(help="do, exogenous or isolated.")] = "do",
+    match_parents: Annotated[
+        bool, typer.Option("--match-parents", help="Draw reference cells with the same labels of the target's parents.")
+    ] = False,
+    draws: Annotated[int, typer.Option(help="Draws of each cell's embeddings and reference cells.")] = 8,
+    rate: Annotated[float, typer.Option(help="False discovery rate at which a gene counts as changed.")] = 0.05,
+    least: Annotated[float, typer.Option(help="Effects up to this size, on the log scale, count as none.")] = 0.1,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 256,
+    expression: options.Expression = None,
+    layer: options.Layer = None,
+    threads: options.Threads = None,
+    progress: options.Progress = True,
+) -> None:
+    """Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell."""
+    from causcell.generator import Generator
+    from causcell.interventions import parse_do
+    from causcell.output import refuse_existing
+    from causcell.trials import cell_effects, simulated_trial
+
+    _check(out, concept, do, baseline, replicate)
+    refuse_existing(out)
+    common: dict[str, Any] = {
+        "where": where,
+        "mode": mode,
+        "match_parents": match_parents,
+        "draws": draws,
+        "seed": seed,
+        "rate": rate,
+        "least": least,
+        "expression": expression,
+        "layer": layer,
+        "progress": progress,
+    }
+    with Generator.open(models, threads=threads, batch_size=batch_size) as generator:
+        if concept is not None:
+            result = simulated_trial(generator, data, concept, baseline=baseline, replicate=replicate, **common)
+            lines = _average_lines(result)
+        else:
+            result = cell_effects(generator, data, parse_do(do or []), **common)
+            changed = sorted(result.layers["changed"].sum(axis=1))
+            lines = [f"genes changed in a cell: median {changed[len(changed) // 2]}, at most {changed[-1]}"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result.write_h5ad(out)
+    typer.echo("\n".join([*lines, f"{result.n_obs} rows x {result.n_vars} genes: {out}"]))
+
+
+def _check(out: Path, concept: str | None, do: list[str] | None, baseline: str | None, replicate: str | None) -> None:
+    from causcell.errors import ConfigurationError
+
+    if out.suffix != ".h5ad":
+        raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
+    if (concept is None) == (not do):
+        raise ConfigurationError("give either --concept (average effects) or --do (effects on each cell)")
+    if do and (baseline is not None or replicate is not None):
+        raise ConfigurationError("--baseline and --replicate belong to --concept; effects on each cell have neither")
+
+
+def _average_lines(trial: anndata.AnnData) -> list[str]:
+    """For each label the genes changed, and those that change most."""
+    settings = trial.uns["causcell"]["trial"]
+    lines = [f"{settings['cells']} cells, {settings['units']} independent units ({settings['replicate']})"]
+    for row, label in enumerate(trial.obs_names):
+        if label == settings["baseline"]:
+            continue
+        effect, changed = trial.layers["effect"][row], trial.layers["changed"][row]
+        order = (-abs(effect * changed)).argsort()[: min(_GENES_SHOWN, int(changed.sum()))]
+        genes = ", ".join(f"{trial.var_names[i]} {effect[i]:+.2f}" for i in order)
+        lines.append(f"{label} against {settings['baseline']}: {int(changed.sum())} genes changed; {genes}")
+    return lines

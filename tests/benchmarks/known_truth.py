@@ -1,0 +1,158 @@
+"""Counterfactual error against a simulator's truth, by number of training cells and by what the model is.
+
+    python tests/benchmarks/known_truth.py --cells 500 --cells 1000 --cells 2000 --seeds 3 --out report
+
+Variants: the graph given (edge weights fixed at 1, or learned), CausCell_IND (no edges), and the graph given without
+the independence term of the objective. Writes a report (JSON, HTML) with a table for each intervention and size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from causcell.generator import Generator
+from causcell_export import export
+from causcell_training import fit
+from causcell_training.config import load_config, parse_overrides
+from causcell_training.evaluation.known_truth import (
+    against_truth,
+    predicted_effect,
+    signature_effect,
+    state_genes,
+)
+from causcell_training.evaluation.report import circumstances, write_report
+from causcell_training.evaluation.simulator import SCHEMA, Noise, World
+from causcell_training.evaluation.table import Table, as_text, combined
+
+SETTINGS = {
+    "concept": SCHEMA.names,
+    "edge": tuple(f"{edge.parent}:{edge.child}" for edge in SCHEMA.edges),
+    "genes": "all",
+    "model.embedding": 8,
+    "model.encoder_width": 64,
+    "model.width": 64,
+    "model.blocks": 1,
+    "optimisation.learning_rate": 3e-3,
+    "optimisation.validate_every": 5,
+}
+VARIANTS = {
+    "graph": {},
+    "graph, learned weights": {"model.edge_weights": "learned"},
+    "no edges (CausCell_IND)": {"model.graph": "independent"},
+    "graph, no independence": {"objective.independence": 0.0},
+}
+INTERVENTIONS = {"treatment": "treated", "donor": "d3", "cell_type": "C", "state": "active"}
+STEPS = 300
+NEW_CELLS = 1000
+
+
+def main() -> None:
+    """Train every variant at every size and seed, print and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, action="append", required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--variant", action="append", choices=list(VARIANTS))
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--out", required=True)
+    arguments = parser.parse_args()
+    repetitions = []
+    for seed in range(arguments.seeds):
+        world = World.make(seed=seed)
+        for count in arguments.cells:
+            for variant in arguments.variant or VARIANTS:
+                started = time.perf_counter()
+                overrides = SETTINGS | parse_overrides(arguments.settings) | VARIANTS[variant]
+                repetitions.append(tables_of(world, count, variant, overrides, seed))
+                print(f"{variant}, {count} cells, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    tables = combined(repetitions)
+    for table in tables:
+        print("\n".join(["", table.name, *as_text(table)]))
+    write_report(arguments.out, "Known truth", circumstances(), tables)
+    draw(tables, arguments.cells).savefig(Path(arguments.out) / "figure.png", dpi=90)
+
+
+def tables_of(world: World, count: int, variant: str, overrides: dict[str, object], seed: int) -> list[Table]:
+    """Tables of one trained model, its rows named by variant."""
+    cells = world.cells(world.noise(count, seed=seed + 100))
+    epochs = max(10, round(STEPS / max(1, 0.9 * count // 128)))
+    config = load_config(overrides={"optimisation.epochs": epochs, **overrides, "seed": seed})
+    noise = world.noise(NEW_CELLS, seed=seed + 200)
+    with tempfile.TemporaryDirectory() as folder:
+        models = export(fit(cells, Path(folder) / "run", config=config), Path(folder) / "models")
+        with Generator.open(models) as generator:
+            tables = [against_truth(world, generator, cells, noise, dict([do])) for do in INTERVENTIONS.items()]
+            tables.append(signature(world, generator, noise))
+    named = []
+    for table in tables:
+        rows = {name.replace("model", variant): values for name, values in table.rows.items()}
+        named.append(replace(table, name=f"{table.name}, {count} training cells", rows=rows))
+    return named
+
+
+def signature(world: World, generator: Generator, noise: Noise) -> Table:
+    """The downstream state's signature under do(treatment = treated), by the state that truly follows."""
+    do = {"treatment": "treated"}
+    before, after = world.labels(noise), world.labels(noise, do)
+    moved = before[:, 0] != 1
+    cells = world.cells(noise)[moved]
+    signs, active = state_genes(world), SCHEMA["state"].code("active")
+    becomes, stays = (
+        (after[moved, 3] == active) & (before[moved, 3] != active),
+        (after[moved, 3] != active) & (before[moved, 3] != active),
+    )
+    effects = {
+        "model, do(treatment)": predicted_effect(generator, cells, do)[0],
+        "model, do(treatment, state = resting)": predicted_effect(generator, cells, do | {"state": "resting"})[0],
+        "model, do(treatment, state = active)": predicted_effect(generator, cells, do | {"state": "active"})[0],
+        "truth, do(treatment)": world.effect(noise, do)[moved],
+        "truth, do(treatment, state = resting)": world.effect(noise, do | {"state": "resting"})[moved],
+        "truth, do(treatment, state = active)": world.effect(noise, do | {"state": "active"})[moved],
+    }
+    rows = {}
+    for name, effect in effects.items():
+        shown = signature_effect(effect, signs)
+        rows[name] = {
+            "resting cells that become active": float(shown[becomes].mean()),
+            "resting cells that stay resting": float(shown[stays].mean()),
+        }
+    return Table.of(
+        "Signature of the state when treatment is intervened on",
+        rows,
+        tells="Mean effect on the genes that the state alone moves, each in its direction. In truth it follows the "
+        "state: a cell that stays resting, or is held resting, shows none.",
+        silent="How strong a signature of a state that responds to treatment otherwise than by labels would be.",
+    )
+
+
+def draw(tables: Sequence[Table], sizes: Sequence[int]) -> Figure:
+    """Error of the average effect by number of training cells, a panel an intervention."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    by_name = {table.name: table.rows for table in tables}
+    panels = figure.subplots(1, len(INTERVENTIONS), sharey=True)
+    for ax, (concept, label) in zip(panels, INTERVENTIONS.items(), strict=True):
+        rows = [by_name[f"do({concept} = {label}), {size} training cells"] for size in sizes]
+        for name in (*(f"{variant}, do" for variant in VARIANTS), "mean shift", "mean shift within cell types"):
+            if all(name in each for each in rows):
+                values = [np.mean(each[name]["error of the average"]) for each in rows]
+                ax.plot(sizes, values, marker="o", markersize=3, label=name, linestyle="--" if "mean" in name else "-")
+        ax.axhline(1, color="0.8", linewidth=0.8)
+        ax.set(title=f"do({concept} = {label})", xlabel="training cells", xscale="log")
+        ax.set_xticks(sizes, [str(size) for size in sizes], fontsize=7)
+        ax.minorticks_off()
+    panels[0].set_ylabel("error of the average effect (1: no change)")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=7, frameon=False
+    )
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""What a model shows on real cells: four questions, each of which trains, exports, intervenes and compares.
+
+``strata``: the effect of a label within every label of another concept (cell types, patients), on held-out cells.
+``unseen``: the same where cells of one stratum with that label were held out of training altogether.
+``sample``: a model trained on a few labels (donors) alone against the differential genes of all cells.
+``course``: held-out cells moved along an ordered concept, against the real cells there.
+
+    python tests/benchmarks/real_cells.py strata kang.h5ad --split kang.split.csv --concept stim --concept donor \\
+        --concept cell_type --edge donor:cell_type --do stim=stim --source ctrl --by cell_type \\
+        --gene ISG15 --gene IFIT1 --out strata
+
+    python tests/benchmarks/real_cells.py unseen kang.h5ad ... --stratum "B cells" --out unseen
+    python tests/benchmarks/real_cells.py sample kang.h5ad ... --only donor=D101,D107 --out sample
+    python tests/benchmarks/real_cells.py course worm.h5ad --concept batch --concept time_bin --concept cell_type \\
+        --edge batch:time_bin --edge time_bin:cell_type --over time_bin --by cell_type --out course
+
+Each writes ``result.json`` (with the command, versions and hardware) and ``figure.png`` into a new folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+from matplotlib.figure import Figure
+
+from causcell import Generator
+from causcell.interventions import parse_do
+from causcell.metrics import differential_genes, effect_agreement, ranking_score
+from causcell.output import new_folder
+from causcell.trials import simulated_trial
+from causcell_export import export
+from causcell_training import TrainConfig, fit
+from causcell_training.config import load_config, parse_overrides
+from causcell_training.evaluation.effects import Case, predicted_shifts, trained_shifts
+from causcell_training.evaluation.report import circumstances
+from causcell_training.evaluation.subject import Subject, read_subject
+
+LEAST = 8
+MODEL, GLOBAL, WITHIN = (
+    "model, do",
+    "shift of the cells learned from, one for all",
+    "shift of the cells learned from, per stratum (where seen)",
+)
+
+
+def main() -> None:
+    """Parse, run the question, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", choices=list(QUESTIONS))
+    parser.add_argument("data")
+    parser.add_argument("--split")
+    parser.add_argument("--concept", action="append", required=True)
+    parser.add_argument("--edge", action="append", default=[])
+    parser.add_argument("--do", help="CONCEPT=LABEL")
+    parser.add_argument("--source", help="label of that concept whose cells are intervened on")
+    parser.add_argument("--by", required=True, help="concept whose labels are the strata")
+    parser.add_argument("--stratum", help="unseen: label of --by whose cells with the target label are held out")
+    parser.add_argument("--only", help="sample: CONCEPT=LABEL,LABEL to train on")
+    parser.add_argument("--over", help="course: the ordered concept")
+    parser.add_argument("--gene", action="append", default=[], help="gene to follow")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--out", required=True)
+    arguments = parser.parse_args()
+    overrides = {"concept": arguments.concept, "edge": arguments.edge, "seed": arguments.seed}
+    config = load_config(overrides=overrides | parse_overrides(arguments.settings))
+    cells = anndata.read_h5ad(arguments.data)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    result = QUESTIONS[arguments.question](cells, config, arguments, figure)
+    words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # files by their names alone
+    command = " ".join(["python", "tests/benchmarks/real_cells.py", *words])
+    content = {**circumstances(), "command": command, **result}
+    with new_folder(arguments.out) as folder:
+        (folder / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+        figure.savefig(folder / "figure.png", dpi=90)
+    print(json.dumps(result, indent=1))
+
+
+@contextmanager
+def trained(cells: anndata.AnnData, config: TrainConfig, split: Any) -> Iterator[Generator]:
+    """A model trained on the cells, exported."""
+    with tempfile.TemporaryDirectory() as folder:
+        models = export(fit(cells, Path(folder) / "run", config=config, split=split), Path(folder) / "models")
+        with Generator.open(models) as generator:
+            yield generator
+
+
+def stratum_case(
+    subject: Subject, arguments: argparse.Namespace, stratum: str, *, source_judged: bool = True
+) -> Case | None:
+    """Cells of one stratum: sources to intervene on, and judged cells that carry the target label."""
+    schema = subject.schema
+    ((name, label),) = parse_do([arguments.do]).items()
+    concept, by = schema.index(name), schema.index(arguments.by)
+    source, target = schema[name].code(arguments.source), schema[name].code(label)
+    code = schema[arguments.by].code(stratum)
+    here = subject.labels[:, by] == code
+    judged = np.isin(np.arange(len(here)), subject.judged)
+    rows = [
+        np.flatnonzero(here & (subject.labels[:, concept] == source) & (judged if source_judged else True)),
+        np.flatnonzero(here & (subject.labels[:, concept] == target) & judged),
+    ]
+    return Case(concept, source, target, ((by, code),), *rows) if min(map(len, rows)) >= LEAST else None
+
+
+def measured(subject: Subject, case: Case, genes: list[str]) -> dict[str, Any]:
+    """Agreement of the model's and the trivial shifts with the real one, and where the followed genes stand."""
+    source, target = subject.expression[case.source_rows], subject.expression[case.target_rows]
+    real = target.mean(axis=0, dtype=np.float64) - source.mean(axis=0, dtype=np.float64)
+    differ = differential_genes(source, target)
+    shifts = {**predicted_shifts(subject, case), **trained_shifts(subject, case)}
+    panel = list(subject.generator.preprocessing.genes)
+    ranks = {"real": rank_of(real)} | {name: rank_of(shift) for name, shift in shifts.items() if shift.any()}
+    followed = {
+        gene: {
+            "real": round(float(real[panel.index(gene)]), 3),
+            "model": round(float(shifts[MODEL][panel.index(gene)]), 3),
+            **{f"rank, {name}": int(rank[panel.index(gene)]) for name, rank in ranks.items()},
+        }
+        for gene in genes
+        if gene in panel
+    }
+    agreement = {
+        name: rounded(effect_agreement(shift, real) | {"AUC": ranking_score(np.abs(shift), differ)})
+        for name, shift in shifts.items()
+        if shift.any()
+    }
+    counts = {"source cells": len(source), "target cells": len(target), "differential genes": int(differ.sum())}
+    absent = [gene for gene in genes if gene not in panel]
+    return counts | {"agreement": agreement, "genes": followed, "genes not on the panel": absent}
+
+
+def rank_of(shift: np.ndarray) -> np.ndarray:
+    """Place of every gene from most raised (1) to most lowered, [G]."""
+    order = np.argsort(-shift, kind="stable")
+    rank = np.empty(len(shift), dtype=np.int64)
+    rank[order] = np.arange(1, len(shift) + 1)
+    return rank
+
+
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Floats to four digits."""
+    return {name: value if value is None else round(value, 4) for name, value in values.items()}
+
+
+def strata(
+    cells: anndata.AnnData, config: TrainConfig, arguments: argparse.Namespace, figure: Figure
+) -> dict[str, Any]:
+    """Effects per stratum on held-out cells."""
+    if arguments.split is None:
+        config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"held_out": 0.3})})
+    with trained(cells, config, arguments.split) as generator:
+        subject = read_subject(generator, cells)
+        found = {}
+        for label in generator.schema[arguments.by].labels:
+            case = stratum_case(subject, arguments, label)
+            if case is not None:
+                found[label] = measured(subject, case, arguments.gene)
+    draw_agreement(figure, found)
+    names = list(next(iter(found.values()))["agreement"])
+    average = {
+        name: rounded(
+            {m: float(np.mean([each["agreement"][name][m] for each in found.values()])) for m in ("pcc", "slope")}
+        )
+        for name in names
+    }
+    return {"average over strata": average, "strata": found}
+
+
+def unseen(
+    cells: anndata.AnnData, config: TrainConfig, arguments: argparse.Namespace, figure: Figure
+) -> dict[str, Any]:
+    """The effect in a stratum whose target cells were never trained on."""
+    ((name, label),) = parse_do([arguments.do]).items()
+    held_out = ((cells.obs[name] == label) & (cells.obs[arguments.by] == arguments.stratum)).to_numpy()
+    split = dict(zip(cells.obs_names, np.where(held_out, "test", "train"), strict=True))
+    with trained(cells, config, split) as generator:
+        subject = read_subject(generator, cells, judged=np.flatnonzero(held_out), learned=np.flatnonzero(~held_out))
+        case = stratum_case(subject, arguments, arguments.stratum, source_judged=False)
+        assert case is not None, "too few cells"
+        result = measured(subject, case, arguments.gene)
+        shift = predicted_shifts(subject, case)[MODEL]
+        real = subject.expression[case.target_rows].mean(axis=0) - subject.expression[case.source_rows].mean(axis=0)
+        genes = np.array(generator.preprocessing.genes)
+    ax = figure.subplots()
+    ax.scatter(real, shift, s=5, color="0.6")
+    for i in np.argsort(-np.abs(real))[:12]:
+        ax.annotate(genes[i], (real[i], shift[i]), fontsize=7)
+    ax.axline((0, 0), slope=1, color="0.8", linewidth=0.8, zorder=0)
+    ax.set(
+        xlabel="real shift (never trained on)", ylabel="model's shift", title=f"do({arguments.do}), {arguments.stratum}"
+    )
+    return {"held out": f"{arguments.do}, {arguments.by}={arguments.stratum}", **result}
+
+
+def sample(
+    cells: anndata.AnnData, config: TrainConfig, arguments: argparse.Namespace, figure: Figure
+) -> dict[str, Any]:
+    """A few labels' cells, as they are and as a simulated trial of a model trained on them, against all cells."""
+    column, _, labels = arguments.only.partition("=")
+    ((name, label),) = parse_do([arguments.do]).items()
+    few = cells[cells.obs[column].isin(labels.split(","))].copy()
+    with trained(few, config, None) as generator:
+        for concept in generator.schema.concepts:  # of labels that the sample lacks the model knows nothing
+            cells.obs[concept.name] = cells.obs[concept.name].where(cells.obs[concept.name].isin(concept.labels))
+        everything = read_subject(generator, cells, judged=np.arange(cells.n_obs), learned=np.arange(cells.n_obs))
+        trial = simulated_trial(generator, few, name, baseline=arguments.source, draws=4)
+    x, names = everything.expression, cells.obs[name].astype(str).to_numpy()
+    inside = cells.obs_names.isin(few.obs_names)
+    outside = ~inside
+
+    def means(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return x[rows & (names == arguments.source)], x[rows & (names == label)]
+
+    source, target = means(outside)
+    truth, differ = target.mean(axis=0) - source.mean(axis=0), differential_genes(*means(np.full(len(x), True)))
+    small = means(inside)
+    estimates = {
+        "model's trial on the sample": trial[label].layers["effect"][0].astype(np.float64),
+        "difference of the sample's means": small[1].mean(axis=0) - small[0].mean(axis=0),
+    }
+    found = {
+        estimate: rounded(effect_agreement(shift, truth) | {"AUC": ranking_score(np.abs(shift), differ)})
+        for estimate, shift in estimates.items()
+    }
+    called = {
+        "model's trial on the sample": np.asarray(trial[label].layers["changed"][0]),
+        "Wilcoxon on the sample": differential_genes(*small),
+    }
+    genes = {
+        how: {"called": int(c.sum()), "of all cells' found": float((c & differ).sum() / differ.sum()),
+              "of them right": float((c & differ).sum() / max(1, c.sum()))}
+        for how, c in called.items()
+    }  # fmt: skip
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for ax, (estimate, shift) in zip(axes, estimates.items(), strict=True):
+        ax.scatter(truth, shift, s=5, color=np.where(differ, "C1", "0.7"))
+        ax.set(xlabel="shift of the other cells", ylabel="shift", title=f"{estimate}: r {found[estimate]['pcc']:.2f}")
+    counts = {
+        "cells in the sample": few.n_obs,
+        "other cells": int(outside.sum()),
+        "differential genes": int(differ.sum()),
+    }
+    return counts | {"agreement with the other cells' shift": found, "differential genes called": genes}
+
+
+def course(
+    cells: anndata.AnnData, config: TrainConfig, arguments: argparse.Namespace, figure: Figure
+) -> dict[str, Any]:
+    """Held-out cells set to every label of an ordered concept, within strata, against the real cells there."""
+    config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"held_out": 0.3})})
+    with trained(cells, config, None) as generator:
+        subject = read_subject(generator, cells)
+        schema = subject.schema
+        over, by = schema.index(arguments.over), schema.index(arguments.by)
+        found = []
+        for stratum, label in enumerate(schema[arguments.by].labels):
+            here = subject.labels[:, by] == stratum
+            counts = np.bincount(
+                subject.truth[subject.truth[:, by] == stratum, over], minlength=len(schema[arguments.over].labels)
+            )
+            if counts.max() < LEAST:
+                continue
+            source = int(counts.argmax())
+            rows = np.intersect1d(subject.judged, np.flatnonzero(here & (subject.labels[:, over] == source)))
+            for target in np.flatnonzero(counts >= LEAST):
+                if target != source:
+                    there = np.intersect1d(subject.judged, np.flatnonzero(here & (subject.labels[:, over] == target)))
+                    case = Case(over, source, int(target), ((by, stratum),), rows, there)
+                    shown = {
+                        arguments.by: label,
+                        "from": schema[arguments.over].labels[source],
+                        "to": schema[arguments.over].labels[target],
+                    }
+                    found.append(shown | measured(subject, case, arguments.gene))
+    draw_agreement(figure, {f"{each[arguments.by]} {each['from']} to {each['to']}": each for each in found})
+    names = sorted({name for each in found for name in each["agreement"]})
+    average = {
+        name: {
+            m: round(float(np.mean([each["agreement"][name][m] for each in found if name in each["agreement"]])), 4)
+            for m in ("pcc", "slope")
+        }
+        for name in names
+    }
+    return {"average over shifts": average, "shifts": found}
+
+
+def draw_agreement(figure: Figure, found: dict[str, dict[str, Any]]) -> None:
+    """Pearson of every shift: the model, and the trivial shifts."""
+    ax = figure.subplots()
+    places = np.arange(len(found))
+    for i, (name, colour) in enumerate(((MODEL, "C0"), ("model, isolated", "C2"), (GLOBAL, "0.6"), (WITHIN, "0.8"))):
+        heights = [each["agreement"].get(name, {}).get("pcc", np.nan) for each in found.values()]
+        ax.bar(places + 0.2 * i, heights, width=0.2, label=name, color=colour)
+    ax.set_xticks(places + 0.3, list(found), rotation=30, ha="right", fontsize=7)
+    ax.set_ylabel("Pearson with the real shift")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+
+
+QUESTIONS = {"strata": strata, "unseen": unseen, "sample": sample, "course": course}
+
+
+if __name__ == "__main__":
+    main()
