@@ -65,7 +65,7 @@ class ObjectiveConfig(_Section):
     independence: float = Field(0.1, ge=0)
     """How far a linear reader gets at labels from exogenous embeddings that should be independent of them. Kang, labels
     read from the unexplained embedding by a fresh linear probe (stim, donor, cell type; majority .53, .24, .39) and
-    MSE of the mean: 0 .54, .24, .68, .268; 0.1 .52, .17, .43, .266; 0.3 .49, .18, .42, .266."""
+    MSE of the mean: 0 .54, .24, .68, .268; 0.1 .58, .17, .41, .266."""
 
 
 class OptimisationConfig(_Section):

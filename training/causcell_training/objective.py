@@ -149,8 +149,9 @@ def explained_variance(embedding: Tensor, one_hot: Tensor, given: Tensor | None 
     """Variance of labels that the best linear reader of an embedding explains: the sum of squared correlations (CCA).
 
     It does not depend on the embedding's scale, which an embedding could shrink to hide from a reader that learns by
-    steps; and it is bounded by the number of labels less one. The few cells of a batch explain some by chance, the
-    more the more numbers there are to a cell: a ridge of k / B on the correlation matrix keeps that down.
+    steps; and it is bounded by the number of labels less one. What the numbers of an embedding explain by chance, in a
+    batch of few cells, is taken off (its mean over permutations of the labels): else an embedding would be asked to
+    have few dimensions. A ridge of 0.02 on the correlation matrix keeps it finite.
 
     Parameters
     ----------
@@ -167,9 +168,11 @@ def explained_variance(embedding: Tensor, one_hot: Tensor, given: Tensor | None 
         share = one_hot.float().mean(dim=0).clamp(min=1 / cells)
         x, y = (_within(each, groups) for each in (embedding.float(), one_hot.float() / share.sqrt()))
         x = x * (x.square().mean(dim=0) + 1e-8).rsqrt()
-        correlation = x.T @ x / cells + numbers / cells * torch.eye(numbers, device=x.device)
+        correlation = x.T @ x / cells + 0.02 * torch.eye(numbers, device=x.device)
         factor, _ = torch.linalg.cholesky_ex(correlation)  # not finite where the embedding is not: training says so
-        return torch.linalg.solve_triangular(factor, x.T @ y / cells, upper=False).square().sum()
+        white = torch.linalg.solve_triangular(factor, x.T, upper=False)
+        chance = white.square().sum() * y.square().sum() / (cells**2 * max(cells - 1, 1))
+        return (white @ y / cells).square().sum() - chance
 
 
 def _within(values: Tensor, groups: Tensor) -> Tensor:
