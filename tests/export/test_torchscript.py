@@ -58,7 +58,7 @@ def test_tensors_are_known_by_their_place(with_torchscript: Path, manifest: Mani
     for stated, tensors in ((config.input, info.inputs), (config.output, info.outputs)):
         assert [each.name for each in stated] == [f"{name}__{place}" for place, name in enumerate(tensors)]
         assert [tuple(each.dims) for each in stated] == [tensor.shape for tensor in tensors.values()]
-        kinds = {"float32": triton.TYPE_FP32, "int64": triton.TYPE_INT64}
+        kinds = {"float32": triton.TYPE_FP32, "float16": triton.TYPE_FP16, "int64": triton.TYPE_INT64}
         assert [each.data_type for each in stated] == [kinds[tensor.dtype] for tensor in tensors.values()]
 
 
