@@ -25,7 +25,7 @@ DEVICES: dict[str, triton.ModelInstanceGroup] = {
 }
 """Instances of each model. On a CPU one uses all threads; on a GPU the copies of one overlap the work of the other."""
 
-QUEUE_DELAY_MICROSECONDS = 500
+QUEUE_DELAY_MICROSECONDS = 100
 """That a request may wait for others to be batched with: small beside the time of a batch."""
 
 WARM_UP_BATCHES = (1, 256)
