@@ -98,7 +98,13 @@ def evaluate(session: onnxruntime.InferenceSession, inputs: dict[str, torch.Tens
 def check_close(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     """To the tolerance; where both were rounded to float16, to the next such number, 2^-10 away."""
     tolerance = TOLERANCE if found.dtype == np.float32 else {"rtol": 1e-3, "atol": 1e-4}
-    np.testing.assert_allclose(found, expected, **tolerance, err_msg=name)
+    if name.startswith("expression"):
+        # near the threshold of a uniform number quantiles are steep, and at it a value flips: one more than 1 in 1,000
+        # beyond the tolerance, and than 1 in 10,000 beyond ten times as much
+        for limits, share in ((tolerance, 1e-3), ({"rtol": 1e-3, "atol": 1e-3}, 1e-4)):
+            assert (~np.isclose(found, expected, **limits)).sum() <= 1 + share * found.size, name
+    else:
+        np.testing.assert_allclose(found, expected, **tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 256])

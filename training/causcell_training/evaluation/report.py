@@ -33,10 +33,10 @@ _STYLE = (
 )
 
 
-def circumstances(command: Sequence[str] | None = None) -> dict[str, Any]:
+def circumstances() -> dict[str, Any]:
     """The exact command, versions and hardware."""
     return {
-        "command": " ".join(["causcell", *(sys.argv[1:] if command is None else command)]),
+        "command": " ".join(["causcell", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | _versions(),
         "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
     }
