@@ -98,8 +98,11 @@ def open_engine(
     return OnnxEngine(location, threads=threads, provider=provider or "cpu", spinning=spinning)
 
 
-def check_inputs(graph: str, info: GraphInfo, inputs: dict[str, np.ndarray]) -> None:
-    """Raise `EngineError` unless the arrays are a graph's inputs, all of one batch."""
+def checked_graph(manifest: Manifest, graph: str, inputs: dict[str, np.ndarray]) -> GraphInfo:
+    """A graph's inputs and outputs; raises `EngineError` unless there is one, and the arrays are its, of one batch."""
+    if graph not in manifest.graphs:
+        raise EngineError(f"there is no graph {graph!r}; this model has {listed(manifest.graphs)}")
+    info = manifest.graphs[graph]
     if set(inputs) != set(info.inputs):
         raise EngineError(f"graph {graph!r} takes {listed(info.inputs)}, and was given {listed(inputs)}")
     batch = {len(array) for array in inputs.values()}
@@ -115,3 +118,4 @@ def check_inputs(graph: str, info: GraphInfo, inputs: dict[str, np.ndarray]) -> 
                 f"input {name!r} of graph {graph!r} is {array.dtype} {list(array.shape)}; it takes {tensor.dtype} "
                 f"[{', '.join(['batch', *('any' if size < 0 else str(size) for size in tensor.shape)])}]"
             )
+    return info

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from causcell.engine import check_inputs
+from causcell.engine import checked_graph
 from causcell.errors import (
     ConfigurationError,
     CorruptFileError,
@@ -85,10 +85,7 @@ class OnnxEngine:
         self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Outputs of a graph, by name. Raises `EngineError` for inputs that are not the graph's."""
-        if graph not in self.manifest.graphs:
-            raise EngineError(f"there is no graph {graph!r}; this model has {listed(self.manifest.graphs)}")
-        info = self.manifest.graphs[graph]
-        check_inputs(graph, info, inputs)
+        info = checked_graph(self.manifest, graph, inputs)
         names = list(info.outputs if outputs is None else outputs)
         try:
             return dict(zip(names, self._session(graph).run(names, inputs), strict=True))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from causcell.engine import check_inputs
+from causcell.engine import checked_graph
 from causcell.errors import (
     CorruptFileError,
     DeadlineExceededError,
@@ -147,10 +147,7 @@ class TritonEngine:
         self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Outputs of a graph, by name. Raises `EngineError`, `ServerUnavailableError`, `DeadlineExceededError`."""
-        if graph not in self.manifest.graphs:
-            raise EngineError(f"there is no graph {graph!r}; this model has {listed(self.manifest.graphs)}")
-        info = self.manifest.graphs[graph]
-        check_inputs(graph, info, inputs)
+        info = checked_graph(self.manifest, graph, inputs)
         batch = len(next(iter(inputs.values())))
         if batch > self._largest_batch[graph]:
             raise EngineError(
