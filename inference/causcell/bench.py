@@ -1,12 +1,14 @@
 """How fast a model generates on this machine: what ``causcell bench`` measures and writes.
 
-Engine only: from exogenous embeddings in memory (the reference cells') to expression, through interventions, keyed
-noise and the network, in batches; nothing is read from or written to disk. The keys of the results::
+Engine only: from the posterior of exogenous embeddings in memory (with the reference cells' means) to expression,
+through abduction, interventions, keyed noise and the network, in batches; nothing is read from or written to disk. The
+keys of the results::
 
     presets.<name>.cells_per_second        at batch 256 and one thread
     presets.<name>.latency.<threads>.<batch>   p50_ms, p95_ms, p99_ms, cells_per_second (by the median), repeats
     presets.<name>.split_ms                a batch of 256 at one thread: encode (from expression, not part of the rate),
-                                           intervene, noise, network, and draw: the rest of the client's loop
+                                           intervene (with abduction), noise, network, and draw: the rest of
+                                           the client's loop
     network_gflops                         matrix products of one evaluation over all its time, same batch, one thread
     gemm_gflops                            the same products alone, by numpy's BLAS
     ratio_to_gemm                          the one over the other; all three by ``_threads`` too, on all threads
@@ -45,7 +47,7 @@ import numpy as np
 
 from causcell.engine import Engine, is_address
 from causcell.errors import ConfigurationError
-from causcell.generator import Generator
+from causcell.generator import Generator, abduct
 from causcell.interventions import plan_interventions
 from causcell.manifest import Manifest
 from causcell.pipeline import in_order
@@ -248,14 +250,15 @@ class Workload:
         self.network = "decoder" if "decoder" in self.manifest.graphs else "sampler"
 
     def cells(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Exogenous embeddings, labels and keys of cells."""
+        """Posterior means of exogenous embeddings, labels and keys of cells."""
         reference = self.engine.reference
         rows = np.resize(np.arange(len(reference.exogenous)), count)
         keys = cell_keys(0, np.array([f"cell {i}" for i in range(count)], dtype=object))
         return reference.exogenous[rows], reference.labels[rows], keys
 
     def intervened(self, cells: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        exogenous, labels, keys = cells
+        mean, labels, keys = cells
+        exogenous = abduct((mean, np.zeros_like(mean)), keys)
         graph = self.generator.causal_graph
         endogenous = graph.factual(exogenous)["endogenous"]
         return graph.intervene(

@@ -49,6 +49,11 @@ class Solver:
         return len(self.table)
 
     @property
+    def random(self) -> bool:
+        """Whether it samples; else its result is a function of the concepts alone."""
+        return self.draw or self.from_noise
+
+    @property
     def deterministic(self) -> bool:
         """Whether nothing is random after the initial noise: neither fresh noise nor draws."""
         return not self.draw and not self.table[:, 4].any()

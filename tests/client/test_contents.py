@@ -32,10 +32,11 @@ def some(cells):
 def write(generator, some):
     """``write(path, store, ...)``: an atlas of some cells."""
 
-    def write(path, store, do=DO, draws=1, dtype="float32", **options):
+    def write(path, store, do=DO, draws=1, dtype="float32", preset=None, **options):
         with Cells(some) as cells:
             interventions = plan_interventions(generator.schema, do)
-            request = Request(interventions, generator.solver_settings(), draws=draws, seed=5, store=store, dtype=dtype)
+            settings = generator.solver_settings(preset=preset)
+            request = Request(interventions, settings, draws=draws, seed=5, store=store, dtype=dtype)
             write_atlas(generator, cells, generator.reader(cells), request, path, **(SMALL | options))
         return path
 
@@ -111,14 +112,14 @@ def test_expression_from_embeddings_is_the_same_atlas(generator, write, tmp_path
 
 
 def test_embeddings_are_those_of_the_rows(generator, some, write, tmp_path):
-    """The factual ones are what `embed` gives; there is no X, and the panel is there."""
-    read = anndata.read_zarr(write(tmp_path / "stored.zarr", "embeddings", [{}, *DO]))
+    """The factual ones of a mean are what `embed` gives; there is no X, and the panel is there."""
+    read = anndata.read_zarr(write(tmp_path / "stored.zarr", "embeddings", [{}, *DO], preset="mean"))
     embedded = generator.embed(some).obsm["X_causcell"]
     np.testing.assert_array_equal(read.obsm["X_causcell"][::3], embedded)
     assert read.obsm["X_causcell"].dtype == np.float32
     assert read.X is None
     assert read.var_names.tolist() == list(generator.preprocessing.genes)
-    expected = generator.counterfactual(some, do=[{}, *DO], seed=5)
+    expected = generator.counterfactual(some, do=[{}, *DO], preset="mean", seed=5)
     pd.testing.assert_frame_equal(read.obs, expected.obs)
 
 

@@ -17,7 +17,7 @@ from causcell.cells import Cells
 from causcell.errors import CausCellError, CausCellWarning, ConfigurationError, ExpressionError, GenePanelError
 from causcell.generator import Generator, Request
 from causcell.interventions import logits_name, plan_interventions
-from causcell.randomness import Purpose, cell_keys, normals
+from causcell.randomness import CellNoise, Purpose, cell_keys, normals
 from causcell.sampling import sample
 from causcell.solvers import SolverSettings, ddpm
 
@@ -218,6 +218,27 @@ def test_draws_differ(generator, few, options):
     assert (x[:, 1] != x[:, 2]).any(axis=1).all()
 
 
+def test_a_sample_is_one_of_its_embeddings_too(generator, few):
+    """Of a posterior whose moments are the encoder's; a mean is that of the mean."""
+    embedded = generator.embed(few)
+    own = embedded.obsm["X_causcell"]
+    mean = generator.reconstruct(few, preset="mean", store="embeddings").obsm["X_causcell"]
+    np.testing.assert_array_equal(mean, own)
+    drawn = generator.reconstruct(few, draws=400, store="embeddings").obsm["X_causcell"].reshape(96, 400, -1)
+    one = generator.reconstruct(few, store="embeddings").obsm["X_causcell"]
+    np.testing.assert_array_equal(one, drawn[:, 0])
+    first = CONCEPTS[0]
+    assert not generator.schema.parents(generator.schema.index(first))  # its endogenous embedding is the exogenous one
+    k = generator.manifest.dimensions.embedding
+    expression = Cells(few).read(generator.reader(Cells(few)), slice(0, 96))
+    logvar = generator.engine.run("encoder_scm", {"expression": expression}, ("exogenous_logvar",))["exogenous_logvar"]
+    deviation = np.exp(0.5 * logvar[:, generator.schema.index(first)])
+    error = (drawn[..., :k].mean(axis=1) - own[:, :k]) / deviation * np.sqrt(400)
+    assert np.abs(error).max() < 5
+    assert error.std() == pytest.approx(1, abs=0.1)
+    np.testing.assert_allclose(drawn[..., :k].std(axis=1), deviation, rtol=0.2)
+
+
 class Echo:
     """An engine whose denoiser answers x_t itself, so that results are made of the noise alone."""
 
@@ -266,7 +287,7 @@ def test_the_fused_loop_is_the_clients(generator, few, options):
         step_noise=lambda step: pytest.fail("a deterministic solver takes no fresh noise"),
     )
     expected = generator.preprocessing.expression(x0)
-    fused = generator.reconstruct(few, solver=options[0], steps=options[1], seed=5).X
+    fused = generator.decode(z, CellNoise(keys, genes), solver)
     assert (np.abs(fused - expected) / (1 + expected) > 1e-4).mean() <= 1e-3
 
 

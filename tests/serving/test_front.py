@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import anndata
 import numpy as np
 import pytest
 import trustme
@@ -182,14 +183,49 @@ def test_a_front_without_its_server_is_unavailable(own_server, tmp_path, scheme,
             engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
 
 
-def test_a_connection_file_on_the_command_line(front, scheme, tmp_path, capsys):
+@pytest.fixture
+def connection_file(front: Front, tmp_path: Path) -> Path:
+    """What `Front.connection` says, as TOML."""
     file = tmp_path / "connection.toml"
     file.write_text(f'certificates = "{front.authority}"\npatience = 1\n[headers]\nauthorization = "Bearer {TOKEN}"\n')
+    return file
+
+
+def run(*words: object) -> int:
     with pytest.raises(SystemExit) as ended:
-        main(["inspect", front.location(scheme), "--connection", str(file), "--json"])
-    assert ended.value.code == 0
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+def test_a_connection_file_on_the_command_line(front, scheme, connection_file, capsys):
+    assert run("inspect", front.location(scheme), "--connection", connection_file, "--json") == 0
     assert json.loads(capsys.readouterr().out)["servers"][0]["ready"]
-    with pytest.raises(SystemExit) as ended:
-        main(["inspect", front.location(scheme)])
-    assert ended.value.code == 2
+    assert run("inspect", front.location(scheme)) == 2
     assert "not trusted" in capsys.readouterr().err
+
+
+def test_a_trial_of_a_served_model_is_the_embedded_one(front, connection_file, repository, cells, tmp_path):
+    cells[:100].write_h5ad(tmp_path / "cells.h5ad")
+    words = ["trial", tmp_path / "cells.h5ad", "--concept", "stim", "--draws", 2, "--no-progress"]
+    served = ["--models", front.location("grpcs"), "--connection", connection_file]
+    assert run(*words, *served, "--out", tmp_path / "served.h5ad") == 0
+    assert run(*words, "--models", repository, "--out", tmp_path / "embedded.h5ad") == 0
+    found, expected = (anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("served", "embedded"))
+    np.testing.assert_allclose(found.layers["effect"], expected.layers["effect"], atol=1e-4)
+
+
+def test_an_evaluation_of_a_served_model_is_the_embedded_one(front, connection_file, repository, cells, tmp_path):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    words = ["evaluate", tmp_path / "cells.h5ad", "--no-progress"]
+    served = ["--models", front.location("grpcs"), "--connection", connection_file]
+    assert run(*words, *served, "--out", tmp_path / "served") == 0
+    assert run(*words, "--models", repository, "--out", tmp_path / "embedded") == 0
+    found, expected = (
+        {table["name"]: table["rows"] for table in json.loads((tmp_path / name / "report.json").read_text())["tables"]}
+        for name in ("served", "embedded")
+    )
+    assert found.keys() == expected.keys()
+    estimate = "Mean estimate of the judged cells"
+    for row, measures in expected[estimate].items():
+        for measure, value in measures.items():
+            assert found[estimate][row][measure]["mean"] == pytest.approx(value["mean"], abs=1e-3)

@@ -76,6 +76,7 @@ def evaluate(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 256,
     threads: options.Threads = None,
+    connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
     """Measure a trained model on cells that it was not trained on, beside trivial baselines and ceilings."""
@@ -86,7 +87,8 @@ def evaluate(
     from causcell_training.evaluation.table import as_text
 
     refuse_existing(out)
-    with Generator.open(models, threads=threads, batch_size=batch_size) as generator:
+    link = options.read_connection(connection)
+    with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
         evaluation = measured(
             data,
             generator,

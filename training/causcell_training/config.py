@@ -28,7 +28,7 @@ class ModelConfig(_Section):
     """Principal components of expression that the encoder reads (fewer where genes or cells are fewer)."""
     encoder_width: int = Field(512, ge=8)
     encoder_layers: int = Field(2, ge=1)
-    encoder_dropout: float = Field(0.1, ge=0, lt=1)
+    encoder_dropout: float = Field(0.2, ge=0, lt=1)
     """On the expression that the encoder reads and on its hidden layers: it is what keeps it from overfitting."""
     width: int = Field(128, ge=8)
     """d, hidden width of the denoiser."""

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from causcell.cli import options
-from causcell.cli.commands import read_connection
 
 if TYPE_CHECKING:
     from causcell.atlas import Written
@@ -114,7 +113,7 @@ def generate(
     if threads is None and not is_address(models):
         threads = 1
     sources = _sources(data)
-    link = read_connection(connection)
+    link = options.read_connection(connection)
     with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
         request = Request(
             plan_interventions(generator.schema, parse_do(do or []), grid or []),
@@ -417,7 +416,7 @@ def materialize(
     if threads is None and not is_address(models):
         threads = stored.threads or 1
     with Generator.open(
-        models, threads=threads, batch_size=stored.batch_size, connection=read_connection(connection)
+        models, threads=threads, batch_size=stored.batch_size, connection=options.read_connection(connection)
     ) as generator:
         plan, written = materialize_atlas(
             generator,

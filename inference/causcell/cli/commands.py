@@ -14,7 +14,6 @@ from causcell.cli import options
 
 if TYPE_CHECKING:
     from causcell.manifest import Manifest
-    from causcell.triton.connection import Connection
 
 
 def inspect(
@@ -29,7 +28,7 @@ def inspect(
     if is_address(location):
         from causcell.triton.engine import TritonEngine
 
-        engine = open_engine(location, connection=read_connection(connection))
+        engine = open_engine(location, connection=options.read_connection(connection))
         assert isinstance(engine, TritonEngine)
         with contextlib.closing(engine):
             essentials = _essentials(engine.manifest) | {"verified": True}
@@ -59,29 +58,6 @@ def inspect(
                 typer.echo(f"  {key}: {_line(each)}")
         else:
             typer.echo(f"{name}: {_line(value)}")
-
-
-def read_connection(path: Path | None) -> Connection | None:
-    """From a TOML file; raises `ConfigurationError`."""
-    if path is None:
-        return None
-    import tomllib
-
-    from pydantic import TypeAdapter, ValidationError
-
-    from causcell.errors import ConfigurationError, listed
-    from causcell.triton.connection import Connection
-
-    try:
-        return TypeAdapter(Connection).validate_python(tomllib.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"--connection {str(path)!r} can't be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(
-            f"--connection {str(path)!r}: {place}: {first['msg']}; known are {listed(Connection.__dataclass_fields__)}"
-        ) from error
 
 
 def _essentials(manifest: Manifest) -> dict[str, Any]:
@@ -206,7 +182,7 @@ def embed(
         raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
     refuse_existing(out)
     with Generator.open(
-        models, threads=threads, batch_size=batch_size, connection=read_connection(connection)
+        models, threads=threads, batch_size=batch_size, connection=options.read_connection(connection)
     ) as generator:
         embedded = generator.embed(
             data,
@@ -239,7 +215,7 @@ def bench(
         location,
         batches=batch or BATCHES,
         seconds=seconds,
-        connection=read_connection(connection),
+        connection=options.read_connection(connection),
         report=typer.echo,
     )
     out.parent.mkdir(parents=True, exist_ok=True)

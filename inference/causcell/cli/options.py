@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from causcell.triton.connection import Connection
 
 Data = Annotated[Path, typer.Argument(help="Cells: .h5ad or .zarr.", show_default=False)]
 _LOCATION = "Model repository: its folder, or the address of a server (grpc://host:8001, http://host:8000)."
@@ -38,3 +41,26 @@ Threads = Annotated[int | None, typer.Option(help="Compute threads in this proce
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Progress = Annotated[bool, typer.Option(help="Show progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def read_connection(path: Path | None) -> Connection | None:
+    """From a TOML file; raises `ConfigurationError`."""
+    if path is None:
+        return None
+    import tomllib
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from causcell.errors import ConfigurationError, listed
+    from causcell.triton.connection import Connection
+
+    try:
+        return TypeAdapter(Connection).validate_python(tomllib.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"--connection {str(path)!r} can't be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(
+            f"--connection {str(path)!r}: {place}: {first['msg']}; known are {listed(Connection.__dataclass_fields__)}"
+        ) from error

@@ -45,6 +45,7 @@ def trial(
     expression: options.Expression = None,
     layer: options.Layer = None,
     threads: options.Threads = None,
+    connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
     """Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell."""
@@ -67,7 +68,8 @@ def trial(
         "layer": layer,
         "progress": progress,
     }
-    with Generator.open(models, threads=threads, batch_size=batch_size) as generator:
+    link = options.read_connection(connection)
+    with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
         if concept is not None:
             result = simulated_trial(generator, data, concept, baseline=baseline, replicate=replicate, **common)
             lines = _average_lines(result)
