@@ -1,5 +1,6 @@
 """The objective: each term against an independent formula, its weight, its mask, and whom its gradient reaches."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from causcell.expression import Preprocessing
 from causcell.schema import UNLABELLED, Concept, ConceptSchema, Edge
 from causcell_training.config import ModelConfig, ObjectiveConfig
 from causcell_training.model import CausCell
-from causcell_training.objective import Objective, explained_variance, masked_cross_entropy
+from causcell_training.objective import Objective, explained_variance, independencies, masked_cross_entropy
 
 SIZES = (2, 3, 4)
 CELLS, GENES, EMBEDDING = 24, 12, 4
@@ -395,18 +396,68 @@ def test_what_an_embedding_tells_within_labels_is_less_what_the_labels_tell() ->
     assert explained_variance(told, one_hot(other, 3), one_hot(own, 3)).item() > 0.3
 
 
-def test_independence_is_of_every_other_concept_and_of_descendants_given_the_own_label(
+def test_what_tells_a_label_by_another_sign_in_each_group_is_found_by_combinations_alone() -> None:
+    generator = torch.Generator().manual_seed(3)
+    own, other = torch.arange(600) % 3, torch.randint(2, (600,), generator=generator)
+    embedding = 0.1 * torch.randn(600, 3, generator=generator)
+    embedding[:, 0] += torch.tensor([1.0, -1.0, 0.0])[own] * (2 * other - 1)
+    assert explained_variance(embedding, one_hot(other, 2)).item() < 0.05
+    assert explained_variance(embedding, one_hot(other, 2), one_hot(own, 3)).item() < 0.05
+    for given in (None, one_hot(own, 3)):
+        assert explained_variance(embedding, one_hot(2 * own + other, 6), given).item() > 0.9
+
+
+def test_within_small_groups_noise_explains_nothing_on_average() -> None:
+    """16 numbers of 128 cells in 8 groups: by chance about 16 x 8 / 120 = 1.07 of the combinations with two labels."""
+    generator = torch.Generator().manual_seed(4)
+    found = []
+    for _ in range(200):
+        own, other = torch.randint(8, (128,), generator=generator), torch.randint(2, (128,), generator=generator)
+        embedding = torch.randn(128, 16, generator=generator)
+        found.append(explained_variance(embedding, one_hot(2 * own + other, 16), one_hot(own, 8)).item())
+    assert np.mean(found) == pytest.approx(0, abs=4 * np.std(found) / np.sqrt(200) + 0.01)
+
+
+@pytest.mark.parametrize(
+    ("concepts", "edges", "expected"),
+    [
+        ("a", "", [(1, (0,), None)]),
+        ("ab", "", [(0, (0, 1), 0), (1, (1, 0), 1), (2, (0, 1), None)]),
+        ("ab", "ab", [(0, (0, 1), 0), (1, (0,), None), (2, (0, 1), None)]),
+        (
+            "abc",
+            "ac bc",
+            [
+                *((0, (0, 1), 0), (0, (0, 2), 0), (1, (1, 0), 1), (1, (1, 2), 1), (2, (0, 1), None)),
+                *((3, (0, 1), None), (3, (0, 2), None), (3, (1, 2), None)),
+            ],
+        ),
+    ],
+)
+def test_independencies_are_of_ancestors_and_given_the_own_label_of_all_others(concepts, edges, expected) -> None:
+    schema = ConceptSchema(
+        tuple(Concept(name, ("0", "1")) for name in concepts), tuple(Edge(*edge) for edge in edges.split())
+    )
+    assert independencies(schema) == expected
+
+
+def test_independence_is_the_sum_over_what_should_not_be_told(
     model: CausCell, expression: Tensor, labels: Tensor
 ) -> None:
     """a -> b -> c, and the unexplained one."""
     mean = model.encode(expression)[0]
-    codes = [one_hot(labels[:, j], size) for j, size in enumerate(SIZES)]
-    expected = sum(
-        explained_variance(mean[:, i], codes[j]) for i, j in [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
-    )
-    expected += sum(explained_variance(mean[:, i], codes[j], codes[i]) for i, j in [(0, 1), (0, 2), (1, 2)])
+
+    def told(i: int, *concepts: int, given: int | None = None) -> Tensor:
+        codes = labels[:, concepts[0]]
+        for j in concepts[1:]:
+            codes = codes * SIZES[j] + labels[:, j]
+        groups = None if given is None else one_hot(labels[:, given], SIZES[given])
+        return explained_variance(mean[:, i], one_hot(codes, math.prod(SIZES[j] for j in concepts)), groups)
+
+    expected = told(1, 0) + told(2, 0, 1) + told(3, 0, 1) + told(3, 0, 2) + told(3, 1, 2)
+    expected += told(0, 0, 1, given=0) + told(0, 0, 2, given=0) + told(1, 1, 2, given=1)
     found = terms_of(objective_of(labels), model, expression, labels)["independence"]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_independence_reaches_the_encoder_alone(model: CausCell, expression: Tensor, labels: Tensor) -> None:
