@@ -615,8 +615,8 @@ class Generator:
 def abduct(posterior: tuple[np.ndarray, np.ndarray], keys: np.ndarray, draw: int = 0) -> np.ndarray:
     """Exogenous embeddings drawn from their posterior, keyed by cell.
 
-    Cells are true to what was trained only if their embeddings are drawn as well: from the posterior's mean, one draw's
-    energy distance to held-out cells of Kang's is .071, from a draw .055.
+    What decodes them was trained on draws: from posterior means cells vary less than they should (Kang, three seeds,
+    energy distance of one draw to held-out cells: from means .059, from draws .052).
 
     Parameters
     ----------
