@@ -53,16 +53,15 @@ class ObjectiveConfig(_Section):
     likelihood: float = Field(3.0, ge=0)
     """Minus the log-likelihood of x0, nats per gene (head ``spike_slab`` alone has one). It makes draws true, squared
     error makes the mean estimate exact: Kang, energy distance of one draw and MSE of the mean, by weights (likelihood,
-    reconstruction): (0, 1) .189, .267; (1, 1) .122, .267; (3, 1) .111, .266; (1, 0) .074, .293."""
+    reconstruction): (0, 1) .120, .272; (3, 1) .054, .271; (3, 0) .052, .283."""
     classification: float = Field(0.1, ge=0)
     """Cross-entropy of each concept's label from its embedding."""
     exogenous_kl: float = Field(0.1, ge=0)
     """KL(q(eps|x) || N(0, I)), nats per gene."""
     endogenous_kl: float = Field(1.0, ge=0)
-    """KL(q(z_i|x) || p(z_i|y_i)), nats per gene. Less of both makes the mean estimate more exact, and effects fainter:
-    with a fifth, MSE on Kang .260 for .265, but the S-phase gene HMGB2 38th of 765 under the demo's do(phase=S), not
-    first.
-    """
+    """KL(q(z_i|x) || p(z_i|y_i)), nats per gene. Less of both makes the mean estimate more exact and effects less sure:
+    a fifth of both, the demo's MSE .412 for .419, but HMGB2 8th and 22nd of 765 under do(phase=S), not 5th and 9th
+    (two seeds)."""
     adversary: float = Field(0.1, ge=0)
     """How far discriminators that read the unexplained concept are from guessing labels by their frequency."""
     independence: float = Field(0.03, ge=0)
