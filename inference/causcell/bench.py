@@ -258,7 +258,7 @@ class Workload:
 
     def intervened(self, cells: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
         mean, labels, keys = cells
-        exogenous = abduct((mean, np.zeros_like(mean)), keys)
+        exogenous = abduct((mean, np.zeros_like(mean)), keys)  # any variance takes the same time
         graph = self.generator.causal_graph
         endogenous = graph.factual(exogenous)["endogenous"]
         return graph.intervene(

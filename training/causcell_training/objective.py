@@ -117,7 +117,7 @@ class Objective(nn.Module):
     def _independence(self, mean: Tensor, labels: Tensor) -> Tensor:
         """How far a linear reader gets at labels of which exogenous embeddings should know nothing, in this batch.
 
-        The sum over `independencies` of `explained_variance`.
+        The sum over `independencies` of `explained_variance`, of the cells that carry all labels of a combination.
         """
         total = torch.zeros((), device=mean.device)
         for i, told, given in self._independencies:
