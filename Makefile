@@ -36,7 +36,7 @@ benchmark: $(INSTALLED)
 triton: $(TRITON)
 
 $(TRITON): $(INSTALLED)
-	$(VENV)/bin/python -m causcell.triton.install
+	$(VENV)/bin/python -m causcell.serve.install
 	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from causcell.atlas.journal import FOLDER
 from causcell.errors import OutputFullError
-from causcell.journal import FOLDER
 
 GENES = 50
 ROW = 4 * GENES

@@ -21,8 +21,8 @@ def export(
     ] = False,
 ) -> None:
     """Export a trained run to a verified model repository."""
-    from causcell.repository import open_repository
-    from causcell_export.repository import export as write
+    from causcell.repository.folder import open_repository
+    from causcell_export.exporter import export as write
 
     manifest = open_repository(write(run, out, precision=precision, torchscript=torchscript)).manifest
     for name, parity in manifest.parity.items():
@@ -70,11 +70,11 @@ def benchmark(
     progress: options.Progress = True,
 ) -> None:
     """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
-    from causcell.output import refuse_existing
-    from causcell_export.benchmark import run_benchmark
+    from causcell._internal.files import refuse_existing
+    from causcell.evaluation.report import circumstances, write_report
+    from causcell.evaluation.table import as_text
+    from causcell_export.cross_validation import run_benchmark
     from causcell_training.config import load_config, parse_overrides
-    from causcell_training.evaluation.report import circumstances, write_report
-    from causcell_training.evaluation.table import as_text
 
     refuse_existing(out)
     given = {name: value for name, value in {"concept": concept, "edge": edge}.items() if value is not None}

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causcell.atlas import write_atlas
-from causcell.cells import Cells
-from causcell.generator import Generator, Request
-from causcell.interventions import plan_interventions
-from causcell.metrics import mean_squared_error, pearson
-from causcell.output import refuse_existing
+from causcell._internal.files import refuse_existing
+from causcell.atlas.write import write_atlas
+from causcell.cells.collection import Cells
+from causcell.counterfactual.interventions import plan_interventions
+from causcell.counterfactual.request import Request
+from causcell.evaluation.metrics import mean_squared_error, pearson
+from causcell.generator import Generator
 from causcell.plot import counterfactual_embedding
-from causcell_export.repository import export
+from causcell_export.exporter import export
 from causcell_training.config import TrainConfig, load_config
+from causcell_training.curves import training_curves
 from causcell_training.fitting import fit
-from causcell_training.plot import training_curves
 from causcell_training.run import Run
 
 if TYPE_CHECKING:

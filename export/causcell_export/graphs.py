@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
-from causcell.interventions import logits_name
-from causcell.manifest import EXPRESSION_FLOAT16, GraphInfo, TensorInfo
-from causcell.solvers import ddim, dpmpp
+from causcell.diffusion.solvers import ddim, dpmpp
+from causcell.repository.manifest import EXPRESSION_FLOAT16, GraphInfo, TensorInfo, logits_name
 from causcell_training.heads import LARGEST_BELOW_ONE, SpikeSlabHead, normal_quantile
 from causcell_training.model import CausCell
 
@@ -146,7 +145,7 @@ class Expression(nn.Module):
 
 
 class Sampler(nn.Module):
-    """The loop of `causcell.sampling.sample` for solvers without fresh noise and draws, whole."""
+    """The loop of `causcell.diffusion.sampling.sample` for solvers without fresh noise and draws, whole."""
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()

@@ -15,8 +15,8 @@ import onnx
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from causcell.manifest import TensorInfo
-from causcell.triton.served import CHUNK
+from causcell.repository.manifest import TensorInfo
+from causcell.repository.served import CHUNK
 from causcell_export.graphs import Graph
 
 OPSET = 20
@@ -62,7 +62,7 @@ def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, meta
 
 
 def write_chunks(content: bytes, path: Path) -> None:
-    """Write a graph that gives bytes by chunks: `causcell.triton.served.REFERENCE_GRAPH`."""
+    """Write a graph that gives bytes by chunks: `causcell.repository.served.REFERENCE_GRAPH`."""
     count = -(-len(content) // CHUNK)
     table = np.frombuffer(content.ljust(count * CHUNK, b"\0"), dtype=np.uint8).reshape(count, CHUNK)
     chunk = onnx.helper.make_tensor_value_info("chunk", onnx.TensorProto.INT64, ["batch", 1])

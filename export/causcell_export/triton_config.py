@@ -8,8 +8,8 @@ from typing import Any, Literal
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
-from causcell.manifest import GraphInfo, TensorInfo
-from causcell.triton.served import (
+from causcell.repository.manifest import GraphInfo, TensorInfo
+from causcell.repository.served import (
     DIGEST_PARAMETER,
     MANIFEST_PARAMETER,
     REFERENCE_BYTES_PARAMETER,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from causcell.errors import ExportVerificationError, listed
-from causcell.manifest import Parity, TensorInfo
+from causcell.errors import ExportVerificationError, format_list
+from causcell.repository.manifest import Parity, TensorInfo
 from causcell_export.graphs import Graph
 
 BATCHES = (1, 7, 256)
@@ -54,7 +54,9 @@ def verify_torchscript(name: str, graph: Graph, path: Path, examples: Examples) 
 def _check_signature(name: str, what: str, tensors: Mapping[str, TensorInfo], found: list[Any]) -> None:
     names = [each.name for each in found]
     if names != list(tensors):
-        raise ExportVerificationError(f"{name}: {what} are {listed(names)}, the contract says {listed(tensors)}")
+        raise ExportVerificationError(
+            f"{name}: {what} are {format_list(names)}, the contract says {format_list(tensors)}"
+        )
     for each in found:
         tensor = tensors[each.name]
         if not isinstance(each.shape[0], str):

@@ -13,17 +13,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from causcell import _moved
+from causcell._deprecation import MovedModules
+
 if TYPE_CHECKING:
     from causcell.errors import CausCellError
     from causcell.generator import Generator
-    from causcell.repository import open_repository
+    from causcell.repository.folder import open_repository
 
 __all__ = ["CausCellError", "Generator", "open_repository"]
 
-_HOME = {"CausCellError": "errors", "Generator": "generator", "open_repository": "repository"}
+_HOME = {"CausCellError": "errors", "Generator": "generator", "open_repository": "repository.folder"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'causcell' has no attribute {name!r}")
     return getattr(importlib.import_module(f"causcell.{_HOME[name]}"), name)
+
+
+MovedModules(_moved.MOVED, _moved.RENAMED, _moved.KEPT).install()

@@ -64,7 +64,7 @@ __all__ = [
     "UnknownConceptError",
     "UnknownLabelError",
     "WorkerLostError",
-    "listed",
+    "format_list",
 ]
 
 
@@ -180,7 +180,7 @@ class CausCellWarning(UserWarning):
     """Something was done that a user should know of."""
 
 
-def listed(values: Iterable[object], limit: int = 8) -> str:
+def format_list(values: Iterable[object], limit: int = 8) -> str:
     """Values for a message: quoted, at most ``limit`` of them, the rest counted."""
     items = [str(value) for value in values]
     shown = ", ".join(repr(item) for item in items[:limit])

@@ -6,148 +6,46 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from causcell.cells import AnyCells, AnyReader, Cells, CollectionReader, batches, open_cells, padded
-from causcell.contents import Outcome, Store, array_widths, check_store, keeper, most_frequent
-from causcell.engine import Engine, open_engine
-from causcell.errors import CausCellWarning, ConfigurationError, listed
-from causcell.expression import PanelReader, check_scale
-from causcell.interventions import (
-    CausalGraph,
-    Intervention,
-    Mode,
-    check_mode,
-    logits_name,
-    plan_interventions,
+from causcell._internal.batching import batches, pad_batch
+from causcell._internal.prefetch import StageClock, map_ordered, prefetch
+from causcell.cells.collection import AnyCells, AnyReader, Cells, CollectionReader, open_cells
+from causcell.cells.panel import PanelReader
+from causcell.concepts import UNEXPLAINED
+from causcell.counterfactual.interventions import check_mode, plan_interventions
+from causcell.counterfactual.model import abduct
+from causcell.counterfactual.outputs import Outcome, Store, array_widths, check_store, keeper, most_frequent
+from causcell.counterfactual.request import Request
+from causcell.counterfactual.scm import StructuralCausalModel
+from causcell.counterfactual.stream import _READ_AHEAD, Block, _Batch
+from causcell.counterfactual.tables import (
+    check_row_names,
+    count_unseen,
+    result_obs,
+    result_uns,
+    result_var,
+    warn_unmatched,
 )
-from causcell.manifest import EXPRESSION_FLOAT16, Manifest
-from causcell.pipeline import StageClock, ahead, in_order
-from causcell.randomness import CellNoise, Purpose, cell_keys, normals
-from causcell.results import check_row_names, count_unseen, result_obs, result_uns, result_var, warn_unmatched
-from causcell.sampling import draw_spike_slab, sample
-from causcell.schema import UNEXPLAINED
-from causcell.solvers import Solver, SolverSettings
+from causcell.diffusion.sampling import draw_spike_slab, sample
+from causcell.diffusion.solvers import Solver, SolverSettings
+from causcell.engine.open import open_engine
+from causcell.engine.protocol import Engine
+from causcell.errors import CausCellWarning, ConfigurationError, format_list
+from causcell.preprocessing import check_scale
+from causcell.randomness import CellNoise, cell_keys
+from causcell.repository.manifest import EXPRESSION_FLOAT16, Manifest, logits_name
 
 if TYPE_CHECKING:
     import anndata
 
-    from causcell.triton.connection import Connection
+    from causcell.engine.triton.connection import Connection
 
 R = TypeVar("R")
-
-_READ_AHEAD = 2
-"""Batches that are read before they are needed."""
-
-DType = Literal["float32", "float16"]
-DTYPES: tuple[DType, ...] = ("float32", "float16")
-"""Of generated expression."""
-
-
-def check_dtype(dtype: str) -> DType:
-    """The type, if it is one; raises `ConfigurationError`."""
-    for known in DTYPES:
-        if dtype == known:
-            return known
-    raise ConfigurationError(f"dtype {dtype!r} is not known; known are {listed(DTYPES)}")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to generate for every cell: each intervention, ``draws`` times.
-
-    Attributes
-    ----------
-    interventions
-        In the order of a cell's rows.
-    settings
-        The solver.
-    mode, match_parents
-        See `causcell.interventions.CausalGraph.intervene`.
-    draws
-        Samples a cell and intervention.
-    seed
-        Of all random numbers, keyed by cell.
-    store
-        What is kept of these; see `causcell.contents`.
-    dtype
-        Of the expression kept: ``float32``, or ``float16`` (half the bytes; values within 5e-4 of their size).
-
-    Raises
-    ------
-    ConfigurationError
-        Draws, or interventions, that the store makes no sense of; an unknown type.
-    """
-
-    interventions: tuple[Intervention, ...]
-    settings: SolverSettings
-    mode: Mode = "do"
-    match_parents: bool = False
-    draws: int = 1
-    seed: int = 0
-    store: Store = "expression"
-    dtype: DType = "float32"
-
-    def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ConfigurationError(f"draws is {self.draws}; take at least 1")
-        check_dtype(self.dtype)
-        if self.store == "summary" and self.draws < 2:
-            raise ConfigurationError(f"draws is {self.draws}; a summary over draws (--store summary) takes at least 2")
-        if self.store == "effects" and not all(each.targets for each in self.interventions):
-            raise ConfigurationError(
-                "effects (--store effects) are those of interventions; name one with --do or --grid"
-            )
-
-    @property
-    def kept_draws(self) -> int:
-        """Rows of the result for each cell and intervention."""
-        return 1 if self.store == "summary" else self.draws
-
-    @property
-    def rows_per_cell(self) -> int:
-        """Rows of the result for each cell."""
-        return len(self.interventions) * self.kept_draws
-
-
-@dataclass(frozen=True)
-class Block:
-    """Results for consecutive cells; rows are (cell, intervention, draw), the last fastest.
-
-    Attributes
-    ----------
-    cells
-        Which cells.
-    arrays
-        What the store keeps, [rows x columns], by place in an AnnData; see `causcell.contents`. Float32; expression
-        itself is of the request's type.
-    labels
-        Codes after the intervention, int32 [rows x m].
-    unmatched
-        Rows whose reference cell does not carry the parents' labels, bool [rows].
-    """
-
-    cells: slice
-    arrays: dict[str, np.ndarray]
-    labels: np.ndarray
-    unmatched: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Consecutive cells, their names, and their expression padded to the batch size."""
-
-    rows: slice
-    names: np.ndarray
-    expression: np.ndarray
-
-    @property
-    def count(self) -> int:
-        return self.rows.stop - self.rows.start
 
 
 class Generator:
@@ -162,7 +60,7 @@ class Generator:
         self.engine = engine
         self.batch_size = batch_size
         self.schema = engine.manifest.concept_schema
-        self.causal_graph = CausalGraph(engine)
+        self.scm = StructuralCausalModel(engine)
         self.preprocessing = engine.manifest.preprocessing
 
     @classmethod
@@ -258,20 +156,20 @@ class Generator:
         grid
             Concepts to take every label of; several multiply.
         mode
-            ``do``, ``exogenous`` or ``isolated``; see `causcell.interventions.CausalGraph.intervene`.
+            ``do``, ``exogenous`` or ``isolated``; see `causcell.counterfactual.scm.StructuralCausalModel.intervene`.
         match_parents
             Draw reference cells with the same labels of the target's parents.
         preset
             Named solver setting of the model (default: the manifest's default).
         solver, steps, spacing, eta
             A solver in place of a preset: ``draw``, ``ddim`` (eta 0 to 1), ``dpmpp``, ``ddpm`` or ``mean``; see
-            `causcell.solvers`.
+            `causcell.diffusion.solvers`.
         draws
             Samples a cell and intervention.
         seed
             Of all random numbers, keyed by cell name.
         store
-            ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.contents`.
+            ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
         expression
             ``counts`` or ``log1p``: what the values are (default: what the model was trained on); it is checked.
         layer
@@ -286,7 +184,8 @@ class Generator:
         Returns
         -------
         AnnData, one row a (cell, intervention, draw), cells in input order, with float32 expression of the panel
-        (log scale) in ``X`` (or what ``store`` asks for); the columns of ``obs`` are described in `causcell.results`.
+        (log scale) in ``X`` (or what ``store`` asks for); the columns of ``obs`` are described in
+        `causcell.counterfactual.tables`.
         """
         import anndata
 
@@ -356,10 +255,10 @@ class Generator:
 
             def embedded(batch: _Batch) -> tuple[int, np.ndarray, dict[str, np.ndarray]]:
                 mean, _ = self._encode(batch.expression)
-                return batch.count, mean, self.causal_graph.factual(mean)
+                return batch.count, mean, self.scm.factual(mean)
 
             read = self._read(cells, reader, batches(len(cells), self.batch_size), StageClock())
-            done = in_order(embedded, read, self.engine.concurrency)
+            done = map_ordered(embedded, read, self.engine.concurrency)
             for count, mean, outputs in self._progress(done, progress, "embedding", len(cells), lambda each: each[0]):
                 exogenous.append(mean[:count])
                 endogenous.append(outputs["endogenous"][:count])
@@ -396,7 +295,7 @@ class Generator:
                 warnings.warn(
                     f"{len(reader.missing)} of {len(preprocessing.genes)} panel genes are missing"
                     f"{f' in {part.key!r}' if part.key else ''} and were filled with the training mean: "
-                    f"{listed(reader.missing)}",
+                    f"{format_list(reader.missing)}",
                     CausCellWarning,
                     stacklevel=3,
                 )
@@ -460,8 +359,8 @@ class Generator:
                 return self._outcomes(
                     batch,
                     posterior,
-                    padded(labels[batch.rows], self.batch_size),
-                    padded(cell_keys(request.seed, batch.names), self.batch_size),
+                    pad_batch(labels[batch.rows], self.batch_size),
+                    pad_batch(cell_keys(request.seed, batch.names), self.batch_size),
                     request,
                     solver,
                 )
@@ -471,7 +370,7 @@ class Generator:
             for within in ranges
             for rows in batches(within.stop - within.start, self.batch_size)
         )
-        return in_order(generated, self._read(cells, reader, slices, clock), self.engine.concurrency)
+        return map_ordered(generated, self._read(cells, reader, slices, clock), self.engine.concurrency)
 
     def build_solver(self, settings: SolverSettings) -> Solver:
         """The solver on the model's schedule; raises `ConfigurationError` for one that its head has no use of."""
@@ -505,10 +404,10 @@ class Generator:
         sampled = solver.random or request.draws > 1
         for draw in range(request.draws):
             exogenous = abduct(posterior, keys, draw) if sampled else posterior[0]
-            endogenous = self.causal_graph.factual(exogenous)["endogenous"]
+            endogenous = self.scm.factual(exogenous)["endogenous"]
             noise = CellNoise(keys, genes, draw)
             for i, intervention in enumerate(request.interventions):
-                result = self.causal_graph.intervene(
+                result = self.scm.intervene(
                     intervention,
                     exogenous=exogenous,
                     endogenous=endogenous,
@@ -534,10 +433,10 @@ class Generator:
                 with clock("read"):
                     # the reader of one source goes with its cells, that of a collection with the collection
                     values = cells.read(reader, rows)  # type: ignore[arg-type]
-                    batch = _Batch(rows, cells.names_of(rows), padded(values, self.batch_size))
+                    batch = _Batch(rows, cells.names_of(rows), pad_batch(values, self.batch_size))
                 yield batch
 
-        return ahead(read(), _READ_AHEAD)
+        return prefetch(read(), _READ_AHEAD)
 
     def _encode(self, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-variance of the exogenous embeddings, float32 [batch_size x M x k]."""
@@ -610,27 +509,3 @@ class Generator:
             for each in done:
                 yield each
                 bar.update(rows(each))
-
-
-def abduct(posterior: tuple[np.ndarray, np.ndarray], keys: np.ndarray, draw: int = 0) -> np.ndarray:
-    """Exogenous embeddings drawn from their posterior, keyed by cell.
-
-    What decodes them was trained on draws: from posterior means cells vary less than they should (Kang, three seeds,
-    energy distance of one draw to held-out cells: from means .059, from draws .052).
-
-    Parameters
-    ----------
-    posterior
-        Mean and log-variance, each [B x M x k].
-    keys
-        The cells' keys, uint64 [B x 2].
-    draw
-        Index of the draw.
-
-    Returns
-    -------
-    float32 [B x M x k].
-    """
-    mean, logvar = posterior
-    noise = normals(keys, mean[0].size, Purpose.ABDUCTION, draw=draw).reshape(mean.shape)
-    return mean + np.exp(0.5 * logvar) * noise

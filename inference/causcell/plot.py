@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causcell.errors import ConfigurationError, listed
+from causcell.errors import ConfigurationError, format_list
 
 if TYPE_CHECKING:
     import anndata
@@ -49,9 +49,9 @@ def intervention_effects(
     if intervention is None and len(named) == 1:
         intervention = named[0]
     if intervention not in named:
-        raise ConfigurationError(f"intervention {intervention!r} is not in the atlas; name one of {listed(named)}")
+        raise ConfigurationError(f"intervention {intervention!r} is not in the atlas; name one of {format_list(named)}")
     if by is not None and by not in atlas.obs:
-        raise ConfigurationError(f"obs has no column {by!r}; its columns are {listed(atlas.obs.columns, 40)}")
+        raise ConfigurationError(f"obs has no column {by!r}; its columns are {format_list(atlas.obs.columns, 40)}")
     groups = np.full(len(there), "all cells") if by is None else atlas.obs[by].astype(str).to_numpy()
     effects = atlas.uns.get("causcell", {}).get("store") == "effects"
     if not effects and "factual" not in there:

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from causcell.errors import ConfigurationError
-from causcell.expression import Names
+from causcell.preprocessing import Names
 
 
 class Purpose(IntEnum):

@@ -38,14 +38,15 @@ from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
 from causcell import Generator
-from causcell.atlas import run_plan
-from causcell.cells import Cells, padded
-from causcell.generator import Request
-from causcell.interventions import plan_interventions
-from causcell.plan import make_plan
+from causcell._internal.batching import pad_batch
+from causcell._internal.units import format_duration, format_size
+from causcell.atlas.plan import make_plan
+from causcell.atlas.task import Measured
+from causcell.atlas.write import run_plan
+from causcell.cells.collection import Cells
+from causcell.counterfactual.interventions import plan_interventions
+from causcell.counterfactual.request import Request
 from causcell.randomness import CellNoise, cell_keys
-from causcell.sizes import format_duration, format_size
-from causcell.work import Measured
 
 CAUSCELL = Path(sys.executable).parent / "causcell"
 SLICE = 10_000
@@ -322,16 +323,16 @@ def engine_rate(generator: Generator, cells: Cells, reader: object, request: Req
     """Rows/s of interventions, uniforms and decoder, over and over on one batch."""
     size, solver = generator.batch_size, generator.build_solver(request.settings)
     rows = slice(0, min(size, len(cells)))
-    expression = padded(cells.read(reader, rows), size)  # type: ignore[arg-type]
+    expression = pad_batch(cells.read(reader, rows), size)  # type: ignore[arg-type]
     exogenous = generator.engine.run("encoder_scm", {"expression": expression})["exogenous_mean"]
-    labels = padded(cells.labels(generator.schema)[rows], size)
-    keys = padded(cell_keys(0, cells.names_of(rows)), size)
+    labels = pad_batch(cells.labels(generator.schema)[rows], size)
+    keys = pad_batch(cell_keys(0, cells.names_of(rows)), size)
     made, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        endogenous = generator.causal_graph.factual(exogenous)["endogenous"]
+        endogenous = generator.scm.factual(exogenous)["endogenous"]
         noise = CellNoise(keys, len(generator.preprocessing.genes))
         for intervention in request.interventions:
-            result = generator.causal_graph.intervene(
+            result = generator.scm.intervene(
                 intervention, exogenous=exogenous, endogenous=endogenous, labels=labels, keys=keys
             )
             generator.decode(result.endogenous, noise, solver)

@@ -18,19 +18,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from causcell.evaluation.known_truth import against_truth, predicted_effect, signature_effect, state_genes
+from causcell.evaluation.report import circumstances, write_report
+from causcell.evaluation.simulator import SCHEMA, Noise, World
+from causcell.evaluation.table import Table, as_text, combined
 from causcell.generator import Generator
 from causcell_export import export
 from causcell_training import fit
 from causcell_training.config import load_config, parse_overrides
-from causcell_training.evaluation.known_truth import (
-    against_truth,
-    predicted_effect,
-    signature_effect,
-    state_genes,
-)
-from causcell_training.evaluation.report import circumstances, write_report
-from causcell_training.evaluation.simulator import SCHEMA, Noise, World
-from causcell_training.evaluation.table import Table, as_text, combined
 
 SETTINGS = {
     "concept": SCHEMA.names,

@@ -34,16 +34,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from causcell import Generator
-from causcell.interventions import parse_do
-from causcell.metrics import differential_genes, effect_agreement, ranking_score
-from causcell.output import new_folder
-from causcell.trials import simulated_trial
+from causcell._internal.files import new_folder
+from causcell.counterfactual.interventions import parse_do
+from causcell.effects import simulated_trial
+from causcell.evaluation.data import Subject, read_subject
+from causcell.evaluation.metrics import differential_genes, effect_agreement, ranking_score
+from causcell.evaluation.report import circumstances
+from causcell.evaluation.shifts import Case, predicted_shifts, trained_shifts
 from causcell_export import export
 from causcell_training import TrainConfig, fit
 from causcell_training.config import load_config, parse_overrides
-from causcell_training.evaluation.effects import Case, predicted_shifts, trained_shifts
-from causcell_training.evaluation.report import circumstances
-from causcell_training.evaluation.subject import Subject, read_subject
 
 LEAST = 8
 MODEL, GLOBAL, WITHIN = (

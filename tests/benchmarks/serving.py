@@ -1,9 +1,9 @@
 """Triton held against the embedded engine on this machine, and how batching and instances of the server act.
 
-The first table is of counterfactual samples (`causcell.bench.Workload`: interventions, keyed noise, a draw) by way and
-batch size: one batch at a time (percentiles), and as many at once as a connection has in flight (cells/s and their
-ratio to the embedded engine's). Ways take turns, several times over, so that a machine that drifts does so for all. The
-second is of bare requests to the decoder from 1, 4 and 16 clients, by time in the queue and by instances.
+The first table is of counterfactual samples (`causcell.bench.workload.Workload`: interventions, keyed noise, a draw)
+by way and batch size: one batch at a time (percentiles), and as many at once as a connection has in flight (cells/s
+and their ratio to the embedded engine's). Ways take turns, several times over, so that a machine that drifts does so
+for all. The second is of bare requests to the decoder from 1, 4 and 16 clients, by time in the queue and by instances.
 
     python tests/benchmarks/serving.py model_repository --out serving.json      (also writes serving.md)
 """
@@ -27,13 +27,14 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from causcell.bench import Workload, hardware
-from causcell.engine import Engine
+from causcell.bench.timing import hardware
+from causcell.bench.workload import Workload
+from causcell.engine.protocol import Engine
+from causcell.engine.triton.connection import Connection
+from causcell.engine.triton.engine import TritonEngine
 from causcell.generator import Generator
-from causcell.manifest import Manifest
-from causcell.triton.connection import Connection
-from causcell.triton.engine import TritonEngine
-from causcell.triton.server import TritonServer
+from causcell.repository.manifest import Manifest
+from causcell.serve.server import TritonServer
 
 BATCHES = (1, 16, 64, 256, 1024)
 DELAYS = (0, 100, 500)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from causcell.bench import Workload
-from causcell.cells import Cells
-from causcell.generator import Generator, Request
-from causcell.interventions import plan_interventions
+from causcell.bench.workload import Workload
+from causcell.cells.collection import Cells
+from causcell.counterfactual.interventions import plan_interventions
+from causcell.counterfactual.request import Request
+from causcell.diffusion.solvers import SolverSettings
+from causcell.generator import Generator
 from causcell.randomness import Purpose, cell_keys, normals, uniforms
-from causcell.solvers import SolverSettings
 from causcell_export.demo import demo_cells
 
 MODELS = Path(__file__).parents[2] / "model_repository"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from causcell.repository import open_repository
+from causcell.repository.folder import open_repository
 from causcell_export import export
 from causcell_export.demo import demo_cells, demo_config
 from causcell_training import fit

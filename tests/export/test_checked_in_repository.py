@@ -1,17 +1,17 @@
 """The model repository that stands in the source tree: the demo's model, as exported."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from paths import MODEL_REPOSITORY
 
+from causcell._internal.digests import file_digest
 from causcell.generator import Generator
-from causcell.manifest import Manifest
-from causcell.repository import file_digest, open_repository
+from causcell.repository.folder import open_repository
+from causcell.repository.manifest import Manifest
 from causcell_export.demo import demo_cells
 from causcell_export.triton_config import graph_parameters, triton_config
 
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
+REPOSITORY = MODEL_REPOSITORY
 
 DOCUMENTS = ("README.md", "Caddyfile", "kubernetes.yaml")
 """How to deploy it: not exported, and for people to change."""

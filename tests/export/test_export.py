@@ -14,15 +14,16 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
+from causcell._internal.digests import file_digest
 from causcell.errors import ExportVerificationError, OutputExistsError, RunError
-from causcell.manifest import Manifest
-from causcell.repository import file_digest, open_repository
-from causcell.triton.served import CHUNK
+from causcell.repository.folder import open_repository
+from causcell.repository.manifest import Manifest
+from causcell.repository.served import CHUNK
 from causcell_export import export
-from causcell_export import repository as exporting
+from causcell_export import exporter as exporting
+from causcell_export.exporter import default_preset
 from causcell_export.graphs import Graph
 from causcell_export.onnx_file import write_onnx
-from causcell_export.repository import default_preset
 from causcell_export.triton_config import graph_parameters, triton_config
 from causcell_training import Run
 
@@ -143,7 +144,7 @@ def test_configurations_hold_what_the_native_backend_accepts_alone(repository: P
 def test_the_model_named_reference_carries_what_clients_of_a_server_need(repository: Path) -> None:
     """The manifest, and the reference cells' bytes by chunks."""
     parameters = config_of(repository, "reference").parameters
-    fields = json.loads(parameters["causcell.manifest"].string_value)
+    fields = json.loads(parameters["causcell.repository.manifest"].string_value)
     assert fields == json.loads((repository / "manifest.json").read_text())
     content = (repository / "reference.npz").read_bytes()
     assert int(parameters["causcell.reference_bytes"].string_value) == len(content)

@@ -10,10 +10,11 @@ import onnxruntime
 import pytest
 import torch
 
-from causcell.expression import PanelReader, gene_digest
-from causcell.manifest import SCHEMA_VERSION
-from causcell.schedule import NoiseSchedule
-from causcell.solvers import ddim, dpmpp
+from causcell.cells.panel import PanelReader
+from causcell.diffusion.schedule import NoiseSchedule
+from causcell.diffusion.solvers import ddim, dpmpp
+from causcell.preprocessing import gene_digest
+from causcell.repository.manifest import SCHEMA_VERSION
 from causcell_export.onnx_file import IR_VERSION, OPSET
 from causcell_training import CausCell, Run
 

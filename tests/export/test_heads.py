@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import small_config
 
+from causcell.diffusion.sampling import draw_spike_slab
 from causcell.errors import ConfigurationError
 from causcell.generator import Generator
 from causcell.randomness import CellNoise, Purpose, cell_keys, uniforms
-from causcell.sampling import draw_spike_slab
 from causcell_export import export
 from causcell_training import fit
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from causcell.engine import open_engine
+from causcell.engine.open import open_engine
 from causcell.errors import ConfigurationError
 from causcell.generator import Generator
-from causcell.repository import open_repository
+from causcell.repository.folder import open_repository
 from causcell_export import export
 from causcell_training import Run
 

@@ -9,8 +9,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
 from causcell.generator import Generator
-from causcell.manifest import Manifest
-from causcell.repository import open_repository
+from causcell.repository.folder import open_repository
+from causcell.repository.manifest import Manifest
 from causcell_export import export
 from causcell_export.graphs import example_inputs, graphs
 from causcell_training import Run

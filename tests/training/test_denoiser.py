@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from causcell.schedule import NoiseSchedule
+from causcell.diffusion.schedule import NoiseSchedule
 from causcell_training.denoiser import ConceptAttention, Denoiser
 from causcell_training.run import Run
 

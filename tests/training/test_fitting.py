@@ -18,11 +18,11 @@ import torch
 from conftest import small_config
 from scipy import sparse
 
+from causcell._internal.digests import name_digests
 from causcell.errors import CausCellError, OutputExistsError, RunError
-from causcell.manifest import name_digests
 from causcell_training import Run, TrainConfig, fit, fitting
 from causcell_training.config import load_config
-from causcell_training.data import prepare
+from causcell_training.data.cells import prepare
 
 FILES = {
     "run.json",
@@ -63,7 +63,7 @@ def differ(one: Run, other: Run) -> bool:
 
 def interrupt(patch: pytest.MonkeyPatch, epoch: int, error: BaseException) -> None:
     """Let training fail in the middle of an epoch (counted from 0)."""
-    step = fitting._Fitting.training_step
+    step = fitting.TrainingPlan.training_step
     batches = iter(range(1000))
 
     def failing(self: Any, batch: Any) -> Any:
@@ -71,7 +71,7 @@ def interrupt(patch: pytest.MonkeyPatch, epoch: int, error: BaseException) -> No
             raise error
         return step(self, batch)
 
-    patch.setattr(fitting._Fitting, "training_step", failing)
+    patch.setattr(fitting.TrainingPlan, "training_step", failing)
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -202,7 +202,7 @@ def test_held_out_cells_are_estimated_better_than_by_each_genes_mean(cells: annd
 def test_weight_decay_shrinks_the_networks_matrices_alone(cells: anndata.AnnData) -> None:
     """A step without gradients: what decays shrinks by learning rate times decay, all else stays."""
     config = brief(**{"optimisation.weight_decay": 10.0, "optimisation.learning_rate": 0.01})
-    task = fitting._Fitting(prepare(cells, config), config)
+    task = fitting.TrainingPlan(prepare(cells, config), config)
     before = {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
     for parameter in task.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -245,12 +245,12 @@ def test_the_best_averaged_weights_are_kept_and_not_the_last(
     cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a measure that gets worse from the first validation on, the run's weights are that checkpoint's average."""
-    monitor = fitting._MONITOR
+    monitor = fitting.MONITOR
 
     def worse_and_worse(self: Any, batch: Any) -> None:
         self.log(monitor, float(self.current_epoch + 1), batch_size=len(batch[0]))
 
-    monkeypatch.setattr(fitting._Fitting, "validation_step", worse_and_worse)
+    monkeypatch.setattr(fitting.TrainingPlan, "validation_step", worse_and_worse)
     monkeypatch.setattr(fitting, "shutil", SimpleNamespace(rmtree=lambda _path: None))  # keep the checkpoints
     run = fit(cells, tmp_path / "run", config=brief())
     stored = {
@@ -512,7 +512,7 @@ def test_a_keyboard_interrupt_is_the_callers(
 
 
 def test_metrics_are_a_table_for_plots(finished: Run) -> None:
-    """Columns and names are what `causcell_training.plot.training_curves` reads."""
+    """Columns and names are what `causcell_training.curves.training_curves` reads."""
     table = pd.read_csv(finished.path / "metrics.csv")
     curve = table[table["name"] == "train/reconstruction"]
     assert curve["epoch"].tolist() == list(range(EPOCHS))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from causcell.sampling import draw_spike_slab
+from causcell.diffusion.sampling import draw_spike_slab
 from causcell_training.heads import (
     LARGEST_BELOW_ONE,
     PlainHead,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from causcell.expression import Preprocessing
-from causcell.schema import UNLABELLED, Concept, ConceptSchema, Edge
+from causcell.concepts import UNLABELLED, Concept, ConceptSchema, Edge
+from causcell.preprocessing import Preprocessing
 from causcell_training.config import ModelConfig, ObjectiveConfig
 from causcell_training.model import CausCell
 from causcell_training.objective import Objective, explained_variance, independencies, masked_cross_entropy

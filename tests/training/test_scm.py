@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from causcell.schema import Concept, ConceptSchema, Edge
+from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell_training.scm import StructuralCausalModel
 
 NAMES = ("c", "a", "d", "b")  # children stand before their parents: causal order is not the order of the axis

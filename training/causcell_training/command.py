@@ -1,4 +1,4 @@
-"""``causcell train`` and ``causcell evaluate``."""
+"""``causcell train``."""
 
 from __future__ import annotations
 
@@ -60,49 +60,4 @@ def train(
     typer.echo(
         f"trained on {run.training_cells.count} cells x {len(run.model.preprocessing.genes)} genes, "
         f"{run.provenance['epochs']} epochs in {run.provenance['seconds']:.0f} s{quality}: {run.path}"
-    )
-
-
-def evaluate(
-    data: options.Data,
-    models: options.Models,
-    out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.", show_default=False)],
-    finer: Annotated[
-        list[str] | None,
-        typer.Option(help="Column of obs with labels that were not trained, to compare clusters with; repeat."),
-    ] = None,
-    expression: options.Expression = None,
-    layer: options.Layer = None,
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = 256,
-    threads: options.Threads = None,
-    connection: options.ConnectionFile = None,
-    progress: options.Progress = True,
-) -> None:
-    """Measure a trained model on cells that it was not trained on, beside trivial baselines and ceilings."""
-    from causcell.generator import Generator
-    from causcell.output import refuse_existing
-    from causcell_training.evaluation.evaluate import evaluate as measured
-    from causcell_training.evaluation.report import circumstances, write_report
-    from causcell_training.evaluation.table import as_text
-
-    refuse_existing(out)
-    link = options.read_connection(connection)
-    with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
-        evaluation = measured(
-            data,
-            generator,
-            finer=finer or (),
-            scale=expression,
-            layer=layer,
-            seed=seed,
-            report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
-        )
-    write_report(out, f"Evaluation of {models} on {data.name}", circumstances() | evaluation.facts, evaluation.tables)
-    for table in evaluation.tables:
-        typer.echo("\n".join([table.name, *(f"  {line}" for line in as_text(table)), ""]))
-    cells = evaluation.facts["cells"]
-    typer.echo(
-        f"{cells['judged']} of {cells['given']} cells judged, "
-        f"{cells['left out, as the model was trained on them']} left out that the model was trained on: {out}"
     )

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from causcell.diffusion.schedule import ScheduleKind
 from causcell.errors import ConfigurationError
-from causcell.expression import Scale
-from causcell.schedule import ScheduleKind
+from causcell.preprocessing import Scale
 
 
 class _Section(BaseModel):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causcell.schedule import NoiseSchedule
+from causcell.diffusion.schedule import NoiseSchedule
 from causcell_training.heads import HEADS
 
 

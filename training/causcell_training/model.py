@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from causcell.expression import Preprocessing
-from causcell.schedule import NoiseSchedule
-from causcell.schema import ConceptSchema
+from causcell.concepts import ConceptSchema
+from causcell.diffusion.schedule import NoiseSchedule
+from causcell.preprocessing import Preprocessing
 from causcell_training.config import ModelConfig
 from causcell_training.denoiser import Denoiser
 from causcell_training.encoder import Encoder

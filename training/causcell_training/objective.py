@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from causcell.schema import UNLABELLED, ConceptSchema
+from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell_training.config import ObjectiveConfig
 from causcell_training.model import CausCell
 

@@ -24,11 +24,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.errors import RunError
-from causcell.expression import Preprocessing
-from causcell.manifest import TrainingCells
-from causcell.reference import ReferenceCells
-from causcell.schema import Concept, ConceptSchema, Edge
+from causcell.preprocessing import Preprocessing
+from causcell.repository.manifest import TrainingCells
+from causcell.repository.reference_cells import ReferenceCells
 from causcell_training.config import TrainConfig
 from causcell_training.model import CausCell
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from causcell.schema import ConceptSchema, Edge
+from causcell.concepts import ConceptSchema, Edge
 
 
 class StructuralCausalModel(nn.Module):

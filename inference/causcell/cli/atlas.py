@@ -26,10 +26,10 @@ import typer
 from causcell.cli import options
 
 if TYPE_CHECKING:
-    from causcell.atlas import Written
-    from causcell.journal import ShardRecord
-    from causcell.plan import Plan
-    from causcell.work import Inputs, Job, Measured
+    from causcell.atlas.journal import ShardRecord
+    from causcell.atlas.plan import Plan
+    from causcell.atlas.task import Inputs, Job, Measured
+    from causcell.atlas.write import Written
 
 _LARGEST_H5AD = 2 * 10**9
 
@@ -95,16 +95,17 @@ def generate(
     as_json: options.AsJson = False,
 ) -> None:
     """Write an atlas of counterfactual cells; if interrupted, the same command goes on with it."""
-    from causcell.cells import open_cells
-    from causcell.contents import check_store
-    from causcell.engine import is_address
+    from causcell._internal.units import parse_size
+    from causcell.atlas.plan import make_plan
+    from causcell.atlas.task import Job, Measured
+    from causcell.cells.collection import open_cells
+    from causcell.counterfactual.interventions import check_mode, parse_do, plan_interventions
+    from causcell.counterfactual.outputs import check_store
+    from causcell.counterfactual.request import Request, check_dtype
+    from causcell.counterfactual.tables import check_row_names
+    from causcell.engine.open import is_address
     from causcell.errors import ConfigurationError
-    from causcell.generator import Generator, Request, check_dtype
-    from causcell.interventions import check_mode, parse_do, plan_interventions
-    from causcell.plan import make_plan
-    from causcell.results import check_row_names
-    from causcell.sizes import parse_size
-    from causcell.work import Job, Measured
+    from causcell.generator import Generator
 
     if out.suffix not in (".zarr", ".h5ad"):
         raise ConfigurationError(f"--out {str(out)!r} ends neither in .zarr nor in .h5ad")
@@ -188,8 +189,9 @@ def _carry_out(
     job: Job, inputs: Measured, out: Path, *, workers: int, dask: str | None, progress: bool, as_json: bool
 ) -> None:
     """Make the atlas, by whom it should be, and tell."""
-    from causcell.atlas import run_plan
-    from causcell.workers import on_dask, on_processes
+    from causcell.atlas.executors.dask import on_dask
+    from causcell.atlas.executors.processes import on_processes
+    from causcell.atlas.write import run_plan
 
     def run(path: Path) -> Written:
         placed = replace(job, path=str(path.absolute()))
@@ -207,10 +209,10 @@ def _as_h5ad(run: Callable[[Path], Written], plan: Plan, out: Path) -> Written:
     """Write a small atlas as one file; raises `ConfigurationError` for a large one."""
     import anndata
 
+    from causcell._internal.files import refuse_existing
+    from causcell._internal.units import format_size
+    from causcell.atlas.journal import raise_on_full_disk
     from causcell.errors import ConfigurationError
-    from causcell.journal import full_disk_told
-    from causcell.output import refuse_existing
-    from causcell.sizes import format_size
 
     refuse_existing(out)
     if plan.bytes_uncompressed > _LARGEST_H5AD:
@@ -221,7 +223,7 @@ def _as_h5ad(run: Callable[[Path], Written], plan: Plan, out: Path) -> Written:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         written = run(Path(folder) / "atlas.zarr")
-        with full_disk_told(out):
+        with raise_on_full_disk(out):
             anndata.read_zarr(Path(folder) / "atlas.zarr").write_h5ad(Path(folder) / out.name, compression="gzip")
             (Path(folder) / out.name).rename(out)
     return written
@@ -235,7 +237,7 @@ class _Reporter:
     """Prints an event for each shard."""
 
     def __init__(self, plan: Plan, out: Path) -> None:
-        from causcell.journal import Journal
+        from causcell.atlas.journal import Journal
 
         self._total = plan.rows
         self._done = sum(record.rows for record in Journal(out).records().values())
@@ -261,7 +263,7 @@ def _event(name: str, fields: dict[str, Any]) -> None:
 
 
 def _plan_fields(plan: Plan, inputs: Inputs) -> dict[str, Any]:
-    from causcell.plan import unseen_rows
+    from causcell.atlas.plan import unseen_rows
 
     generator = inputs.generator
     labels, seen = inputs.cells.labels(generator.schema), generator.engine.reference.combinations
@@ -284,11 +286,11 @@ def _plan_fields(plan: Plan, inputs: Inputs) -> dict[str, Any]:
 
 def _tell_plan(plan: Plan, inputs: Inputs, out: Path, workers: int, as_json: bool) -> None:
     """What would be done; raises `OutputFullError` if it can't fit."""
-    from causcell.atlas import calibrate, free_bytes, require_space
-    from causcell.errors import listed
-    from causcell.journal import Journal
-    from causcell.output import refuse_existing
-    from causcell.sizes import format_duration, format_size
+    from causcell._internal.files import refuse_existing
+    from causcell._internal.units import format_duration, format_size
+    from causcell.atlas.estimate import calibrate, free_bytes, require_space
+    from causcell.atlas.journal import Journal
+    from causcell.errors import format_list
 
     if not Journal(out).check_plan(plan):
         refuse_existing(out)
@@ -312,7 +314,7 @@ def _tell_plan(plan: Plan, inputs: Inputs, out: Path, workers: int, as_json: boo
         for name, text in {
             "plan": plan.digest,
             "rows": f"{plan.rows:,} ({plan.cells:,} cells, {len(fields['interventions'])} interventions: "
-            f"{listed(fields['interventions'], 4)}, {plan.request.draws} draws)",
+            f"{format_list(fields['interventions'], 4)}, {plan.request.draws} draws)",
             "unseen": f"{fields['unseen_rows']:,} rows with combinations of labels that no training cell carries, as "
             "far as labels tell",
             "holds": f"{plan.request.store} ({fields['estimate']}), {plan.request.dtype}, {fields['genes']:,} genes",
@@ -327,7 +329,7 @@ def _tell_plan(plan: Plan, inputs: Inputs, out: Path, workers: int, as_json: boo
 
 
 def _tell_written(plan: Plan, written: Written, out: Path, as_json: bool) -> None:
-    from causcell.sizes import format_size
+    from causcell._internal.units import format_size
 
     request, genes = plan.request, plan.genes
     rate = written.made / written.seconds
@@ -368,7 +370,7 @@ def verify(
     as_json: options.AsJson = False,
 ) -> None:
     """Check every file of an atlas by its digest; what is damaged is made anew by the next generate."""
-    from causcell.atlas import verify_atlas
+    from causcell.atlas.verify import verify_atlas
 
     found = verify_atlas(atlas, progress=progress)
     if as_json:
@@ -403,12 +405,13 @@ def materialize(
     as_json: options.AsJson = False,
 ) -> None:
     """Generate the expression that an atlas of embeddings stands for, bit for bit as if it had been stored."""
-    from causcell.engine import is_address
+    from causcell._internal.units import parse_size
+    from causcell.atlas.journal import Journal
+    from causcell.atlas.materialize import materialize_atlas
+    from causcell.counterfactual.request import check_dtype
+    from causcell.engine.open import is_address
     from causcell.errors import ConfigurationError
-    from causcell.generator import Generator, check_dtype
-    from causcell.journal import Journal
-    from causcell.materialize import materialize_atlas
-    from causcell.sizes import parse_size
+    from causcell.generator import Generator
 
     if out.suffix != ".zarr":
         raise ConfigurationError(f"--out {str(out)!r} does not end in .zarr")

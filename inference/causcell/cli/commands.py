@@ -13,7 +13,7 @@ import typer
 from causcell.cli import options
 
 if TYPE_CHECKING:
-    from causcell.manifest import Manifest
+    from causcell.repository.manifest import Manifest
 
 
 def inspect(
@@ -22,11 +22,11 @@ def inspect(
     as_json: options.AsJson = False,
 ) -> None:
     """Show what is inside a model repository, every digest checked; of a server its models and statistics too."""
-    from causcell.engine import is_address, open_engine
-    from causcell.repository import open_repository
+    from causcell.engine.open import is_address, open_engine
+    from causcell.repository.folder import open_repository
 
     if is_address(location):
-        from causcell.triton.engine import TritonEngine
+        from causcell.engine.triton.engine import TritonEngine
 
         engine = open_engine(location, connection=options.read_connection(connection))
         assert isinstance(engine, TritonEngine)
@@ -174,9 +174,9 @@ def embed(
     progress: options.Progress = True,
 ) -> None:
     """Write concept embeddings and predicted labels of cells."""
+    from causcell._internal.files import refuse_existing
     from causcell.errors import ConfigurationError
     from causcell.generator import Generator
-    from causcell.output import refuse_existing
 
     if out.suffix != ".h5ad":
         raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
@@ -207,8 +207,8 @@ def bench(
     connection: options.ConnectionFile = None,
 ) -> None:
     """Measure how fast a model generates here or on a server: rates, latencies, and what they are held against."""
-    from causcell.bench import BATCHES, run_bench
-    from causcell.output import refuse_existing
+    from causcell._internal.files import refuse_existing
+    from causcell.bench.measure import BATCHES, run_bench
 
     refuse_existing(out)
     results = run_bench(
@@ -233,7 +233,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model repository by Triton on loopback, for development, until it is interrupted."""
-    from causcell.triton.server import TritonServer
+    from causcell.serve.server import TritonServer
 
     with TritonServer(repository, http_port=http_port, grpc_port=grpc_port, threads=threads, log=log) as server:
         typer.echo(f"serving {repository} ({server.manifest.digest[:12]}) at {server.grpc} and {server.http}")

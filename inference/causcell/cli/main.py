@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from causcell.cli import atlas, commands
+from causcell.cli.evaluate import evaluate
 from causcell.cli.trial import trial
 from causcell.errors import CausCellError, CausCellWarning
 
@@ -67,6 +68,7 @@ def build_app() -> typer.Typer:
         atlas.verify,
         atlas.materialize,
         trial,
+        evaluate,
         commands.bench,
         commands.serve,
     ):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from causcell.triton.connection import Connection
+    from causcell.engine.triton.connection import Connection
 
 Data = Annotated[Path, typer.Argument(help="Cells: .h5ad or .zarr.", show_default=False)]
 _LOCATION = "Model repository: its folder, or the address of a server (grpc://host:8001, http://host:8000)."
@@ -51,8 +51,8 @@ def read_connection(path: Path | None) -> Connection | None:
 
     from pydantic import TypeAdapter, ValidationError
 
-    from causcell.errors import ConfigurationError, listed
-    from causcell.triton.connection import Connection
+    from causcell.engine.triton.connection import Connection
+    from causcell.errors import ConfigurationError, format_list
 
     try:
         return TypeAdapter(Connection).validate_python(tomllib.loads(path.read_text()))
@@ -62,5 +62,6 @@ def read_connection(path: Path | None) -> Connection | None:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigurationError(
-            f"--connection {str(path)!r}: {place}: {first['msg']}; known are {listed(Connection.__dataclass_fields__)}"
+            f"--connection {str(path)!r}: {place}: {first['msg']}; known are "
+            f"{format_list(Connection.__dataclass_fields__)}"
         ) from error

@@ -49,10 +49,10 @@ def trial(
     progress: options.Progress = True,
 ) -> None:
     """Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell."""
+    from causcell._internal.files import refuse_existing
+    from causcell.counterfactual.interventions import parse_do
+    from causcell.effects import cell_effects, simulated_trial
     from causcell.generator import Generator
-    from causcell.interventions import parse_do
-    from causcell.output import refuse_existing
-    from causcell.trials import cell_effects, simulated_trial
 
     _check(out, concept, do, baseline, replicate)
     refuse_existing(out)

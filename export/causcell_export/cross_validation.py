@@ -1,0 +1,237 @@
+"""The benchmark: trains, exports and evaluates over splits and seeds, in and out of distribution."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causcell.cells.backing import open_anndata
+from causcell.concepts import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
+from causcell.counterfactual.interventions import parse_do
+from causcell.errors import ConfigurationError, DataError
+from causcell.evaluation.data import Subject, read_subject
+from causcell.evaluation.evaluate import check_columns, judged_tables, model_facts
+from causcell.evaluation.expression import mean_estimate, samples
+from causcell.evaluation.shifts import described, effects, seen_cases, unseen_cases
+from causcell.evaluation.table import Table, combined
+from causcell.generator import Generator
+from causcell_export.exporter import export
+from causcell_training.config import TrainConfig
+from causcell_training.data.split import read_split
+from causcell_training.fitting import fit
+
+if TYPE_CHECKING:
+    import anndata
+
+_TEST_SHARE = 0.2
+
+
+_LEAST_HELD_OUT = 16
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way to split the cells.
+
+    Attributes
+    ----------
+    name
+        ``in distribution``, or the combination of labels that is held out.
+    test
+        Rows that the model is judged on, and not trained on.
+    held_out
+        Labels by concept of the held-out combination; none in distribution.
+    """
+
+    name: str
+    test: np.ndarray
+    held_out: Mapping[str, str] | None = None
+
+    def parts(self, count: int) -> np.ndarray:
+        """``train`` or ``test`` for each of ``count`` cells."""
+        part = np.full(count, "train", dtype=object)
+        part[self.test] = "test"
+        return part
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark found: facts of the cells, splits and model, and tables over splits and seeds."""
+
+    facts: dict[str, Any]
+    tables: list[Table]
+
+
+def run_benchmark(
+    data: anndata.AnnData | str | os.PathLike[str],
+    config: TrainConfig,
+    *,
+    folds: int = 1,
+    hold_out: Sequence[str] = (),
+    choose: int = 0,
+    seeds: int = 1,
+    split: str | os.PathLike[str] | None = None,
+    finer: Sequence[str] = (),
+    report: Callable[[str], None] | None = None,
+) -> Benchmark:
+    """Train and judge a model for every split and seed.
+
+    Parameters
+    ----------
+    data
+        Cells with labels.
+    config
+        Settings of training; its seed is the first of the seeds.
+    folds
+        1: a random fifth of the cells is judged, another for each seed; K: each cell is judged once, by the model of
+        its fold.
+    hold_out
+        Combinations ``CONCEPT=LABEL,CONCEPT=LABEL`` of two and more concepts, each held out of a training of its own.
+    choose
+        How many further combinations to choose at random, of a cell-type-like concept's labels and another's.
+    seeds
+        Of splits and training.
+    split
+        CSV file (columns ``cell`` and ``split``) that names the cells to judge (``test`` or ``report``) in place of a
+        random fifth, the same for every seed.
+    finer
+        See `causcell.evaluation.evaluate.evaluate`.
+    report
+        Called with a line for each training.
+
+    Raises
+    ------
+    ConfigurationError
+        No seed or fold, folds beside a split, or a combination of a single concept.
+    DataError
+        A combination that too few cells carry.
+    """
+    if folds < 1 or seeds < 1 or choose < 0:
+        raise ConfigurationError(f"folds {folds}, seeds {seeds}, choose {choose}: take at least 1, 1 and 0")
+    if split is not None and folds > 1:
+        raise ConfigurationError(f"a split and {folds} folds exclude each other; leave one out")
+    cells = open_anndata(data) if isinstance(data, str | os.PathLike) else data
+    check_columns(cells, finer)
+    schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
+    labels = schema.encode(cells.obs)
+    test = None if split is None else _test_rows(cells.obs_names.astype(str), split)
+    combinations = [parse_do(text.split(",")) for text in hold_out]
+    combinations += chosen_combinations(schema, labels, choose, config.seed)
+    repetitions: list[list[Table]] = []
+    facts: dict[str, Any] = {"cells": cells.n_obs, "seeds": seeds, "folds": folds, "trainings": []}
+    plan = [
+        (seed, scenario)
+        for seed in range(config.seed, config.seed + seeds)
+        for scenario in _scenarios(schema, labels, folds, combinations, seed, test)
+    ]  # whole before the first training: what can't be carried out is refused at once
+    for seed, scenario in plan:
+        if report is not None:
+            report(f"seed {seed}, {scenario.name}: training, {len(scenario.test)} cells to judge")
+        tables, model = _trained_and_judged(cells, config.model_copy(update={"seed": seed}), scenario, finer)
+        repetitions.append(tables)
+        facts["trainings"].append({"seed": seed, "split": scenario.name} | model)
+    return Benchmark(facts | {"config": config.model_dump(mode="json")}, combined(repetitions))
+
+
+def _scenarios(
+    schema: ConceptSchema,
+    labels: np.ndarray,
+    folds: int,
+    combinations: Sequence[Mapping[str, str]],
+    seed: int,
+    test: np.ndarray | None = None,
+) -> Iterator[Scenario]:
+    order = np.random.default_rng((seed, 4)).permutation(len(labels))
+    if test is not None:
+        yield Scenario("in distribution", test)
+    elif folds == 1:
+        yield Scenario("in distribution", np.sort(order[: round(_TEST_SHARE * len(labels))]))
+    else:
+        for part in np.array_split(order, folds):
+            yield Scenario("in distribution", np.sort(part))
+    for combination in combinations:
+        codes = {schema.index(concept): schema[concept].code(label) for concept, label in combination.items()}
+        name = f"unseen {described(schema, codes)}"
+        if len(codes) < 2:
+            raise ConfigurationError(
+                f"--hold-out of {name!r} names one concept; give two or more (CONCEPT=LABEL,CONCEPT=LABEL): a label "
+                "that no training cell carries can't be learned"
+            )
+        rows = np.flatnonzero((labels[:, list(codes)] == list(codes.values())).all(axis=1))
+        if len(rows) < _LEAST_HELD_OUT:
+            raise DataError(f"{name}: {len(rows)} cells carry it; to judge takes at least {_LEAST_HELD_OUT}")
+        yield Scenario(name, rows, combination)
+
+
+def _test_rows(names: Sequence[str], split: str | os.PathLike[str]) -> np.ndarray:
+    """Rows that a split file gives to be judged; raises `DataError` for none."""
+    parts = read_split(split)
+    rows = np.array([i for i, name in enumerate(names) if parts.get(name) in ("test", "report")], dtype=np.int64)
+    if not len(rows):
+        raise DataError(f"the split file {os.fspath(split)!r} gives no cell of the data the part test or report")
+    return rows
+
+
+def chosen_combinations(schema: ConceptSchema, labels: np.ndarray, count: int, seed: int) -> list[dict[str, str]]:
+    """Combinations to hold out, at random: a label of the cell-type-like concept with one of another concept.
+
+    Each is carried by at least 16 cells, and both labels by as many others.
+
+    Raises
+    ------
+    DataError
+        There are fewer than asked for.
+    """
+    stratum = schema.index(schema.cell_type_like)
+    possible = []
+    for other in range(len(schema.concepts)):
+        pairs = labels[:, [stratum, other]]
+        pairs = pairs[(pairs != UNLABELLED).all(axis=1)]
+        for a, b in itertools.product(*(range(len(schema.concepts[i].labels)) for i in (stratum, other))):
+            both = int((pairs == (a, b)).all(axis=1).sum())
+            others = min((pairs[:, 0] == a).sum(), (pairs[:, 1] == b).sum()) - both
+            if other != stratum and min(both, others) >= _LEAST_HELD_OUT:
+                possible.append({schema.names[i]: schema.concepts[i].labels[c] for i, c in ((other, b), (stratum, a))})
+    if len(possible) < count:
+        raise DataError(f"there are {len(possible)} combinations that can be held out, fewer than {count}")
+    picked = np.random.default_rng((seed, 5)).permutation(len(possible))[:count]
+    return [possible[i] for i in picked]
+
+
+def _trained_and_judged(
+    cells: anndata.AnnData, config: TrainConfig, scenario: Scenario, finer: Sequence[str]
+) -> tuple[list[Table], dict[str, Any]]:
+    part = scenario.parts(cells.n_obs)
+    split = dict(zip(cells.obs_names.astype(str), part, strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        run = fit(cells, Path(folder) / "run", config=config, split=split)
+        with Generator.open(export(run, Path(folder) / "models")) as generator:
+            subject = read_subject(
+                generator,
+                cells,
+                judged=scenario.test,
+                learned=np.flatnonzero(part == "train"),
+                layer=config.layer,
+                seed=config.seed,
+            )
+            facts = {"seconds": run.provenance["seconds"]} | model_facts(generator)
+            return _tables(subject, scenario, finer, config.seed), facts
+
+
+def _tables(subject: Subject, scenario: Scenario, finer: Sequence[str], seed: int) -> list[Table]:
+    if scenario.held_out is None:
+        return judged_tables(subject, finer=finer, seed=seed) + effects(
+            subject, seen_cases(subject), "Interventions", seed=seed
+        )
+    tables = [mean_estimate(subject), samples(subject, seed)]
+    tables = [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in tables]
+    apart = effects(subject, unseen_cases(subject, scenario.held_out), "Interventions", seed=seed)
+    tables += [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in apart]
+    return tables + [replace(table, name=f"{scenario.name}: {table.name.lower()}") for table in apart]

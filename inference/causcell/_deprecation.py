@@ -1,0 +1,168 @@
+"""Old public names: each keeps working, with a `DeprecationWarning` that names the new one.
+
+How long they do, CONTRIBUTING.md says. A module that moved leaves no file behind: `MovedModules` finds it by its old
+name. A package whose old names are in its modules now has a ``__getattr__`` made by `moved_names`; a renamed argument is
+taken by `renamed_arguments`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType, ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def warn_deprecated(old: str, new: str, *, stacklevel: int = 1) -> None:
+    """Warn that ``old`` is replaced by ``new``; ``stacklevel`` 1 is the caller of the function that calls this one."""
+    warnings.warn(f"{old} is deprecated; use {new}", DeprecationWarning, stacklevel=stacklevel + 2)
+
+
+def moved_names(
+    module: str, homes: Sequence[str], renamed: Mapping[str, str] | None = None, *, warn: bool = True
+) -> Callable[[str], Any]:
+    """Make a module's ``__getattr__`` for names that are in other modules now.
+
+    Parameters
+    ----------
+    module
+        Name of the module that they left.
+    homes
+        Names of the modules that hold them today, searched in this order.
+    renamed
+        New names by old ones, where they changed.
+    warn
+        Whether to warn of names that are found.
+
+    Returns
+    -------
+    A function that raises `AttributeError` for names that are in none of them.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> get = moved_names("old", ["json"], {"to_text": "dumps"})
+    >>> with warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always")
+    ...     get("to_text")([1])
+    '[1]'
+    >>> print(told[0].message)
+    old.to_text is deprecated; use json.dumps
+    """
+
+    def look_up(name: str) -> Any:
+        new = (renamed or {}).get(name, name)
+        for home in () if name.startswith("_") else homes:
+            found = getattr(importlib.import_module(home), new, None)
+            if found is not None:
+                if warn:
+                    warn_deprecated(f"{module}.{name}", f"{home}.{new}")
+                return found
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return look_up
+
+
+def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take keyword arguments by their old names.
+
+    Parameters
+    ----------
+    renamed
+        New names by old ones.
+
+    Raises
+    ------
+    TypeError
+        When the function is called with an argument by both of its names.
+
+    Examples
+    --------
+    >>> @renamed_arguments(rate="fdr")
+    ... def call_genes(*, fdr=0.05):
+    ...     return fdr
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     call_genes(rate=0.1)
+    0.1
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old, new in renamed.items():
+                if old in kwargs:
+                    if new in kwargs:
+                        raise TypeError(f"{function.__name__}() got {new!r} by that name and by its old one, {old!r}")
+                    warn_deprecated(f"{function.__name__}({old}=)", f"{new}=")
+                    kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Find modules by the names that they had.
+
+    Parameters
+    ----------
+    homes
+        By old module name the modules that hold its names today, the one that took its place first.
+    renamed
+        New names by old ones, where names changed too.
+    kept
+        Old modules that stay public under their old names, and do not warn.
+    """
+
+    def __init__(
+        self,
+        homes: Mapping[str, Sequence[str]],
+        renamed: Mapping[str, str] | None = None,
+        kept: Sequence[str] = (),
+    ) -> None:
+        self._homes, self._renamed, self._kept = homes, renamed or {}, frozenset(kept)
+        self._packages = {module.rpartition(".")[0] for module in homes}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find a moved module, or a package that held nothing but moved modules."""
+        if fullname in self._homes:
+            return importlib.machinery.ModuleSpec(fullname, self)
+        if fullname in self._packages:
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Leave it to the import system."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Let the module look its names up where they are today."""
+        name = module.__name__
+        if name in self._homes:
+            warn = name not in self._kept
+            if warn:
+                warn_deprecated(name, self._homes[name][0], stacklevel=1)  # frames of the import system do not count
+            module.__dict__["__getattr__"] = moved_names(name, self._homes[name], self._renamed, warn=False)
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return code for ``python -m OLD.NAME``: it runs the module that took its place."""
+        home = self._homes[fullname][0]
+        text = f"import runpy\nrunpy.run_module({home!r}, run_name='__main__', alter_sys=True)\n"
+        return compile(text, f"<{fullname}, moved to {home}>", "exec")
+
+    def install(self) -> None:
+        """Have the import system ask this finder, after all others."""
+        sys.meta_path.append(self)

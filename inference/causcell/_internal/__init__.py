@@ -1,0 +1,1 @@
+"""Small tools that the rooms of the client share; none is public."""

@@ -1,0 +1,64 @@
+"""Where the modules of version 0.1 are today; see `causcell._deprecation`."""
+
+from __future__ import annotations
+
+MOVED = {
+    "causcell.contents": ("causcell.counterfactual.outputs",),
+    "causcell.expression": ("causcell.preprocessing", "causcell.cells.panel"),
+    "causcell.interventions": ("causcell.counterfactual.interventions", "causcell.counterfactual.scm"),
+    "causcell.journal": ("causcell.atlas.journal",),
+    "causcell.manifest": ("causcell.repository.manifest", "causcell._internal.digests"),
+    "causcell.materialize": ("causcell.atlas.materialize",),
+    "causcell.metrics": ("causcell.evaluation.metrics",),
+    "causcell.onnx_engine": ("causcell.engine.onnx",),
+    "causcell.output": ("causcell._internal.files",),
+    "causcell.pipeline": ("causcell._internal.prefetch",),
+    "causcell.plan": ("causcell.atlas.plan",),
+    "causcell.reference": ("causcell.repository.reference_cells",),
+    "causcell.results": ("causcell.counterfactual.tables",),
+    "causcell.rowwise": ("causcell.cells.csc",),
+    "causcell.sampling": ("causcell.diffusion.sampling",),
+    "causcell.schedule": ("causcell.diffusion.schedule",),
+    "causcell.schema": ("causcell.concepts",),
+    "causcell.sizes": ("causcell._internal.units",),
+    "causcell.solvers": ("causcell.diffusion.solvers",),
+    "causcell.sources": ("causcell.cells.backing",),
+    "causcell.store": ("causcell.atlas.zarr_store", "causcell.atlas.shards"),
+    "causcell.trials": ("causcell.effects",),
+    "causcell.triton.connection": ("causcell.engine.triton.connection", "causcell.engine.triton.client"),
+    "causcell.triton.engine": ("causcell.engine.triton.engine", "causcell.engine.triton.endpoints"),
+    "causcell.triton.install": ("causcell.serve.install",),
+    "causcell.triton.served": ("causcell.repository.served",),
+    "causcell.triton.server": ("causcell.serve.server",),
+    "causcell.triton.shared_memory": ("causcell.engine.triton.shared_memory",),
+    "causcell.work": ("causcell.atlas.task",),
+    "causcell.workers": ("causcell.atlas.executors.processes", "causcell.atlas.executors.dask"),
+}
+"""By old module, the modules that hold its names today."""
+
+SPLIT = {
+    "causcell.atlas": ("causcell.atlas.write", "causcell.atlas.estimate", "causcell.atlas.verify"),
+    "causcell.bench": (
+        "causcell.bench.measure",
+        "causcell.bench.workload",
+        "causcell.bench.reference_design",
+        "causcell.bench.timing",
+    ),
+    "causcell.cells": ("causcell.cells.collection", "causcell._internal.batching"),
+    "causcell.engine": ("causcell.engine.protocol", "causcell.engine.open"),
+    "causcell.repository": ("causcell.repository.folder", "causcell._internal.digests"),
+}
+"""By module that is a package now, the modules that hold its names."""
+
+RENAMED = {
+    "CausalGraph": "StructuralCausalModel",
+    "Server": "TritonClient",
+    "ahead": "prefetch",
+    "full_disk_told": "raise_on_full_disk",
+    "in_order": "map_ordered",
+    "padded": "pad_batch",
+}
+"""New names by old ones."""
+
+KEPT = ("causcell.triton.connection",)
+"""Old modules that stay public: importing them does not warn."""

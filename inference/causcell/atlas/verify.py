@@ -1,0 +1,84 @@
+"""Verify the files of an atlas."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from causcell.atlas.journal import ROOT_METADATA, FileRecord, Journal, record_file
+from causcell.atlas.write import _file_of
+
+# -- afterwards --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of an atlas found.
+
+    Attributes
+    ----------
+    rows, shards
+        Of the plan.
+    missing
+        Shards not made yet.
+    damaged
+        Files that are not what was written, by shard; those of no shard under `None`.
+    finished
+        Whether the store can be opened.
+    """
+
+    rows: int
+    shards: int
+    missing: tuple[int, ...]
+    damaged: dict[int | None, tuple[str, ...]]
+    finished: bool
+
+    @property
+    def sound(self) -> bool:
+        """Whether the atlas is all there, and as it was written."""
+        return self.finished and not self.missing and not self.damaged
+
+
+def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Verification:
+    """Check every file of an atlas against the digest that was recorded when it was written.
+
+    The record of what is damaged is taken back, so that the next run makes that anew.
+
+    Raises
+    ------
+    AtlasError
+        There is no atlas.
+    OutputBusyError
+        A run writes there.
+    """
+    from tqdm.auto import tqdm
+
+    journal = Journal(Path(path))
+    plan = journal.require_plan()
+    with journal.locked():
+        records = journal.records()
+        metadata = journal.metadata()
+        damaged: dict[int | None, tuple[str, ...]] = {}
+        groups: list[tuple[int | None, dict[str, FileRecord]]] = [(each.shard, each.files) for each in records.values()]
+        groups.append((None, metadata or {}))
+        for shard, files in tqdm(groups, desc="verifying", unit="shard", disable=not progress):
+            bad = [name for name, file in files.items() if _damage(_file_of(journal, name), file)]
+            if bad:
+                damaged[shard] = tuple(bad)
+        root = journal.path / ROOT_METADATA
+        if metadata is None:
+            damaged[None] = ("metadata.json",)
+        elif journal.finished and None not in damaged and _damage(root, metadata[ROOT_METADATA]):
+            damaged[None] = (ROOT_METADATA,)
+        for shard in damaged:
+            if shard is None:
+                journal.withdraw_metadata()
+            else:
+                journal.withdraw(shard)
+    missing = tuple(shard for shard in range(plan.shards) if shard not in records)
+    return Verification(plan.rows, plan.shards, missing, damaged, journal.finished)
+
+
+def _damage(path: Path, file: FileRecord) -> bool:
+    return not path.is_file() or record_file(path) != file

@@ -1,0 +1,134 @@
+"""The atlas on disk: zarr metadata ahead of all values, then files of one shard each.
+
+Metadata do not depend on values, so all are made at the start, the root's put in place at the end: an unfinished store
+does not open. A shard of values is a file of the sharding codec of zarr v3: its chunks, each compressed, then an index
+of their places and its CRC-32C; it is written as its rows come, so that memory does not grow with the shard. A shard of
+an annotation is a file of one chunk.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causcell.atlas.journal import ROOT_METADATA, Journal, put
+from causcell.atlas.plan import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ZSTD_LEVEL = 1
+"""Values of which 94 % are zero compress better and faster so than after shuffling, which scatters the few others."""
+
+_DATAFRAME = {"encoding-type": "dataframe", "encoding-version": "0.2.0"}
+
+
+_CATEGORICAL = {"encoding-type": "categorical", "encoding-version": "0.2.0"}
+
+
+_ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
+
+
+_STRINGS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
+
+
+_DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+
+
+_ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+
+
+# -- metadata ----------------------------------------------------------------------------------------------------------
+
+
+def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, uns: dict[str, Any]) -> None:
+    """Put everything in place but the shards and the root's metadata.
+
+    Parameters
+    ----------
+    example
+        ``obs`` of some cells: its columns and their types.
+    """
+    staging = journal.work / "metadata"
+    shutil.rmtree(staging, ignore_errors=True)
+    with warnings.catch_warnings():
+        # notices to this code, not to its users: of zarr v3's strings and consolidated metadata, of anndata's defaults
+        warnings.simplefilter("ignore")
+        _describe(staging, plan, example, var, uns)
+    names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
+    places = {name: (journal.folder if name == ROOT_METADATA else journal.path) / name for name in names}
+    records = put({places[name]: staged for name, staged in names.items()})
+    shutil.rmtree(staging)
+    journal.commit_metadata({name: records[place] for name, place in places.items()})
+
+
+def _describe(path: Path, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, uns: dict[str, Any]) -> None:
+    import zarr
+    from anndata.io import write_elem
+    from zarr.codecs import ZstdCodec
+
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update(_ANNDATA)
+    for element in ("layers", "obsm", "varm", "obsp", "varp"):
+        group.create_group(element, attributes=_DICT)
+    shard_rows = -(-plan.shard_rows // plan.chunk_rows) * plan.chunk_rows  # a single shard may end within a chunk
+    for place, width in plan.arrays.items():
+        group.create_array(
+            place,
+            shape=(plan.rows, width),
+            dtype=plan.array_dtype(place),
+            chunks=(plan.chunk_rows, width),
+            shards=(shard_rows, width),
+            compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+            fill_value=0,
+            attributes=dict(_ARRAY),
+        )
+    obs = group.create_group(
+        "obs", attributes=_DATAFRAME | {"column-order": [str(name) for name in example], "_index": "_index"}
+    )
+    for name, (kind, size, chunk) in annotation_columns(plan, example).items():
+        if name.endswith("/codes"):
+            ordered = bool(example[name.removesuffix("/codes")].cat.ordered)
+            obs.require_group(name.removesuffix("/codes")).attrs.update(_CATEGORICAL | {"ordered": ordered})
+        obs.create_array(
+            name,
+            shape=(size,),
+            dtype=kind,
+            chunks=(chunk,),
+            compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+            fill_value=np.dtype(kind).type(0) if kind != "str" else "",
+            attributes=dict(_STRINGS if kind == "str" else _ARRAY),
+        )
+    for name in example:
+        if _is_categorical(example, name) and name != "source_cell":
+            write_elem(obs[name], "categories", example[name].cat.categories.to_numpy(dtype=object))
+    write_elem(group, "var", var)
+    write_elem(group, "uns", {"causcell": uns})
+    zarr.consolidate_metadata(group.store)
+
+
+def _is_categorical(obs: pd.DataFrame, name: str) -> bool:
+    import pandas as pd
+
+    return isinstance(obs[name].dtype, pd.CategoricalDtype)
+
+
+def annotation_columns(plan: Plan, example: pd.DataFrame) -> dict[str, tuple[str, int, int]]:
+    """Type, length and chunk of each array of annotations that is written by shards.
+
+    The categories of ``source_cell`` are the cells' names, so they too come shard by shard.
+    """
+    rows, shard = plan.rows, plan.shard_rows
+    columns = {"_index": ("str", rows, shard), "source_cell/categories": ("str", plan.cells, plan.cells_per_shard)}
+    for name in example:
+        if name == "source_cell":
+            columns["source_cell/codes"] = ("int32", rows, shard)
+        elif _is_categorical(example, name):
+            columns[f"{name}/codes"] = (str(example[name].cat.codes.dtype), rows, shard)
+        else:
+            columns[str(name)] = (str(example[name].dtype), rows, shard)
+    return columns

@@ -1,0 +1,103 @@
+"""Interventions on concepts, and what they do to a cell's embeddings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from causcell.concepts import ConceptSchema, as_pairs
+from causcell.errors import ConfigurationError, InterventionError, format_list
+
+Mode = Literal["do", "exogenous", "isolated"]
+
+
+MODES: tuple[Mode, ...] = ("do", "exogenous", "isolated")
+
+
+def check_mode(mode: str) -> Mode:
+    """The mode, if it is one; raises `ConfigurationError`."""
+    for known in MODES:
+        if mode == known:
+            return known
+    raise ConfigurationError(f"mode {mode!r} is not known; known are {format_list(MODES)}")
+
+
+def parse_do(texts: Iterable[str]) -> dict[str, str]:
+    """One joint intervention from ``CONCEPT=LABEL`` strings; raises `InterventionError` for a concept set twice."""
+    labels: dict[str, str] = {}
+    for concept, label in as_pairs(texts, "concept=label", "="):
+        if labels.setdefault(concept, label) != label:
+            raise InterventionError(
+                f"--do sets {concept!r} to {labels[concept]!r} and to {label!r}; several --do are one joint "
+                "intervention: to compare labels use --grid, or run once for each"
+            )
+    return labels
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """``do(concept = label, ...)``, jointly; without any target it is the factual cell.
+
+    Attributes
+    ----------
+    targets
+        Pairs (concept index, label code), by concept.
+    name
+        ``concept=label``, several joined by ``;``; ``factual`` without any.
+    """
+
+    targets: tuple[tuple[int, int], ...]
+    name: str
+
+    @classmethod
+    def of(cls, schema: ConceptSchema, labels: Mapping[str, str]) -> Intervention:
+        """From concept names and labels; raises `UnknownConceptError`, `UnknownLabelError`."""
+        targets = sorted((schema.index(concept), schema[concept].code(str(label))) for concept, label in labels.items())
+        named = (f"{schema.names[i]}={schema.concepts[i].labels[code]}" for i, code in targets)
+        return cls(tuple(targets), ";".join(named) or "factual")
+
+
+def plan_interventions(
+    schema: ConceptSchema,
+    do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+    grid: Sequence[str] = (),
+) -> tuple[Intervention, ...]:
+    """The interventions that ``do`` and ``grid`` ask for.
+
+    Parameters
+    ----------
+    schema
+        Concepts and graph.
+    do
+        One joint intervention (a mapping), or several (a sequence of mappings).
+    grid
+        Concepts to take every label of; several multiply, and each product is joined to every ``do``.
+
+    Raises
+    ------
+    InterventionError
+        The same intervention twice, or a concept both set and in the grid.
+    """
+    bases: list[Any] = [do] if isinstance(do, Mapping) else list(do or [{}])
+    strange = [do] if isinstance(do, str) else [base for base in bases if not isinstance(base, Mapping)]
+    if strange or isinstance(grid, str):
+        raise InterventionError(
+            f"{(strange or [grid])[0]!r} is text; give do as a mapping, such as {{'stim': 'IFN'}}, or a list of "
+            "mappings, and grid as a list of concepts"
+        )
+    axes = [[(concept, label) for label in schema[concept].labels] for concept in grid]
+    interventions = []
+    for base, point in itertools.product(bases, itertools.product(*axes)):
+        clash = [concept for concept, _ in point if concept in base]
+        if clash or len({concept for concept, _ in point}) < len(point):
+            raise InterventionError(
+                f"{format_list(clash or grid)} is named twice by --do and --grid; a grid takes every label of a "
+                f"concept, so "
+                "leave one of the two out"
+            )
+        interventions.append(Intervention.of(schema, {**base, **dict(point)}))
+    if len(set(interventions)) < len(interventions):
+        raise InterventionError(f"an intervention is given twice: {format_list(i.name for i in interventions)}")
+    return tuple(interventions)

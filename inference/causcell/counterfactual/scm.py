@@ -1,0 +1,122 @@
+"""The structural causal model of an engine: concepts of a cell, and under an intervention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from causcell._internal.batching import batches
+from causcell.concepts import ConceptSchema
+from causcell.counterfactual.interventions import Intervention, Mode
+from causcell.engine.protocol import Engine
+from causcell.repository.manifest import logits_name
+
+_REFERENCE_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Intervened:
+    """Cells after an intervention.
+
+    Attributes
+    ----------
+    endogenous
+        float32 [B x M x k].
+    labels
+        Codes after the intervention, int32 [B x m]: the target's own, the model's prediction for a descendant that
+        changed, the cell's own otherwise.
+    unmatched
+        Cells for which no reference cell carried the parents' labels, bool [B].
+    """
+
+    endogenous: np.ndarray
+    labels: np.ndarray
+    unmatched: np.ndarray
+
+
+class StructuralCausalModel:
+    """The structural causal model of an engine: what concepts become of a cell's own, and of an intervention.
+
+    Parameters
+    ----------
+    engine
+        Evaluates the graph ``scm``.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.schema: ConceptSchema = engine.manifest.concept_schema
+
+    def factual(self, exogenous: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of the graph without any intervention: ``endogenous`` and each concept's logits."""
+        mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
+        return self.engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
+
+    @cached_property
+    def _reference_endogenous(self) -> np.ndarray:
+        exogenous = self.engine.reference.exogenous
+        parts = [self.factual(exogenous[rows])["endogenous"] for rows in batches(len(exogenous), _REFERENCE_BATCH)]
+        return np.concatenate(parts)
+
+    def intervene(
+        self,
+        intervention: Intervention,
+        *,
+        exogenous: np.ndarray,
+        endogenous: np.ndarray,
+        labels: np.ndarray,
+        keys: np.ndarray,
+        mode: Mode = "do",
+        match_parents: bool = False,
+        draw: int = 0,
+    ) -> Intervened:
+        """Abduction done, act and predict: embeddings of cells under an intervention.
+
+        ``do``: z_i becomes that of a drawn reference cell with the target label, edges into i are cut, descendants are
+        recomputed from their own exogenous embeddings. ``exogenous``: eps_i becomes the reference cell's, then the SCM
+        runs. ``isolated``: z_i is replaced and all others stay. A cell that carries the target label already keeps its
+        own z_i (its own eps_i in mode ``exogenous``).
+
+        Parameters
+        ----------
+        exogenous, endogenous
+            The cells' own embeddings, float32 [B x M x k].
+        labels
+            The cells' own label codes, int32 [B x m]; -1 is unlabelled.
+        keys
+            The cells' keys, uint64 [B x 2].
+        match_parents
+            Draw reference cells that carry the same labels of the target's parents.
+        draw
+            Index of the draw.
+        """
+        reference = self.engine.reference
+        after = labels.copy()
+        for concept, label in intervention.targets:
+            after[:, concept] = label
+        acted, forced = exogenous.copy(), endogenous.copy()
+        mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
+        unmatched = np.zeros(len(exogenous), dtype=bool)
+        for concept, label in intervention.targets:
+            changes = np.flatnonzero(labels[:, concept] != label)
+            parents = self.schema.parents(concept) if match_parents else ()
+            rows, missed = reference.draw(
+                concept, label, keys[changes], draw=draw, parent_labels=after[changes][:, parents], parents=parents
+            )
+            unmatched[changes] |= missed
+            if mode == "exogenous":
+                acted[changes, concept] = reference.exogenous[rows, concept]
+            else:
+                forced[changes, concept] = self._reference_endogenous[rows, concept]
+                mask[:, concept] = 1
+        targets = {concept for concept, _ in intervention.targets}
+        descendants = self.schema.descendants(targets) - targets
+        if mode == "isolated" or not targets or (mode == "do" and not descendants):
+            return Intervened(forced, after, unmatched)  # nothing follows from what was set
+        outputs = self.engine.run("scm", {"exogenous": acted, "forced": forced, "mask": mask})
+        for concept in descendants:
+            moved = (outputs["endogenous"][:, concept] != endogenous[:, concept]).any(axis=1)
+            after[moved, concept] = outputs[logits_name(self.schema.names[concept])].argmax(axis=1)[moved]
+        return Intervened(outputs["endogenous"], after, unmatched)

@@ -1,0 +1,49 @@
+"""The noise schedule of the diffusion: one definition for training, export and every sampling loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from causcell.errors import ConfigurationError, format_list
+
+ScheduleKind = Literal["linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Forward process x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise, t = 0 (nearly clean) to T - 1 (nearly noise).
+
+    Attributes
+    ----------
+    kind
+        ``linear``: betas from 0.1 / T to 20 / T (Ho et al. 2020, their 1e-4 to 0.02 at T = 1000);
+        ``cosine``: abar_t = cos^2 of a quarter turn (Nichol and Dhariwal 2021, eq. 17), betas at most 0.999.
+    timesteps
+        T.
+    """
+
+    kind: ScheduleKind = "linear"
+    timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "cosine"):
+            raise ConfigurationError(
+                f"noise schedule {self.kind!r} is not known; known are {format_list(('linear', 'cosine'))}"
+            )
+        if self.timesteps < 2 or (self.kind == "linear" and self.timesteps <= 20):
+            raise ConfigurationError(f"a noise schedule of {self.timesteps} timesteps is too short; use more than 20")
+
+    @cached_property
+    def alpha_bar(self) -> np.ndarray:
+        """abar_t, the share of signal variance left at t, float64 [T], strictly decreasing within (0, 1)."""
+        if self.kind == "linear":
+            betas = np.linspace(0.1, 20.0, self.timesteps) / self.timesteps
+        else:
+            t = np.arange(self.timesteps + 1) / self.timesteps
+            curve = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
+            betas = np.minimum(1 - curve[1:] / curve[:-1], 0.999)
+        return np.cumprod(1 - betas)

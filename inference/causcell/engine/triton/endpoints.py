@@ -1,0 +1,86 @@
+"""Servers of one model: work is spread over them, and a server that fails is left alone for a while."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from causcell.engine.triton.client import TritonClient
+from causcell.errors import (
+    DeadlineExceededError,
+    ServerUnavailableError,
+)
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TRANSIENT = (ServerUnavailableError, DeadlineExceededError)
+
+
+_FIRST_EJECTION, _LONGEST_EJECTION = 0.5, 15.0
+
+
+class Endpoints:
+    """Servers of one model: work is spread over them, and one that fails is left alone for a while.
+
+    Parameters
+    ----------
+    servers
+        At least one.
+    clock
+        Seconds, ascending.
+    """
+
+    def __init__(self, servers: Sequence[TritonClient], clock: Callable[[], float] = time.monotonic) -> None:
+        self._servers = list(servers)
+        self._clock = clock
+        self._busy = dict.fromkeys(range(len(servers)), 0)
+        self._failures = dict.fromkeys(range(len(servers)), 0)
+        self._ejected_until = dict.fromkeys(range(len(servers)), 0.0)
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Any:
+        return iter(self._servers)
+
+    def use(self, call: Callable[[TritonClient], T]) -> T:
+        """Call with the least busy server in use; if all are ejected, with the one whose time is up first."""
+        with self._lock:
+            now = self._clock()
+            place = min(self._busy, key=lambda i: (max(self._ejected_until[i] - now, 0.0), self._busy[i]))
+            self._busy[place] += 1
+        server = self._servers[place]
+        try:
+            result = call(server)
+        except TRANSIENT as error:
+            self._eject(place, error)
+            server.reset()
+            raise
+        else:
+            with self._lock:
+                self._failures[place], self._ejected_until[place] = 0, 0.0
+            return result
+        finally:
+            with self._lock:
+                self._busy[place] -= 1
+
+    def _eject(self, place: int, error: Exception) -> None:
+        """Leave a server alone, each time for longer; requests that were in flight together are one failure."""
+        with self._lock:
+            now = self._clock()
+            if self._ejected_until[place] > now:
+                return
+            self._failures[place] += 1
+            pause = min(_FIRST_EJECTION * 2 ** (self._failures[place] - 1), _LONGEST_EJECTION)
+            self._ejected_until[place] = now + pause
+        _log.warning("%s; leaving it alone for %.1f s", error, pause)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a server is in use."""
+        with self._lock:
+            now = self._clock()
+            return any(until <= now for until in self._ejected_until.values())

@@ -1,0 +1,136 @@
+"""Reports: ``report.json``, and one self-contained HTML page with figures, the command and versions."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causcell._internal.files import new_folder
+from causcell.evaluation.table import Table, shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+JSON_FILE = "report.json"
+
+
+HTML_FILE = "report.html"
+
+
+_PACKAGES = ("causcell", "anndata", "numpy", "scipy", "scikit-learn", "scanpy", "onnxruntime", "torch")
+
+
+_STYLE = (
+    "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .7em;border-bottom:1px solid #ddd;"
+    "text-align:right}td:first-child,th:first-child{text-align:left}pre{background:#f5f5f5;padding:.7em;"
+    "overflow:auto}img{max-width:100%}.silent{color:#744}"
+)
+
+
+def circumstances() -> dict[str, Any]:
+    """The exact command, versions and hardware."""
+    return {
+        "command": " ".join(["causcell", *sys.argv[1:]]),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_report(
+    out: str | os.PathLike[str], title: str, facts: Mapping[str, Any], tables: Sequence[Table]
+) -> dict[str, Any]:
+    """Write ``report.json`` and ``report.html`` into a new folder, and return what the JSON holds.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is at ``out``.
+    """
+    content = {"title": title, **facts, "tables": [table.to_json() for table in tables]}
+    with new_folder(out) as folder:
+        (folder / JSON_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        (folder / HTML_FILE).write_text(_page(title, facts, tables))
+    return content
+
+
+def _page(title: str, facts: Mapping[str, Any], tables: Sequence[Table]) -> str:
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<pre>{html.escape(str(facts.get('command', '')))}</pre>"]
+    parts += [f"<p><b>{html.escape(name)}</b>: {html.escape(_flat(value))}</p>" for name, value in facts.items()]
+    for table in tables:
+        parts += [
+            f"<h2>{html.escape(table.name)}</h2>",
+            f"<p>{html.escape(table.tells)}</p>",
+            f'<p class="silent">What it can\'t tell: {html.escape(table.silent)}</p>',
+            _html_table(table),
+            f'<p><img alt="{html.escape(table.name)}" src="data:image/png;base64,{_figure(table)}"></p>',
+        ]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {_flat(each)}" for name, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(measure)}</th>" for measure in table.measures)
+    lines = [
+        f"<tr><td>{html.escape(row)}</td>"
+        + "".join(f"<td>{shown(values.get(measure))}</td>" for measure in table.measures)
+        + "</tr>"
+        for row, values in table.rows.items()
+    ]
+    return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
+
+
+def _figure(table: Table) -> str:
+    """A panel of bars for each measure, as base64 of a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(table.measures)
+    figure = Figure(figsize=(3 + 2.2 * count, 0.9 + 0.26 * len(table.rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = np.atleast_1d(figure.subplots(1, count, sharey=True))
+    for ax, measure in zip(panels, table.measures, strict=True):
+        bars(table, measure, ax)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def bars(table: Table, measure: str, ax: Axes) -> Axes:
+    """One measure of all rows, with the spread of repetitions."""
+    names = list(table.rows)
+    values = [table.rows[name].get(measure, (np.nan,)) for name in names]
+    colours = ["C0" if "model" in name or "embedding" in name else "0.7" for name in names]
+    ax.barh(names, [np.mean(each) for each in values], xerr=[np.std(each) for each in values], color=colours)
+    ax.invert_yaxis()
+    ax.set_title(measure, fontsize=8)
+    ax.tick_params(labelsize=7)
+    return ax

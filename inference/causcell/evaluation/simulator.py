@@ -1,0 +1,203 @@
+"""A simulator whose truth is known: for every cell, what it would have expressed under any intervention.
+
+Labels follow structural equations, a cell's own noise given: the label of concept i is the one with the largest
+``logits_i[labels of its parents] + gumbel`` (the Gumbel-max form of a categorical structural equation). Expression is
+
+    rate = base + sum_i strength_i programme_i[label_i] + interaction[label_a, label_b] + factor loading
+    counts ~ negative binomial, mean library exp(rate) / sum(exp(rate)),
+
+with a strength of each programme, a factor and a library size of each cell, so that counts are over-dispersed and
+sparse. A cell's counterfactual keeps all of its noise (Gumbel, strengths, factor, library, one uniform number a gene)
+and changes what the intervention and its consequences change: abduction, action and prediction, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from causcell.concepts import Concept, ConceptSchema, Edge
+from causcell.preprocessing import TARGET_SUM
+
+if TYPE_CHECKING:
+    import anndata
+
+SCHEMA = ConceptSchema(
+    (
+        Concept("treatment", ("control", "treated")),
+        Concept("donor", ("d1", "d2", "d3")),
+        Concept("cell_type", ("A", "B", "C")),
+        Concept("state", ("active", "resting")),
+    ),
+    (Edge("treatment", "state"), Edge("donor", "cell_type"), Edge("cell_type", "state")),
+)
+"""Donors differ in their cell types; treatment activates cells, and some types more than others."""
+
+
+_INTERACTION = ("treatment", "cell_type")
+
+
+_FACTORS = 2
+
+
+_NEGLECTED = 1e-6
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All that is a cell's own, [n x ...]: the exogenous variables of the truth.
+
+    Attributes
+    ----------
+    gumbel
+        For each concept [n x labels].
+    strength
+        Of each concept's programme, [n x m], mean 1.
+    factor
+        Of variation that no concept explains, [n x 2].
+    library
+        Expected total of counts, [n].
+    uniforms
+        Quantiles of the counts, [n x G].
+    """
+
+    gumbel: tuple[np.ndarray, ...]
+    strength: np.ndarray
+    factor: np.ndarray
+    library: np.ndarray
+    uniforms: np.ndarray
+
+
+@dataclass(frozen=True)
+class World:
+    """The parameters of the truth.
+
+    Attributes
+    ----------
+    logits
+        Of each concept's labels: [parents' labels ... x labels].
+    base
+        Log rate of every gene, [G].
+    programmes
+        Of each concept, [labels x G].
+    interaction
+        Of treatment and cell type, [2 x 3 x G].
+    loading
+        Of the factors, [2 x G].
+    dispersion
+        Of the negative binomial: variance = mean + dispersion mean^2.
+    """
+
+    logits: tuple[np.ndarray, ...]
+    base: np.ndarray
+    programmes: tuple[np.ndarray, ...]
+    interaction: np.ndarray
+    loading: np.ndarray
+    dispersion: float = 0.3
+
+    @classmethod
+    def make(cls, genes: int = 80, *, activation: float = 3.0, seed: int = 0) -> World:
+        """A world of ``genes`` genes.
+
+        Parameters
+        ----------
+        activation
+            Effect of treatment on the log-odds of the active state, for cell types A and B; type C does not respond.
+        """
+        rng = np.random.default_rng((seed, 0))
+        state = np.zeros((2, 3, 2))  # treatment x cell type x (active, resting)
+        state[0, :, 1] = 1.5
+        state[1, :, 1] = 1.5 - activation * np.array([1, 1, 0])
+        donor = np.log([[0.6, 0.3, 0.1], [0.2, 0.6, 0.2], [0.1, 0.3, 0.6]])
+        programmes = []
+        for concept in SCHEMA.concepts:
+            programme = rng.normal(0, 1, (len(concept.labels), genes)) * (rng.random(genes) < 0.25)
+            programmes.append(programme - programme.mean(axis=0))
+        interaction = rng.normal(0, 0.7, (2, 3, genes)) * (rng.random(genes) < 0.1)
+        interaction[0] = 0
+        return cls(
+            (np.zeros(2), np.zeros(3), donor, state),
+            rng.normal(0, 1.5, genes),
+            tuple(programmes),
+            interaction,
+            rng.normal(0, 0.5, (_FACTORS, genes)) * (rng.random(genes) < 0.3),
+        )
+
+    def noise(self, cells: int, *, seed: int = 0, library: float = 200.0) -> Noise:
+        """The noise of new cells; ``library`` is the median of their expected totals."""
+        rng = np.random.default_rng((seed, 1))
+        return Noise(
+            tuple(rng.gumbel(size=(cells, len(concept.labels))) for concept in SCHEMA.concepts),
+            rng.gamma(10, 0.1, (cells, len(SCHEMA.concepts))),
+            rng.normal(size=(cells, _FACTORS)),
+            library * rng.lognormal(0, 0.3, cells),
+            rng.random((cells, len(self.base))),
+        )
+
+    def labels(self, noise: Noise, do: Mapping[str, str] | None = None) -> np.ndarray:
+        """Label codes under an intervention (none: as observed), int32 [n x m]."""
+        forced = {SCHEMA.index(name): SCHEMA[name].code(label) for name, label in (do or {}).items()}
+        codes = np.empty((len(noise.library), len(SCHEMA.concepts)), dtype=np.int32)
+        for i in SCHEMA.order:
+            if i in forced:
+                codes[:, i] = forced[i]
+                continue
+            parents = tuple(codes[:, parent] for parent in SCHEMA.parents(i))
+            codes[:, i] = (self.logits[i][parents] + noise.gumbel[i]).argmax(axis=1)
+        return codes
+
+    def _mean(self, codes: np.ndarray, noise: Noise) -> np.ndarray:
+        a, b = (SCHEMA.index(name) for name in _INTERACTION)
+        rate = self.base + self.interaction[codes[:, a], codes[:, b]] + noise.factor @ self.loading
+        for i, programme in enumerate(self.programmes):
+            rate = rate + noise.strength[:, i, None] * programme[codes[:, i]]
+        share = np.exp(rate)
+        return noise.library[:, None] * share / share.sum(axis=1, keepdims=True)
+
+    def cells(self, noise: Noise, do: Mapping[str, str] | None = None) -> anndata.AnnData:
+        """Raw counts (CSR int32) and labels of the cells under an intervention (none: as observed).
+
+        The same noise gives the same cells: rows of two interventions are counterfactuals of each other.
+        """
+        import anndata
+        import pandas as pd
+        from scipy.stats import nbinom
+
+        codes = self.labels(noise, do)
+        size = 1 / self.dispersion
+        counts = nbinom.ppf(noise.uniforms, size, size / (size + self._mean(codes, noise))).astype(np.int32)
+        counts[counts.sum(axis=1) == 0, int(self.base.argmax())] = 1  # no cell is empty
+        obs = {name: SCHEMA.label_names(codes[:, i], name) for i, name in enumerate(SCHEMA.names)}
+        return anndata.AnnData(
+            sparse.csr_matrix(counts),
+            obs=pd.DataFrame(obs, index=[f"cell_{i:05d}" for i in range(len(codes))]),
+            var=pd.DataFrame(index=[f"gene_{i:04d}" for i in range(counts.shape[1])]),
+        )
+
+    def expected(self, noise: Noise, do: Mapping[str, str] | None = None) -> np.ndarray:
+        """Expected expression (log1p of counts per 10,000) of each cell over its counts' noise, float64 [n x G].
+
+        The sum over all counts of their probability (up to one in a million), totals taken at their expectation.
+        """
+        mean, size = self._mean(self.labels(noise, do), noise), 1 / self.dispersion
+        probability = (size / (size + mean)) ** size  # of no count at all
+        left, expected, count = 1 - probability, np.zeros_like(mean), 0
+        while left.max() > _NEGLECTED:
+            probability = probability * (count + size) / (count + 1) * mean / (size + mean)
+            count += 1
+            expected += probability * np.log1p(TARGET_SUM * count / noise.library)[:, None]
+            left = left - probability
+        return expected
+
+    def effect(self, noise: Noise, do: Mapping[str, str]) -> np.ndarray:
+        """True effect on each cell's expected expression, float64 [n x G]."""
+        return self.expected(noise, do) - self.expected(noise)
+
+
+def effect_error(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Squared error of predicted single-cell effects [n x G] over the true effects' squared size: 1 is no change."""
+    return float(((predicted - true) ** 2).sum() / (true**2).sum())

@@ -1,0 +1,6 @@
+"""The model repository: manifest, reference cells, and the folder that holds them with the graphs."""
+
+from causcell._deprecation import moved_names
+from causcell._moved import RENAMED, SPLIT
+
+__getattr__ = moved_names(__name__, SPLIT[__name__], RENAMED)

@@ -1,0 +1,160 @@
+"""What an atlas holds besides expression: embeddings that become expression again, effects, summaries."""
+
+from dataclasses import replace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from atlases import GENES, SMALL, tree
+
+from causcell.atlas.journal import Journal
+from causcell.atlas.materialize import materialize_atlas
+from causcell.atlas.write import write_atlas
+from causcell.cells.collection import Cells
+from causcell.counterfactual.interventions import plan_interventions
+from causcell.counterfactual.outputs import most_frequent
+from causcell.counterfactual.request import Request
+from causcell.errors import AtlasError, ConfigurationError
+from causcell.generator import Generator
+
+pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
+
+CELLS = 90
+DO = [{"stim": "IFN"}, {"cell_type": "B", "donor": "d1"}]
+
+
+@pytest.fixture(scope="module")
+def some(cells):
+    return cells[:CELLS].copy()
+
+
+@pytest.fixture(scope="module")
+def write(generator, some):
+    """``write(path, store, ...)``: an atlas of some cells."""
+
+    def write(path, store, do=DO, draws=1, dtype="float32", preset=None, **options):
+        with Cells(some) as cells:
+            interventions = plan_interventions(generator.schema, do)
+            settings = generator.solver_settings(preset=preset)
+            request = Request(interventions, settings, draws=draws, seed=5, store=store, dtype=dtype)
+            write_atlas(generator, cells, generator.reader(cells), request, path, **(SMALL | options))
+        return path
+
+    return write
+
+
+# -- effects -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_effects_are_the_difference_to_the_factual_cell_with_the_same_noise(generator, some, write, tmp_path, draws):
+    """To the last bit where batches are the same: float32 less float32."""
+    effects = anndata.read_zarr(write(tmp_path / "effects.zarr", "effects", draws=draws, shard_size=10**6))
+    everything = generator.counterfactual(some, do=[{}, *DO], draws=draws, seed=5)
+    by_intervention = everything.X.reshape(CELLS, 1 + len(DO), draws, GENES)
+    np.testing.assert_array_equal(effects.X, (by_intervention[:, 1:] - by_intervention[:, :1]).reshape(-1, GENES))
+    kept = everything[everything.obs["intervention"] != "factual"]
+    assert effects.obs_names.tolist() == kept.obs_names.tolist()
+    assert effects.uns["causcell"]["store"] == "effects"
+
+
+def test_a_cell_that_carries_the_label_has_no_effect(some, write, tmp_path):
+    effects = anndata.read_zarr(write(tmp_path / "effects.zarr", "effects", [{"stim": "IFN"}]))
+    carries = (some.obs["stim"] == "IFN").to_numpy()
+    assert not effects.X[carries].any()
+    assert effects.X[~carries].any()
+
+
+def test_effects_of_nothing(generator):
+    with pytest.raises(ConfigurationError, match=r"effects .* are those of interventions; name one"):
+        Request(plan_interventions(generator.schema, [{}, *DO]), generator.solver_settings(), store="effects")
+
+
+# -- summary -----------------------------------------------------------------------------------------------------------
+
+
+def test_summary_is_that_of_the_draws(generator, some, write, tmp_path):
+    """Within rounding: it is added up in double precision and kept in single."""
+    summary = anndata.read_zarr(write(tmp_path / "summary.zarr", "summary", draws=7))
+    drawn = generator.counterfactual(some, do=DO, draws=7, seed=5)
+    values = drawn.X.astype(np.float64).reshape(-1, 7, GENES)
+    np.testing.assert_allclose(summary.X, values.mean(axis=1), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(summary.layers["deviation"], values.std(axis=1, ddof=1), rtol=1e-5, atol=1e-7)
+    assert summary.obs_names.tolist() == [name.removesuffix("|0") for name in drawn.obs_names[::7]]
+    assert "draw" not in summary.obs
+    states = drawn.obs["state"].astype(str).to_numpy().reshape(-1, 7)
+    assert all(label in row for label, row in zip(summary.obs["state"].astype(str), states, strict=True))
+
+
+def test_the_most_frequent_label_is_kept_the_lowest_of_several():
+    codes = np.array([[[0, 2], [1, 2], [1, 0], [0, 0]], [[2, -1], [2, 1], [0, 1], [1, 1]]], dtype=np.int32)
+    np.testing.assert_array_equal(most_frequent(codes), [[[0, 0]], [[2, 1]]])
+
+
+def test_a_summary_of_one_draw(generator):
+    with pytest.raises(ConfigurationError, match=r"draws is 1; a summary over draws .* takes at least 2"):
+        Request(plan_interventions(generator.schema, DO), generator.solver_settings(), store="summary")
+
+
+# -- embeddings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_expression_from_embeddings_is_the_same_atlas(generator, write, tmp_path, draws, dtype):
+    """Every file of it, bit for bit."""
+    direct = write(tmp_path / "direct.zarr", "expression", draws=draws, dtype=dtype)
+    stored = write(tmp_path / "stored.zarr", "embeddings", draws=draws)
+    plan, written = materialize_atlas(generator, stored, tmp_path / "made.zarr", dtype=dtype, **SMALL)
+    assert tree(tmp_path / "made.zarr") == tree(direct)
+    assert plan.digest == Journal(direct).require_plan().digest
+    assert written.made == CELLS * len(DO) * draws
+
+
+def test_embeddings_are_those_of_the_rows(generator, some, write, tmp_path):
+    """The factual ones of a mean are what `embed` gives; there is no X, and the panel is there."""
+    read = anndata.read_zarr(write(tmp_path / "stored.zarr", "embeddings", [{}, *DO], preset="mean"))
+    embedded = generator.embed(some).obsm["X_causcell"]
+    np.testing.assert_array_equal(read.obsm["X_causcell"][::3], embedded)
+    assert read.obsm["X_causcell"].dtype == np.float32
+    assert read.X is None
+    assert read.var_names.tolist() == list(generator.preprocessing.genes)
+    expected = generator.counterfactual(some, do=[{}, *DO], preset="mean", seed=5)
+    pd.testing.assert_frame_equal(read.obs, expected.obs)
+
+
+def test_in_memory_it_is_the_same(generator, some, write, tmp_path):
+    for store, draws in (("embeddings", 1), ("effects", 1), ("summary", 2)):
+        stored = anndata.read_zarr(write(tmp_path / f"{store}.zarr", store, draws=draws, shard_size=10**6))
+        made = generator.counterfactual(some, do=DO, seed=5, store=store, draws=draws)
+        pd.testing.assert_frame_equal(stored.obs, made.obs)
+        for place in ("layers", "obsm"):
+            assert set(getattr(stored, place)) == set(getattr(made, place))
+            for name, values in getattr(made, place).items():
+                np.testing.assert_array_equal(getattr(stored, place)[name], values)
+        if made.X is not None:
+            np.testing.assert_array_equal(stored.X, made.X)
+
+
+def test_what_cannot_be_materialized(generator, write, tmp_path, monkeypatch):
+    expression = write(tmp_path / "expression.zarr", "expression")
+    with pytest.raises(AtlasError, match=r"holds expression; give an atlas made with --store embeddings"):
+        materialize_atlas(generator, expression, tmp_path / "made.zarr")
+    with pytest.raises(AtlasError, match="is no atlas"):
+        materialize_atlas(generator, tmp_path, tmp_path / "made.zarr")
+    stored = write(tmp_path / "stored.zarr", "embeddings")
+    other = Generator(generator.engine, batch_size=generator.batch_size)
+    changed = generator.manifest.model_copy(update={"digest": "0" * 64})
+    monkeypatch.setattr(Generator, "manifest", property(lambda self: changed if self is other else generator.manifest))
+    with pytest.raises(ConfigurationError, match=r"was made with the model .*, and this one is 000000000000"):
+        materialize_atlas(other, stored, tmp_path / "made.zarr")
+    Journal(stored).unfinish()
+    with pytest.raises(AtlasError, match="is not finished; run the command that makes it again"):
+        materialize_atlas(generator, stored, tmp_path / "made.zarr")
+
+
+def test_unknown_store(generator, some):
+    with pytest.raises(ConfigurationError, match="store 'means' is not known; known are 'expression', 'embeddings'"):
+        generator.counterfactual(some, do=DO, store="means")
+    assert replace(Request(plan_interventions(generator.schema, DO), generator.solver_settings()), draws=2)

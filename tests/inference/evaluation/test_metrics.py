@@ -1,0 +1,138 @@
+"""Measures on arrays whose answer is known."""
+
+import numpy as np
+import pytest
+
+from causcell.evaluation.metrics import (
+    correlations_kept,
+    differential_genes,
+    effect_agreement,
+    energy_distance,
+    maximum_mean_discrepancy,
+    mean_squared_error,
+    median_distance,
+    pearson,
+    ranking_score,
+    sample_quality,
+)
+
+
+def test_pearson_is_over_genes_for_each_cell():
+    rng = np.random.default_rng(0)
+    real, generated = rng.random((5, 30)), rng.random((5, 30))
+    expected = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(real, generated, strict=True)])
+    assert pearson(real, generated) == pytest.approx(expected)
+    assert pearson(real, 3 * real + 1) == pytest.approx(1)
+
+
+def test_mean_squared_error():
+    assert mean_squared_error(np.zeros((2, 2)), np.array([[1.0, 0], [0, 1]])) == 0.5
+
+
+def test_energy_distance_of_like_cells_is_zero_and_of_moved_cells_is_not():
+    """Unbiased: over twenty pairs of sets of 100 the mean is within four standard errors of zero."""
+    rng = np.random.default_rng(0)
+    same = [energy_distance(rng.standard_normal((100, 5)), rng.standard_normal((100, 5))) for _ in range(20)]
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(20)
+    # in one dimension two points at distance 1 have energy distance 2, less nothing within each
+    assert energy_distance(np.zeros((3, 1)), np.ones((4, 1))) == pytest.approx(2)
+
+
+def test_sample_quality_of_samples_and_of_profiles():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(["a", "b", "rare"], [60, 60, 5])
+    centre = np.repeat([1.0, 3.0, 9.0], [60, 60, 5])[:, None]
+
+    def sampled():
+        return (centre + rng.standard_normal((125, 20))) * (rng.random((125, 20)) < 0.4)
+
+    real = sampled()
+    good, profile = sample_quality(real, sampled(), labels), sample_quality(real, np.tile(0.4 * centre, 20), labels)
+    assert good["variance_ratio"] == pytest.approx(1, abs=0.1)
+    assert good["energy_distance"] < 0.1 < 1 < profile["energy_distance"]
+    assert profile["variance_ratio"] == pytest.approx(0, abs=1e-9)
+    assert good["nonzero"] == pytest.approx(good["nonzero_real"], abs=0.05) != profile["nonzero"]
+    assert abs(good["energy_distance_real"]) < 0.1
+
+
+def test_sample_quality_without_a_label_of_enough_cells():
+    assert "energy_distance" not in sample_quality(np.ones((4, 3)), np.ones((4, 3)), np.array(list("abcd")))
+
+
+def modules(rng, cells, strength):
+    """Thirty genes in three modules that vary together, correlated by ``strength`` within a module."""
+    shared = rng.standard_normal((cells, 3)).repeat(10, axis=1)
+    return 5 + np.sqrt(strength) * shared + np.sqrt(1 - strength) * rng.standard_normal((cells, 30))
+
+
+def test_correlations_kept_is_the_ratio_of_their_strengths():
+    """500 cells: correlations within 0.05, and the 100 strongest of 435 pairs are within modules."""
+    rng = np.random.default_rng(2)
+    real = modules(rng, 500, 0.6)
+    assert correlations_kept(modules(rng, 500, 0.6), real, pairs=100) == pytest.approx(1, abs=0.1)
+    assert correlations_kept(modules(rng, 500, 0.3), real, pairs=100) == pytest.approx(0.5, abs=0.1)
+    assert correlations_kept(modules(rng, 500, 0.0), real, pairs=100) == pytest.approx(0, abs=0.1)
+    assert correlations_kept(10 - real, real, pairs=100) == pytest.approx(1)  # all reversed: the same correlations
+    reversed_half = np.where(np.arange(30) % 2, 10 - real, real)
+    assert correlations_kept(reversed_half, real, pairs=135) == pytest.approx(-1 / 9, abs=0.1)  # 60 keep, 75 turn
+
+
+def test_correlations_of_constant_genes_count_as_none():
+    real = modules(np.random.default_rng(3), 100, 0.6)
+    assert correlations_kept(np.ones_like(real), real) == 0
+
+
+def test_correlations_of_too_few_cells_or_genes_are_not_said():
+    real = modules(np.random.default_rng(4), 100, 0.6)
+    assert correlations_kept(real[:23], real) is None
+    assert correlations_kept(real, real[:23]) is None
+    assert correlations_kept(real[:, :20], real[:, :20]) is None  # 190 pairs
+    assert correlations_kept(real, np.where(np.arange(100)[:, None] < 9, real, 0)) is None  # expressed by a tenth
+    quality = sample_quality(real, real, np.array(["a"] * 47 + ["b"] * 53))
+    assert quality["correlations"] == quality["correlations_real"]
+    assert "correlations" not in sample_quality(real, real, np.array(["a", "b", "c"] * 33 + ["c"]))
+
+
+def test_mmd_is_zero_for_like_cells_and_two_for_cells_far_apart():
+    """Unbiased, as the energy distance; between sets at one point each, far apart beside the bandwidth: 1 + 1 - 0."""
+    rng = np.random.default_rng(5)
+    same = [
+        maximum_mean_discrepancy(rng.standard_normal((100, 5)), rng.standard_normal((100, 5)), 2.0) for _ in range(20)
+    ]
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(20)
+    assert maximum_mean_discrepancy(np.zeros((3, 1)), np.full((4, 1), 50.0), 1.0) == pytest.approx(2)
+    assert median_distance(np.array([[0.0], [1.0], [3.0]])) == 2
+
+
+def test_an_effect_agrees_with_itself_and_its_size_shows_in_the_slope_alone():
+    real = np.random.default_rng(6).standard_normal(200)
+    assert effect_agreement(real, real) == pytest.approx({"pcc": 1, "spearman": 1, "top_overlap": 1, "slope": 1})
+    half = effect_agreement(0.5 * real, real)
+    assert half == pytest.approx({"pcc": 1, "spearman": 1, "top_overlap": 1, "slope": 0.5})
+    assert effect_agreement(-real, real)["pcc"] == pytest.approx(-1)
+    assert set(effect_agreement(np.zeros(200), real).values()) == {0.0}
+
+
+def test_the_strongest_genes_are_those_that_move_most_either_way():
+    real, predicted = np.zeros(10), np.zeros(10)
+    real[[0, 1]], predicted[[1, 2]] = [-5, 3], [4, 1]
+    assert effect_agreement(predicted, real, top=2)["top_overlap"] == 0.5
+
+
+def test_differential_genes_are_found_and_others_seldom():
+    """Of 1,000 genes 100 differ by two deviations; at 5 % false discoveries a tenth would be beyond chance."""
+    rng = np.random.default_rng(7)
+    source, target = rng.standard_normal((2, 60, 1000))
+    target[:, :100] += 2
+    found = differential_genes(source, target)
+    assert found[:100].all()
+    assert found[100:].sum() < 0.1 * found.sum()
+    assert not differential_genes(np.zeros((20, 3)), np.zeros((20, 3))).any()  # genes that nobody expresses
+
+
+def test_ranking_score_is_the_share_of_pairs_in_order():
+    truth = np.array([True, False, True, False])
+    assert ranking_score(np.array([4.0, 1, 3, 2]), truth) == 1
+    assert ranking_score(np.array([4.0, 1, 2, 3]), truth) == 0.75
+    assert ranking_score(np.zeros(4), truth) == 0.5
+    assert ranking_score(np.zeros(4), np.ones(4, dtype=bool)) is None

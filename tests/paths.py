@@ -1,0 +1,6 @@
+"""Places in the checkout that tests read."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MODEL_REPOSITORY = ROOT / "model_repository"

@@ -1,0 +1,1 @@
+"""Training data: cells, their panel, and who is held out."""

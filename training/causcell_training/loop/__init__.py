@@ -1,0 +1,1 @@
+"""The training loop: plan, callbacks, batches, and what a finished run writes."""
