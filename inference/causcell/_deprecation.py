@@ -1,8 +1,8 @@
 """Old public names: each keeps working, with a `DeprecationWarning` that names the new one.
 
 How long they do, CONTRIBUTING.md says. A module that moved leaves no file behind: `MovedModules` finds it by its old
-name. A package whose old names are in its modules now has a ``__getattr__`` made by `moved_names`; a renamed argument is
-taken by `renamed_arguments`.
+name. A package whose old names are in its modules now has a ``__getattr__`` made by `moved_names`; a renamed argument
+is taken by `renamed_arguments`.
 """
 
 from __future__ import annotations
