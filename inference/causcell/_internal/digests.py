@@ -10,12 +10,18 @@ import numpy as np
 
 
 def name_digests(names: Iterable[str]) -> np.ndarray:
-    """Digest of each name, uint64 [n]."""
+    """Return the digest of each name (blake2b, 8 bytes), uint64 [n].
+
+    Examples
+    --------
+    >>> len(set(name_digests(["cell_1", "cell_2"]).tolist()))
+    2
+    """
     joined = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
     return np.frombuffer(joined, dtype="<u8")
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

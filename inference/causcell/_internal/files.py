@@ -14,7 +14,7 @@ from causcell.errors import OutputExistsError
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill, beside ``path``; renamed to it when the block ends well, removed when it does not.
+    """Fill a folder beside ``path``; it is renamed to ``path`` when the block ends well, removed when it does not.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def refuse_existing(path: str | os.PathLike[str]) -> None:
-    """Raise `OutputExistsError` if something is at ``path`` (an empty folder is nothing)."""
+    """Raise `OutputExistsError` if something is at ``path``; an empty folder is nothing."""
     target = Path(path)
     if target.is_dir() and not any(target.iterdir()):
         return

@@ -1,4 +1,4 @@
-"""Work in flight at once, results in order."""
+"""Pipelines: items made ahead of their use, calls in flight at once with results in order, and the time of stages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
-
-
 R = TypeVar("R")
 
 
 def map_ordered(function: Callable[[T], R], items: Iterable[T], width: int) -> Iterator[R]:
-    """``map`` with ``width`` calls in flight, each in a thread; items are taken as they are needed.
+    """Map with ``width`` calls in flight, each in a thread; results come in the order of the items.
 
-    An error is raised where its result would have been; what is in flight then is waited for.
+    Items are taken as they are needed. An error is raised where its result would have been; what is in flight then is
+    waited for.
+
+    Examples
+    --------
+    >>> list(map_ordered(abs, [-1, 2, -3], width=2))
+    [1, 2, 3]
     """
     if width == 1:
         yield from map(function, items)
@@ -39,7 +43,13 @@ def map_ordered(function: Callable[[T], R], items: Iterable[T], width: int) -> I
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
-    """The items, made in one thread up to ``depth`` ahead of their use; an error is raised where it arose."""
+    """Make the items in a thread of their own, up to ``depth`` ahead of their use; errors are raised where they arose.
+
+    Examples
+    --------
+    >>> list(prefetch(range(3), depth=2))
+    [0, 1, 2]
+    """
     iterator = iter(items)
     end = object()
     with ThreadPoolExecutor(1) as pool:
@@ -54,7 +64,7 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
 
 
 class StageClock:
-    """Seconds spent in the stages of a pipeline, by name; stages that overlap add up to more than has passed."""
+    """Seconds spent in each stage of a pipeline; stages that overlap add up to more than has passed."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -62,6 +72,7 @@ class StageClock:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time of a ``with`` block towards a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -70,7 +81,7 @@ class StageClock:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
     def take(self) -> dict[str, float]:
-        """What was spent since the last time."""
+        """Return the seconds by stage since the last call."""
         with self._lock:
             taken, self.seconds = self.seconds, {}
         return taken

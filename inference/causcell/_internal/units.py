@@ -1,25 +1,44 @@
-"""Sizes in bytes, as people write them."""
+"""Sizes and times as people write them."""
 
 from __future__ import annotations
 
-import re
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from causcell.errors import ConfigurationError
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZES = TypeAdapter(ByteSize)
 
 
-def parse_size(text: str) -> int:
-    """Bytes of ``64MB``, ``1GB``, ``512KiB`` or a plain number; raises `ConfigurationError`."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]i?)?b?\s*", text.lower())
-    size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
+def parse_size(text: str | int) -> int:
+    """Return the bytes of ``64MB``, ``1GB``, ``512KiB`` or a plain number.
+
+    Raises
+    ------
+    ConfigurationError
+        The text is no size, or one below a byte.
+
+    Examples
+    --------
+    >>> parse_size("64MB"), parse_size("512KiB"), parse_size(100)
+    (64000000, 524288, 100)
+    """
+    try:
+        size = int(_SIZES.validate_python(f"{text}B" if str(text).lower().endswith("i") else text))
+    except (ValidationError, OverflowError):
+        size = 0
     if size < 1:
         raise ConfigurationError(f"size {text!r} is not one; write it as 64MB, 1GB or 512KiB")
     return size
 
 
 def format_size(size: float) -> str:
-    """A size for people, in decimal units."""
+    """Write a number of bytes in decimal units.
+
+    Examples
+    --------
+    >>> format_size(427_843_211)
+    '428 MB'
+    """
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}" if unit != "bytes" else f"{size:.0f} bytes"
@@ -28,7 +47,13 @@ def format_size(size: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A time for people."""
+    """Write a number of seconds as seconds, minutes, or hours and minutes.
+
+    Examples
+    --------
+    >>> format_duration(7500)
+    '2 h 5 min'
+    """
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)

@@ -1,12 +1,12 @@
-"""What of an atlas is done: a folder inside the store, written so that a crash at any moment leaves it true.
+"""Crash-safe journal of an atlas: a folder inside the store that records which shards are complete.
 
 ``ATLAS.zarr/.causcell/``::
 
     lock                held (flock) by the run that writes
     plan.json           the plan and where its cells came from; there once the store's metadata are
     zarr.json           the store's root metadata until it is finished; without them it is no zarr group
-    shards/000017.json  what was written for a shard: files, sizes, SHA-256; there once all of these are on disk
-    metadata.json       the same of the files that belong to no shard
+    shards/000017.json  record of a shard's files: sizes, SHA-256; there once all of these are on disk
+    metadata.json       record of the files that belong to no shard
     work/               files being written
 
 A record is written beside its place, flushed to disk and renamed, after the files that it vouches for.
@@ -35,19 +35,14 @@ from causcell.counterfactual.tables import Unseen
 from causcell.errors import AtlasError, OutputBusyError, OutputExistsError, OutputFullError
 
 FOLDER = ".causcell"
-
-
 ROOT_METADATA = "zarr.json"
 
-
 _FLUSHED_AT_ONCE = 16
-
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FileRecord(BaseModel):
-    """A file of the store."""
+    """Size and SHA-256 of a file of the store."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,20 +51,20 @@ class FileRecord(BaseModel):
 
 
 class ShardRecord(BaseModel):
-    """A finished shard.
+    """Record of a complete shard.
 
     Attributes
     ----------
     shard
-        Its place.
+        Place of the shard.
     rows
-        Rows in it.
+        Number of its rows.
     files
-        By path in the store.
+        Records of its files, by path in the store.
     unmatched, unseen
         Rows without a matching reference cell, and with combinations of labels never seen.
     seconds
-        By stage: ``read``, ``encode``, ``sample``, ``write``.
+        Time by stage: ``read``, ``encode``, ``sample``, ``write``.
     worker
         Host and process that made it.
     """
@@ -86,7 +81,13 @@ class ShardRecord(BaseModel):
 
 
 class Journal:
-    """The journal of one store."""
+    """The journal of one store.
+
+    Parameters
+    ----------
+    path
+        The store, a folder that ends in ``.zarr``; it need not be there yet.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -94,12 +95,12 @@ class Journal:
 
     @property
     def work(self) -> Path:
-        """For files being written."""
+        """Folder of files being written."""
         return self.folder / "work"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the place.
+        """Hold the place against other runs, with an empty `work` folder.
 
         Raises
         ------
@@ -126,7 +127,7 @@ class Journal:
             shutil.rmtree(self.work, ignore_errors=True)
 
     def plan(self) -> Plan | None:
-        """The plan; `None` where none was begun."""
+        """Return the plan, or `None` where none was begun; raises `AtlasError` for one that can't be read."""
         try:
             fields = json.loads((self.folder / "plan.json").read_bytes())
             return Plan.model_validate(fields["plan"])
@@ -138,14 +139,14 @@ class Journal:
             ) from error
 
     def require_plan(self) -> Plan:
-        """The plan; raises `AtlasError` where none was begun."""
+        """Return the plan; raises `AtlasError` where none was begun."""
         plan = self.plan()
         if plan is None:
             raise AtlasError(f"{str(self.path)!r} is no atlas of causcell's: it has no {FOLDER}/plan.json")
         return plan
 
     def check_plan(self, plan: Plan) -> bool:
-        """Whether this plan was begun here already; raises `OutputExistsError` if another was."""
+        """Tell whether this plan was begun here already; raises `OutputExistsError` if another was."""
         begun = self.plan()
         if begun is None:
             return False
@@ -161,11 +162,11 @@ class Journal:
         self._write("plan.json", {"digest": plan.digest, "plan": plan.model_dump(mode="json"), "origin": origin})
 
     def origin(self) -> dict[str, Any]:
-        """Where the cells came from when the atlas was begun."""
+        """Return where the cells came from when the atlas was begun."""
         return json.loads((self.folder / "plan.json").read_bytes())["origin"]
 
     def records(self) -> dict[int, ShardRecord]:
-        """Of all finished shards."""
+        """Return the records of all complete shards, by shard."""
         found = {}
         for file in sorted((self.folder / "shards").glob("*.json")):
             with contextlib.suppress(ValidationError):  # a damaged record vouches for nothing: its shard is made again
@@ -173,16 +174,34 @@ class Journal:
                 found[record.shard] = record
         return found
 
+    def sound_records(self) -> dict[int, ShardRecord]:
+        """Return the records of shards whose files are all there, by their sizes; the others' are withdrawn."""
+        records = self.records()
+        for shard, record in list(records.items()):
+            if not all(self.holds(name, file) for name, file in record.files.items()):
+                self.withdraw(shard)
+                del records[shard]
+        return records
+
+    def path_of(self, name: str) -> Path:
+        """Return the path of a recorded file; the root's metadata are kept aside until the store is finished."""
+        return self.folder / name if name == ROOT_METADATA else self.path / name
+
+    def holds(self, name: str, file: FileRecord) -> bool:
+        """Tell whether a recorded file is there, by its size."""
+        path = self.path_of(name)
+        return path.is_file() and path.stat().st_size == file.bytes
+
     def commit(self, record: ShardRecord) -> None:
-        """Record a shard whose files are on disk."""
+        """Record a shard whose files are on disk: from here on it is complete."""
         self._write(f"shards/{record.shard:06d}.json", record.model_dump(mode="json"))
 
     def withdraw(self, shard: int) -> None:
-        """Take back a shard's record, so that it is made again."""
+        """Withdraw a shard's record, so that it is made again."""
         (self.folder / "shards" / f"{shard:06d}.json").unlink(missing_ok=True)
 
     def metadata(self) -> dict[str, FileRecord] | None:
-        """Files that belong to no shard; `None` where they have to be written again."""
+        """Return the records of files that belong to no shard, or `None` where they have to be written again."""
         try:
             fields = json.loads((self.folder / "metadata.json").read_bytes())
             return {name: FileRecord.model_validate(each) for name, each in fields.items()}
@@ -190,27 +209,27 @@ class Journal:
             return None
 
     def commit_metadata(self, files: dict[str, FileRecord]) -> None:
-        """Record them."""
+        """Record the files that belong to no shard."""
         self._write("metadata.json", {name: each.model_dump(mode="json") for name, each in sorted(files.items())})
 
     def withdraw_metadata(self) -> None:
-        """Take their record back, so that they are written again."""
+        """Withdraw the record of files that belong to no shard, so that they are written again."""
         (self.folder / "metadata.json").unlink(missing_ok=True)
 
     @property
     def finished(self) -> bool:
-        """Whether the store can be opened as a whole."""
+        """Tell whether the store can be opened as a whole."""
         return (self.path / ROOT_METADATA).is_file()
 
     def finish(self) -> None:
-        """Make it one that can be opened."""
+        """Put the root's metadata in place: from here on the store can be opened."""
         staged = self.work / ROOT_METADATA
         staged.parent.mkdir(exist_ok=True)
         shutil.copyfile(self.folder / ROOT_METADATA, staged)
-        put({self.path / ROOT_METADATA: staged})
+        put_files({self.path / ROOT_METADATA: staged})
 
     def unfinish(self) -> None:
-        """Make it one that can't be opened, as long as something is missing."""
+        """Take the root's metadata away: the store can't be opened as long as something is missing."""
         (self.path / ROOT_METADATA).unlink(missing_ok=True)
 
     def _write(self, name: str, fields: Any) -> None:
@@ -220,17 +239,26 @@ class Journal:
             with os.fdopen(handle, "w") as file:
                 json.dump(fields, file, indent=1)
             target = self.folder / name
-            put({target: Path(staged)})
+            put_files({target: Path(staged)})
             _flush_folder(target.parent)
 
 
-def put(files: Mapping[Path, Path]) -> dict[Path, FileRecord]:
-    """Move finished files, by target, to their places: each is there whole or not at all, whatever happens then.
+def put_files(files: Mapping[Path, Path]) -> dict[Path, FileRecord]:
+    """Move finished files to their places: each is there whole or not at all, whatever happens then.
 
     All are flushed to disk at once, which a disk does in the time of one or two.
+
+    Parameters
+    ----------
+    files
+        Where each file is, by where it belongs.
+
+    Returns
+    -------
+    Record of each file, by where it belongs.
     """
     with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:
-        records = dict(zip(files, pool.map(_flushed, files.values()), strict=True))
+        records = dict(zip(files, pool.map(_flush_file, files.values()), strict=True))
     for target, staged in files.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.chmod(0o644)
@@ -238,14 +266,14 @@ def put(files: Mapping[Path, Path]) -> dict[Path, FileRecord]:
     return records
 
 
-def _flushed(path: Path) -> FileRecord:
+def _flush_file(path: Path) -> FileRecord:
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return record_file(path)
 
 
 def _flush_folder(path: Path) -> None:
-    """Make renames in a folder, and those before, survive a loss of power."""
+    """Make the renames in a folder survive a loss of power."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -254,7 +282,7 @@ def _flush_folder(path: Path) -> None:
 
 
 def record_file(path: Path) -> FileRecord:
-    """Size and digest of a file as it is."""
+    """Return the record of a file as it is."""
     return FileRecord(bytes=path.stat().st_size, sha256=file_digest(path))
 
 

@@ -11,40 +11,63 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from causcell.cells.collection import AnyCells, AnyReader
+from causcell._internal.html import html_card
+from causcell._internal.units import format_duration, format_size
+from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import UNLABELLED, ConceptSchema, unseen_combinations
+from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.request import Request
 from causcell.errors import ConfigurationError, format_list
-from causcell.generator import Generator
 from causcell.randomness import cell_keys
 
 CHUNK_SIZE = 2 * 10**6
-
+"""Uncompressed bytes that readers fetch at once, if not chosen."""
 
 SHARD_SIZE = 128 * 10**6
-
+"""Uncompressed bytes that are made and committed at once, if not chosen."""
 
 _SAMPLED_CELLS = 256
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """Time and bytes that an atlas would take, from a few of its batches.
+
+    Attributes
+    ----------
+    rows_per_second
+        Rate of one worker.
+    bytes
+        Bytes on disk.
+    unseen_rows
+        Counterfactual rows whose labels no training cell carries together, as far as labels tell.
+    """
+
+    rows_per_second: float
+    bytes: int
+    unseen_rows: int
+
+
 class SourceDigests(BaseModel):
-    """SHA-256 of what the cells are.
+    """SHA-256 digests of the cells.
 
     Attributes
     ----------
     names
-        All cells' names, in order.
+        Digest of all cells' names, in order.
     labels
-        All cells' labels of the model's concepts.
+        Digest of all cells' labels of the model's concepts.
     genes
-        The files' genes, in order.
+        Digest of the files' genes, in order.
     values
-        Panel expression of up to 256 cells, evenly spaced: files that differ elsewhere alone are not told apart.
+        Digest of the panel expression of up to 256 cells, evenly spaced: files that differ elsewhere alone are not
+        told apart.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,23 +84,23 @@ class Plan(BaseModel):
     Attributes
     ----------
     version
-        Of this form.
+        Version of this form.
     model
         Digest of the model.
     genes
-        Of its panel.
+        Number of its panel's genes.
     cells, source
-        Number of cells, and what they are.
+        Number of cells, and digests of what they are.
     request
-        What is made of each cell.
+        What is generated for each cell.
     arrays
         Columns of each array, by place in the store.
     batch_size
-        Cells a network evaluation.
+        Cells of a network evaluation.
     threads
         Compute threads of each worker; `None` where the model is served.
     cells_per_shard
-        A shard is whole cells; batches start anew with each.
+        Cells of a shard; batches start anew with each.
     chunk_rows
         Rows of a chunk, which readers fetch whole.
     """
@@ -95,20 +118,21 @@ class Plan(BaseModel):
     threads: int | None
     cells_per_shard: int
     chunk_rows: int
+    _forecast: Forecast | None = PrivateAttr(default=None)
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the plan."""
+        """SHA-256 of the plan, in hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     @property
     def rows(self) -> int:
-        """Of the atlas."""
+        """Number of rows of the atlas."""
         return self.cells * self.request.rows_per_cell
 
     @property
     def shards(self) -> int:
-        """Of the atlas."""
+        """Number of shards of the atlas."""
         return -(-self.cells // self.cells_per_shard)
 
     @property
@@ -117,28 +141,69 @@ class Plan(BaseModel):
         return self.cells_per_shard * self.request.rows_per_cell
 
     def cells_of(self, shard: int) -> slice:
-        """Cells of a shard."""
+        """Return the places of a shard's cells."""
         return slice(shard * self.cells_per_shard, min((shard + 1) * self.cells_per_shard, self.cells))
 
     @property
     def bytes_uncompressed(self) -> int:
-        """Of the arrays of values."""
+        """Bytes of the arrays of values, before compression."""
         return self.rows * sum(
             width * np.dtype(self.array_dtype(place)).itemsize for place, width in self.arrays.items()
         )
 
     def array_dtype(self, place: str) -> str:
-        """Of an array: embeddings are always float32."""
+        """Return the type of an array's values: embeddings are always float32."""
         return "float32" if place.startswith("obsm/") else self.request.dtype
 
+    @property
+    def forecast(self) -> Forecast | None:
+        """Time and bytes that the atlas would take, where they were asked for; no part of the digest."""
+        return self._forecast
+
+    def with_forecast(self, forecast: Forecast) -> Plan:
+        """Return the same plan with a forecast."""
+        plan = self.model_copy()
+        plan._forecast = forecast
+        return plan
+
     def differences(self, other: Plan) -> list[str]:
-        """What differs in another plan, for people."""
+        """List what differs in another plan, for people."""
         mine, its = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         return [
             f"{name} ({_short(mine.get(name))} there, {_short(its.get(name))} asked for)"
             for name in dict.fromkeys([*mine, *its])
             if mine.get(name) != its.get(name)
         ]
+
+    def describe(self) -> dict[str, str]:
+        """Return the plan's facts by name, for people."""
+        request, forecast = self.request, self.forecast
+        interventions = [each.name for each in request.interventions]
+        facts = {
+            "rows": f"{self.rows:,} ({self.cells:,} cells, {len(interventions)} interventions: "
+            f"{format_list(interventions, 4)}, {request.draws} draws)",
+            "holds": f"{request.store} ({request.settings.estimate}), {request.dtype}, {self.genes:,} genes",
+            "shards": f"{self.shards:,} of {self.shard_rows:,} rows in chunks of {self.chunk_rows:,}",
+            "size": f"{format_size(self.bytes_uncompressed)} uncompressed",
+        }
+        if forecast is None:
+            return facts
+        seconds = format_duration(self.rows / forecast.rows_per_second)
+        return facts | {
+            "size": f"about {format_size(forecast.bytes)} ({facts['size']})",
+            "time": f"about {seconds} at {forecast.rows_per_second:,.0f} rows/s, by one worker",
+            "unseen": f"{forecast.unseen_rows:,} rows with combinations of labels that no training cell carries, as "
+            "far as labels tell",
+        }
+
+    def __repr__(self) -> str:
+        facts = (f"\n  {name}: {text}" for name, text in self.describe().items())
+        return f"Plan {self.digest[:12]}{''.join(facts)}"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return html_card(f"Atlas plan {self.digest[:12]}", self.describe())
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -160,18 +225,23 @@ def _short(value: Any) -> str:
 
 
 def make_plan(
-    generator: Generator,
-    cells: AnyCells,
-    reader: AnyReader,
+    model: CounterfactualModel,
+    cells: PanelCells,
     request: Request,
     *,
     chunk_size: int = CHUNK_SIZE,
     shard_size: int = SHARD_SIZE,
 ) -> Plan:
-    """The plan of an atlas.
+    """Plan an atlas.
 
     Parameters
     ----------
+    model
+        The model, with its batch size and threads.
+    cells
+        The cells, bound to the model.
+    request
+        What is generated for each cell.
     chunk_size, shard_size
         Uncompressed bytes that readers fetch, and that are made and committed, at once; rounded to whole rows, cells
         and batches. A shard of embeddings is that of the expression that they stand for.
@@ -181,18 +251,12 @@ def make_plan(
     ConfigurationError
         A solver or seed that can't be used, or chunks larger than shards.
     """
-    return plan_layout(
-        generator,
-        len(cells),
-        digest_source(cells, reader, generator.schema),
-        request,
-        chunk_size=chunk_size,
-        shard_size=shard_size,
-    )
+    source = digest_source(cells)
+    return plan_layout(model, len(cells), source, request, chunk_size=chunk_size, shard_size=shard_size)
 
 
 def plan_layout(
-    generator: Generator,
+    model: CounterfactualModel,
     cells: int,
     source: SourceDigests,
     request: Request,
@@ -200,37 +264,33 @@ def plan_layout(
     chunk_size: int,
     shard_size: int,
 ) -> Plan:
-    """The plan for a number of cells with these digests; see `make_plan`."""
-    generator.build_solver(request.settings)  # what can't be used is told before anything is written
+    """Plan an atlas of a number of cells with these digests; see `make_plan`."""
+    model.build_solver(request.settings)  # what can't be used is told before anything is written
     cell_keys(request.seed, [""])
     if chunk_size > shard_size:
         raise ConfigurationError(f"chunks of {chunk_size} bytes are larger than shards of {shard_size}")
-    arrays, genes = generator.array_widths(request.store), len(generator.preprocessing.genes)
+    arrays, genes = model.output_widths(request.store), len(model.preprocessing.genes)
     itemsize = np.dtype(request.dtype).itemsize
     row = max(arrays.values()) * (4 if request.store == "embeddings" else itemsize)
     cells_per_shard, chunk_rows = _layout(
-        cells,
-        request.rows_per_cell,
-        generator.batch_size,
-        chunk_size // row,
-        shard_size // (genes * itemsize),
+        cells, request.rows_per_cell, model.batch_size, chunk_size // row, shard_size // (genes * itemsize)
     )
     return Plan(
-        model=generator.manifest.digest,
+        model=model.manifest.digest,
         genes=genes,
         cells=cells,
         source=source,
         request=request,
         arrays=arrays,
-        batch_size=generator.batch_size,
-        threads=generator.threads,
+        batch_size=model.batch_size,
+        threads=model.engine.threads,
         cells_per_shard=cells_per_shard,
         chunk_rows=chunk_rows,
     )
 
 
 def _layout(cells: int, rows_per_cell: int, batch_size: int, chunk_rows: int, shard_rows: int) -> tuple[int, int]:
-    """Cells a shard and rows a chunk, near to what is wanted: whole batches a shard, whole chunks a shard."""
+    """Return cells of a shard and rows of a chunk, near to what is wanted: whole batches and chunks in a shard."""
     per_shard = max(shard_rows // rows_per_cell, 1)
     if per_shard > batch_size:
         per_shard -= per_shard % batch_size
@@ -240,15 +300,14 @@ def _layout(cells: int, rows_per_cell: int, batch_size: int, chunk_rows: int, sh
     return per_shard, max(size for size in range(1, max(min(chunk_rows, rows), 1) + 1) if rows % size == 0)
 
 
-def digest_source(cells: AnyCells, reader: AnyReader, schema: ConceptSchema) -> SourceDigests:
-    """Digests of cells as they are read for a model."""
+def digest_source(cells: PanelCells) -> SourceDigests:
+    """Digest cells as they are read for a model."""
     spaced = np.unique(np.linspace(0, len(cells) - 1, min(_SAMPLED_CELLS, len(cells))).astype(int)).tolist()
-    # the reader of one source goes with its cells, that of a collection with the collection
-    values = (cells.read(reader, slice(row, row + 1)).tobytes() for row in spaced)  # type: ignore[arg-type]
+    values = (cells.read(slice(row, row + 1)).expression.tobytes() for row in spaced)
     return SourceDigests(
-        names=_digest([cells.name_digests.astype("<u8").tobytes()]),
-        labels=_digest([cells.labels(schema).astype("<i4").tobytes()]),
-        genes=_digest("\n".join([str(part.key), *part.genes]).encode() for part in cells.parts),
+        names=_digest([cells.cells.name_digests.astype("<u8").tobytes()]),
+        labels=_digest([cells.labels.astype("<i4").tobytes()]),
+        genes=_digest("\n".join([str(part.key), *part.genes]).encode() for part in cells.cells.parts),
         values=_digest(values),
     )
 
@@ -260,10 +319,21 @@ def _digest(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchema, combinations: np.ndarray) -> int:
-    """Counterfactual rows whose labels no training cell carries together, as far as labels tell.
+def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchema, combinations: np.ndarray) -> int:
+    """Count the counterfactual rows whose labels no training cell carries together, as far as labels tell.
 
     A descendant's label after the intervention is not known before it is generated, and matches any.
+
+    Parameters
+    ----------
+    labels
+        The cells' own label codes, int32 [n x m].
+    request
+        The interventions.
+    schema
+        Concepts and graph.
+    combinations
+        Combinations of labels among the training cells, int32 [C x m].
     """
     distinct, counts = np.unique(labels, axis=0, return_counts=True)
     unseen = 0

@@ -1,4 +1,9 @@
-"""Shards of an atlas as files: chunks encoded as zarr encodes them."""
+"""Files of the shards of an atlas, with the same bytes as zarr's own writer.
+
+A shard of values is a file of the sharding codec of zarr v3: its chunks, each compressed, then an index of their places
+and its CRC-32C; it is written as its rows come, so that memory does not grow with the shard. A shard of an annotation
+is a file of one chunk.
+"""
 
 from __future__ import annotations
 
@@ -19,74 +24,17 @@ if TYPE_CHECKING:
 _EMPTY = np.iinfo(np.uint64).max
 
 
-# -- shards ------------------------------------------------------------------------------------------------------------
-
-
-def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[Path, Path]:
-    """Write a shard's part of ``obs``; the files, not in their places yet, by target."""
-    cells = plan.cells_of(shard)
-    files = {}
-    for name, (kind, _, chunk) in annotation_columns(plan, obs).items():
-        column = name.partition("/")[0]
-        if name == "_index":
-            values = obs.index.to_numpy(dtype=object)
-        elif name == "source_cell/categories":
-            values = obs["source_cell"].cat.categories.to_numpy(dtype=object)
-        elif name == "source_cell/codes":
-            values = obs["source_cell"].cat.codes.to_numpy(dtype=np.int32) + np.int32(cells.start)
-        else:
-            values = (obs[column].cat.codes if name.endswith("/codes") else obs[column]).to_numpy()
-        place = f"obs/{name}/c/{shard}"
-        with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
-            file.write(_encoded(_filled(values, chunk), kind))
-        files[journal.path / place] = Path(file.name)
-    return files
-
-
-def _filled(values: np.ndarray, length: int) -> np.ndarray:
-    """Values up to the length of a chunk, which is stored whole."""
-    missing = length - len(values)
-    if not missing:
-        return values
-    fill = "" if values.dtype == object else 0
-    return np.concatenate([values, np.full((missing, *values.shape[1:]), fill, dtype=values.dtype)])
-
-
-def _encoded(values: np.ndarray, kind: str) -> bytes:
-    """A chunk as zarr's codecs of these arrays encode it."""
-    from numcodecs import VLenUTF8, Zstd
-
-    raw = (
-        VLenUTF8().encode(values)
-        if kind == "str"
-        else np.ascontiguousarray(values, dtype=np.dtype(kind).newbyteorder("<"))
-    )
-    return Zstd(ZSTD_LEVEL).encode(raw)
-
-
-def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) -> float:
-    """Bytes on disk that some rows would take."""
-    size = 0
-    for place, rows in arrays.items():
-        for start in range(0, len(rows), plan.chunk_rows):
-            size += len(_encoded(rows[start : start + plan.chunk_rows], plan.array_dtype(place)))
-    for name, (kind, _, _) in annotation_columns(plan, obs).items():
-        column = name.partition("/")[0]
-        codes = name.endswith("/codes")
-        values = obs.index if name == "_index" else obs[column].cat.codes if codes else obs[column]
-        if name == "source_cell/categories":
-            values = obs[column].cat.categories
-        size += len(_encoded(values.to_numpy(dtype=object if kind == "str" else None), kind))
-    return size
-
-
 class ShardWriter:
-    """Writes the rows of one shard of a 2-d array as they come, into a file beside its place.
+    """Write the rows of one shard of a 2-d array as they come, into a file beside its place.
 
     Parameters
     ----------
+    journal, plan
+        Journal and plan of the atlas.
     place
-        Of the array in the store.
+        Place of the array in the store.
+    shard
+        Place of the shard.
 
     Attributes
     ----------
@@ -114,13 +62,13 @@ class ShardWriter:
                 self._flush()
 
     def _flush(self) -> None:
-        encoded = _encoded(self._chunk, self._kind)
+        encoded = _encode(self._chunk, self._kind)
         self._index[self._chunks] = self._file.tell(), len(encoded)
         self._file.write(encoded)
         self._chunks, self._filled = self._chunks + 1, 0
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write the last chunk, filled up with zeros, and the index."""
         from google_crc32c import value as crc32c
 
         if self._filled:
@@ -131,6 +79,77 @@ class ShardWriter:
         self._file.close()
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the file, unless it was moved to its place."""
         self._file.close()
         self.staged.unlink(missing_ok=True)
+
+
+def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[Path, Path]:
+    """Write a shard's part of ``obs``.
+
+    Returns
+    -------
+    Where each file is, beside its place, by where it belongs.
+    """
+    first = plan.cells_of(shard).start
+    files = {}
+    for name, (kind, _, chunk) in annotation_columns(plan, obs).items():
+        values = _annotation(obs, name)
+        if name == "source_cell/codes":
+            values = values.astype(np.int32) + np.int32(first)
+        with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
+            file.write(_encode(_fill_chunk(values, chunk), kind))
+        files[journal.path / f"obs/{name}/c/{shard}"] = Path(file.name)
+    return files
+
+
+def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) -> int:
+    """Count the bytes on disk that some rows would take.
+
+    Parameters
+    ----------
+    plan
+        Plan of the atlas.
+    arrays
+        Values of the rows, by place in the store.
+    obs
+        Annotations of the rows.
+    """
+    size = 0
+    for place, rows in arrays.items():
+        for start in range(0, len(rows), plan.chunk_rows):
+            size += len(_encode(rows[start : start + plan.chunk_rows], plan.array_dtype(place)))
+    for name, (kind, _, _) in annotation_columns(plan, obs).items():
+        size += len(_encode(_annotation(obs, name), kind))
+    return size
+
+
+def _annotation(obs: pd.DataFrame, name: str) -> np.ndarray:
+    """Return the values of an array of ``obs``: its index, a column, or a categorical column's codes or categories."""
+    column, _, part = name.partition("/")
+    if name == "_index":
+        return obs.index.to_numpy(dtype=object)
+    if part == "categories":
+        return obs[column].cat.categories.to_numpy(dtype=object)
+    return obs[column].cat.codes.to_numpy() if part == "codes" else obs[column].to_numpy()
+
+
+def _fill_chunk(values: np.ndarray, length: int) -> np.ndarray:
+    """Fill values up to the length of a chunk, which is stored whole."""
+    missing = length - len(values)
+    if not missing:
+        return values
+    fill = "" if values.dtype == object else 0
+    return np.concatenate([values, np.full((missing, *values.shape[1:]), fill, dtype=values.dtype)])
+
+
+def _encode(values: np.ndarray, kind: str) -> bytes:
+    """Encode a chunk as zarr's codecs of these arrays do."""
+    from numcodecs import VLenUTF8, Zstd
+
+    raw = (
+        VLenUTF8().encode(values)
+        if kind == "str"
+        else np.ascontiguousarray(values, dtype=np.dtype(kind).newbyteorder("<"))
+    )
+    return bytes(Zstd(ZSTD_LEVEL).encode(raw))

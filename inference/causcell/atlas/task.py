@@ -1,173 +1,180 @@
-"""The work on shards: read, generate and write overlap, and a shard is committed when all of it is on disk."""
+"""The work of an atlas: a task that any worker can open, and the maker of shards that it opens.
+
+Read, generate and write overlap, and a shard is committed when all of it is on disk.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from causcell._internal.prefetch import StageClock, prefetch
-from causcell.atlas.journal import Journal, ShardRecord, put, raise_on_full_disk
+from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
+from causcell.atlas.journal import Journal, ShardRecord, put_files, raise_on_full_disk
 from causcell.atlas.plan import Plan
 from causcell.atlas.shards import ShardWriter, write_annotations
-from causcell.cells.collection import AnyCells, AnyReader, CellTable, open_cells
-from causcell.counterfactual.stream import Block
-from causcell.counterfactual.tables import count_unseen, result_obs
-from causcell.engine.open import open_engine
-from causcell.errors import CausCellWarning
-from causcell.generator import Generator
-
-if TYPE_CHECKING:
-    from causcell.engine.triton.connection import Connection
+from causcell.cells.panel_cells import CellSource
+from causcell.counterfactual.model import CounterfactualModel, ModelSource
+from causcell.counterfactual.stream import Block, EmbeddingSource, MeasuredCells, stream_blocks
+from causcell.counterfactual.tables import ResultTable
 
 _BLOCKS_AHEAD = 2
 """Blocks that are generated before they are written."""
 
-
-class Inputs(Protocol):
-    """What shards are made from.
-
-    Attributes
-    ----------
-    generator
-        The model.
-    cells
-        Their names and labels.
-    missing
-        Panel genes that are filled.
-    """
-
-    @property
-    def generator(self) -> Generator: ...
-
-    @property
-    def cells(self) -> CellTable: ...
-
-    @property
-    def missing(self) -> Sequence[str]: ...
-
-    def blocks(self, plan: Plan, ranges: Iterable[slice], clock: StageClock) -> Iterator[Block]:
-        """Results for ranges of cells, block by block; batches start anew with each range."""
-        ...
+_held = threading.local()
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Cells with measured expression. See `Inputs`."""
-
-    generator: Generator
-    cells: AnyCells
-    reader: AnyReader
-
-    @property
-    def missing(self) -> Sequence[str]:
-        """Panel genes that are filled."""
-        return self.reader.missing
-
-    def blocks(self, plan: Plan, ranges: Iterable[slice], clock: StageClock) -> Iterator[Block]:
-        """Results for ranges of cells, block by block."""
-        return self.generator.blocks(self.cells, self.reader, plan.request, ranges, clock)
-
-
-def make_shards(journal: Journal, plan: Plan, inputs: Inputs, shards: Iterable[int]) -> Iterator[ShardRecord | int]:
-    """Make shards, one after the other: generate, write and commit.
-
-    Yields
-    ------
-    The rows of each block when it is written, and the record of each shard when it is committed.
-
-    Raises
-    ------
-    OutputFullError
-        No space is left.
-    """
-    schema, seen = inputs.generator.schema, inputs.generator.engine.reference.combinations
-    factual, clock = inputs.cells.labels(schema), StageClock()
-    blocks = inputs.blocks(plan, (plan.cells_of(shard) for shard in shards), clock)
-    with contextlib.closing(prefetch(blocks, _BLOCKS_AHEAD)) as ready:
-        for block in ready:
-            shard = block.cells.start // plan.cells_per_shard
-            cells = plan.cells_of(shard)
-            writers = {place: ShardWriter(journal, plan, place, shard) for place in plan.arrays}
-            labels, unmatched = [], 0
-            try:
-                while True:
-                    with raise_on_full_disk(journal.path), clock("write"):
-                        for place, writer in writers.items():
-                            writer.append(block.arrays[place])
-                    labels.append(block.labels)
-                    unmatched += int(block.unmatched.sum())
-                    yield len(block.labels)
-                    if block.cells.stop == cells.stop:
-                        break
-                    block = next(ready)
-                with raise_on_full_disk(journal.path), clock("write"):
-                    names = inputs.cells.names_of(cells)
-                    obs = result_obs(schema, plan.request, names, factual[cells], np.concatenate(labels), seen)
-                    for writer in writers.values():
-                        writer.finish()
-                    files = {writer.target: writer.staged for writer in writers.values()}
-                    records = put(files | write_annotations(journal, plan, shard, obs))
-            finally:
-                for writer in writers.values():
-                    writer.discard()
-            record = ShardRecord(
-                shard=shard,
-                rows=len(obs),
-                files={str(target.relative_to(journal.path)): file for target, file in records.items()},
-                unmatched=unmatched,
-                unseen=count_unseen(obs, plan.request, schema.names),
-                seconds=clock.take(),
-                worker=f"{platform.node()}:{os.getpid()}",
-            )
-            journal.commit(record)
-            yield record
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker needs to make any shard of an atlas; it can be pickled.
+class AtlasTask:
+    """All that a worker needs to make any shard of an atlas. It can be pickled.
 
     Attributes
     ----------
-    location, connection
-        The model's.
-    sources
-        Path of the cells, or paths by key.
-    layer, where, expression, allow_missing_genes
-        How they are read.
-    scratch
-        Folder of copies by rows of cells that are stored by columns; a worker that has no such folder makes its own.
     plan
-        Of the atlas.
+        Plan of the atlas.
     path
-        Of the atlas, on a file system that all workers share.
+        The atlas, on a file system that all workers share.
+    model
+        Where the model is and how it is opened.
+    cells
+        Where the cells are and how they are read.
     """
 
-    location: str
-    connection: Connection | None
-    sources: str | tuple[tuple[str, str], ...]
-    layer: str | None
-    where: str | None
-    expression: str | None
-    allow_missing_genes: float
-    scratch: str
     plan: Plan
     path: str
+    model: ModelSource
+    cells: CellSource
 
-    def open(self) -> Measured:
-        """The model and the cells, opened."""
-        warnings.simplefilter("ignore", CausCellWarning)  # who shared the work out was told
-        engine = open_engine(self.location, threads=self.plan.threads, connection=self.connection, spinning=False)
-        generator = Generator(engine, batch_size=self.plan.batch_size)
-        sources: Any = self.sources if isinstance(self.sources, str) else dict(self.sources)
-        scratch = Path(self.scratch) if Path(self.scratch).is_dir() else None
-        cells = open_cells(sources, layer=self.layer, where=self.where, scratch=scratch)
-        return Measured(generator, cells, generator.reader(cells, self.expression, self.allow_missing_genes))
+    def open(self) -> ShardMaker:
+        """Open the model and the cells; whoever shared the work out was told of missing genes and copies already."""
+        plan = self.plan
+        model = self.model.open(threads=plan.threads, batch_size=plan.batch_size, spinning=False)
+        cells = self.cells.open(model.schema, model.preprocessing, announce=False)
+        return ShardMaker(plan, Path(self.path), model, MeasuredCells(model, cells), self)
+
+
+@dataclass(frozen=True)
+class ShardMaker:
+    """An opened model and the embeddings of its cells: makes shards of an atlas.
+
+    Attributes
+    ----------
+    plan, path
+        Plan and place of the atlas.
+    model
+        The model.
+    source
+        Gives the embeddings that are decoded.
+    task
+        What another process opens the same maker from; `None` where that can't be, as with cells in memory.
+    """
+
+    plan: Plan
+    path: Path
+    model: CounterfactualModel
+    source: EmbeddingSource[Any, Any]
+    task: AtlasTask | None = None
+
+    @property
+    def journal(self) -> Journal:
+        """The atlas's journal."""
+        return Journal(self.path)
+
+    @property
+    def table(self) -> ResultTable:
+        """The form of the atlas's rows."""
+        return ResultTable.of(self.model, self.plan.request)
+
+    def at(self, path: Path) -> ShardMaker:
+        """Return the same maker for an atlas in another place."""
+        task = None if self.task is None else replace(self.task, path=str(path.absolute()))
+        return replace(self, path=path, task=task)
+
+    def blocks(self, ranges: Iterable[slice], clock: StageClock | None = None) -> Iterator[Block]:
+        """Generate results for ranges of cells; see `causcell.counterfactual.stream.stream_blocks`."""
+        return stream_blocks(self.model, self.source, self.plan.request, ranges, clock)
+
+    def make(self, shards: Iterable[int]) -> Iterator[AtlasEvent]:
+        """Make shards, one after the other: generate, write and commit.
+
+        Yields
+        ------
+        `RowsWritten` for each block, and `ShardCommitted` for each shard.
+
+        Raises
+        ------
+        OutputFullError
+            No space is left.
+        """
+        plan, clock = self.plan, StageClock()
+        blocks = self.blocks((plan.cells_of(shard) for shard in shards), clock)
+        with contextlib.closing(prefetch(blocks, _BLOCKS_AHEAD)) as ready:
+            for block in ready:
+                yield from self._make_shard(block, ready, clock)
+
+    def _make_shard(self, block: Block, ready: Iterator[Block], clock: StageClock) -> Iterator[AtlasEvent]:
+        """Make the shard that a block is the first of."""
+        plan, journal = self.plan, self.journal
+        shard = block.cells.start // plan.cells_per_shard
+        last = plan.cells_of(shard).stop
+        writers = {place: ShardWriter(journal, plan, place, shard) for place in plan.arrays}
+        written: list[Block] = []
+        try:
+            while True:
+                with raise_on_full_disk(journal.path), clock("write"):
+                    for place, writer in writers.items():
+                        writer.append(block.arrays[place])
+                written.append(replace(block, arrays={}))
+                yield RowsWritten(len(block.labels))
+                if block.cells.stop == last:
+                    break
+                block = next(ready)
+            yield ShardCommitted(self._commit(shard, written, writers, clock))
+        finally:
+            for writer in writers.values():
+                writer.discard()
+
+    def _commit(
+        self, shard: int, written: list[Block], writers: dict[str, ShardWriter], clock: StageClock
+    ) -> ShardRecord:
+        """Finish a shard's files, put them in their places and record them."""
+        journal, table = self.journal, self.table
+        with raise_on_full_disk(journal.path), clock("write"):
+            names, factual, labels, unmatched = (
+                np.concatenate([getattr(block, name) for block in written])
+                for name in ("names", "factual", "labels", "unmatched")
+            )
+            obs = table.obs(names, factual, labels)
+            for writer in writers.values():
+                writer.finish()
+            files = {writer.target: writer.staged for writer in writers.values()}
+            records = put_files(files | write_annotations(journal, self.plan, shard, obs))
+        record = ShardRecord(
+            shard=shard,
+            rows=len(obs),
+            files={str(target.relative_to(journal.path)): file for target, file in records.items()},
+            unmatched=int(unmatched.sum()),
+            unseen=table.count_unseen(obs),
+            seconds=clock.take(),
+            worker=f"{platform.node()}:{os.getpid()}",
+        )
+        journal.commit(record)
+        return record
+
+
+def make_shard(task: AtlasTask, shard: int) -> ShardRecord:
+    """Make one shard in a worker, where the model and the cells stay open for the next."""
+    if getattr(_held, "task", None) != task:
+        _held.maker, _held.task = task.open(), task
+    for event in _held.maker.make([shard]):
+        if isinstance(event, ShardCommitted):
+            return event.record
+    raise AssertionError(f"shard {shard} has no cells")

@@ -1,4 +1,4 @@
-"""Verify the files of an atlas."""
+"""Verify the files of an atlas against the digests that were recorded when they were written."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causcell.atlas.journal import ROOT_METADATA, FileRecord, Journal, record_file
-from causcell.atlas.write import _file_of
-
-# -- afterwards --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check of an atlas found.
+    """Findings of a check of an atlas.
 
     Attributes
     ----------
     rows, shards
-        Of the plan.
+        Rows and shards of the plan.
     missing
         Shards not made yet.
     damaged
@@ -41,9 +38,16 @@ class Verification:
 
 
 def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Verification:
-    """Check every file of an atlas against the digest that was recorded when it was written.
+    """Check every file of an atlas against its recorded digest.
 
-    The record of what is damaged is taken back, so that the next run makes that anew.
+    The record of what is damaged is withdrawn, so that the next run makes that anew.
+
+    Parameters
+    ----------
+    path
+        The atlas.
+    progress
+        Show a progress bar.
 
     Raises
     ------
@@ -63,13 +67,13 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
         groups: list[tuple[int | None, dict[str, FileRecord]]] = [(each.shard, each.files) for each in records.values()]
         groups.append((None, metadata or {}))
         for shard, files in tqdm(groups, desc="verifying", unit="shard", disable=not progress):
-            bad = [name for name, file in files.items() if _damage(_file_of(journal, name), file)]
+            bad = [name for name, file in files.items() if _is_damaged(journal.path_of(name), file)]
             if bad:
                 damaged[shard] = tuple(bad)
         root = journal.path / ROOT_METADATA
         if metadata is None:
             damaged[None] = ("metadata.json",)
-        elif journal.finished and None not in damaged and _damage(root, metadata[ROOT_METADATA]):
+        elif journal.finished and None not in damaged and _is_damaged(root, metadata[ROOT_METADATA]):
             damaged[None] = (ROOT_METADATA,)
         for shard in damaged:
             if shard is None:
@@ -80,5 +84,5 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
     return Verification(plan.rows, plan.shards, missing, damaged, journal.finished)
 
 
-def _damage(path: Path, file: FileRecord) -> bool:
+def _is_damaged(path: Path, file: FileRecord) -> bool:
     return not path.is_file() or record_file(path) != file

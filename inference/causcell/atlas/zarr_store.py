@@ -1,9 +1,7 @@
-"""The atlas on disk: zarr metadata ahead of all values, then files of one shard each.
+"""The atlas as an AnnData-zarr store (zarr v3, sharded): its metadata, written ahead of all values.
 
 Metadata do not depend on values, so all are made at the start, the root's put in place at the end: an unfinished store
-does not open. A shard of values is a file of the sharding codec of zarr v3: its chunks, each compressed, then an index
-of their places and its CRC-32C; it is written as its rows come, so that memory does not grow with the shard. A shard of
-an annotation is a file of one chunk.
+does not open. The files of values are those of `causcell.atlas.shards`.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causcell.atlas.journal import ROOT_METADATA, Journal, put
+from causcell.atlas.journal import Journal, put_files
 from causcell.atlas.plan import Plan
 
 if TYPE_CHECKING:
@@ -25,24 +23,11 @@ ZSTD_LEVEL = 1
 """Values of which 94 % are zero compress better and faster so than after shuffling, which scatters the few others."""
 
 _DATAFRAME = {"encoding-type": "dataframe", "encoding-version": "0.2.0"}
-
-
 _CATEGORICAL = {"encoding-type": "categorical", "encoding-version": "0.2.0"}
-
-
 _ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
-
-
 _STRINGS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
-
-
 _DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
-
-
 _ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
-
-
-# -- metadata ----------------------------------------------------------------------------------------------------------
 
 
 def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, uns: dict[str, Any]) -> None:
@@ -50,8 +35,12 @@ def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.
 
     Parameters
     ----------
+    journal, plan
+        Journal and plan of the atlas.
     example
-        ``obs`` of some cells: its columns and their types.
+        ``obs`` of some rows: its columns and their types.
+    var, uns
+        ``var``, and ``uns["causcell"]``, of the atlas.
     """
     staging = journal.work / "metadata"
     shutil.rmtree(staging, ignore_errors=True)
@@ -60,8 +49,8 @@ def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.
         warnings.simplefilter("ignore")
         _describe(staging, plan, example, var, uns)
     names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
-    places = {name: (journal.folder if name == ROOT_METADATA else journal.path) / name for name in names}
-    records = put({places[name]: staged for name, staged in names.items()})
+    places = {name: journal.path_of(name) for name in names}
+    records = put_files({places[name]: staged for name, staged in names.items()})
     shutil.rmtree(staging)
     journal.commit_metadata({name: records[place] for name, place in places.items()})
 
@@ -118,7 +107,7 @@ def _is_categorical(obs: pd.DataFrame, name: str) -> bool:
 
 
 def annotation_columns(plan: Plan, example: pd.DataFrame) -> dict[str, tuple[str, int, int]]:
-    """Type, length and chunk of each array of annotations that is written by shards.
+    """Return type, length and chunk of each array of ``obs`` that is written by shards, by its name there.
 
     The categories of ``source_cell`` are the cells' names, so they too come shard by shard.
     """

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-
-
 _SPAN = 8
 """Rows with gaps are read as one range while that is at most this many times as long."""
 

@@ -1,14 +1,14 @@
-"""Cells to read: an AnnData, a path to one, or several files, read in slices."""
+"""Cells to read, in slices: of one AnnData or file (`Cells`), or of several (`Collection`)."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from causcell._internal.batching import batches
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import open_source, take_rows
 from causcell.cells.csc import rowwise_copy
-from causcell.cells.panel import PanelReader
 from causcell.errors import CausCellWarning, CellNameError, ConceptError, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
@@ -28,37 +27,6 @@ if TYPE_CHECKING:
 
 _SLICE = 65536
 """Names are read so many at a time."""
-
-
-class CellTable(Protocol):
-    """Names and labels of cells, in order.
-
-    Attributes
-    ----------
-    parts
-        The files that they are read from.
-    layer, where
-        What of these is read.
-    """
-
-    @property
-    def parts(self) -> tuple[Cells, ...]: ...
-
-    @property
-    def layer(self) -> str | None: ...
-
-    @property
-    def where(self) -> str | None: ...
-
-    def __len__(self) -> int: ...
-
-    def names_of(self, rows: slice) -> np.ndarray:
-        """Names of consecutive cells, str objects."""
-        ...
-
-    def labels(self, schema: ConceptSchema) -> np.ndarray:
-        """Label codes of all cells, int32 [n x m]."""
-        ...
 
 
 class Cells:
@@ -76,10 +44,19 @@ class Cells:
     where
         A pandas query over ``obs``, such as ``cell_type == "B cells"``: only these cells, in input order.
     key
-        Of this file among several: its cells are named ``key:name``.
+        Key of this file among several: its cells are named ``key:name``.
     scratch
         Folder for a copy by rows of a matrix that is stored by columns (CSC); a temporary one, if not given. A copy
         that is there already is used.
+    announce
+        Whether to warn before such a copy is made.
+
+    Attributes
+    ----------
+    path
+        File, or `None` for cells in memory.
+    layer, where, key, scratch
+        As given.
 
     Raises
     ------
@@ -87,6 +64,17 @@ class Cells:
         Duplicated cell names: every random number of a cell hangs on its name.
     DataError
         A file that can't be read, an absent layer, no cell left.
+    ConceptError, ConfigurationError
+        A query that can't be evaluated, or does not say yes or no for each cell.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> obs = pd.DataFrame({"stim": ["ctrl", "IFN", "IFN"]}, index=["a", "b", "c"])
+    >>> adata = anndata.AnnData(np.eye(3, dtype=np.float32), obs=obs)
+    >>> with Cells(adata, where="stim == 'IFN'") as cells:
+    ...     cells.names, cells.values(slice(0, 1))
+    (array(['b', 'c'], dtype=object), array([[0., 1., 0.]], dtype=float32))
     """
 
     def __init__(
@@ -97,10 +85,11 @@ class Cells:
         where: str | None = None,
         key: str | None = None,
         scratch: Path | None = None,
+        announce: bool = True,
     ) -> None:
         self.path = Path(source).absolute() if isinstance(source, str | os.PathLike) else None
-        self.layer, self.where, self.key = layer, where, key
-        self._scratch = scratch
+        self.layer, self.where, self.key, self.scratch = layer, where, key, scratch
+        self._announce = announce
         self._source = open_source(source)
         self._by_rows: Any = None
         self._encoded: tuple[ConceptSchema, np.ndarray] | None = None
@@ -126,7 +115,7 @@ class Cells:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file that was opened."""
+        """Close the file that was opened, and remove a temporary copy."""
         self._source.close()
         if self._by_rows is not None:
             self._by_rows.close()
@@ -136,8 +125,12 @@ class Cells:
 
     @property
     def parts(self) -> tuple[Cells, ...]:
-        """The files, each as cells of its own."""
+        """The files that have cells, each as cells of its own."""
         return (self,)
+
+    def split_rows(self, rows: slice) -> list[tuple[int, Cells, slice]]:
+        """Split consecutive rows by file: place of the file in `parts`, its cells, and which of these."""
+        return [(0, self, rows)]
 
     @property
     def genes(self) -> list[str]:
@@ -146,7 +139,7 @@ class Cells:
 
     @property
     def obs(self) -> pd.DataFrame:
-        """Annotations of the cells."""
+        """Annotations of the cells, [n x columns]."""
         obs = self._source.annotations()
         if self.key is not None:
             obs = obs.set_axis(self._keyed(obs.index.to_numpy(dtype=object)))
@@ -155,10 +148,10 @@ class Cells:
     @property
     def names(self) -> np.ndarray:
         """Names of all cells, str objects [n]."""
-        return self.names_of(slice(0, self._count))
+        return self.read_names(slice(0, self._count))
 
-    def names_of(self, rows: slice) -> np.ndarray:
-        """Names of consecutive cells, str objects."""
+    def read_names(self, rows: slice) -> np.ndarray:
+        """Return the names of consecutive cells, str objects [rows]."""
         if self._rows is None:
             return self._keyed(self._source.names(rows.start, rows.stop))
         wanted = self._rows[rows]
@@ -177,7 +170,7 @@ class Cells:
         """Digest of each cell's name, uint64 [n]."""
         digests = np.empty(self._count, dtype=np.uint64)
         for rows in batches(self._count, _SLICE):
-            digests[rows] = name_digests(self.names_of(rows))
+            digests[rows] = name_digests(self.read_names(rows))
         return digests
 
     def _check_names(self) -> None:
@@ -186,7 +179,7 @@ class Cells:
         if not again.any():
             return
         suspects = np.unique(np.concatenate([order[:-1][again], order[1:][again]]))
-        counts = Counter(self.names_of(slice(row, row + 1))[0] for row in suspects.tolist())
+        counts = Counter(self.read_names(slice(row, row + 1))[0] for row in suspects.tolist())
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise CellNameError(
@@ -196,7 +189,7 @@ class Cells:
             )
 
     def labels(self, schema: ConceptSchema) -> np.ndarray:
-        """Label codes of all cells, int32 [n x m]; see `causcell.concepts.ConceptSchema.encode`."""
+        """Return the label codes of all cells, int32 [n x m]; see `causcell.concepts.ConceptSchema.encode`."""
         if self._encoded is None or self._encoded[0] != schema:
             present = [name for name in schema.names if name in self._source.columns]
             obs = self._source.annotations(present)
@@ -204,13 +197,9 @@ class Cells:
         return self._encoded[1]
 
     def values(self, rows: slice | np.ndarray) -> Matrix:
-        """The file's values of some cells, in the order asked for [rows x file genes]."""
+        """Return the file's values of some cells, in the order asked for, [rows x file genes]."""
         wanted = np.arange(*rows.indices(self._count)) if isinstance(rows, slice) else np.asarray(rows)
         return take_rows(self._matrix, wanted if self._rows is None else self._rows[wanted])
-
-    def read(self, reader: PanelReader, rows: slice) -> np.ndarray:
-        """Panel expression of consecutive cells, float32 [rows x G]."""
-        return reader.read(self.values(rows), self.names_of(rows))
 
     @cached_property
     def _matrix(self) -> Any:
@@ -221,13 +210,14 @@ class Cells:
             return matrix
         if not hasattr(matrix, "to_memory"):
             return matrix.tocsr()
-        warnings.warn(
-            f"{self.path or 'the file'} holds its matrix by columns (CSC), and cells are rows: a copy by rows is made "
-            "first; to save that, write the file with a CSR matrix (adata.X = adata.X.tocsr())",
-            CausCellWarning,
-            stacklevel=2,
-        )
-        self._by_rows = rowwise_copy(matrix, self._scratch, self.key or "cells")
+        if self._announce:
+            warnings.warn(
+                f"{self.path or 'the file'} holds its matrix by columns (CSC), and cells are rows: a copy by rows is "
+                "made first; to save that, write the file with a CSR matrix (adata.X = adata.X.tocsr())",
+                CausCellWarning,
+                stacklevel=2,
+            )
+        self._by_rows = rowwise_copy(matrix, self.scratch, self.key or "cells")
         return self._by_rows
 
     def _matching_rows(self, where: str) -> np.ndarray:
@@ -237,12 +227,12 @@ class Cells:
             chosen = obs.eval(where, engine="python")
         except Exception as error:  # pandas raises whatever the expression makes it raise
             raise ConceptError(
-                f"--where {where!r} can't be evaluated: {error}; it is a pandas query over the columns "
+                f"where={where!r} can't be evaluated: {error}; it is a pandas query over the columns "
                 f"{format_list(self._source.columns, 40)}, such as 'cell_type == \"B cells\"'"
             ) from error
         chosen = np.asarray(chosen)
         if chosen.dtype != bool or chosen.shape != (len(obs),):
-            raise ConfigurationError(f"--where {where!r} does not say yes or no for each cell")
+            raise ConfigurationError(f"where={where!r} does not say yes or no for each cell")
         return np.flatnonzero(chosen)
 
 
@@ -253,13 +243,15 @@ class Collection:
     ----------
     sources
         What `Cells` takes, by key. Files may differ in the genes they have and in their order.
-    layer, where, scratch
-        As for `Cells`, for every file; a file may have no cell for which ``where``.
+    layer, where, scratch, announce
+        As for `Cells`, for every file; a file may have no cell for which ``where`` holds.
 
     Raises
     ------
     ConfigurationError
         No file, or a key that is empty or contains a colon.
+    DataError, CellNameError, ConceptError
+        As for `Cells`; a note names the file.
     """
 
     def __init__(
@@ -269,6 +261,7 @@ class Collection:
         layer: str | None = None,
         where: str | None = None,
         scratch: Path | None = None,
+        announce: bool = True,
     ) -> None:
         strange = [key for key in sources if not key or ":" in key]
         if strange or not sources:
@@ -277,12 +270,13 @@ class Collection:
                 if strange
                 else "there are no files; give at least one"
             )
-        self.layer, self.where = layer, where
+        self.layer, self.where, self.scratch = layer, where, scratch
         self._parts: tuple[Cells, ...] = ()
         try:
             for key, source in sources.items():
                 try:
-                    self._parts += (Cells(source, layer=layer, where=where, key=key, scratch=scratch),)
+                    part = Cells(source, layer=layer, where=where, key=key, scratch=scratch, announce=announce)
+                    self._parts += (part,)
                 except DataError as error:
                     if where is None or not str(error).startswith("there are no cells for which"):
                         error.add_note(f"in file {key!r}")
@@ -301,7 +295,7 @@ class Collection:
         self.close()
 
     def close(self) -> None:
-        """Let go of the files that were opened."""
+        """Close the files that were opened."""
         for part in self.parts:
             part.close()
 
@@ -315,7 +309,7 @@ class Collection:
 
     @property
     def obs(self) -> pd.DataFrame:
-        """Annotations of the cells; a column that a file lacks is missing there."""
+        """Annotations of the cells, [n x columns]; a column that a file lacks is missing there."""
         import pandas as pd
 
         return pd.concat([part.obs for part in self.parts])
@@ -330,48 +324,38 @@ class Collection:
         """Digest of each cell's name, uint64 [n]."""
         return np.concatenate([part.name_digests for part in self.parts])
 
-    def names_of(self, rows: slice) -> np.ndarray:
-        """Names of consecutive cells, str objects."""
-        return np.concatenate([part.names_of(here) for _, part, here in self._within(rows)])
+    def read_names(self, rows: slice) -> np.ndarray:
+        """Return the names of consecutive cells, str objects [rows]."""
+        return np.concatenate([part.read_names(within) for _, part, within in self.split_rows(rows)])
 
     def labels(self, schema: ConceptSchema) -> np.ndarray:
-        """Label codes of all cells, int32 [n x m]."""
+        """Return the label codes of all cells, int32 [n x m]."""
         return np.concatenate([part.labels(schema) for part in self.parts])
 
-    def read(self, reader: CollectionReader, rows: slice) -> np.ndarray:
-        """Panel expression of consecutive cells, float32 [rows x G]."""
-        return np.concatenate([part.read(reader.readers[i], here) for i, part, here in self._within(rows)])
-
-    def _within(self, rows: slice) -> Iterator[tuple[int, Cells, slice]]:
-        """The files that rows fall into, and which of their cells."""
-        for i, part in enumerate(self.parts):
-            start, stop = (int(np.clip(edge - self._starts[i], 0, len(part))) for edge in (rows.start, rows.stop))
+    def split_rows(self, rows: slice) -> list[tuple[int, Cells, slice]]:
+        """Split consecutive rows by file: place of the file in `parts`, its cells, and which of these."""
+        found = []
+        for place, part in enumerate(self.parts):
+            start, stop = (int(np.clip(edge - self._starts[place], 0, len(part))) for edge in (rows.start, rows.stop))
             if start < stop:
-                yield i, part, slice(start, stop)
-
-
-class CollectionReader:
-    """A `PanelReader` for each file of a collection."""
-
-    def __init__(self, readers: tuple[PanelReader, ...]) -> None:
-        self.readers = readers
-        self.missing = tuple(dict.fromkeys(gene for reader in readers for gene in reader.missing))
+                found.append((place, part, slice(start, stop)))
+        return found
 
 
 AnyCells = Cells | Collection
-
-
-AnyReader = PanelReader | CollectionReader
+AnySource: TypeAlias = "anndata.AnnData | str | os.PathLike[str] | Mapping[str, Any]"
+"""An AnnData, a path to one, or a mapping from keys to either."""
 
 
 def open_cells(
-    source: anndata.AnnData | str | os.PathLike[str] | Mapping[str, Any],
+    source: AnySource,
     *,
     layer: str | None = None,
     where: str | None = None,
     scratch: Path | None = None,
+    announce: bool = True,
 ) -> AnyCells:
-    """`Cells` of one source, or the `Collection` of a mapping from keys to sources."""
+    """Open the `Cells` of one source, or the `Collection` of a mapping from keys to sources."""
     if isinstance(source, Mapping):
-        return Collection(source, layer=layer, where=where, scratch=scratch)
-    return Cells(source, layer=layer, where=where, scratch=scratch)
+        return Collection(source, layer=layer, where=where, scratch=scratch, announce=announce)
+    return Cells(source, layer=layer, where=where, scratch=scratch, announce=announce)

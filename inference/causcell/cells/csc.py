@@ -14,7 +14,6 @@ from scipy import sparse
 _ENTRIES = 2**23
 """Nonzeros that are held in memory at once."""
 
-
 _BOUNDS = "bounds.npy"
 
 

@@ -50,12 +50,12 @@ def check_values(values: Matrix, scale: Scale, cell_names: Names) -> None:
         raise ExpressionError(
             f"expression was declared as counts, but holds {value:.6g} in cell "
             f"{_first_cell(values, fraction, cell_names)!r}; give raw counts (often in adata.raw or a layer), "
-            "or declare log1p values (--expression log1p)"
+            "or declare log1p values (expression='log1p')"
         )
     if scale == "log1p" and whole and high > 1:
         raise ExpressionError(
             f"expression was declared as log1p, but holds whole numbers only (up to {high:.6g}), which raw counts are; "
-            "declare counts (--expression counts), or give log1p values"
+            "declare counts (expression='counts'), or give log1p values"
         )
     if scale == "log1p" and high > _LARGEST_LOG1P:
         raise ExpressionError(
@@ -124,7 +124,7 @@ class PanelReader:
         if genes and sum(gene.upper() in upper for gene in genes) > total - len(absent):
             hint = " (more match when upper and lower case are ignored: is it another species, or another spelling?)"
         needed = np.ceil(100 * len(absent) / total) / 100
-        remedy = f", or allow it with --allow-missing-genes {needed:.2f}" if needed < 1 else ""
+        remedy = f", or allow it with allow_missing_genes={needed:.2f}" if needed < 1 else ""
         raise GenePanelError(
             f"{len(absent)} of {total} {what} are missing: {format_list(absent)}{hint}; give a file that has "
             f"them{remedy}"

@@ -17,17 +17,26 @@ import warnings
 from importlib import metadata
 from typing import Annotated
 
+import click
 import typer
 
-from causcell.cli import atlas, commands
+from causcell.cli.bench import bench
+from causcell.cli.embed import embed
 from causcell.cli.evaluate import evaluate
+from causcell.cli.flags import name_flags
+from causcell.cli.generate import generate
+from causcell.cli.inspect import inspect
+from causcell.cli.materialize import materialize
+from causcell.cli.serve import serve
 from causcell.cli.trial import trial
+from causcell.cli.verify import verify
 from causcell.errors import CausCellError, CausCellWarning
 
 GROUP = "causcell.commands"
 
 _EXTRA = {
-    **dict.fromkeys(("lightning", "safetensors", "scanpy", "sklearn", "tomli_w", "torch"), "train"),
+    **dict.fromkeys(("lightning", "safetensors", "tomli_w", "torch"), "train"),
+    **dict.fromkeys(("scanpy", "sklearn"), "evaluate"),
     **dict.fromkeys(("google", "onnx", "onnx_ir", "onnxscript", "tritonclient"), "export"),
     "distributed": "dask",
     "matplotlib": "plot",
@@ -51,7 +60,7 @@ def _options(
 
 
 def build_app() -> typer.Typer:
-    """The command line with every command that is installed."""
+    """Build the command line with every command that is installed."""
     app = typer.Typer(
         name="causcell",
         no_args_is_help=True,
@@ -61,17 +70,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name)(entry.load())
-    for command in (
-        commands.inspect,
-        commands.embed,
-        atlas.generate,
-        atlas.verify,
-        atlas.materialize,
-        trial,
-        evaluate,
-        commands.bench,
-        commands.serve,
-    ):
+    for command in (inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
         app.command(command.__name__)(command)
     return app
 
@@ -84,12 +83,13 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
     warnings.simplefilter("always", CausCellWarning)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    app = build_app()
     try:
-        build_app()(words, prog_name="causcell")
+        app(words, prog_name="causcell")
     except CausCellError as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {name_flags(str(error), _invoked(app, words))}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -104,8 +104,19 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
+def _invoked(app: typer.Typer, words: list[str]) -> click.Command:
+    """Return the command that the words name."""
+    group = typer.main.get_command(app)
+    commands = group.commands if isinstance(group, click.Group) else {}
+    return next((commands[word] for word in words if word in commands), group)
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     if issubclass(category, CausCellWarning):
         typer.echo(f"warning: {message}", err=True)
     else:
         logging.getLogger("causcell").debug("%s: %s", category.__name__, message)
+
+
+if __name__ == "__main__":
+    main()

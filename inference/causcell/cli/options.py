@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, spelt alike everywhere."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import typer
 if TYPE_CHECKING:
     from causcell.engine.triton.connection import Connection
 
-Data = Annotated[Path, typer.Argument(help="Cells: .h5ad or .zarr.", show_default=False)]
 _LOCATION = "Model repository: its folder, or the address of a server (grpc://host:8001, http://host:8000)."
-Location = Annotated[str, typer.Argument(help=_LOCATION, show_default=False)]
-Models = Annotated[str, typer.Option(help=_LOCATION, show_default=False)]
-ConnectionFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--connection",
-        help="For servers: a TOML file with deadline, patience, in_flight, shared_memory, certificates, [headers].",
+
+# -- cells -------------------------------------------------------------------------------------------------------------
+
+Data = Annotated[Path, typer.Argument(help="Cells: .h5ad or .zarr.", show_default=False)]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        help="Cells: .h5ad or .zarr. Several files are one collection, cells named KEY:NAME; a file's key is its name, "
+        "or is given as KEY=PATH.",
         show_default=False,
     ),
 ]
@@ -36,15 +37,74 @@ MissingGenes = Annotated[
         "--allow-missing-genes", help="Share of the model's genes that may be absent; filled with the training mean."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Cells a network evaluation.")]
+
+# -- the model ---------------------------------------------------------------------------------------------------------
+
+Location = Annotated[str, typer.Argument(help=_LOCATION, show_default=False)]
+Models = Annotated[str, typer.Option(help=_LOCATION, show_default=False)]
+BatchSize = Annotated[int, typer.Option(help="Cells of a network evaluation.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads in this process. [default: all CPUs allowed]")]
-Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+WorkerThreads = Annotated[
+    int | None,
+    typer.Option(help="Compute threads of each worker; reading and writing have their own. [default: 1]"),
+]
+Provider = Annotated[
+    str | None, typer.Option(help="Where graphs are evaluated: cpu or cuda. [default: cpu]", show_default=False)
+]
+ConnectionFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--connection",
+        help="For servers: a TOML file with deadline, patience, in_flight, shared_memory, certificates, and headers in "
+        "a table of that name.",
+        show_default=False,
+    ),
+]
+
+# -- what is generated -------------------------------------------------------------------------------------------------
+
+Do = Annotated[
+    list[str] | None,
+    typer.Option(help="CONCEPT=LABEL; several are one joint intervention. None: reconstruct.", show_default=False),
+]
+Grid = Annotated[
+    list[str] | None, typer.Option(help="Concept to take every label of; several multiply.", show_default=False)
+]
+Mode = Annotated[str, typer.Option(help="do, exogenous or isolated.")]
+MatchParents = Annotated[
+    bool, typer.Option("--match-parents", help="Draw reference cells with the same labels of the target's parents.")
+]
+Preset = Annotated[str | None, typer.Option(help="Solver setting of the model. [default: the model's]")]
+Solver = Annotated[str | None, typer.Option(help="draw, ddim, dpmpp, ddpm or mean, in place of a preset.")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the solver.")]
+Spacing = Annotated[
+    str | None, typer.Option(help="Spacing of the steps: trailing, uniform or log_snr. [default: trailing]")
+]
+Eta = Annotated[float | None, typer.Option(help="Noise of ddim, 0 to 1.")]
+Draws = Annotated[int, typer.Option(help="Samples of a cell and intervention.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
+Store = Annotated[
+    str,
+    typer.Option(
+        help="What to keep: expression; embeddings (see materialize); effects (less the factual cell with the same "
+        "noise); summary (mean and deviation over draws)."
+    ),
+]
+
+# -- the atlas ---------------------------------------------------------------------------------------------------------
+
+DType = Annotated[str, typer.Option(help="Type of the expression: float32 or float16.")]
+ChunkSize = Annotated[str, typer.Option(help="What readers fetch at once, uncompressed.")]
+ShardSize = Annotated[str, typer.Option(help="What is made and committed at once, uncompressed.")]
+
+# -- the terminal ------------------------------------------------------------------------------------------------------
+
 Progress = Annotated[bool, typer.Option(help="Show progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def read_connection(path: Path | None) -> Connection | None:
-    """From a TOML file; raises `ConfigurationError`."""
+    """Read how to talk to servers from a TOML file; raises `ConfigurationError`."""
     if path is None:
         return None
     import tomllib
@@ -57,11 +117,19 @@ def read_connection(path: Path | None) -> Connection | None:
     try:
         return TypeAdapter(Connection).validate_python(tomllib.loads(path.read_text()))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"--connection {str(path)!r} can't be read: {error}") from error
+        raise ConfigurationError(f"connection={str(path)!r} can't be read: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigurationError(
-            f"--connection {str(path)!r}: {place}: {first['msg']}; known are "
+            f"connection={str(path)!r}: {place}: {first['msg']}; known are "
             f"{format_list(Connection.__dataclass_fields__)}"
         ) from error
+
+
+def require_suffix(out: Path, suffix: str) -> None:
+    """Raise `ConfigurationError` unless the output's name ends in ``suffix``."""
+    from causcell.errors import ConfigurationError
+
+    if out.suffix != suffix:
+        raise ConfigurationError(f"out={str(out)!r} does not end in {suffix}")

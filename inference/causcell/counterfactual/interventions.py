@@ -1,4 +1,4 @@
-"""Interventions on concepts, and what they do to a cell's embeddings."""
+"""Interventions on concepts: from names and labels to targets; `causcell.counterfactual.scm` carries them out."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from causcell.concepts import ConceptSchema, as_pairs
-from causcell.errors import ConfigurationError, InterventionError, format_list
+from causcell.errors import InterventionError, format_list
 
 Mode = Literal["do", "exogenous", "isolated"]
-
-
 MODES: tuple[Mode, ...] = ("do", "exogenous", "isolated")
 
 
-def check_mode(mode: str) -> Mode:
-    """The mode, if it is one; raises `ConfigurationError`."""
-    for known in MODES:
-        if mode == known:
-            return known
-    raise ConfigurationError(f"mode {mode!r} is not known; known are {format_list(MODES)}")
-
-
 def parse_do(texts: Iterable[str]) -> dict[str, str]:
-    """One joint intervention from ``CONCEPT=LABEL`` strings; raises `InterventionError` for a concept set twice."""
+    """Return one joint intervention, labels by concept, from ``CONCEPT=LABEL`` strings.
+
+    Raises
+    ------
+    ConceptError, InterventionError
+        A text of another form; a concept that is set twice.
+
+    Examples
+    --------
+    >>> parse_do(["stim=IFN", "cell_type=B cells"])
+    {'stim': 'IFN', 'cell_type': 'B cells'}
+    """
     labels: dict[str, str] = {}
     for concept, label in as_pairs(texts, "concept=label", "="):
         if labels.setdefault(concept, label) != label:
             raise InterventionError(
-                f"--do sets {concept!r} to {labels[concept]!r} and to {label!r}; several --do are one joint "
-                "intervention: to compare labels use --grid, or run once for each"
+                f"do= sets {concept!r} to {labels[concept]!r} and to {label!r}; several are one joint intervention: to "
+                "compare labels use grid=, or run once for each"
             )
     return labels
 
@@ -53,7 +54,7 @@ class Intervention:
 
     @classmethod
     def of(cls, schema: ConceptSchema, labels: Mapping[str, str]) -> Intervention:
-        """From concept names and labels; raises `UnknownConceptError`, `UnknownLabelError`."""
+        """Make the intervention from labels by concept; raises `UnknownConceptError`, `UnknownLabelError`."""
         targets = sorted((schema.index(concept), schema[concept].code(str(label))) for concept, label in labels.items())
         named = (f"{schema.names[i]}={schema.concepts[i].labels[code]}" for i, code in targets)
         return cls(tuple(targets), ";".join(named) or "factual")
@@ -64,21 +65,30 @@ def plan_interventions(
     do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
     grid: Sequence[str] = (),
 ) -> tuple[Intervention, ...]:
-    """The interventions that ``do`` and ``grid`` ask for.
+    """List the interventions that ``do`` and ``grid`` ask for.
 
     Parameters
     ----------
     schema
         Concepts and graph.
     do
-        One joint intervention (a mapping), or several (a sequence of mappings).
+        One joint intervention (a mapping), or several (a sequence of mappings); without any, the factual cell.
     grid
         Concepts to take every label of; several multiply, and each product is joined to every ``do``.
 
     Raises
     ------
     InterventionError
-        The same intervention twice, or a concept both set and in the grid.
+        Text in place of a mapping or list, the same intervention twice, or a concept both set and in the grid.
+    UnknownConceptError, UnknownLabelError
+        A concept or label that the schema does not have.
+
+    Examples
+    --------
+    >>> from causcell.concepts import Concept, ConceptSchema
+    >>> schema = ConceptSchema((Concept("stim", ("IFN", "ctrl")), Concept("cell_type", ("B", "T"))))
+    >>> [each.name for each in plan_interventions(schema, {"stim": "IFN"}, grid=["cell_type"])]
+    ['stim=IFN;cell_type=B', 'stim=IFN;cell_type=T']
     """
     bases: list[Any] = [do] if isinstance(do, Mapping) else list(do or [{}])
     strange = [do] if isinstance(do, str) else [base for base in bases if not isinstance(base, Mapping)]
@@ -93,8 +103,7 @@ def plan_interventions(
         clash = [concept for concept, _ in point if concept in base]
         if clash or len({concept for concept, _ in point}) < len(point):
             raise InterventionError(
-                f"{format_list(clash or grid)} is named twice by --do and --grid; a grid takes every label of a "
-                f"concept, so "
+                f"{format_list(clash or grid)} is named twice by do= and grid=; a grid takes every label of a concept: "
                 "leave one of the two out"
             )
         interventions.append(Intervention.of(schema, {**base, **dict(point)}))

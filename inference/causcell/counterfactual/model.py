@@ -1,14 +1,208 @@
-"""The causal model over an engine: abduction, action and prediction."""
+"""The causal model over an engine: abduction, action and prediction for batches of cells."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from causcell.randomness import Purpose, normals
+from causcell.counterfactual.outputs import OutputKind, array_widths
+from causcell.counterfactual.scm import StructuralCausalModel
+from causcell.diffusion.sampling import draw_spike_slab, sample
+from causcell.diffusion.solvers import Solver, SolverSettings
+from causcell.engine.open import is_address, open_engine
+from causcell.engine.protocol import Engine
+from causcell.engine.triton.connection import Connection
+from causcell.errors import ConfigurationError
+from causcell.randomness import CellNoise, Purpose, normals
+from causcell.repository.manifest import EXPRESSION_FLOAT16, Manifest
+
+_LABELS_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model is and how it is opened: what a worker needs to open the same one. It can be pickled.
+
+    Attributes
+    ----------
+    location
+        Absolute path of a repository, or address of a server.
+    provider, connection
+        See `causcell.engine.open.open_engine`.
+    """
+
+    location: str
+    provider: str | None = None
+    connection: Connection | None = None
+
+    @classmethod
+    def of(
+        cls, location: str | os.PathLike[str], provider: str | None = None, connection: Connection | None = None
+    ) -> ModelSource:
+        """Make a source that is good in any working directory."""
+        place = os.fspath(location)
+        return cls(place if is_address(place) else str(Path(place).absolute()), provider, connection)
+
+    def open(self, *, threads: int | None, batch_size: int, spinning: bool = True) -> CounterfactualModel:
+        """Open the model; see `causcell.engine.open.open_engine`."""
+        engine = open_engine(
+            self.location, threads=threads, provider=self.provider, connection=self.connection, spinning=spinning
+        )
+        return CounterfactualModel(engine, batch_size=batch_size)
+
+
+class Posterior(NamedTuple):
+    """Posterior of cells' exogenous embeddings, q(eps | x): a diagonal Gaussian; each float32 [B x M x k]."""
+
+    mean: np.ndarray
+    logvar: np.ndarray
+
+
+class CounterfactualModel:
+    """A model's steps from expression to counterfactual expression, a batch at a time.
+
+    Shapes: B cells, G panel genes, m labelled concepts, M = m + 1 with the unexplained one last, k numbers a concept.
+
+    Parameters
+    ----------
+    engine
+        Evaluates the graphs.
+    batch_size
+        Cells of a network evaluation: whoever streams cells pads every batch to it.
+
+    Attributes
+    ----------
+    scm
+        The structural causal model: factual embeddings and those under an intervention.
+    schema, preprocessing
+        Concepts and graph; panel and scale.
+
+    Raises
+    ------
+    ConfigurationError
+        A batch size below 1.
+    """
+
+    def __init__(self, engine: Engine, *, batch_size: int = 256) -> None:
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size is {batch_size}; take at least 1")
+        self.engine, self.batch_size = engine, batch_size
+        self.schema = engine.manifest.concept_schema
+        self.preprocessing = engine.manifest.preprocessing
+        self.scm = StructuralCausalModel(engine)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model's manifest."""
+        return self.engine.manifest
+
+    def describe(self) -> dict[str, str]:
+        """Return facts of the model by name, for people."""
+        manifest = self.manifest
+        presets = (f"{name} (default)" if name == manifest.default_preset else name for name in manifest.presets)
+        return {
+            "genes": f"{len(manifest.genes.names):,}, trained on {manifest.expression.scale}",
+            **{f"concept {each.name}": _shorten(each.labels) for each in manifest.concepts},
+            "edges": ", ".join(f"{edge.parent} -> {edge.child}" for edge in manifest.edges) or "none",
+            "presets": ", ".join(presets),
+            "trained on": f"{manifest.training_cells.count:,} cells",
+            "engine": self.engine.description,
+        }
+
+    def encode(self, expression: np.ndarray) -> Posterior:
+        """Read the posterior of exogenous embeddings from expression, float32 [B x G], log scale."""
+        outputs = self.engine.run("encoder_scm", {"expression": expression}, ("exogenous_mean", "exogenous_logvar"))
+        return Posterior(outputs["exogenous_mean"], outputs["exogenous_logvar"])
+
+    def build_solver(self, settings: SolverSettings) -> Solver:
+        """Return the solver's table on the model's noise schedule.
+
+        Raises
+        ------
+        ConfigurationError
+            The solver draws from a posterior that the model's head does not have.
+        """
+        solver = settings.build(self.manifest.schedule)
+        if solver.draw and "decoder" not in self.manifest.graphs:
+            raise ConfigurationError(
+                f"solver 'draw' needs the head spike_slab, this model's is {self.manifest.head!r}; take ddpm or ddim"
+            )
+        return solver
+
+    def decode(self, endogenous: np.ndarray, noise: CellNoise, solver: Solver, dtype: str = "float32") -> np.ndarray:
+        """Generate expression of cells with given concepts.
+
+        Parameters
+        ----------
+        endogenous
+            float32 [B x M x k].
+        noise
+            The cells' own random numbers.
+        solver
+            The sampling loop.
+        dtype
+            ``float32``, or ``float16``: half the bytes, from the server on where the graphs are served.
+
+        Returns
+        -------
+        Log scale, of that type, [B x G].
+        """
+        shape = (len(endogenous), len(self.preprocessing.genes))
+        if solver.draw and solver.steps == 1:
+            uniforms = noise.posterior(int(solver.table[0, 0]))
+            return self._expression("decoder", {"endogenous": endogenous, "uniforms": uniforms}, dtype)
+        if solver.deterministic:
+            inputs = {
+                "endogenous": endogenous,
+                "noise": noise.initial if solver.from_noise else np.zeros(shape, dtype=np.float32),
+                "solver": np.tile(solver.table.astype(np.float32), (shape[0], 1, 1)),
+            }
+            return self._expression("sampler", inputs, dtype)
+
+        def denoise(x: np.ndarray, t: int) -> np.ndarray:
+            timestep = np.full((shape[0], 1), t, dtype=np.int64)
+            wanted = ("slab_probability", "slab_mean", "slab_deviation") if solver.draw else ("x0",)
+            outputs = self.engine.run("denoiser", {"x_t": x, "timestep": timestep, "endogenous": endogenous}, wanted)
+            if not solver.draw:
+                return outputs["x0"]
+            probability, mean, deviation = (outputs[name] for name in wanted)
+            return draw_spike_slab(probability, mean, deviation, self.preprocessing.zero, noise.posterior(t))
+
+        x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
+        return self.preprocessing.expression(x0).astype(dtype, copy=False)
+
+    def _expression(self, graph: str, inputs: dict[str, np.ndarray], dtype: str) -> np.ndarray:
+        """Return the graph's expression output in ``dtype``; older exports fall back to float32 and are cast."""
+        half = dtype == "float16" and EXPRESSION_FLOAT16 in self.manifest.graphs[graph].outputs
+        output = EXPRESSION_FLOAT16 if half else "expression"
+        return self.engine.run(graph, inputs, (output,))[output].astype(dtype, copy=False)
+
+    def output_widths(self, kind: OutputKind) -> dict[str, int]:
+        """Return the columns of each array of an output kind, by place in an AnnData."""
+        return array_widths(kind, len(self.preprocessing.genes), self.schema.size * self.manifest.dimensions.embedding)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what ``uns["causcell"]`` records of model, engine and versions."""
+        return {
+            "model_digest": self.manifest.digest,
+            "engine": self.engine.description,
+            "batch_size": self.batch_size,
+            "versions": {name: metadata.version(name) for name in ("causcell", "numpy", "anndata")},
+        }
+
+
+def _shorten(labels: tuple[str, ...]) -> str:
+    more = len(labels) - _LABELS_SHOWN
+    return ", ".join(labels[:_LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def abduct(posterior: tuple[np.ndarray, np.ndarray], keys: np.ndarray, draw: int = 0) -> np.ndarray:
-    """Exogenous embeddings drawn from their posterior, keyed by cell.
+    """Draw exogenous embeddings from their posterior, keyed by cell.
 
     What decodes them was trained on draws: from posterior means cells vary less than they should (Kang, three seeds,
     energy distance of one draw to held-out cells: from means .059, from draws .052).

@@ -1,151 +1,164 @@
-"""What is kept of every cell's outcomes: the stores of an atlas.
+"""What is kept of a cell's predictions: the stores of an atlas.
 
 - ``expression``: ``X``, the expression of each (cell, intervention, draw);
 - ``embeddings``: ``obsm["X_causcell"]``, its endogenous embeddings, from which `causcell.atlas.materialize` makes the
-  same
-  ``X``;
+  same ``X``;
 - ``effects``: ``X``, its expression less that of the factual cell with the same noise;
 - ``summary``: ``X``, the mean over a cell's draws, and ``layers["deviation"]``, their standard deviation (n - 1).
+
+A kind of output is an `Accumulator`, entered in `ACCUMULATORS` by its name; `OutputKind` lists the names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
-from causcell.counterfactual.scm import Intervened
-from causcell.errors import ConfigurationError, format_list
 from causcell.randomness import CellNoise
 
-Store = Literal["expression", "embeddings", "effects", "summary"]
-
-
-STORES: tuple[Store, ...] = ("expression", "embeddings", "effects", "summary")
-
+OutputKind = Literal["expression", "embeddings", "effects", "summary"]
+OUTPUT_KINDS: tuple[OutputKind, ...] = ("expression", "embeddings", "effects", "summary")
 
 EMBEDDINGS = "obsm/X_causcell"
-
-
 DEVIATION = "layers/deviation"
-
 
 Decode = Callable[[np.ndarray, CellNoise], np.ndarray]
 """(endogenous float32 [B x M x k], noise) -> expression [B x G]."""
 
 
-def check_store(store: str) -> Store:
-    """The store, if it is one; raises `ConfigurationError`."""
-    for known in STORES:
-        if store == known:
-            return known
-    raise ConfigurationError(f"store {store!r} is not known; known are {format_list(STORES)}")
-
-
 @dataclass(frozen=True)
-class Outcome:
+class Prediction:
     """A batch of cells under one intervention, in one draw.
 
     Attributes
     ----------
     intervention, draw
-        Their places.
+        Places of the intervention and of the draw in the request.
     factual
         The cells' own endogenous embeddings, float32 [B x M x k].
-    result
-        Embeddings and labels under the intervention.
-    noise
-        The cells' random numbers of the draw.
+    endogenous
+        Endogenous embeddings under the intervention, float32 [B x M x k].
+    labels
+        Label codes after the intervention, int32 [B x m].
+    unmatched
+        Cells for which no reference cell carried the parents' labels, bool [B].
     """
 
     intervention: int
     draw: int
     factual: np.ndarray
-    result: Intervened
-    noise: CellNoise
+    endogenous: np.ndarray
+    labels: np.ndarray
+    unmatched: np.ndarray
 
 
-class Keeper(Protocol):
-    """Takes the outcomes of a batch of cells, draw by draw, and gives what is kept of them."""
+class Accumulator(Protocol):
+    """Take the predictions of a batch of cells, draw by draw, and give what is kept of them."""
 
-    def add(self, outcome: Outcome) -> None:
-        """Take an outcome."""
+    def add(self, prediction: Prediction, noise: CellNoise) -> None:
+        """Take a prediction, with the cells' random numbers of its draw."""
         ...
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """By place in an AnnData (``X``, ``layers/deviation``), [cells x interventions x draws x columns]."""
+        """Return what is kept, [cells x interventions x draws x columns], by place in an AnnData."""
         ...
 
 
-def array_widths(store: Store, genes: int, embedding: int) -> dict[str, int]:
-    """Columns of each array of a store, by place; ``embedding`` is M k."""
-    if store == "embeddings":
-        return {EMBEDDINGS: embedding}
-    return {"X": genes, DEVIATION: genes} if store == "summary" else {"X": genes}
+def make_accumulator(kind: OutputKind, decode: Decode, shape: tuple[int, int, int]) -> Accumulator:
+    """Make the accumulator of an output kind for a (cells, interventions, draws) shape.
+
+    Parameters
+    ----------
+    kind
+        What is kept.
+    decode
+        Gives expression.
+    shape
+        The batch may have more cells than are kept: it is padded.
+    """
+    return ACCUMULATORS[kind](decode, shape)
 
 
-def keeper(store: Store, decode: Decode, shape: tuple[int, int, int]) -> Keeper:
-    """The keeper of a store for (cells, interventions, draws)."""
-    return _KEEPERS[store](decode, shape)
+def array_widths(kind: OutputKind, genes: int, embedding: int) -> dict[str, int]:
+    """Return the columns of each array of an output kind, by place in an AnnData.
+
+    Parameters
+    ----------
+    kind
+        What is kept.
+    genes
+        G.
+    embedding
+        M k, numbers of all concepts' embeddings.
+
+    Examples
+    --------
+    >>> array_widths("summary", genes=2000, embedding=128)
+    {'X': 2000, 'layers/deviation': 2000}
+    """
+    return {place: embedding if place == EMBEDDINGS else genes for place in ACCUMULATORS[kind].places}
 
 
 class _Samples:
-    """One vector an outcome."""
+    """One vector a prediction."""
 
-    place = "X"
+    places: ClassVar[tuple[str, ...]] = ("X",)
 
     def __init__(self, decode: Decode, shape: tuple[int, int, int]) -> None:
         self._decode, self._shape = decode, shape
         self._kept: np.ndarray | None = None
 
-    def vectors(self, outcome: Outcome) -> np.ndarray:
-        return self._decode(outcome.result.endogenous, outcome.noise)
+    def vectors(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
+        return self._decode(prediction.endogenous, noise)
 
-    def add(self, outcome: Outcome) -> None:
-        vectors = self.vectors(outcome)[: self._shape[0]]
+    def add(self, prediction: Prediction, noise: CellNoise) -> None:
+        vectors = self.vectors(prediction, noise)[: self._shape[0]]
         if self._kept is None:
             self._kept = np.empty((*self._shape, vectors.shape[1]), dtype=vectors.dtype)
-        self._kept[:, outcome.intervention, outcome.draw] = vectors
+        self._kept[:, prediction.intervention, prediction.draw] = vectors
 
     def arrays(self) -> dict[str, np.ndarray]:
         assert self._kept is not None
-        return {self.place: self._kept}
+        return {self.places[0]: self._kept}
 
 
 class _Embeddings(_Samples):
-    place = EMBEDDINGS
+    places = (EMBEDDINGS,)
 
-    def vectors(self, outcome: Outcome) -> np.ndarray:
-        return outcome.result.endogenous.reshape(len(outcome.result.endogenous), -1)
+    def vectors(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
+        return prediction.endogenous.reshape(len(prediction.endogenous), -1)
 
 
 class _Effects(_Samples):
     _factual: tuple[int, np.ndarray] | None = None
 
-    def vectors(self, outcome: Outcome) -> np.ndarray:
-        if self._factual is None or self._factual[0] != outcome.draw:
-            self._factual = (outcome.draw, self._decode(outcome.factual, outcome.noise))
-        return super().vectors(outcome) - self._factual[1]
+    def vectors(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
+        if self._factual is None or self._factual[0] != prediction.draw:
+            self._factual = (prediction.draw, self._decode(prediction.factual, noise))
+        return super().vectors(prediction, noise) - self._factual[1]
 
 
 class _Summary:
     """Mean and deviation without keeping the draws (Welford 1962), in double precision."""
+
+    places: ClassVar[tuple[str, ...]] = ("X", DEVIATION)
 
     def __init__(self, decode: Decode, shape: tuple[int, int, int]) -> None:
         self._decode, self._shape = decode, shape
         self._mean: np.ndarray | None = None
         self._squares: np.ndarray | None = None
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, prediction: Prediction, noise: CellNoise) -> None:
         cells, interventions, _ = self._shape
-        drawn = self._decode(outcome.result.endogenous, outcome.noise)[:cells]
+        drawn = self._decode(prediction.endogenous, noise)[:cells]
         if self._mean is None or self._squares is None:
             self._mean, self._squares = np.zeros((2, cells, interventions, drawn.shape[1]))
-        mean, squares = self._mean[:, outcome.intervention], self._squares[:, outcome.intervention]
+        mean, squares = self._mean[:, prediction.intervention], self._squares[:, prediction.intervention]
         change = drawn - mean
-        mean += change / (outcome.draw + 1)
+        mean += change / (prediction.draw + 1)
         squares += change * (drawn - mean)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -154,16 +167,33 @@ class _Summary:
         return {"X": self._mean[:, :, None].astype(np.float32), DEVIATION: deviation[:, :, None].astype(np.float32)}
 
 
-_KEEPERS: dict[Store, Callable[[Decode, tuple[int, int, int]], Keeper]] = {
+ACCUMULATORS: Mapping[OutputKind, type[_Samples] | type[_Summary]] = {
     "expression": _Samples,
     "embeddings": _Embeddings,
     "effects": _Effects,
     "summary": _Summary,
 }
+"""The accumulator of each output kind; its ``places`` are the arrays that it gives."""
 
 
 def most_frequent(codes: np.ndarray) -> np.ndarray:
-    """Most frequent code among the draws, the lowest of several; int32 [... x draws x m] to [... x 1 x m]."""
+    """Return the most frequent code among the draws, the lowest of several.
+
+    Parameters
+    ----------
+    codes
+        int32 [... x draws x m].
+
+    Returns
+    -------
+    int32 [... x 1 x m].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> most_frequent(np.array([[[2], [0], [2]]], dtype=np.int32)).tolist()
+    [[[2]]]
+    """
     draws = codes.shape[-2]
     times = sum((codes[..., [draw], :] == codes) for draw in range(draws)).astype(np.int64)
     rank = times * (np.iinfo(np.int32).max + np.int64(1)) - codes

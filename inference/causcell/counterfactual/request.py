@@ -1,33 +1,28 @@
-"""What to generate for every cell."""
+"""What to generate for every cell: interventions, solver, draws, and what is kept of the results."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from causcell.counterfactual.interventions import Intervention, Mode
-from causcell.counterfactual.outputs import Store
+from causcell._internal.choices import check_choice
+from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
+from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
 from causcell.diffusion.solvers import SolverSettings
-from causcell.errors import ConfigurationError, format_list
+from causcell.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from causcell.repository.manifest import Manifest
 
 DType = Literal["float32", "float16"]
-
-
 DTYPES: tuple[DType, ...] = ("float32", "float16")
-"""Of generated expression."""
+"""Types of generated expression."""
 
 
-def check_dtype(dtype: str) -> DType:
-    """The type, if it is one; raises `ConfigurationError`."""
-    for known in DTYPES:
-        if dtype == known:
-            return known
-    raise ConfigurationError(f"dtype {dtype!r} is not known; known are {format_list(DTYPES)}")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to generate for every cell: each intervention, ``draws`` times.
+    """What to generate for every cell: each intervention, ``draws`` times. Arguments are given by keyword.
 
     Attributes
     ----------
@@ -38,18 +33,26 @@ class Request:
     mode, match_parents
         See `causcell.counterfactual.scm.StructuralCausalModel.intervene`.
     draws
-        Samples a cell and intervention.
+        Samples of each cell under each intervention.
     seed
-        Of all random numbers, keyed by cell.
+        Seed of all random numbers, which are keyed by cell.
     store
-        What is kept of these; see `causcell.counterfactual.outputs`.
+        What is kept; see `causcell.counterfactual.outputs`.
     dtype
-        Of the expression kept: ``float32``, or ``float16`` (half the bytes; values within 5e-4 of their size).
+        Type of the expression that is kept: ``float32``, or ``float16`` (half the bytes; values within 5e-4 of their
+        size).
 
     Raises
     ------
     ConfigurationError
-        Draws, or interventions, that the store makes no sense of; an unknown type.
+        Draws or interventions that make no sense for what is kept; an unknown mode, store or type.
+
+    Examples
+    --------
+    >>> from causcell.diffusion.solvers import SolverSettings
+    >>> request = Request(interventions=(Intervention((), "factual"),), settings=SolverSettings("mean"), draws=3)
+    >>> request.rows_per_cell
+    3
     """
 
     interventions: tuple[Intervention, ...]
@@ -58,19 +61,21 @@ class Request:
     match_parents: bool = False
     draws: int = 1
     seed: int = 0
-    store: Store = "expression"
+    store: OutputKind = "expression"
     dtype: DType = "float32"
 
     def __post_init__(self) -> None:
+        check_choice(self.mode, MODES, "mode")
+        check_choice(self.store, OUTPUT_KINDS, "store")
+        check_choice(self.dtype, DTYPES, "dtype")
         if self.draws < 1:
             raise ConfigurationError(f"draws is {self.draws}; take at least 1")
-        check_dtype(self.dtype)
         if self.store == "summary" and self.draws < 2:
-            raise ConfigurationError(f"draws is {self.draws}; a summary over draws (--store summary) takes at least 2")
-        if self.store == "effects" and not all(each.targets for each in self.interventions):
             raise ConfigurationError(
-                "effects (--store effects) are those of interventions; name one with --do or --grid"
+                f"draws is {self.draws}; a summary over draws (store='summary') takes at least 2 (draws=8)"
             )
+        if self.store == "effects" and not all(each.targets for each in self.interventions):
+            raise ConfigurationError("effects (store='effects') are those of interventions; name one (do= or grid=)")
 
     @property
     def kept_draws(self) -> int:
@@ -81,3 +86,78 @@ class Request:
     def rows_per_cell(self) -> int:
         """Rows of the result for each cell."""
         return len(self.interventions) * self.kept_draws
+
+
+def make_request(
+    manifest: Manifest,
+    do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+    grid: Sequence[str] = (),
+    *,
+    mode: str = "do",
+    match_parents: bool = False,
+    settings: SolverSettings | None = None,
+    draws: int = 1,
+    seed: int = 0,
+    store: str = "expression",
+    dtype: str = "float32",
+) -> Request:
+    """Make the request for a model from names of concepts, labels and options.
+
+    Parameters
+    ----------
+    manifest
+        The model's.
+    do, grid
+        See `causcell.counterfactual.interventions.plan_interventions`.
+    settings
+        The solver (default: that of the model's default preset).
+    mode, match_parents, draws, seed, store, dtype
+        As in `Request`.
+
+    Raises
+    ------
+    ConceptError
+        A concept or label that the model does not have, or an intervention that contradicts itself.
+    ConfigurationError
+        See `Request`.
+    """
+    return Request(
+        interventions=plan_interventions(manifest.concept_schema, do, grid),
+        settings=manifest.preset(None).solver if settings is None else settings,
+        mode=check_choice(mode, MODES, "mode"),
+        match_parents=match_parents,
+        draws=draws,
+        seed=seed,
+        store=check_choice(store, OUTPUT_KINDS, "store"),
+        dtype=check_choice(dtype, DTYPES, "dtype"),
+    )
+
+
+def solver_settings(
+    manifest: Manifest,
+    *,
+    preset: str | None = None,
+    solver: str | None = None,
+    steps: int | None = None,
+    spacing: str | None = None,
+    eta: float | None = None,
+) -> SolverSettings:
+    """Return the settings of a preset of the model, or of a solver by name.
+
+    Raises
+    ------
+    ConfigurationError
+        Both a preset and a solver; options of a solver without one; an unknown preset, solver or spacing.
+    """
+    if solver is None:
+        if any(option is not None for option in (steps, spacing, eta)):
+            raise ConfigurationError(
+                "steps, spacing and eta belong to a solver; name one (solver='ddim'), or leave them out"
+            )
+        return manifest.preset(preset).solver
+    if preset is not None:
+        raise ConfigurationError(f"preset {preset!r} and solver {solver!r} exclude each other; leave one out")
+    if steps is None and solver in ("ddim", "dpmpp", "ddpm"):
+        raise ConfigurationError(f"solver {solver!r} needs a number of steps (steps=20)")
+    given = {"steps": steps, "spacing": spacing, "eta": eta}
+    return SolverSettings(solver, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The structural causal model of an engine: concepts of a cell, and under an intervention."""
+"""The structural causal model over an engine: a cell's concepts, and what an intervention makes of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Intervened:
     Attributes
     ----------
     endogenous
-        float32 [B x M x k].
+        Endogenous embeddings, float32 [B x M x k].
     labels
         Codes after the intervention, int32 [B x m]: the target's own, the model's prediction for a descendant that
         changed, the cell's own otherwise.
@@ -36,13 +36,23 @@ class Intervened:
     unmatched: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Own:
+    """What is the cells' own: exogenous and endogenous embeddings, label codes, keys."""
+
+    exogenous: np.ndarray
+    endogenous: np.ndarray
+    labels: np.ndarray
+    keys: np.ndarray
+
+
 class StructuralCausalModel:
-    """The structural causal model of an engine: what concepts become of a cell's own, and of an intervention.
+    """Evaluate z = A^T z + eps (the paper's SCM layer) over an engine, as it is and under interventions.
 
     Parameters
     ----------
     engine
-        Evaluates the graph ``scm``.
+        Evaluates the ONNX graph ``scm``.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -50,7 +60,7 @@ class StructuralCausalModel:
         self.schema: ConceptSchema = engine.manifest.concept_schema
 
     def factual(self, exogenous: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs of the graph without any intervention: ``endogenous`` and each concept's logits."""
+        """Return ``endogenous`` [B x M x k] and each concept's logits of exogenous embeddings [B x M x k]."""
         mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
         return self.engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
 
@@ -72,7 +82,7 @@ class StructuralCausalModel:
         match_parents: bool = False,
         draw: int = 0,
     ) -> Intervened:
-        """Abduction done, act and predict: embeddings of cells under an intervention.
+        """Act on cells whose exogenous embeddings were abducted, and predict what follows.
 
         ``do``: z_i becomes that of a drawn reference cell with the target label, edges into i are cut, descendants are
         recomputed from their own exogenous embeddings. ``exogenous``: eps_i becomes the reference cell's, then the SCM
@@ -81,36 +91,31 @@ class StructuralCausalModel:
 
         Parameters
         ----------
+        intervention
+            Concepts and labels to set.
         exogenous, endogenous
             The cells' own embeddings, float32 [B x M x k].
         labels
             The cells' own label codes, int32 [B x m]; -1 is unlabelled.
         keys
             The cells' keys, uint64 [B x 2].
+        mode
+            ``do``, ``exogenous`` or ``isolated``.
         match_parents
             Draw reference cells that carry the same labels of the target's parents.
         draw
             Index of the draw.
+
+        Raises
+        ------
+        InterventionError
+            No reference cell carries a target label.
         """
-        reference = self.engine.reference
         after = labels.copy()
         for concept, label in intervention.targets:
             after[:, concept] = label
-        acted, forced = exogenous.copy(), endogenous.copy()
-        mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
-        unmatched = np.zeros(len(exogenous), dtype=bool)
-        for concept, label in intervention.targets:
-            changes = np.flatnonzero(labels[:, concept] != label)
-            parents = self.schema.parents(concept) if match_parents else ()
-            rows, missed = reference.draw(
-                concept, label, keys[changes], draw=draw, parent_labels=after[changes][:, parents], parents=parents
-            )
-            unmatched[changes] |= missed
-            if mode == "exogenous":
-                acted[changes, concept] = reference.exogenous[rows, concept]
-            else:
-                forced[changes, concept] = self._reference_endogenous[rows, concept]
-                mask[:, concept] = 1
+        own = _Own(exogenous, endogenous, labels, keys)
+        acted, forced, mask, unmatched = self._act(intervention, own, after, mode, match_parents, draw)
         targets = {concept for concept, _ in intervention.targets}
         descendants = self.schema.descendants(targets) - targets
         if mode == "isolated" or not targets or (mode == "do" and not descendants):
@@ -120,3 +125,25 @@ class StructuralCausalModel:
             moved = (outputs["endogenous"][:, concept] != endogenous[:, concept]).any(axis=1)
             after[moved, concept] = outputs[logits_name(self.schema.names[concept])].argmax(axis=1)[moved]
         return Intervened(outputs["endogenous"], after, unmatched)
+
+    def _act(
+        self, intervention: Intervention, own: _Own, after: np.ndarray, mode: Mode, match_parents: bool, draw: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Set the targets' embeddings: exogenous, forced [B x M x k], mask of what is forced [B x M], unmatched [B]."""
+        reference = self.engine.reference
+        acted, forced = own.exogenous.copy(), own.endogenous.copy()
+        mask = np.zeros(acted.shape[:2], dtype=np.float32)
+        unmatched = np.zeros(len(acted), dtype=bool)
+        for concept, label in intervention.targets:
+            changes = np.flatnonzero(own.labels[:, concept] != label)
+            parents = self.schema.parents(concept) if match_parents else ()
+            rows, missed = reference.draw(
+                concept, label, own.keys[changes], draw=draw, parent_labels=after[changes][:, parents], parents=parents
+            )
+            unmatched[changes] |= missed
+            if mode == "exogenous":
+                acted[changes, concept] = reference.exogenous[rows, concept]
+            else:
+                forced[changes, concept] = self._reference_endogenous[rows, concept]
+                mask[:, concept] = 1
+        return acted, forced, mask, unmatched

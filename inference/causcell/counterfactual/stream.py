@@ -1,10 +1,23 @@
-"""Results of consecutive cells, block by block."""
+"""Results of consecutive cells, block by block: read, encode, predict and decode overlap, in bounded memory."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+from causcell._internal.batching import batches, pad_batch
+from causcell._internal.prefetch import StageClock, map_ordered, prefetch
+from causcell.cells.panel_cells import CellBatch, PanelCells
+from causcell.counterfactual.model import CounterfactualModel, Posterior, abduct
+from causcell.counterfactual.outputs import Prediction, make_accumulator, most_frequent
+from causcell.counterfactual.request import Request
+from causcell.counterfactual.tables import warn_unmatched
+from causcell.diffusion.solvers import Solver
+from causcell.randomness import CellNoise, cell_keys
 
 _READ_AHEAD = 2
 """Batches that are read before they are needed."""
@@ -17,30 +30,217 @@ class Block:
     Attributes
     ----------
     cells
-        Which cells.
+        Places of the cells.
+    names
+        Their names, str objects [cells].
+    factual
+        Their own label codes, int32 [cells x m].
     arrays
-        What the store keeps, [rows x columns], by place in an AnnData; see `causcell.counterfactual.outputs`.
-        Float32; expression itself is of the request's type.
+        What is kept, [rows x columns], by place in an AnnData; see `causcell.counterfactual.outputs`. Float32;
+        expression itself is of the request's type.
     labels
-        Codes after the intervention, int32 [rows x m].
+        Label codes after the intervention, int32 [rows x m].
     unmatched
         Rows whose reference cell does not carry the parents' labels, bool [rows].
     """
 
     cells: slice
+    names: np.ndarray
+    factual: np.ndarray
     arrays: dict[str, np.ndarray]
     labels: np.ndarray
     unmatched: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Consecutive cells, their names, and their expression padded to the batch size."""
-
-    rows: slice
-    names: np.ndarray
-    expression: np.ndarray
+class Batch(Protocol):
+    """Consecutive cells as a source reads them."""
 
     @property
-    def count(self) -> int:
-        return self.rows.stop - self.rows.start
+    def rows(self) -> slice: ...
+
+    @property
+    def names(self) -> np.ndarray: ...
+
+
+B = TypeVar("B", bound=Batch)
+E = TypeVar("E")
+
+
+class EmbeddingSource(Protocol[B, E]):
+    """Where the embeddings of a stream come from: read off measured cells (`MeasuredCells`), or stored.
+
+    ``read`` runs in a thread of its own, ahead of its use; ``encode`` and ``predict`` in as many threads as the engine
+    gains from.
+    """
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The cells' own label codes, int32 [n x m]."""
+        ...
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Panel genes that were filled."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: slice) -> B:
+        """Read consecutive cells."""
+        ...
+
+    def encode(self, batch: B) -> E:
+        """Give what predictions are made from."""
+        ...
+
+    def predict(self, encoded: E, keys: np.ndarray, request: Request, solver: Solver) -> Iterator[Prediction]:
+        """Give a prediction for every draw and intervention, interventions fastest; arrays have the batch size."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeasuredCells:
+    """Embeddings of measured cells: abduction from their expression, then action. See `EmbeddingSource`."""
+
+    model: CounterfactualModel
+    cells: PanelCells
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The cells' own label codes, int32 [n x m]."""
+        return self.cells.labels
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Panel genes that were filled."""
+        return self.cells.missing
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def read(self, rows: slice) -> CellBatch:
+        """Read consecutive cells, their expression padded to the batch size."""
+        batch = self.cells.read(rows)
+        return CellBatch(batch.rows, batch.names, pad_batch(batch.expression, self.model.batch_size))
+
+    def encode(self, batch: CellBatch) -> tuple[Posterior, np.ndarray]:
+        """Give the posterior of exogenous embeddings, and the cells' own labels, padded."""
+        return self.model.encode(batch.expression), pad_batch(self.labels[batch.rows], self.model.batch_size)
+
+    def predict(
+        self, encoded: tuple[Posterior, np.ndarray], keys: np.ndarray, request: Request, solver: Solver
+    ) -> Iterator[Prediction]:
+        """Give a prediction for every draw and intervention, interventions fastest.
+
+        Abduction draws a cell's exogenous embeddings; for a single draw of a mean estimate it takes their mean.
+        """
+        posterior, labels = encoded
+        scm = self.model.scm
+        for draw in range(request.draws):
+            exogenous = abduct(posterior, keys, draw) if solver.random or request.draws > 1 else posterior.mean
+            factual = scm.factual(exogenous)["endogenous"]
+            for place, intervention in enumerate(request.interventions):
+                after = scm.intervene(
+                    intervention,
+                    exogenous=exogenous,
+                    endogenous=factual,
+                    labels=labels,
+                    keys=keys,
+                    mode=request.mode,
+                    match_parents=request.match_parents,
+                    draw=draw,
+                )
+                yield Prediction(place, draw, factual, after.endogenous, after.labels, after.unmatched)
+
+
+def stream_blocks(
+    model: CounterfactualModel,
+    source: EmbeddingSource[B, E],
+    request: Request,
+    ranges: Iterable[slice],
+    clock: StageClock | None = None,
+) -> Iterator[Block]:
+    """Generate results for ranges of cells: one block a batch, and batches start anew with each range.
+
+    Parameters
+    ----------
+    model
+        Decodes embeddings.
+    source
+        Gives embeddings.
+    request
+        What to generate.
+    ranges
+        Places of cells, in the order of the results.
+    clock
+        Counts the stages ``read``, ``encode`` and ``sample``.
+
+    Raises
+    ------
+    CausCellError
+        Cells that can't be read, or an engine that fails.
+    """
+    solver = model.build_solver(request.settings)
+    clock = clock or StageClock()
+
+    def read() -> Iterator[B]:
+        for within in ranges:
+            for rows in batches(within.stop - within.start, model.batch_size):
+                with clock("read"):
+                    batch = source.read(slice(within.start + rows.start, within.start + rows.stop))
+                yield batch
+
+    def generate(batch: B) -> Block:
+        with clock("encode"):
+            encoded = source.encode(batch)
+        with clock("sample"):
+            keys = pad_batch(cell_keys(request.seed, batch.names), model.batch_size)
+            predictions = source.predict(encoded, keys, request, solver)
+            return _collect(model, batch, source.labels[batch.rows], predictions, keys, request, solver)
+
+    return map_ordered(generate, prefetch(read(), _READ_AHEAD), model.engine.concurrency)
+
+
+def stream_all(
+    model: CounterfactualModel, source: EmbeddingSource[B, E], request: Request, *, progress: bool = False
+) -> Iterator[Block]:
+    """Generate results for all cells in their order, behind a progress bar; warns of unmatched reference cells."""
+    from tqdm.auto import tqdm
+
+    total, unmatched = len(source) * request.rows_per_cell, 0
+    with tqdm(total=total, desc="generating", unit="row", disable=not progress) as bar:
+        for block in stream_blocks(model, source, request, [slice(0, len(source))]):
+            unmatched += int(block.unmatched.sum())
+            yield block
+            bar.update(len(block.labels))
+    warn_unmatched(unmatched, total)
+
+
+def _collect(
+    model: CounterfactualModel,
+    batch: Batch,
+    factual: np.ndarray,
+    predictions: Iterable[Prediction],
+    keys: np.ndarray,
+    request: Request,
+    solver: Solver,
+) -> Block:
+    """Decode predictions and keep of them what the request asks for; padding goes."""
+    genes, concepts = len(model.preprocessing.genes), len(model.schema.concepts)
+    count = len(batch.names)
+    shape = (count, len(request.interventions), request.draws)
+    dtype = request.dtype if request.store == "expression" else "float32"  # what is computed with is not rounded
+    decode = functools.partial(model.decode, solver=solver, dtype=dtype)
+    accumulator = make_accumulator(request.store, decode, shape)
+    labels, unmatched = np.empty((*shape, concepts), dtype=np.int32), np.empty(shape, dtype=bool)
+    noise: dict[int, CellNoise] = {}
+    for prediction in predictions:
+        place = (slice(None), prediction.intervention, prediction.draw)
+        if prediction.draw not in noise:
+            noise = {prediction.draw: CellNoise(keys, genes, prediction.draw)}  # those of a draw are shared
+        accumulator.add(prediction, noise[prediction.draw])
+        labels[place], unmatched[place] = prediction.labels[:count], prediction.unmatched[:count]
+    if request.store == "summary":
+        labels, unmatched = most_frequent(labels), np.logical_or.reduce(unmatched, axis=2)
+    arrays = {place: array.reshape(-1, array.shape[-1]) for place, array in accumulator.arrays().items()}
+    return Block(batch.rows, batch.names, factual, arrays, labels.reshape(-1, concepts), unmatched.ravel())

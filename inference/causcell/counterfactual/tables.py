@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,89 +24,22 @@ import numpy as np
 
 from causcell._internal.batching import batches
 from causcell._internal.digests import name_digests
-from causcell.concepts import unseen_combinations
+from causcell.cells.panel_cells import PanelCells
+from causcell.concepts import ConceptSchema, unseen_combinations
+from causcell.counterfactual.model import CounterfactualModel
+from causcell.counterfactual.request import Request
 from causcell.errors import CausCellWarning, CellNameError, format_list
 
 if TYPE_CHECKING:
+    import anndata
     import pandas as pd
 
-    from causcell.cells.collection import AnyCells
-    from causcell.concepts import ConceptSchema
-    from causcell.counterfactual.request import Request
-    from causcell.generator import Generator
+    from causcell.counterfactual.stream import Block
 
 _SLICE = 65536
 """Names are read so many at a time."""
 
-
 _EXAMPLES = 5
-
-
-def result_obs(
-    schema: ConceptSchema,
-    request: Request,
-    names: np.ndarray,
-    factual: np.ndarray,
-    labels: np.ndarray,
-    combinations: np.ndarray,
-) -> pd.DataFrame:
-    """``obs`` of the results of consecutive cells.
-
-    Parameters
-    ----------
-    names
-        The cells' names, str objects [n].
-    factual
-        Their own label codes, int32 [n x m].
-    labels
-        Label codes after the interventions, int32 [rows x m].
-    combinations
-        Those of the training cells, int32 [C x m].
-    """
-    import pandas as pd
-
-    per_cell, draws = request.rows_per_cell, request.kept_draws
-    source = np.repeat(np.arange(len(names)), per_cell)
-    intervention = np.tile(np.repeat(np.arange(len(request.interventions)), draws), len(names))
-    titles = [each.name for each in request.interventions]
-    obs = pd.DataFrame(index=pd.Index(_row_names(names, titles, draws), dtype=object))
-    obs["source_cell"] = pd.Categorical.from_codes(source, categories=pd.Index(names, dtype=object))
-    obs["intervention"] = pd.Categorical.from_codes(intervention, categories=titles)
-    if request.store != "summary":
-        obs["draw"] = np.tile(np.arange(draws, dtype=np.int32), len(names) * len(titles))
-    for i, concept in enumerate(schema.names):
-        obs[concept] = schema.label_names(labels[:, i], concept)
-        obs[f"{concept}_factual"] = schema.label_names(np.repeat(factual[:, i], per_cell), concept)
-    obs["unseen_combination"] = unseen_combinations(labels, combinations)
-    return obs
-
-
-def _row_names(cells: np.ndarray, interventions: list[str], draws: int) -> np.ndarray:
-    if len(interventions) * draws == 1:
-        return cells
-    suffixes = [f"|{name}" + (f"|{draw}" if draws > 1 else "") for name in interventions for draw in range(draws)]
-    return np.array([cell + suffix for cell in cells for suffix in suffixes], dtype=object)
-
-
-def check_row_names(cells: AnyCells, request: Request) -> None:
-    """Raise `CellNameError` if two rows would have one name.
-
-    That takes two interventions of which one's name ends in ``|`` and the other's, and a cell whose name is another's
-    with what the longer one begins with.
-    """
-    suffixes = [f"|{each.name}" for each in request.interventions]
-    surplus = tuple({a[: -len(b)] for a in suffixes for b in suffixes if a != b and a.endswith(b)})
-    if not surplus:
-        return
-    for rows in batches(len(cells), _SLICE):
-        names = [name for name in cells.names_of(rows) if name.endswith(surplus)]
-        shorter = [name[: -len(end)] for name in names for end in surplus if name.endswith(end)]
-        if np.isin(name_digests(shorter), cells.name_digests).any():
-            raise CellNameError(
-                f"row names made of cell and intervention are not unique, such as those of "
-                f"{format_list(names)}; rename "
-                "cells whose names contain '|'"
-            )
 
 
 @dataclass(frozen=True)
@@ -130,14 +63,141 @@ class Unseen:
             )
 
 
-def count_unseen(obs: pd.DataFrame, request: Request, concepts: Sequence[str]) -> Unseen:
-    """Count them in ``obs`` of some cells' results."""
-    counterfactual = np.array([bool(each.targets) for each in request.interventions])
-    marked = obs["unseen_combination"].to_numpy() & counterfactual[obs["intervention"].cat.codes]
-    if not marked.any():
-        return Unseen()
-    named = obs.loc[marked, list(concepts)].drop_duplicates().astype(str).agg(" + ".join, axis=1)
-    return Unseen(int(marked.sum()), tuple(named)[:_EXAMPLES])
+@dataclass(frozen=True)
+class ResultTable:
+    """``obs``, ``var`` and ``uns`` of the results of one request.
+
+    Attributes
+    ----------
+    schema
+        Concepts and graph.
+    genes
+        The panel.
+    combinations
+        Combinations of labels among the training cells, int32 [C x m].
+    provenance
+        See `causcell.counterfactual.model.CounterfactualModel.provenance`.
+    request
+        What was generated.
+    """
+
+    schema: ConceptSchema
+    genes: tuple[str, ...]
+    combinations: np.ndarray
+    provenance: dict[str, Any]
+    request: Request
+
+    @classmethod
+    def of(cls, model: CounterfactualModel, request: Request) -> ResultTable:
+        """Make the table of a model's results."""
+        seen = model.engine.reference.combinations
+        return cls(model.schema, model.preprocessing.genes, seen, model.provenance(), request)
+
+    def obs(self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+        """Return ``obs`` of the results of consecutive cells.
+
+        Parameters
+        ----------
+        names
+            The cells' names, str objects [n].
+        factual
+            Their own label codes, int32 [n x m].
+        labels
+            Label codes after the interventions, int32 [rows x m].
+        """
+        import pandas as pd
+
+        per_cell, draws = self.request.rows_per_cell, self.request.kept_draws
+        source = np.repeat(np.arange(len(names)), per_cell)
+        titles = [each.name for each in self.request.interventions]
+        intervention = np.tile(np.repeat(np.arange(len(titles)), draws), len(names))
+        obs = pd.DataFrame(index=pd.Index(_row_names(names, titles, draws), dtype=object))
+        obs["source_cell"] = pd.Categorical.from_codes(source, categories=pd.Index(names, dtype=object))
+        obs["intervention"] = pd.Categorical.from_codes(intervention, categories=titles)
+        if self.request.store != "summary":
+            obs["draw"] = np.tile(np.arange(draws, dtype=np.int32), len(names) * len(titles))
+        for i, concept in enumerate(self.schema.names):
+            obs[concept] = self.schema.label_names(labels[:, i], concept)
+            obs[f"{concept}_factual"] = self.schema.label_names(np.repeat(factual[:, i], per_cell), concept)
+        obs["unseen_combination"] = unseen_combinations(labels, self.combinations)
+        return obs
+
+    def count_unseen(self, obs: pd.DataFrame) -> Unseen:
+        """Count the counterfactual rows of ``obs`` whose labels no training cell carries together."""
+        counterfactual = np.array([bool(each.targets) for each in self.request.interventions])
+        marked = obs["unseen_combination"].to_numpy() & counterfactual[obs["intervention"].cat.codes]
+        if not marked.any():
+            return Unseen()
+        named = obs.loc[marked, list(self.schema.names)].drop_duplicates().astype(str).agg(" + ".join, axis=1)
+        return Unseen(int(marked.sum()), tuple(named)[:_EXAMPLES])
+
+    def var(self, missing: Sequence[str]) -> pd.DataFrame:
+        """Return ``var``: the panel, and which of its genes were filled."""
+        import pandas as pd
+
+        return pd.DataFrame({"filled": np.isin(list(self.genes), list(missing))}, index=list(self.genes))
+
+    def uns(self) -> dict[str, Any]:
+        """Return ``uns["causcell"]``: what made the results."""
+        request = self.request
+        return self.provenance | {
+            "seed": request.seed,
+            "estimate": request.settings.estimate,
+            "solver": asdict(request.settings),
+            "store": request.store,
+            "mode": request.mode,
+            "match_parents": request.match_parents,
+            "draws": request.draws,
+            "interventions": [each.name for each in request.interventions],
+            "expression": "log1p",
+        }
+
+    def to_anndata(self, blocks: Iterable[Block], missing: Sequence[str]) -> anndata.AnnData:
+        """Gather blocks of all cells as one AnnData; warns of combinations of labels never seen."""
+        import anndata
+
+        gathered = list(blocks)
+        names, factual, labels = (
+            np.concatenate([getattr(block, name) for block in gathered]) for name in ("names", "factual", "labels")
+        )
+        obs = self.obs(names, factual, labels)
+        self.count_unseen(obs).warn(len(obs))
+        result = anndata.AnnData(obs=obs, var=self.var(missing), uns={"causcell": self.uns()})
+        for place in gathered[0].arrays:
+            array = np.concatenate([block.arrays[place] for block in gathered])
+            element, _, name = place.partition("/")
+            if name:
+                getattr(result, element)[name] = array
+            else:
+                result.X = array
+        return result
+
+
+def _row_names(cells: np.ndarray, interventions: list[str], draws: int) -> np.ndarray:
+    if len(interventions) * draws == 1:
+        return cells
+    suffixes = [f"|{name}" + (f"|{draw}" if draws > 1 else "") for name in interventions for draw in range(draws)]
+    return np.array([cell + suffix for cell in cells for suffix in suffixes], dtype=object)
+
+
+def check_row_names(cells: PanelCells, request: Request) -> None:
+    """Raise `CellNameError` if two rows would have one name.
+
+    That takes two interventions of which one's name ends in ``|`` and the other's, and a cell whose name is another's
+    with what the longer one begins with.
+    """
+    suffixes = [f"|{each.name}" for each in request.interventions]
+    surplus = tuple({a[: -len(b)] for a in suffixes for b in suffixes if a != b and a.endswith(b)})
+    if not surplus:
+        return
+    for rows in batches(len(cells), _SLICE):
+        names = [name for name in cells.read_names(rows) if name.endswith(surplus)]
+        shorter = [name[: -len(end)] for name in names for end in surplus if name.endswith(end)]
+        if np.isin(name_digests(shorter), cells.cells.name_digests).any():
+            raise CellNameError(
+                f"row names made of cell and intervention are not unique, such as those of {format_list(names)}; "
+                "rename cells whose names contain '|'"
+            )
 
 
 def warn_unmatched(rows: int, total: int) -> None:
@@ -149,25 +209,3 @@ def warn_unmatched(rows: int, total: int) -> None:
             CausCellWarning,
             stacklevel=3,
         )
-
-
-def result_var(genes: Sequence[str], missing: Sequence[str]) -> pd.DataFrame:
-    """``var`` of the results: the panel, and which genes were filled."""
-    import pandas as pd
-
-    return pd.DataFrame({"filled": np.isin(list(genes), list(missing))}, index=list(genes))
-
-
-def result_uns(generator: Generator, request: Request) -> dict[str, Any]:
-    """``uns["causcell"]`` of the results: what made them."""
-    return generator.provenance() | {
-        "seed": request.seed,
-        "estimate": request.settings.estimate,
-        "solver": asdict(request.settings),
-        "store": request.store,
-        "mode": request.mode,
-        "match_parents": request.match_parents,
-        "draws": request.draws,
-        "interventions": [each.name for each in request.interventions],
-        "expression": "log1p",
-    }

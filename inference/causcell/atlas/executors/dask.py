@@ -1,47 +1,71 @@
-"""Shards made by the workers of a Dask cluster."""
+"""Shards made by the workers of a Dask cluster, which share the file system of the atlas."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from causcell.atlas.executors.processes import Make, make_shard
-from causcell.atlas.journal import Journal, ShardRecord
-from causcell.atlas.task import Job
+from causcell.atlas.events import AtlasEvent, ShardCommitted
+from causcell.atlas.executors.base import require_task
+from causcell.atlas.task import ShardMaker, make_shard
 from causcell.errors import RuntimeUnavailableError, WorkerLostError
 
 
-def on_dask(job: Job, address: str) -> Make:
-    """Shards made by the workers of a Dask cluster, which share the file system of the atlas.
+class Dask:
+    """Make the shards of an atlas on a Dask cluster. See `causcell.atlas.executors.base.Executor`.
 
     Parameters
     ----------
-    address
-        Of its scheduler, such as ``tcp://host:8786``, or a scheduler file.
+    scheduler
+        Address of the scheduler, such as ``tcp://host:8786``, or a scheduler file.
 
     Raises
     ------
     RuntimeUnavailableError
-        Dask is not installed, or no scheduler answers.
-    """
-    try:
-        import distributed
-    except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError(f"--dask needs {error.name}; install causcell[dask]") from error
+        Dask is not installed.
 
-    def make(_: Journal, shards: list[int]) -> Iterator[ShardRecord]:
-        with _client(address) as client:
-            key = f"causcell-{job.plan.digest[:12]}"
+    Examples
+    --------
+    >>> Dask("tcp://scheduler:8786")
+    Dask('tcp://scheduler:8786')
+    """
+
+    def __init__(self, scheduler: str | os.PathLike[str]) -> None:
+        self.scheduler = os.fspath(scheduler)
+        if find_spec("distributed") is None:
+            raise RuntimeUnavailableError("dask= needs the package distributed; install causcell[dask]")
+
+    def __repr__(self) -> str:
+        return f"Dask({self.scheduler!r})"
+
+    def run(self, maker: ShardMaker, shards: Sequence[int]) -> Iterator[AtlasEvent]:
+        """Make the shards, and report each when it is committed.
+
+        Raises
+        ------
+        ConfigurationError
+            Cells in memory, which other processes can't read.
+        RuntimeUnavailableError
+            No scheduler answers.
+        WorkerLostError
+            A shard was under way on several workers that were lost.
+        """
+        import distributed
+
+        task = require_task(maker)
+        with self._connect() as client:
+            key = f"causcell-{task.plan.digest[:12]}"
             futures = [
-                client.submit(make_shard, job, shard, key=f"{key}-{shard}-{os.getpid()}", pure=False)
+                client.submit(make_shard, task, shard, key=f"{key}-{shard}-{os.getpid()}", pure=False)
                 for shard in shards
             ]
             try:
                 for future in distributed.as_completed(futures, loop=client.loop):
                     try:
-                        yield future.result()
+                        yield ShardCommitted(future.result())
                     except distributed.KilledWorker as error:
                         raise WorkerLostError(
                             f"{error}; what is finished is kept: run the same command again, with more memory a worker"
@@ -50,19 +74,16 @@ def on_dask(job: Job, address: str) -> Make:
             finally:
                 client.cancel(futures)
 
-    return make
+    def _connect(self) -> Any:
+        import distributed
 
-
-def _client(address: str) -> Any:
-    import distributed
-
-    options: dict[str, Any] = {"address": address}
-    if "://" not in address and Path(address).is_file():
-        options = {"scheduler_file": address}
-    try:
-        return distributed.Client(**options, timeout="20s", set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise RuntimeUnavailableError(
-            f"no Dask scheduler answers at {address!r} ({error}); give its address, such as tcp://host:8786, or its "
-            "scheduler file"
-        ) from error
+        options: dict[str, Any] = {"address": self.scheduler}
+        if "://" not in self.scheduler and Path(self.scheduler).is_file():
+            options = {"scheduler_file": self.scheduler}
+        try:
+            return distributed.Client(**options, timeout="20s", set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise RuntimeUnavailableError(
+                f"no Dask scheduler answers at {self.scheduler!r} ({error}); give its address, such as "
+                "tcp://host:8786, or its scheduler file"
+            ) from error

@@ -1,4 +1,8 @@
-"""Shards made by several processes of this machine."""
+"""Shards made by several processes of this machine.
+
+A worker opens the model and the cells once, and is told one shard at a time. It commits what it makes itself, so that a
+worker that is lost loses the shard it was at, which another one makes.
+"""
 
 from __future__ import annotations
 
@@ -7,93 +11,134 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
-from causcell.atlas.journal import Journal, ShardRecord
-from causcell.atlas.task import Job, make_shards
+from causcell.atlas.events import AtlasEvent, ShardCommitted
+from causcell.atlas.executors.base import require_task
+from causcell.atlas.journal import ShardRecord
+from causcell.atlas.task import AtlasTask, ShardMaker, make_shard
 from causcell.errors import ConfigurationError, WorkerLostError
 
-Make = Callable[[Journal, list[int]], Iterator[ShardRecord]]
-
-
-_IN_A_ROW = 3
-"""Workers that may be lost without a shard being finished in between."""
-
+_MOST_LOST = 3
+"""Workers that may be lost in a row without a shard being finished in between."""
 
 _QUEUED = 2
 """Shards that a process is told ahead, so that it does not wait for the next."""
 
 
-_held = threading.local()
+class Processes:
+    """Make the shards of an atlas in processes of this machine. See `causcell.atlas.executors.base.Executor`.
 
+    Parameters
+    ----------
+    workers
+        Number of processes; each has the compute threads of the plan.
 
-def make_shard(job: Job, shard: int) -> ShardRecord:
-    """Make one shard; the model and the cells stay open for the next. Runs in a worker."""
-    if getattr(_held, "job", None) != job:
-        _held.inputs, _held.job = job.open(), job
-    for done in make_shards(Journal(Path(job.path)), job.plan, _held.inputs, [shard]):
-        if isinstance(done, ShardRecord):
-            return done
-    raise AssertionError(f"shard {shard} has no cells")
+    Raises
+    ------
+    ConfigurationError
+        Less than one process.
 
+    Examples
+    --------
+    >>> Processes(4)
+    Processes(4)
+    """
 
-def on_processes(job: Job, workers: int) -> Make:
-    """Shards made by this many processes. Raises `ConfigurationError` for less than one."""
-    if workers < 1:
-        raise ConfigurationError(f"workers is {workers}; take at least 1")
+    def __init__(self, workers: int) -> None:
+        if workers < 1:
+            raise ConfigurationError(f"workers is {workers}; take at least 1")
+        self.workers = workers
 
-    def make(_: Journal, shards: list[int]) -> Iterator[ShardRecord]:
-        pools = [_process() for _ in range(min(workers, len(shards)))]
-        waiting, broken, lost = deque(shards), set[int](), 0
-        flying: dict[Future[ShardRecord], tuple[int, int]] = {}  # which worker, which shard
+    def __repr__(self) -> str:
+        return f"Processes({self.workers})"
+
+    def run(self, maker: ShardMaker, shards: Sequence[int]) -> Iterator[AtlasEvent]:
+        """Make the shards, and report each when it is committed.
+
+        Raises
+        ------
+        ConfigurationError
+            Cells in memory, which other processes can't read.
+        WorkerLostError
+            Several workers in a row were lost before they finished a shard.
+        """
+        pool = _Pool(require_task(maker), min(self.workers, len(shards)), shards)
         try:
-            while waiting or flying:
-                for place in range(len(pools)):
-                    while waiting and sum(worker == place for worker, _ in flying.values()) < _QUEUED:
-                        try:
-                            flying[pools[place].submit(make_shard, job, waiting[0])] = (place, waiting[0])
-                        except BrokenProcessPool:
-                            broken.add(place)
-                            break
-                        waiting.popleft()
-                done = wait(flying, return_when=FIRST_COMPLETED).done if flying else set()
-                for future in done:
-                    place, shard = flying.pop(future)
-                    if isinstance(future.exception(), BrokenProcessPool):
-                        broken.add(place)
-                        waiting.appendleft(shard)
-                    else:
-                        yield future.result()
-                        lost = 0
-                for place in broken - {worker for worker, _ in flying.values()}:  # all of its shards came back
-                    broken.remove(place)
-                    pools[place].shutdown(wait=False)
-                    pools[place] = _process()
-                    lost += 1
-                    _check_lost(lost)
+            while pool.working:
+                pool.submit()
+                for record in pool.collect():
+                    yield ShardCommitted(record)
         finally:
-            for pool in pools:
-                pool.shutdown(cancel_futures=True)
-
-    return make
+            pool.close()
 
 
-def _check_lost(lost: int) -> None:
-    if lost > _IN_A_ROW:
-        raise WorkerLostError(
-            f"{lost} worker processes in a row were lost before they finished a shard; is memory short? What is "
-            "finished is kept: run the same command again, with fewer workers or a smaller batch size"
-        )
+class _Pool:
+    """Processes of one worker each, so that one that is lost takes no other with it."""
+
+    def __init__(self, task: AtlasTask, workers: int, shards: Sequence[int]) -> None:
+        self._task = task
+        self._workers = [_start_worker() for _ in range(workers)]
+        self._waiting = deque(shards)
+        self._flying: dict[Future[ShardRecord], tuple[int, int]] = {}  # which worker, which shard
+        self._broken: set[int] = set()
+        self._lost = 0
+
+    @property
+    def working(self) -> bool:
+        """Whether shards are left or under way."""
+        return bool(self._waiting or self._flying)
+
+    def submit(self) -> None:
+        """Tell every worker its next shards."""
+        for place, worker in enumerate(self._workers):
+            while self._waiting and sum(each == place for each, _ in self._flying.values()) < _QUEUED:
+                shard = self._waiting[0]
+                try:
+                    self._flying[worker.submit(make_shard, self._task, shard)] = (place, shard)
+                except BrokenProcessPool:
+                    self._broken.add(place)
+                    break
+                self._waiting.popleft()
+
+    def collect(self) -> Iterator[ShardRecord]:
+        """Wait for a shard or a lost worker; lost workers' shards are told again, to a new worker."""
+        done = wait(self._flying, return_when=FIRST_COMPLETED).done if self._flying else set()
+        for future in done:
+            place, shard = self._flying.pop(future)
+            if isinstance(future.exception(), BrokenProcessPool):
+                self._broken.add(place)
+                self._waiting.appendleft(shard)
+            else:
+                yield future.result()
+                self._lost = 0
+        for place in self._broken - {worker for worker, _ in self._flying.values()}:  # all of its shards came back
+            self._broken.remove(place)
+            self._workers[place].shutdown(wait=False)
+            self._workers[place] = _start_worker()
+            self._lost += 1
+            self._check_lost()
+
+    def _check_lost(self) -> None:
+        if self._lost > _MOST_LOST:
+            raise WorkerLostError(
+                f"{self._lost} worker processes in a row were lost before they finished a shard; is memory short? What "
+                "is finished is kept: run the same command again, with fewer workers or a smaller batch size"
+            )
+
+    def close(self) -> None:
+        """End all workers; what is under way is finished first."""
+        for worker in self._workers:
+            worker.shutdown(cancel_futures=True)
 
 
-def _process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin_process)
+def _start_worker() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_follow_parent)
 
 
-def _begin_process() -> None:
+def _follow_parent() -> None:
     """Leave Ctrl-C to the parent, and end when it does, however it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

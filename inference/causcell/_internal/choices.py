@@ -1,0 +1,47 @@
+"""Check of a value against those that are known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TypeVar
+
+from causcell.errors import ConfigurationError, format_list
+
+T = TypeVar("T", bound=str)
+
+
+def check_choice(value: str, known: Iterable[T], name: str) -> T:
+    """Return the known value that ``value`` equals.
+
+    Parameters
+    ----------
+    value
+        What was given.
+    known
+        Allowed values.
+    name
+        What the value is, for the message: ``mode``, ``store``.
+
+    Raises
+    ------
+    ConfigurationError
+        The value is none of them; the message has the allowed ones, and a near one if there is one.
+
+    Examples
+    --------
+    >>> check_choice("do", ("do", "exogenous", "isolated"), "mode")
+    'do'
+    >>> check_choice("isolate", ("do", "exogenous", "isolated"), "mode")
+    Traceback (most recent call last):
+        ...
+    causcell.errors.ConfigurationError: mode 'isolate' is not known; did you mean 'isolated'? known are 'do', \
+'exogenous', 'isolated'
+    """
+    allowed = list(known)
+    for each in allowed:
+        if value == each:
+            return each
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigurationError(f"{name} {value!r} is not known; {hint}known are {format_list(allowed)}")

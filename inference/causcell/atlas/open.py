@@ -1,0 +1,83 @@
+"""Open the cells of an atlas and plan it: what `Generator.plan_atlas` and `Generator.write_atlas` begin with."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from causcell._internal.units import parse_size
+from causcell.atlas.plan import make_plan
+from causcell.atlas.task import AtlasTask, ShardMaker
+from causcell.cells.collection import AnySource, open_cells
+from causcell.cells.panel_cells import PanelCells
+from causcell.counterfactual.model import CounterfactualModel, ModelSource
+from causcell.counterfactual.request import make_request, solver_settings
+from causcell.counterfactual.stream import MeasuredCells
+from causcell.counterfactual.tables import check_row_names
+
+
+@dataclass(frozen=True)
+class OpenAtlas:
+    """An atlas whose model and cells are open.
+
+    Attributes
+    ----------
+    maker
+        Makes its shards; has its plan.
+    origin
+        Where the cells come from; see `causcell.cells.panel_cells.PanelCells.describe_origin`.
+    """
+
+    maker: ShardMaker
+    origin: dict[str, Any]
+
+
+@contextlib.contextmanager
+def open_atlas(
+    model: CounterfactualModel,
+    source: ModelSource | None,
+    cells: AnySource,
+    path: Path,
+    do: Mapping[str, str] | Sequence[Mapping[str, str]] | None,
+    grid: Sequence[str],
+    options: Mapping[str, Any],
+) -> Iterator[OpenAtlas]:
+    """Open cells and plan an atlas of them, for a ``with`` block.
+
+    Parameters
+    ----------
+    model, source
+        The model, and where other processes open it from.
+    cells
+        See `causcell.cells.collection.open_cells`.
+    path
+        Place of the atlas.
+    do, grid
+        See `causcell.counterfactual.interventions.plan_interventions`.
+    options
+        All of `causcell.atlas.options.AtlasOptions`.
+    """
+    settings = solver_settings(model.manifest, **_pick(options, "preset", "solver", "steps", "spacing", "eta"))
+    generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype")
+    request = make_request(model.manifest, do, grid, settings=settings, **generated)
+    sizes = {name: parse_size(size) for name, size in _pick(options, "chunk_size", "shard_size").items()}
+    reading = _pick(options, "expression", "allow_missing_genes")
+    with (
+        tempfile.TemporaryDirectory(prefix="causcell-") as scratch,
+        open_cells(cells, **_pick(options, "layer", "where"), scratch=Path(scratch)) as opened,
+    ):
+        bound = PanelCells(opened, model.schema, model.preprocessing, **reading)
+        check_row_names(bound, request)
+        plan = make_plan(model, bound, request, **sizes)
+        shared = bound.source
+        task = AtlasTask(plan, str(path.absolute()), source, shared) if source and shared else None
+        maker = ShardMaker(plan, path, model, MeasuredCells(model, bound), task)
+        yield OpenAtlas(maker, bound.describe_origin())
+
+
+def _pick(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: options[name] for name in names}

@@ -1,0 +1,107 @@
+"""Options of `Generator.plan_atlas` and `Generator.write_atlas`, which both spell alike."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULTS: Mapping[str, Any] = {
+    "mode": "do",
+    "match_parents": False,
+    "preset": None,
+    "solver": None,
+    "steps": None,
+    "spacing": None,
+    "eta": None,
+    "draws": 1,
+    "seed": 0,
+    "store": "expression",
+    "dtype": "float32",
+    "where": None,
+    "layer": None,
+    "expression": None,
+    "allow_missing_genes": 0.0,
+    "chunk_size": "2MB",
+    "shard_size": "128MB",
+}
+"""Defaults of `AtlasOptions`."""
+
+
+class AtlasOptions(TypedDict, total=False):
+    """How an atlas is generated, read and laid out; `DEFAULTS` has what is not given.
+
+    Attributes
+    ----------
+    mode, match_parents, preset, solver, steps, spacing, eta, draws, seed, store
+        What is generated; see `causcell.generator.Generator.counterfactual`.
+    dtype
+        Type of the expression: ``float32``, or ``float16`` (half the bytes).
+    where, layer, expression, allow_missing_genes
+        How cells are read; see `causcell.generator.Generator.counterfactual`.
+    chunk_size, shard_size
+        Uncompressed bytes that readers fetch, and that are made and committed, at once: a number, or text such as
+        ``64MB``.
+    """
+
+    mode: str
+    match_parents: bool
+    preset: str | None
+    solver: str | None
+    steps: int | None
+    spacing: str | None
+    eta: float | None
+    draws: int
+    seed: int
+    store: str
+    dtype: str
+    where: str | None
+    layer: str | None
+    expression: str | None
+    allow_missing_genes: float
+    chunk_size: str | int
+    shard_size: str | int
+
+
+def complete_options(options: AtlasOptions, function: str) -> dict[str, Any]:
+    """Return all options, defaults where none was given.
+
+    Raises
+    ------
+    TypeError
+        An option that there is not, as for any function; the message names the nearest one.
+
+    Examples
+    --------
+    >>> complete_options({"draws": 4}, "write_atlas")["draws"]
+    4
+    """
+    for name in options:
+        if name not in DEFAULTS:
+            near = difflib.get_close_matches(name, DEFAULTS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+    return {**DEFAULTS, **options}
+
+
+def spell_out_options(function: F) -> F:
+    """Show `AtlasOptions` and their defaults in the signature of a function that takes ``**options``.
+
+    ``help`` and completion in notebooks then list them.
+    """
+    signature = inspect.signature(function)
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    spelled = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=AtlasOptions.__annotations__[name].__forward_arg__,
+        )
+        for name, default in DEFAULTS.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *spelled])  # type: ignore[attr-defined]
+    return function

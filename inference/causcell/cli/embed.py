@@ -1,0 +1,47 @@
+"""``causcell embed``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from causcell.cli import options
+
+
+def embed(
+    data: options.Data,
+    models: options.Models,
+    out: Annotated[Path, typer.Option(help="File to write, .h5ad.", show_default=False)],
+    expression: options.Expression = None,
+    layer: options.Layer = None,
+    where: options.Where = None,
+    allow_missing_genes: options.MissingGenes = 0.0,
+    batch_size: options.BatchSize = 256,
+    threads: options.Threads = None,
+    provider: options.Provider = None,
+    connection: options.ConnectionFile = None,
+    progress: options.Progress = True,
+) -> None:
+    """Write concept embeddings and predicted labels of cells."""
+    from causcell._internal.files import refuse_existing
+    from causcell.generator import Generator
+
+    options.require_suffix(out, ".h5ad")
+    refuse_existing(out)
+    link = options.read_connection(connection)
+    with Generator.open(
+        models, threads=threads, provider=provider, batch_size=batch_size, connection=link
+    ) as generator:
+        embedded = generator.embed(
+            data,
+            expression=expression,
+            layer=layer,
+            where=where,
+            allow_missing_genes=allow_missing_genes,
+            progress=progress,
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    embedded.write_h5ad(out)
+    typer.echo(f"{embedded.n_obs} cells embedded: {out}")

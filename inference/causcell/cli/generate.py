@@ -1,0 +1,144 @@
+"""``causcell generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from causcell.cli import options
+
+if TYPE_CHECKING:
+    from causcell.atlas.executors.base import Executor
+    from causcell.atlas.open import OpenAtlas
+
+
+def generate(
+    data: options.Files,
+    models: options.Models,
+    out: Annotated[Path, typer.Option(help="Atlas to write, .zarr; a small one also .h5ad.", show_default=False)],
+    do: options.Do = None,
+    grid: options.Grid = None,
+    where: options.Where = None,
+    mode: options.Mode = "do",
+    match_parents: options.MatchParents = False,
+    preset: options.Preset = None,
+    solver: options.Solver = None,
+    steps: options.Steps = None,
+    spacing: options.Spacing = None,
+    eta: options.Eta = None,
+    draws: options.Draws = 1,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 256,
+    store: options.Store = "expression",
+    dtype: options.DType = "float32",
+    chunk_size: options.ChunkSize = "2MB",
+    shard_size: options.ShardSize = "128MB",
+    plan_only: Annotated[bool, typer.Option("--plan", help="Tell what would be done, and write nothing.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    dask: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler whose workers make the shards.", show_default=False),
+    ] = None,
+    expression: options.Expression = None,
+    layer: options.Layer = None,
+    allow_missing_genes: options.MissingGenes = 0.0,
+    threads: options.WorkerThreads = None,
+    provider: options.Provider = None,
+    connection: options.ConnectionFile = None,
+    progress: options.Progress = True,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write an atlas of counterfactual cells; if interrupted, the same command goes on with it."""
+    given = dict(locals())
+    from causcell.atlas.open import open_atlas
+    from causcell.atlas.options import DEFAULTS
+    from causcell.counterfactual.interventions import parse_do
+    from causcell.engine.open import is_address
+    from causcell.generator import Generator
+
+    executor = _make_executor(out, workers, dask)
+    files = _name_files(data)
+    chosen: dict[str, Any] = {name: given[name] for name in DEFAULTS}
+    with Generator.open(
+        models,
+        threads=1 if threads is None and not is_address(models) else threads,
+        provider=provider,
+        batch_size=batch_size,
+        connection=options.read_connection(connection),
+    ) as generator:
+        targets = parse_do(do or [])
+        with open_atlas(generator.model, generator.source, files, out, targets, grid or [], chosen) as atlas:
+            if plan_only:
+                _tell_plan(atlas, workers, as_json)
+            else:
+                _write(atlas, executor, progress, as_json)
+
+
+def _make_executor(out: Path, workers: int, dask: str | None) -> Executor | None:
+    """Return who makes the shards; raises `ConfigurationError`."""
+    from causcell.atlas.executors import Dask, Processes
+    from causcell.errors import ConfigurationError
+
+    if out.suffix not in (".zarr", ".h5ad"):
+        raise ConfigurationError(f"out={str(out)!r} ends neither in .zarr nor in .h5ad")
+    if workers < 1 or (dask is not None and workers != 1):
+        raise ConfigurationError(f"workers={workers}: take at least 1, and leave it out with dask=")
+    if dask is not None:
+        return Dask(dask)
+    return Processes(workers) if workers > 1 else None
+
+
+def _name_files(data: list[str]) -> str | dict[str, str]:
+    """Return a path, or paths by key; raises `ConfigurationError` for a key given twice."""
+    from causcell.errors import ConfigurationError
+
+    pairs = []
+    for text in data:
+        key, equals, path = text.partition("=")
+        pairs.append((key, path) if equals and not Path(text).exists() else (None, text))
+    if len(pairs) == 1 and pairs[0][0] is None:
+        return str(Path(data[0]).absolute())
+    keyed = [(key or Path(path).stem, str(Path(path).absolute())) for key, path in pairs]
+    keys = [key for key, _ in keyed]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        raise ConfigurationError(
+            f"several files have the key {sorted(twice)[0]!r}, which their cells' names begin with; give each its own: "
+            "KEY=PATH"
+        )
+    return dict(keyed)
+
+
+def _write(atlas: OpenAtlas, executor: Executor | None, progress: bool, as_json: bool) -> None:
+    from causcell.atlas.plan import count_unseen_rows
+    from causcell.atlas.write import write_atlas, write_h5ad
+    from causcell.cli.events import ShardPrinter, plan_fields, print_event, print_summary
+
+    maker = atlas.maker
+    printer = None
+    if as_json:
+        table = maker.table
+        unseen = count_unseen_rows(maker.source.labels, maker.plan.request, table.schema, table.combinations)
+        print_event("plan", plan_fields(maker.plan, unseen))
+        printer = ShardPrinter(maker.plan, sum(record.rows for record in maker.journal.records().values()))
+    write = write_atlas if maker.path.suffix == ".zarr" else write_h5ad
+    summary = write(maker, atlas.origin, executor=executor, progress=progress, on_event=printer)
+    print_summary(maker.plan, summary, maker.path, as_json)
+
+
+def _tell_plan(atlas: OpenAtlas, workers: int, as_json: bool) -> None:
+    """Print what would be done; raises `OutputFullError` if it can't fit."""
+    from dataclasses import replace
+
+    from causcell._internal.files import refuse_existing
+    from causcell.atlas.estimate import forecast_atlas, free_bytes, require_space
+    from causcell.cli.events import print_plan
+
+    maker = atlas.maker
+    if not maker.journal.check_plan(maker.plan):
+        refuse_existing(maker.path)
+    plan = maker.plan.with_forecast(forecast_atlas(maker))
+    print_plan(plan, free_bytes(maker.path), len(maker.journal.records()), workers, as_json)
+    require_space(replace(maker, plan=plan))

@@ -1,0 +1,153 @@
+"""``causcell inspect``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from causcell.cli import options
+from causcell.cli.tables import format_table
+
+if TYPE_CHECKING:
+    from causcell.engine.status import EndpointStatus
+    from causcell.repository.manifest import Manifest
+
+_COLUMNS = {
+    "solver": ("solver", "{}"),
+    "steps": ("steps", "{}"),
+    "energy distance": ("energy_distance", "{:.3f}"),
+    "correlations": ("correlations", "{:.2f}"),
+    "variance ratio": ("variance_ratio", "{:.2f}"),
+    "nonzero": ("nonzero", "{:.3f}"),
+    "nonzero mean": ("nonzero_mean", "{:.2f}"),
+    "PCC": ("pcc", "{:.3f}"),
+    "MSE": ("mse", "{:.3f}"),
+    "cells/s": ("cells_per_second", "{:,.0f}"),
+}
+"""Columns of the table of presets: measure and form."""
+
+_SERVED = {
+    "model": "name",
+    "version": "version",
+    "state": "state",
+    "largest batch": "max_batch_size",
+    "queue delay (us)": "max_queue_delay_microseconds",
+    "instances": "instances",
+    "requests": "requests",
+    "failed": "failed",
+    "executions": "executions",
+    "rows": "rows",
+    "queue (ms)": "queue_ms",
+    "compute (ms)": "compute_ms",
+}
+"""Columns of the table of a server's models: setting or statistic."""
+
+
+def inspect(
+    location: options.Location,
+    provider: options.Provider = None,
+    connection: options.ConnectionFile = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what is inside a model repository, every digest checked; of a server its models and statistics too."""
+    from causcell.engine.open import is_address, open_engine
+    from causcell.repository.folder import open_repository
+
+    if is_address(location) or provider is not None:
+        engine = open_engine(location, provider=provider, connection=options.read_connection(connection))
+        with contextlib.closing(engine):
+            essentials = _describe(engine.manifest) | {"verified": True}
+            essentials |= {"servers": engine.status()} if is_address(location) else {"engine": engine.description}
+    else:  # no runtime is needed to look
+        manifest = open_repository(location).manifest  # raises unless every digest holds
+        essentials = _describe(manifest) | {"verified": True}
+    if as_json:
+        typer.echo(json.dumps(essentials, indent=2))
+        return
+    for name, value in essentials.items():
+        for line in _lines(name, value, essentials):
+            typer.echo(line)
+
+
+def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
+    if name == "presets":
+        head = f"presets, measured on {essentials['held_out_cells']} held-out cells (beside real cells):"
+        return [head, *(f"  {line}" for line in _preset_table(value))]
+    if name == "servers":
+        return [line for server in value for line in _server_lines(server)]
+    if isinstance(value, dict):
+        return [f"{name}:", *(f"  {key}: {_format_value(each)}" for key, each in value.items())]
+    return [f"{name}: {_format_value(value)}"]
+
+
+def _preset_table(presets: dict[str, dict[str, Any]]) -> list[str]:
+    """Return lines of a table: a preset each, then what real cells have."""
+
+    def texts(name: str, values: dict[str, Any], suffix: str = "") -> list[str]:
+        found = ((values.get(f"{key}{suffix}"), form) for key, form in _COLUMNS.values())
+        return [name, *("" if value is None else form.format(value) for value, form in found)]
+
+    rows = [texts(name, preset) for name, preset in presets.items()]
+    rows.append(texts("real", next(iter(presets.values())), "_real"))
+    return format_table(["", *_COLUMNS], rows)
+
+
+def _server_lines(server: EndpointStatus) -> list[str]:
+    """Return lines of a server: a model each, its settings, and what it did since the server started."""
+    if not server["ready"]:
+        return [f"server {server['address']}: not ready"]
+    done: dict[str, Any] = dict(server["statistics"])
+    rows = [
+        [str((dict(model) | done.get(model["name"], {})).get(key, "")) for key in _SERVED.values()]
+        for model in server["models"]
+    ]
+    table = format_table(list(_SERVED), rows) if rows else []
+    return [f"server {server['address']}: ready, Triton {server['version']}", *(f"  {line}" for line in table)]
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_format_value(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _describe(manifest: Manifest) -> dict[str, Any]:
+    fields = manifest.model_dump(mode="json")
+    return {
+        "digest": manifest.digest,
+        "schema_version": manifest.schema_version,
+        "genes": {"count": len(manifest.genes.names), "digest": manifest.genes.digest},
+        "expression": {
+            "scale": manifest.expression.scale,
+            "target_sum": manifest.expression.target_sum,
+            "normalisation_genes": len(manifest.expression.normalisation_genes),
+        },
+        "concepts": {concept.name: list(concept.labels) for concept in manifest.concepts},
+        "edges": [f"{edge.parent}:{edge.child}" for edge in manifest.edges],
+        "head": manifest.head,
+        "precision": manifest.precision,
+        "schedule": fields["schedule"],
+        "dimensions": fields["dimensions"],
+        "presets": {
+            name: preset["solver"]
+            | {key: value for key, value in (preset["quality"] or {}).items() if key != "cells"}
+            | {"cells_per_second": manifest.speed.get(name)}
+            for name, preset in fields["presets"].items()
+        },
+        "held_out_cells": max(int((preset.quality or {}).get("cells", 0)) for preset in manifest.presets.values()),
+        "default_preset": manifest.default_preset,
+        "graphs": {
+            name: {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
+            for name, graph in manifest.graphs.items()
+        },
+        "parity": fields["parity"],
+        "files": len(manifest.files),
+        "training_cells": manifest.training_cells.count,
+        "trained": {key: manifest.provenance.get(key) for key in ("finished", "seconds", "epochs", "device")},
+        "versions": manifest.versions,
+    }

@@ -1,0 +1,55 @@
+"""``causcell materialize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from causcell.cli import options
+
+
+def materialize(
+    embeddings: Annotated[Path, typer.Argument(help="Atlas made with --store embeddings.", show_default=False)],
+    models: options.Models,
+    out: Annotated[Path, typer.Option(help="Atlas to write, .zarr.", show_default=False)],
+    dtype: options.DType = "float32",
+    chunk_size: options.ChunkSize = "2MB",
+    shard_size: options.ShardSize = "128MB",
+    threads: Annotated[
+        int | None, typer.Option(help="Compute threads. [default: those that made the embeddings]")
+    ] = None,
+    provider: options.Provider = None,
+    connection: options.ConnectionFile = None,
+    progress: options.Progress = True,
+    as_json: options.AsJson = False,
+) -> None:
+    """Generate the expression that an atlas of embeddings stands for, bit for bit as if it had been stored."""
+    from causcell._internal.choices import check_choice
+    from causcell._internal.units import parse_size
+    from causcell.atlas.journal import Journal
+    from causcell.atlas.materialize import materialize_atlas
+    from causcell.cli.events import print_summary
+    from causcell.counterfactual.request import DTYPES
+    from causcell.engine.open import is_address
+    from causcell.generator import Generator
+
+    options.require_suffix(out, ".zarr")
+    stored = Journal(embeddings).require_plan()
+    if threads is None and not is_address(models):
+        threads = stored.threads or 1
+    link = options.read_connection(connection)
+    with Generator.open(
+        models, threads=threads, provider=provider, batch_size=stored.batch_size, connection=link
+    ) as generator:
+        plan, summary = materialize_atlas(
+            generator.model,
+            embeddings,
+            out,
+            dtype=check_choice(dtype, DTYPES, "dtype"),
+            chunk_size=parse_size(chunk_size),
+            shard_size=parse_size(shard_size),
+            progress=progress,
+        )
+    print_summary(plan, summary, out, as_json)

@@ -1,0 +1,25 @@
+"""``causcell verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from causcell.cli import options
+
+
+def verify(
+    atlas: Annotated[Path, typer.Argument(help="Atlas, .zarr.", show_default=False)],
+    progress: options.Progress = True,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check every file of an atlas by its digest; what is damaged is made anew by the next generate."""
+    from causcell.atlas.verify import verify_atlas
+    from causcell.cli.events import print_verification
+
+    found = verify_atlas(atlas, progress=progress)
+    print_verification(found, atlas, as_json)
+    if not found.sound:
+        raise typer.Exit(1)

@@ -1,0 +1,141 @@
+"""An exported model that is open: what it is, and how it is closed."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from causcell._deprecation import warn_deprecated
+from causcell._internal.html import graph_svg, html_card
+from causcell.concepts import ConceptSchema
+from causcell.counterfactual.model import CounterfactualModel, ModelSource
+from causcell.engine.protocol import Engine
+from causcell.preprocessing import Preprocessing
+from causcell.repository.manifest import Manifest
+
+if TYPE_CHECKING:
+    from causcell.engine.triton.connection import Connection
+
+_MOVED = {
+    "array_widths": "output_widths",
+    "build_solver": "build_solver",
+    "causal_graph": "scm",
+    "decode": "decode",
+    "provenance": "provenance",
+}
+"""Old attributes of a generator, by their names in its model."""
+
+
+class OpenedModel:
+    """A model that is open: what it is, and how it is closed.
+
+    Parameters
+    ----------
+    engine
+        Evaluates the model's graphs.
+    batch_size
+        Cells of a network evaluation; every batch is padded to it.
+    source
+        Where another process opens the same model from; `open` fills it in.
+
+    Attributes
+    ----------
+    model
+        The steps of abduction, action and prediction.
+    engine, source
+        As given.
+    """
+
+    def __init__(self, engine: Engine, *, batch_size: int = 256, source: ModelSource | None = None) -> None:
+        self.engine, self.source = engine, source
+        self.model = CounterfactualModel(engine, batch_size=batch_size)
+
+    @classmethod
+    def open(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        provider: str | None = None,
+        batch_size: int = 256,
+        connection: Connection | None = None,
+    ) -> Self:
+        """Open a model repository, or a model that is served.
+
+        Parameters
+        ----------
+        location
+            Folder of the repository; or the address of a Triton server, ``grpc://host:8001`` or ``http://host:8000``
+            (with TLS ``grpcs://``, ``https://``; several are joined by commas).
+        threads
+            Compute threads in this process; the CPUs that it may use, if not given.
+        provider
+            Execution provider in this process: ``cpu`` (if not given) or ``cuda``.
+        batch_size
+            Cells of a network evaluation; every batch is padded to it.
+        connection
+            Deadlines, retries and headers of requests to servers.
+
+        Raises
+        ------
+        ModelRepositoryError
+            The repository can't be used.
+        RuntimeUnavailableError
+            ONNX Runtime, the provider or tritonclient is not available.
+        ServerUnavailableError
+            No server answers.
+        """
+        source = ModelSource.of(location, provider, connection)
+        model = source.open(threads=threads, batch_size=batch_size)
+        return cls(model.engine, batch_size=batch_size, source=source)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model's manifest."""
+        return self.engine.manifest
+
+    @property
+    def schema(self) -> ConceptSchema:
+        """Concepts and graph."""
+        return self.model.schema
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Panel and scale."""
+        return self.model.preprocessing
+
+    @property
+    def batch_size(self) -> int:
+        """Cells of a network evaluation."""
+        return self.model.batch_size
+
+    @property
+    def threads(self) -> int | None:
+        """Compute threads in this process; `None` where the model is served."""
+        return self.engine.threads
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _MOVED:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        warn_deprecated(f"Generator.{name}", f"Generator.model.{_MOVED[name]}")
+        return getattr(self.model, _MOVED[name])
+
+    def __repr__(self) -> str:
+        facts = (f"\n  {name}: {text}" for name, text in self.model.describe().items())
+        return f"{type(self).__name__} of model {self.manifest.digest[:12]}{''.join(facts)}"
+
+    def _repr_html_(self) -> str:
+        return html_card(f"Model {self.manifest.digest[:12]}", self.model.describe(), graph_svg(self.schema))
