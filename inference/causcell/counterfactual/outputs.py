@@ -138,7 +138,8 @@ class _Effects(_Samples):
     def vectors(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
         if self._factual is None or self._factual[0] != prediction.draw:
             self._factual = (prediction.draw, self._decode(prediction.factual, noise))
-        return super().vectors(prediction, noise) - self._factual[1]
+        effect: np.ndarray = super().vectors(prediction, noise) - self._factual[1]
+        return effect
 
 
 class _Summary:

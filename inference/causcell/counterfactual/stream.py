@@ -56,10 +56,14 @@ class Batch(Protocol):
     """Consecutive cells as a source reads them."""
 
     @property
-    def rows(self) -> slice: ...
+    def rows(self) -> slice:
+        """Places of the cells."""
+        ...
 
     @property
-    def names(self) -> np.ndarray: ...
+    def names(self) -> np.ndarray:
+        """Their names, str objects [n]."""
+        ...
 
 
 B = TypeVar("B", bound=Batch)
