@@ -17,8 +17,9 @@ from causcell.atlas.write import AtlasSummary, write_atlas, write_h5ad
 from causcell.cells.collection import AnyCells, AnySource, open_cells
 from causcell.cells.panel_cells import PanelCells
 from causcell.counterfactual.embedding import embed_cells
+from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.request import Request, make_request, solver_settings
-from causcell.counterfactual.stream import Block, MeasuredCells, stream_all
+from causcell.counterfactual.stream import MeasuredCells, stream_all
 from causcell.counterfactual.tables import ResultTable, check_row_names
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConfigurationError

@@ -163,7 +163,8 @@ class Journal:
 
     def origin(self) -> dict[str, Any]:
         """Return where the cells came from when the atlas was begun."""
-        return json.loads((self.folder / "plan.json").read_bytes())["origin"]
+        origin: dict[str, Any] = json.loads((self.folder / "plan.json").read_bytes())["origin"]
+        return origin
 
     def records(self) -> dict[int, ShardRecord]:
         """Return the records of all complete shards, by shard."""

@@ -128,10 +128,10 @@ def _annotation(obs: pd.DataFrame, name: str) -> np.ndarray:
     """Return the values of an array of ``obs``: its index, a column, or a categorical column's codes or categories."""
     column, _, part = name.partition("/")
     if name == "_index":
-        return obs.index.to_numpy(dtype=object)
+        return np.asarray(obs.index, dtype=object)
     if part == "categories":
-        return obs[column].cat.categories.to_numpy(dtype=object)
-    return obs[column].cat.codes.to_numpy() if part == "codes" else obs[column].to_numpy()
+        return np.asarray(obs[column].cat.categories, dtype=object)
+    return np.asarray(obs[column].cat.codes if part == "codes" else obs[column])
 
 
 def _fill_chunk(values: np.ndarray, length: int) -> np.ndarray:

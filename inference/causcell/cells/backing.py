@@ -1,4 +1,4 @@
-"""Where cells are stored: an AnnData, or a file of one, of which only what is asked for is read."""
+"""The backing of cells: an AnnData, or a file of one, of which only what is asked for is read."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SPAN = 8
 
 
 class Source(Protocol):
-    """A table of cells.
+    """A table of cells, in memory or on disk.
 
     Attributes
     ----------
     count
-        Cells.
+        Number of cells.
     columns
-        Names of the annotations, the columns of ``obs``.
+        Names of the columns of ``obs``.
     genes
         Names of the genes.
     layers
@@ -41,19 +41,19 @@ class Source(Protocol):
     layers: list[str]
 
     def names(self, start: int, stop: int) -> np.ndarray:
-        """Names of consecutive cells, str objects."""
+        """Return the names of consecutive cells, str objects [stop - start]."""
         ...
 
     def annotations(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """All columns of ``obs`` with the cells' names; or some of them, without."""
+        """Return all columns of ``obs`` with the cells' names; or some of them, without."""
         ...
 
     def matrix(self, layer: str | None) -> Any:
-        """``X`` or a layer, as something that rows can be taken of; `None` if there is no ``X``."""
+        """Return ``X`` or a layer, as something that `take_rows` takes rows of; `None` if there is no ``X``."""
         ...
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         ...
 
 
@@ -68,16 +68,16 @@ class ObjectSource:
         self.layers = list(adata.layers)
 
     def names(self, start: int, stop: int) -> np.ndarray:
-        """Names of consecutive cells, str objects."""
-        return self._adata.obs_names[start:stop].to_numpy(dtype=object)
+        """Return the names of consecutive cells, str objects [stop - start]."""
+        return np.asarray(self._adata.obs_names[start:stop], dtype=object)
 
     def annotations(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """All columns of ``obs`` with the cells' names; or some of them, without."""
+        """Return all columns of ``obs`` with the cells' names; or some of them, without."""
         obs = self._adata.obs
         return obs if columns is None else obs[list(columns)].reset_index(drop=True)
 
     def matrix(self, layer: str | None) -> Any:
-        """``X`` or a layer."""
+        """Return ``X`` or a layer; `None` if there is no ``X``."""
         if layer is not None:
             return self._adata.layers[layer]
         try:
@@ -104,11 +104,11 @@ class FileSource:
         self.count = len(_texts(self._index, 0, None)) if not hasattr(self._index, "shape") else self._index.shape[0]
 
     def names(self, start: int, stop: int) -> np.ndarray:
-        """Names of consecutive cells, str objects."""
+        """Return the names of consecutive cells, str objects [stop - start]."""
         return _texts(self._index, start, stop)
 
     def annotations(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """All columns of ``obs`` with the cells' names; or some of them, without."""
+        """Return all columns of ``obs`` with the cells' names; or some of them, without."""
         import pandas as pd
         from anndata.io import read_elem
 
@@ -117,7 +117,7 @@ class FileSource:
         return pd.DataFrame({name: read_elem(self._group["obs"][name]) for name in columns}, index=range(self.count))
 
     def matrix(self, layer: str | None) -> Any:
-        """``X`` or a layer."""
+        """Return ``X`` or a layer; `None` if there is no ``X``."""
         from anndata.io import sparse_dataset
 
         place = "X" if layer is None else f"layers/{layer}"
@@ -157,7 +157,7 @@ class _CsrRows:
 
 
 def _texts(element: Any, start: int, stop: int | None) -> np.ndarray:
-    """Strings of an array on disk, str objects."""
+    """Return strings of an array on disk, str objects."""
     from anndata.io import read_elem
 
     if not hasattr(element, "shape"):  # a nullable array, which has no slices of its own
@@ -170,12 +170,18 @@ def _texts(element: Any, start: int, stop: int | None) -> np.ndarray:
 
 
 def open_source(source: anndata.AnnData | str | os.PathLike[str]) -> Source:
-    """The source for an AnnData, or for the path of one; raises `DataError` for anything else."""
+    """Open the source for an AnnData, or for the path of one; raises `DataError` for anything else."""
     return _opened(source, _open_file) if isinstance(source, str | os.PathLike) else ObjectSource(source)
 
 
 def open_anndata(path: str | os.PathLike[str]) -> anndata.AnnData:
-    """An AnnData from ``.h5ad`` (backed) or ``.zarr``, for what needs more of it than cells; raises `DataError`."""
+    """Open an AnnData from ``.h5ad`` (backed) or ``.zarr``, for what needs more of it than cells.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it can't be read as AnnData.
+    """
     return _opened(path, _open_whole)
 
 
@@ -217,7 +223,19 @@ def _open_file(location: Path) -> Source:
 
 
 def take_rows(matrix: Any, rows: np.ndarray) -> Any:
-    """Rows of a matrix in memory or on disk, in the order asked for, in memory: numpy or scipy sparse."""
+    """Take rows of a matrix in memory or on disk, in the order asked for.
+
+    Parameters
+    ----------
+    matrix
+        [n x genes].
+    rows
+        Places of the rows, int [r].
+
+    Returns
+    -------
+    numpy or scipy sparse, in memory, [r x genes].
+    """
     from scipy import sparse
 
     if isinstance(matrix, np.ndarray) or sparse.issparse(matrix):
@@ -233,6 +251,6 @@ def take_rows(matrix: Any, rows: np.ndarray) -> Any:
 
 
 def _in_memory(matrix: Any) -> Any:
-    """An in-memory matrix of whatever a slice of AnnData is."""
+    """Bring a slice of AnnData into memory, whatever it is."""
     to_memory = getattr(matrix, "to_memory", None)
     return matrix if to_memory is None else to_memory()

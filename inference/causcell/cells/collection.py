@@ -184,8 +184,7 @@ class Cells:
         if twice:
             raise CellNameError(
                 f"{len(twice)} cell names are duplicated: {format_list(twice)}; every random number of a cell "
-                f"hangs on its "
-                "name: make them unique (adata.obs_names_make_unique(), or a prefix for each file)"
+                "hangs on its name: make them unique (adata.obs_names_make_unique(), or a prefix for each file)"
             )
 
     def labels(self, schema: ConceptSchema) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A copy by rows of a sparse matrix that is stored by columns, made in bounded memory."""
+"""A copy by rows of a sparse matrix that is stored by columns (CSC), made in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ _BOUNDS = "bounds.npy"
 
 class RowwiseCopy:
     """Blocks of rows on disk, each a CSR matrix; slices and ascending indices take rows.
+
+    Parameters
+    ----------
+    folder
+        Folder of the copy.
+    columns
+        Number of columns.
+    temporary
+        Whether `close` removes the folder.
 
     Attributes
     ----------
@@ -50,15 +59,17 @@ class RowwiseCopy:
 
 
 def rowwise_copy(matrix: Any, scratch: Path | None = None, name: str = "cells") -> RowwiseCopy:
-    """Copy a matrix on disk (anndata's CSC dataset) by rows, reading it twice, a few columns at a time.
+    """Copy a matrix on disk by rows, reading it twice, a few columns at a time.
 
     Parameters
     ----------
+    matrix
+        anndata's CSC dataset, [cells x genes].
     scratch
         Folder for the copy, which stays there and is used again; a temporary one that goes with the copy, if not
         given. Either takes about 12 bytes a nonzero.
     name
-        Of the copy in ``scratch``.
+        Name of the copy in ``scratch``.
     """
     folder = Path(tempfile.mkdtemp(prefix="causcell-")) if scratch is None else scratch / f"rows of {name}"
     if not (folder / _BOUNDS).exists():
@@ -102,13 +113,13 @@ def _copy(matrix: Any, folder: Path) -> None:
 
 
 def _column_ranges(indptr: np.ndarray) -> list[tuple[int, int]]:
-    """Consecutive columns with about `_ENTRIES` nonzeros."""
+    """Return ranges of consecutive columns with about `_ENTRIES` nonzeros each."""
     groups = indptr[1:] // _ENTRIES
     edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
     return [(start, stop) for start, stop in itertools.pairwise(edges) if start < stop]
 
 
 def _row_bounds(counts: np.ndarray) -> np.ndarray:
-    """Edges of consecutive rows with about `_ENTRIES` nonzeros, int64."""
+    """Return edges of consecutive rows with about `_ENTRIES` nonzeros, int64."""
     groups = np.cumsum(counts) // _ENTRIES
     return np.unique([0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(counts)]).astype(np.int64)

@@ -1,5 +1,4 @@
-"""The panel of a model, read from the rows of one file: genes matched by name, values checked and brought to the log
-scale."""
+"""The panel of a model, read from the rows of one file: genes matched by name, values checked, the log scale."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ def check_gene_names(var_names: Sequence[str]) -> None:
     if (counts > 1).any():
         raise GenePanelError(
             f"{int((counts > 1).sum())} gene names are duplicated: {format_list(names[counts > 1])}; genes are "
-            f"matched by "
-            "name: make them unique (adata.var_names_make_unique()) or merge them"
+            "matched by name: make them unique (adata.var_names_make_unique()) or merge them"
         )
 
 
@@ -73,7 +71,7 @@ def _first_cell(values: Matrix, bad: np.ndarray, cell_names: Names) -> str:
 
 
 class PanelReader:
-    """Turns rows of one file into panel expression, genes matched by name.
+    """Turn rows of one file into panel expression, genes matched by name.
 
     Parameters
     ----------
@@ -131,7 +129,18 @@ class PanelReader:
         )
 
     def read(self, values: Matrix, cell_names: Names) -> np.ndarray:
-        """Panel expression, float32 [B x G], of a file's rows [B x file genes].
+        """Read the panel expression of a file's rows.
+
+        Parameters
+        ----------
+        values
+            The file's values, [B x file genes].
+        cell_names
+            Names of the rows' cells, for messages.
+
+        Returns
+        -------
+        Log scale, float32 [B x G].
 
         Raises
         ------
@@ -180,7 +189,6 @@ def _size_factors(totals: np.ndarray, cell_names: Names) -> np.ndarray:
         names = [cell_names[int(i)] for i in np.flatnonzero(empty)]
         raise ExpressionError(
             f"{len(names)} cells have no counts at all: {format_list(names)}; an empty cell has no expression: "
-            f"remove them "
-            "(scanpy.pp.filter_cells(adata, min_counts=1))"
+            "remove them (scanpy.pp.filter_cells(adata, min_counts=1))"
         )
     return (TARGET_SUM / totals).astype(np.float32)

@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import click
+import typer
 
 _VALUE = r"""(?P<value>'[^']*'|"[^"]*"|[\w.+-]*)"""
 
 
-def name_flags(message: str, command: click.Command) -> str:
-    """Replace arguments in a message (``steps=20``) by the flags of a command (``--steps 20``).
+def command_flags(app: typer.Typer, words: Sequence[str]) -> dict[str, str]:
+    """Return the flags of the command that the words name, by the names of its arguments in Python.
+
+    Parameters
+    ----------
+    app
+        The command line.
+    words
+        Words of the call.
+
+    Examples
+    --------
+    >>> app = typer.Typer()
+    >>> @app.command()
+    ... def train(match_parents: bool = False): ...
+    >>> @app.command()
+    ... def export(precision: str = "fp32"): ...
+    >>> command_flags(app, ["export", "--precision", "fp8"])["precision"]
+    '--precision'
+    """
+    group: Any = typer.main.get_command(app)
+    commands = getattr(group, "commands", {})
+    command = next((commands[word] for word in words if word in commands), group)
+    return {
+        parameter.name: max(parameter.opts, key=len)
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+    }
+
+
+def name_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Replace arguments in a message (``steps=20``) by flags (``--steps 20``); others are left as they are.
 
     Parameters
     ----------
     message
         Text of an error.
-    command
-        The command that ran; arguments that it does not have are left as they are.
+    flags
+        Flags by the names of arguments.
 
     Examples
     --------
-    >>> command = click.Command("train", params=[click.Option(["--solver"]), click.Option(["--match-parents"])])
-    >>> name_flags("name one (solver='ddim') or set match_parents=True", command)
+    >>> flags = {"solver": "--solver", "match_parents": "--match-parents"}
+    >>> name_flags("name one (solver='ddim') or set match_parents=True", flags)
     'name one (--solver ddim) or set --match-parents'
     """
-    flags = {
-        parameter.name: max(parameter.opts, key=len)
-        for parameter in command.params
-        if isinstance(parameter, click.Option) and parameter.name
-    }
     if not flags:
         return message
 

@@ -17,13 +17,12 @@ import warnings
 from importlib import metadata
 from typing import Annotated
 
-import click
 import typer
 
 from causcell.cli.bench import bench
 from causcell.cli.embed import embed
 from causcell.cli.evaluate import evaluate
-from causcell.cli.flags import name_flags
+from causcell.cli.flags import command_flags, name_flags
 from causcell.cli.generate import generate
 from causcell.cli.inspect import inspect
 from causcell.cli.materialize import materialize
@@ -89,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     except CausCellError as error:
         if debug:
             raise
-        typer.echo(f"error: {name_flags(str(error), _invoked(app, words))}", err=True)
+        typer.echo(f"error: {name_flags(str(error), command_flags(app, words))}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -102,13 +101,6 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-
-
-def _invoked(app: typer.Typer, words: list[str]) -> click.Command:
-    """Return the command that the words name."""
-    group = typer.main.get_command(app)
-    commands = group.commands if isinstance(group, click.Group) else {}
-    return next((commands[word] for word in words if word in commands), group)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

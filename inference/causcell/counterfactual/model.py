@@ -222,4 +222,4 @@ def abduct(posterior: tuple[np.ndarray, np.ndarray], keys: np.ndarray, draw: int
     """
     mean, logvar = posterior
     noise = normals(keys, mean[0].size, Purpose.ABDUCTION, draw=draw).reshape(mean.shape)
-    return mean + np.exp(0.5 * logvar) * noise
+    return np.asarray(mean + np.exp(0.5 * logvar) * noise)

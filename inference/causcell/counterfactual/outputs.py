@@ -55,6 +55,35 @@ class Prediction:
     unmatched: np.ndarray
 
 
+@dataclass(frozen=True)
+class Block:
+    """Results for consecutive cells; rows are (cell, intervention, draw), the last fastest.
+
+    Attributes
+    ----------
+    cells
+        Places of the cells.
+    names
+        Their names, str objects [cells].
+    factual
+        Their own label codes, int32 [cells x m].
+    arrays
+        What is kept, [rows x columns], by place in an AnnData. Float32;
+        expression itself is of the request's type.
+    labels
+        Label codes after the intervention, int32 [rows x m].
+    unmatched
+        Rows whose reference cell does not carry the parents' labels, bool [rows].
+    """
+
+    cells: slice
+    names: np.ndarray
+    factual: np.ndarray
+    arrays: dict[str, np.ndarray]
+    labels: np.ndarray
+    unmatched: np.ndarray
+
+
 class Accumulator(Protocol):
     """Take the predictions of a batch of cells, draw by draw, and give what is kept of them."""
 
@@ -138,7 +167,8 @@ class _Effects(_Samples):
     def vectors(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
         if self._factual is None or self._factual[0] != prediction.draw:
             self._factual = (prediction.draw, self._decode(prediction.factual, noise))
-        return super().vectors(prediction, noise) - self._factual[1]
+        effect: np.ndarray = super().vectors(prediction, noise) - self._factual[1]
+        return effect
 
 
 class _Summary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,7 @@ class Dask:
         WorkerLostError
             A shard was under way on several workers that were lost.
         """
-        import distributed
-
+        distributed: Any = import_module("distributed")
         task = require_task(maker)
         with self._connect() as client:
             key = f"causcell-{task.plan.digest[:12]}"
@@ -75,8 +75,7 @@ class Dask:
                 client.cancel(futures)
 
     def _connect(self) -> Any:
-        import distributed
-
+        distributed: Any = import_module("distributed")
         options: dict[str, Any] = {"address": self.scheduler}
         if "://" not in self.scheduler and Path(self.scheduler).is_file():
             options = {"scheduler_file": self.scheduler}
