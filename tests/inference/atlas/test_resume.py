@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning
 # -- interrupted -------------------------------------------------------------------------------------------------------
 
 DRIVER = """
-import os, random, signal, sys, time, warnings
+import os, random, signal, sys, time, traceback, warnings
 warnings.simplefilter("ignore")
 import anndata.experimental, pandas, zarr  # once, before the forks; nothing that starts a thread
 from pathlib import Path
@@ -31,17 +31,21 @@ recipe = AtlasRecipe(Generator.open(models, threads=1, batch_size=64), data)
 def start(path):
     pid = os.fork()
     if pid == 0:
-        recipe.write(Path(path))
+        try:
+            recipe.write(Path(path))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
     return pid
 
 begun = time.perf_counter()
-assert os.waitpid(start(out + ".timing"), 0)[1] == 0
+assert os.waitpid(start(f"{out}/timing.zarr"), 0)[1] == 0
 duration = time.perf_counter() - begun
 chance = random.Random(int(seed))
 killed, place = 0, 0
 while killed < int(kills):
-    path = f"{out}.{place}"
+    path = f"{out}/{place}.zarr"
     pid = start(path)
     time.sleep(chance.uniform(0, duration))
     os.kill(pid, signal.SIGKILL)
@@ -52,7 +56,7 @@ while killed < int(kills):
     done = len(list((Path(path) / ".causcell" / "shards").glob("*.json")))
     if done < {shards}:
         assert not (Path(path) / "zarr.json").exists(), "it could be taken for a finished one"
-assert os.waitpid(start(f"{out}.{place}"), 0)[1] == 0
+assert os.waitpid(start(f"{out}/{place}.zarr"), 0)[1] == 0
 print(place + 1)
 """
 
@@ -61,7 +65,7 @@ print(place + 1)
 def test_killed_at_random_moments_it_ends_the_same(recipe, whole, repository, tmp_path, seed):
     """kill -9 in the midst of whatever it does, 15 times: what reruns end with is what an uninterrupted run writes."""
     script = DRIVER.replace("{shards}", str(SHARDS))
-    words = [repository, recipe.cells, tmp_path / "atlas.zarr", seed, 15]
+    words = [repository, recipe.cells, tmp_path, seed, 15]
     run = subprocess.run(
         [sys.executable, "-c", script, *map(str, words)],
         env=environment(TMPDIR=str(tmp_path)),
@@ -71,8 +75,8 @@ def test_killed_at_random_moments_it_ends_the_same(recipe, whole, repository, tm
     )
     assert run.returncode == 0, run.stderr
     for place in range(int(run.stdout)):
-        assert tree(tmp_path / f"atlas.zarr.{place}") == whole
-        assert verify_atlas(tmp_path / f"atlas.zarr.{place}").sound
+        assert tree(tmp_path / f"{place}.zarr") == whole
+        assert verify_atlas(tmp_path / f"{place}.zarr").sound
 
 
 @pytest.mark.parametrize("error", [RuntimeError("midway"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
