@@ -56,7 +56,7 @@ def rows_of(plan):
 
 def annotations_of(plan, cells):
     """Strings, categoricals, numbers and booleans of some cells' rows."""
-    names = np.array([f"cell {i} α" * (i % 3 + 1) for i in range(cells.start, cells.stop)], dtype=object)
+    names = np.array([f"cell {i} é 細" * (i % 3 + 1) for i in range(cells.start, cells.stop)], dtype=object)
     rows = np.arange(cells.start * PER_CELL, cells.stop * PER_CELL)
     titles = [each.name for each in plan.request.interventions]
     obs = pd.DataFrame(index=pd.Index([f"{name}|{title}" for name in names for title in titles], dtype=object))
