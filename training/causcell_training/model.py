@@ -37,7 +37,8 @@ class CausCell(nn.Module):
     >>> from causcell.concepts import Concept, ConceptSchema, Edge
     >>> from causcell.preprocessing import Preprocessing
     >>> from causcell_training.config import ModelConfig
-    >>> schema = ConceptSchema((Concept("stim", ("ctrl", "IFN")), Concept("state", ("a", "b"))), (Edge("stim", "state"),))
+    >>> concepts = (Concept("stim", ("ctrl", "IFN")), Concept("state", ("a", "b")))
+    >>> schema = ConceptSchema(concepts, (Edge("stim", "state"),))
     >>> numbers = np.ones(5, dtype=np.float32)
     >>> preprocessing = Preprocessing(tuple("ABCDE"), "log1p", (), numbers, numbers)
     >>> model = CausCell(schema, preprocessing, ModelConfig(embedding=8)).eval()
@@ -95,7 +96,7 @@ class CausCell(nn.Module):
         return mean, logvar
 
     def label_logits(self, endogenous: Tensor) -> list[Tensor]:
-        """Classify endogenous embeddings [B x M x k]: logits of each concept's labels from its own, [B x labels] each."""
+        """Classify endogenous embeddings [B x M x k]: logits of each concept's labels, [B x labels] each."""
         return [classifier(endogenous[:, i]) for i, classifier in enumerate(self.classifiers)]
 
     def mean_estimate(self, endogenous: Tensor) -> Tensor:

@@ -118,8 +118,10 @@ class Run:
         try:
             fields = json.loads((root / RUN_FILE).read_text())
             config = TrainConfig.model_validate(fields["config"])
-            description = ModelDescription.model_validate({name: fields[name] for name in ModelDescription.model_fields})
-            model = CausCell(description.schema, description.preprocessing, config.model)
+            description = ModelDescription.model_validate(
+                {name: fields[name] for name in ModelDescription.model_fields}
+            )
+            model = CausCell(description.concept_schema, description.preprocessing, config.model)
             model.load_state_dict(load_file(root / WEIGHTS_FILE))
             training_cells = TrainingCells.model_validate(fields["training_cells"])
             return cls(root, config, model.eval(), training_cells, fields["provenance"], fields["versions"])

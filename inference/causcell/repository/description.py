@@ -47,13 +47,14 @@ class ModelDescription(BaseModel):
     >>> import numpy as np
     >>> from causcell.concepts import Concept, ConceptSchema, Edge
     >>> from causcell.preprocessing import Preprocessing
-    >>> schema = ConceptSchema((Concept("stim", ("ctrl", "IFN")), Concept("state", ("a", "b"))), (Edge("stim", "state"),))
+    >>> concepts = (Concept("stim", ("ctrl", "IFN")), Concept("state", ("a", "b")))
+    >>> schema = ConceptSchema(concepts, (Edge("stim", "state"),))
     >>> numbers = np.array([0.1, 0.7], dtype=np.float32)
     >>> preprocessing = Preprocessing(("ISG15", "CD3D"), "log1p", (), numbers, numbers)
     >>> description = ModelDescription.of(schema, preprocessing)
     >>> description.mean
     (0.1, 0.7)
-    >>> description.schema == schema
+    >>> description.concept_schema == schema
     True
     """
 
@@ -89,7 +90,7 @@ class ModelDescription(BaseModel):
         )
 
     @property
-    def schema(self) -> ConceptSchema:
+    def concept_schema(self) -> ConceptSchema:
         """Concepts and graph; raises `ConceptGraphError` if the edges are no DAG over the concepts."""
         return ConceptSchema(self.concepts, self.edges)
 
