@@ -118,7 +118,7 @@ class Objective(nn.Module):
         return terms
 
     def _endogenous_kl(self, model: CausCell, mean: Tensor, logvar: Tensor, labels: Tensor) -> Tensor:
-        """Sum (5) over concepts, each averaged over its labelled cells, in nats, from mu and log sigma^2 [B x M x k]."""
+        """Sum (5) over concepts, each averaged over its labelled cells, from mu and log sigma^2 [B x M x k]."""
         z_mean = model.scm(mean)
         z_variance = model.scm.marginal_variance(logvar.exp())
         total = torch.zeros((), device=mean.device)
