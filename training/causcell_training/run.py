@@ -52,6 +52,11 @@ class Run:
     versions: dict[str, str]
 
     @property
+    def description(self) -> ModelDescription:
+        """Description of the model, as ``run.json`` and a manifest store it."""
+        return ModelDescription.of(self.model.schema, self.model.preprocessing)
+
+    @property
     def reference(self) -> ReferenceCells:
         """Reference cells that interventions draw from; raises `CorruptFileError` if they can't be read."""
         return ReferenceCells.load(self.path / REFERENCE_FILE)
@@ -79,10 +84,9 @@ class Run:
 
     def save(self) -> None:
         """Write the weights, then ``run.json``, whose presence says that the run has finished."""
-        description = ModelDescription.of(self.model.schema, self.model.preprocessing)
         fields = {
             "config": self.config.model_dump(mode="json"),
-            **description.model_dump(mode="json"),
+            **self.description.model_dump(mode="json"),
             "training_cells": self.training_cells.model_dump(),
             "provenance": self.provenance,
             "versions": self.versions,

@@ -1,7 +1,7 @@
 """Description of a model: its concepts, their graph and its preprocessing, as a run folder and a manifest store them.
 
-A run folder (``run.json``) and a model repository (``manifest.json``) hold the same facts under other names. Both are
-written from one `ModelDescription` and read back into one, so that a model means the same to training and to serving.
+A run folder (``run.json``) and a model repository (``manifest.json``) hold the same facts in other forms. Both are
+written from one `ModelDescription`, so that a model means the same to training and to serving.
 """
 
 from __future__ import annotations
