@@ -14,7 +14,7 @@ import torch
 from short_runs import assert_same_weights, brief, differ, interrupt, weights
 
 from causcell.errors import CausCellError, ConfigurationError
-from causcell_training import Run, fit
+from causcell_training import Run, TrainConfig, fit
 from causcell_training.config import load_config
 
 
@@ -78,6 +78,7 @@ def test_arguments_go_before_settings(cells: anndata.AnnData, tmp_path: Path) ->
     ("arguments", "message"),
     [
         ({"seed": -1}, r"seed=-1: .*0"),
+        ({"config": TrainConfig().model_copy(update={"seed": -3})}, r"seed=-3: .*0"),
         ({"expression": "raw"}, r"expression='raw': .*'counts' or 'log1p'"),
         ({"genes": 2.5}, r"genes=2\.5"),
         ({"concepts": "stim"}, r"concepts='stim' is one text.*\['stim'\]"),
@@ -93,7 +94,7 @@ def test_an_argument_that_cant_be_used_is_named_and_leaves_no_folder(
     cells: anndata.AnnData, tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        fit(cells, tmp_path / "run", config=brief(), **arguments)
+        fit(cells, tmp_path / "run", **{"config": brief()} | arguments)
     assert not (tmp_path / "run").exists()
 
 

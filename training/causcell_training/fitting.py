@@ -113,9 +113,9 @@ def _merge_settings(
         return TrainConfig.model_validate(dict(config or TrainConfig()) | given)
     except ValidationError as error:
         first = error.errors()[0]
-        setting, *_ = first["loc"]
-        name = _ARGUMENTS.get(str(setting), str(setting))
-        raise ConfigurationError(f"{name}={given.get(str(setting))!r}: {first['msg']}") from error
+        setting = str(first["loc"][0]) if first["loc"] else ""
+        named = f"{_ARGUMENTS.get(setting, setting)}={given.get(setting, first['input'])!r}: " if setting else ""
+        raise ConfigurationError(named + first["msg"]) from error
 
 
 def _check_folder(path: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> Path | None:

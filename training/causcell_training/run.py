@@ -117,7 +117,7 @@ class Run:
         root = Path(path)
         if not (root / RUN_FILE).is_file():
             unfinished = (root / CHECKPOINTS).is_dir()
-            remedy = "training has not finished: continue it by fit with resume=True" if unfinished else "train first"
+            remedy = "training has not finished: continue it with resume=True" if unfinished else "train first"
             raise RunError(f"{os.fspath(path)!r} holds no finished training run (no {RUN_FILE}); {remedy}")
         try:
             fields = json.loads((root / RUN_FILE).read_text())

@@ -62,7 +62,7 @@ def zarr_csr(cells: anndata.AnnData, folder: Path) -> Source:
     return folder / "cells.zarr"
 
 
-@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+@pytest.mark.filterwarnings("ignore:Writing zarr v2", "ignore:.*holds its matrix by columns")
 @pytest.mark.parametrize(
     "store", [in_memory_csc, in_memory_dense, float_counts, h5ad_csr, h5ad_csc, h5ad_dense, backed, zarr_csr]
 )
