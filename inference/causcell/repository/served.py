@@ -28,7 +28,7 @@ REFERENCE_GRAPH = GraphInfo(
 )
 
 
-MANIFEST_PARAMETER = "causcell.repository.manifest"
+MANIFEST_PARAMETER = "causcell.manifest"
 
 
 REFERENCE_BYTES_PARAMETER = "causcell.reference_bytes"

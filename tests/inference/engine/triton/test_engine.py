@@ -248,7 +248,7 @@ def edit_config(folder: Path, model: str, pattern: str, text: str) -> None:
 
 def carry(folder: Path, fields: dict) -> None:
     escaped = manifest_parameter(fields).replace("\\", "\\\\").replace('"', '\\"').replace("'", "\\'")
-    pattern = r'(?s)(?<=key: "causcell.repository.manifest"\n  value \{\n    string_value: ")(\\.|[^"\\])*(?=")'
+    pattern = r'(?s)(?<=key: "causcell.manifest"\n  value \{\n    string_value: ")(\\.|[^"\\])*(?=")'
     edit_config(folder, "reference", pattern, escaped)
 
 
