@@ -116,10 +116,8 @@ def run_bench(
     RuntimeUnavailableError
         The runtime or the provider is not available.
     """
-    if seconds <= 0:
-        raise ConfigurationError(f"seconds is {seconds}; take a number above 0")
-    if not batches or min(batches) < 1:
-        raise ConfigurationError(f"batches is {list(batches)}; take at least one batch size, each at least 1")
+    if seconds <= 0 or not batches or min(batches) < 1:
+        raise ConfigurationError(f"seconds is {seconds} and batches is {list(batches)}; take numbers above 0")
     started = time.perf_counter()
     bench = _Bench(location, batches, seconds, provider, connection, report)
     results = _measure_server(bench) if is_address(location) else _measure_here(bench)

@@ -115,7 +115,7 @@ def parse_location(location: str) -> tuple[Address, ...]:
     Parameters
     ----------
     location
-        ``SCHEME://HOST:PORT``; several are joined by commas. The port may be left out: 8001 for gRPC, 8000 for HTTP, 443
+        ``SCHEME://HOST:PORT``; several are joined by commas. Without a port it is 8001 for gRPC, 8000 for HTTP, and 443
         for either with TLS.
 
     Raises

@@ -19,6 +19,7 @@ import anndata
 import numpy as np
 import pytest
 import trustme
+from engine_contract import reference_inputs
 from paths import MODEL_REPOSITORY
 
 from causcell.cli.main import main
@@ -27,6 +28,8 @@ from causcell.engine.triton.connection import Connection
 from causcell.errors import EngineError, ServerUnavailableError
 from causcell.generator import Generator
 from causcell.serve.server import TritonServer
+
+pytestmark = pytest.mark.serving
 
 CADDYFILE = MODEL_REPOSITORY / "Caddyfile"
 TOKEN = "0123456789abcdef"
@@ -178,10 +181,8 @@ def test_a_front_without_its_server_is_unavailable(own_server, tmp_path, scheme,
     with front_of(own_server, tmp_path) as front:
         engine = open_engine(front.location(scheme), connection=front.connection)
         own_server.kill()
-        exogenous = generator.engine.reference.exogenous[:5]
-        mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
         with contextlib.closing(engine), pytest.raises(ServerUnavailableError, match="is not available"):
-            engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
+            engine.run("scm", reference_inputs(generator.engine))
 
 
 @pytest.fixture
