@@ -91,7 +91,7 @@ def test_a_metered_engine_counts_and_passes_on(generator):
 # -- what can not be measured ------------------------------------------------------------------------------------------
 
 
-def test_cuda_is_had_or_refused(repository):
+def test_cuda_where_the_runtime_has_none(repository):
     with pytest.raises(RuntimeUnavailableError, match="CUDAExecutionProvider"):
         run_bench(repository, provider="cuda", batches=[2], seconds=0.01)
 

@@ -34,8 +34,8 @@ def test_a_connection_is_for_servers(repository):
         open_engine(repository, connection=Connection())
 
 
-def test_cuda_is_had_or_refused_and_never_replaced(repository):
-    """Without a GPU the error is the documented one, when the engine is opened or when it first loads a graph."""
+def test_cuda_where_the_runtime_has_none(repository):
+    """The CPU's runtime, which the tests run with, never takes CUDA's place."""
     with pytest.raises(RuntimeUnavailableError, match="CUDAExecutionProvider"):
         open_engine(repository, provider="cuda")
 

@@ -19,14 +19,15 @@ WAYS = {
 }
 
 
+@pytest.fixture(scope="module", params=WAYS)
+def engine(request, server):
+    protocol, connection = WAYS[request.param]
+    with contextlib.closing(open_engine(getattr(server, protocol), connection=connection)) as opened:
+        yield opened
+
+
 class TestTritonEngine(EngineContract):
     """The contract, against ONNX Runtime in this process."""
-
-    @pytest.fixture(scope="class", params=WAYS)
-    def engine(self, request, server):
-        protocol, connection = WAYS[request.param]
-        with contextlib.closing(open_engine(getattr(server, protocol), connection=connection)) as opened:
-            yield opened
 
     @pytest.fixture
     def embedded(self, generator):
