@@ -122,7 +122,7 @@ class EngineContract:
             engine.run("scm", inputs)
 
     def test_a_graph_that_fails(self, engine: Engine) -> None:
-        """A timestep beyond the table can't be seen from outside: what the runtime says is passed on, and work goes on."""
+        """A timestep beyond the table can't be seen from outside: what the runtime says is passed on."""
         inputs = zero_inputs(engine, "denoiser") | {"timestep": np.full((3, 1), 100_000, dtype=np.int64)}
         with pytest.raises(EngineError, match=r"100000|out of (data )?bounds"):
             engine.run("denoiser", inputs)

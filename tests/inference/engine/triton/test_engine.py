@@ -18,7 +18,8 @@ from causcell.cells.collection import Cells
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.engine.open import open_engine
-from causcell.engine.triton.connection import Connection
+from causcell.engine.triton.client import TritonClient
+from causcell.engine.triton.connection import Connection, parse_location
 from causcell.errors import CorruptFileError, DigestError, EngineError, SchemaVersionError
 from causcell.generator import Generator
 from causcell.repository.manifest import Manifest
@@ -149,19 +150,23 @@ def test_a_host_that_runs_out_of_shared_memory_goes_on_without(server, generator
 # -- what does not fit -------------------------------------------------------------------------------------------------
 
 
-def test_what_the_server_itself_refuses_is_an_engine_error_at_once(engine, generator):
-    """Past the client's own checks: a shape that the server does not take, and a model that it does not have."""
-    (one,) = engine._endpoints
+@pytest.fixture
+def client(server):
+    with contextlib.closing(TritonClient(*parse_location(server.grpc), Connection())) as opened:
+        yield opened
+
+
+def test_what_the_server_itself_refuses_is_an_engine_error_at_once(client, generator):
+    """Past the engine's own checks: a shape that the server does not take, and a model that it does not have."""
     with pytest.raises(EngineError, match="expected 3 inputs but got 1"):
-        one.infer("scm", {"exogenous": np.zeros((2, 3, 3), np.float32)}, {"endogenous": ("float32", (2, 3, 3))})
+        client.infer("scm", {"exogenous": np.zeros((2, 3, 3), np.float32)}, {"endogenous": ("float32", (2, 3, 3))})
     many = {name: np.resize(each, (1025, *each.shape[1:])) for name, each in reference_inputs(generator.engine).items()}
     with pytest.raises(EngineError, match=r"refused the request .*batch-size must be <= 1024"):
-        one.infer("scm", many, {"endogenous": ("float32", many["exogenous"].shape)})
+        client.infer("scm", many, {"endogenous": ("float32", many["exogenous"].shape)})
     with pytest.raises(EngineError, match="refused the request"):
-        one.infer("nothing", {"x": np.zeros((2, 3), np.float32)}, {"y": ("float32", (2, 3))})
-    with pytest.raises(EngineError, match="there is no graph 'nothing'"):
-        engine.run("nothing", {})
-    assert engine.run("scm", reference_inputs(generator.engine))  # and goes on
+        client.infer("nothing", {"x": np.zeros((2, 3), np.float32)}, {"y": ("float32", (2, 3))})
+    inputs = reference_inputs(generator.engine)
+    assert client.infer("scm", inputs, {"endogenous": ("float32", inputs["exogenous"].shape)})  # and goes on
 
 
 # -- servers of something else -----------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from paths import MODEL_REPOSITORY
 
 from causcell.cli.main import main
 from causcell.engine.open import open_engine
-from causcell.engine.triton.connection import Connection
+from causcell.engine.triton.client import TritonClient
+from causcell.engine.triton.connection import Connection, parse_location
 from causcell.errors import EngineError, ServerUnavailableError
 from causcell.generator import Generator
 from causcell.serve.server import TritonServer
@@ -149,12 +150,11 @@ def test_the_systems_authorities_are_trusted_if_none_are_given(front, scheme, mo
 
 def test_memory_is_not_shared_through_a_front(front, server, scheme):
     """Its Caddyfile passes on no request for it; the client goes on without."""
-    with (
-        contextlib.closing(open_engine(server.grpc, connection=Connection(shared_memory=False))) as watcher,
-        contextlib.closing(open_engine(front.location(scheme), connection=front.connection)),
-    ):
-        (one,) = watcher._endpoints
-        assert not one.shared_regions()
+    watcher = TritonClient(*parse_location(server.grpc), Connection(shared_memory=False))
+    with contextlib.closing(watcher):
+        before = set(watcher.shared_regions())
+        with contextlib.closing(open_engine(front.location(scheme), connection=front.connection)):
+            assert set(watcher.shared_regions()) <= before
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from causcell.cells.collection import Cells
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.engine.open import open_engine
-from causcell.engine.triton.connection import Connection
+from causcell.engine.triton.client import TritonClient
+from causcell.engine.triton.connection import Connection, parse_location
 from causcell.errors import DeadlineExceededError, EngineError, ServerUnavailableError
 from causcell.generator import Generator
 from causcell.serve.server import TritonServer
@@ -147,9 +148,8 @@ def test_a_client_killed_with_memory_registered_leaves_none(server, generator):
     )
     assert client.stdout.readline() == "registered\n"
     mine = f"-{client.pid}-"
-    with contextlib.closing(open_engine(server.grpc, connection=Connection(shared_memory=False))) as watcher:
-        (one,) = watcher._endpoints
-        assert any(mine in name for name in one.shared_regions())
+    with contextlib.closing(TritonClient(*parse_location(server.grpc), Connection(shared_memory=False))) as watcher:
+        assert any(mine in name for name in watcher.shared_regions())
         client.kill()
         client.wait()
         assert shared_memory_files() <= before
@@ -159,7 +159,7 @@ def test_a_client_killed_with_memory_registered_leaves_none(server, generator):
                 generator.engine.run("scm", reference_inputs(generator.engine))["endogenous"],
                 atol=1e-4,
             )
-        assert not any(mine in name for name in one.shared_regions())
+        assert not any(mine in name for name in watcher.shared_regions())
 
 
 def test_many_clients_at_once(server, generator):
