@@ -1,4 +1,4 @@
-"""How fast a model generates on this machine: what ``causcell bench`` measures and writes.
+"""Speed of a model on this machine or on a server: the figures that ``causcell bench`` measures and writes.
 
 Engine only: from the posterior of exogenous embeddings in memory (with the reference cells' means) to expression,
 through abduction, interventions, keyed noise and the network, in batches; nothing is read from or written to disk. The
@@ -66,7 +66,7 @@ _Statistics = Mapping[str, Mapping[str, ModelStatistics]]
 
 @dataclass(frozen=True)
 class _Bench:
-    """What `run_bench` was asked for."""
+    """Arguments of `run_bench`."""
 
     location: str | os.PathLike[str]
     batches: Sequence[int]

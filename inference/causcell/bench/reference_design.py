@@ -137,7 +137,7 @@ def gemm_gflops(products: Sequence[tuple[int, int]], seconds: float, batch: int 
 
 
 class _Task(TypedDict):
-    """What the process of its own is given, as JSON."""
+    """Input of the new process, as JSON."""
 
     products: list[tuple[int, int]]
     genes: int

@@ -1,4 +1,4 @@
-"""What `Engine.status` returns: plain mappings, ready for ``json.dumps``."""
+"""The result of `Engine.status`: plain mappings, ready for ``json.dumps``."""
 
 from __future__ import annotations
 

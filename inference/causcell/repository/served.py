@@ -1,4 +1,4 @@
-"""What a served repository tells a client that has nothing but its address.
+"""The parts of a served repository for a client that has nothing but its address.
 
 A parameter of each model's configuration says which ONNX file it was written for. Beside the graphs stands one Triton
 model more, the carrier, named ``reference``: its configuration carries the manifest, and its ONNX graph gives the bytes

@@ -1,4 +1,4 @@
-"""How to talk to servers, and their addresses."""
+"""Addresses of servers, and the settings of requests to them."""
 
 from __future__ import annotations
 

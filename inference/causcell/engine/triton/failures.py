@@ -12,7 +12,7 @@ _TIMED_OUT = {"StatusCode.DEADLINE_EXCEEDED", "499", "504"}
 _REFUSED = {"StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "401", "403"}
 
 _BETWEEN_STATES = re.compile("server is stopping|connection error|has no available versions", re.IGNORECASE)
-"""What servers say that start (models that are not loaded yet have no versions) or stop."""
+"""Messages of servers that start (models that are not loaded yet have no versions) or stop."""
 
 
 def translate_failure(address: Address, status: str, message: str) -> EngineError:

@@ -1,4 +1,4 @@
-"""What servers tell of the model that they serve: its manifest, its reference cells and its largest batches."""
+"""Read from servers the model that they serve: its manifest, its reference cells and its largest batches."""
 
 from __future__ import annotations
 
