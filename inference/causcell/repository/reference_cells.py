@@ -77,19 +77,16 @@ class ReferenceCells:
             Keys of the cells, uint64 [n x 2], see `causcell.randomness.cell_keys`.
         draw
             Index of the draw.
-        parent_labels
-            Codes of the labels of the concept's parents that the reference cell should carry too, int [n x parents].
-            If not given, any reference cell with the label will do.
-        parents
-            Indices of the parents, in the order of ``parent_labels``.
+        parent_labels, parents
+            Codes of labels that the reference cell should carry too, int [n x parents], and the concepts that they are
+            of; without them any reference cell with the label will do.
 
         Returns
         -------
         rows
             Rows of the reference cells, int64 [n].
         unmatched
-            True where no reference cell carries the label and the parents' labels together, and one was drawn by the
-            label alone, bool [n].
+            True where no reference cell carries all the labels, and one was drawn by ``label`` alone, bool [n].
 
         Raises
         ------
@@ -114,13 +111,7 @@ class ReferenceCells:
                 f"no reference cell carries label {label} of concept {concept}; train on cells that carry it"
             )
 
-        def pick(pool: np.ndarray) -> np.ndarray:
-            picked: np.ndarray = pool[
-                choices(keys, np.full(len(keys), len(pool)), Purpose.REFERENCE, draw=draw, step=concept)
-            ]
-            return picked
-
-        rows = pick(carriers)
+        rows = _pick(carriers, keys, concept, draw)
         unmatched = np.zeros(len(keys), dtype=bool)
         if parent_labels is None or not parents:
             return rows, unmatched
@@ -129,10 +120,17 @@ class ReferenceCells:
             here = np.flatnonzero(inverse.ravel() == i)
             matched = carriers[(self.labels[np.ix_(carriers, np.array(parents))] == combination).all(axis=1)]
             if len(matched):
-                rows[here] = pick(matched)[here]
+                rows[here] = _pick(matched, keys, concept, draw)[here]
             else:
                 unmatched[here] = True
         return rows, unmatched
+
+
+def _pick(pool: np.ndarray, keys: np.ndarray, concept: int, draw: int) -> np.ndarray:
+    """Pick, for each cell, a row of the pool by the cell's key."""
+    places = choices(keys, np.full(len(keys), len(pool)), Purpose.REFERENCE, draw=draw, step=concept)
+    picked: np.ndarray = pool[places]
+    return picked
 
 
 def select_reference_cells(
