@@ -110,7 +110,6 @@ class ReferenceCells:
             raise InterventionError(
                 f"no reference cell carries label {label} of concept {concept}; train on cells that carry it"
             )
-
         rows = _pick(carriers, keys, concept, draw)
         unmatched = np.zeros(len(keys), dtype=bool)
         if parent_labels is None or not parents:
