@@ -99,7 +99,7 @@ class Workload:
         """Abduct and intervene: endogenous embeddings, float32 [B x M x k]."""
         mean, labels, keys = cells
         exogenous = abduct((mean, np.zeros_like(mean)), keys)  # any variance takes the same time
-        graph = self.generator.scm
+        graph = self.generator.model.scm
         endogenous = graph.factual(exogenous)["endogenous"]
         return graph.intervene(
             self.intervention, exogenous=exogenous, endogenous=endogenous, labels=labels, keys=keys
@@ -107,7 +107,7 @@ class Workload:
 
     def decode(self, endogenous: np.ndarray, keys: np.ndarray, solver: Solver) -> np.ndarray:
         """Sample expression, float32 [B x G], log scale, from endogenous embeddings [B x M x k] and keys [B x 2]."""
-        return self.generator.decode(endogenous, CellNoise(keys, self.manifest.dimensions.genes), solver)
+        return self.generator.model.decode(endogenous, CellNoise(keys, self.manifest.dimensions.genes), solver)
 
     def generate(self, cells: WorkloadCells, solver: Solver) -> np.ndarray:
         """Make one batch of counterfactuals: `intervene`, then `decode`; float32 [B x G], log scale."""
