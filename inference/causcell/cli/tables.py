@@ -1,0 +1,65 @@
+"""Tables in plain text, as commands print them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from causcell.evaluation.table import Table
+
+_GAP = 2
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Format a table in plain text: aligned columns without a box, nothing cut short or wrapped.
+
+    Parameters
+    ----------
+    header
+        Head of each column.
+    rows
+        Cells of each row, as many as there are columns.
+    left
+        Number of columns that are aligned on the left; the others are on the right.
+
+    Returns
+    -------
+    Lines without colour, the header first.
+
+    Examples
+    --------
+    >>> for line in format_table(["preset", "steps"], [["fast", "5"], ["accurate", "100"]]):
+    ...     print(line)
+    preset    steps
+    fast          5
+    accurate    100
+    """
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    body = [[Text(cell) for cell in row] for row in rows]
+    head = [Text(title) for title in header]
+    table = RichTable(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for place, title in enumerate(head):
+        table.add_column(title, justify="left" if place < left else "right", no_wrap=True)
+    for row in body:
+        table.add_row(*row)
+    width = sum(max(line[place].cell_len for line in (head, *body)) + _GAP for place in range(len(head)))
+    console = Console(file=io.StringIO(), width=max(width, 1), color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(table)
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def format_measures(table: Table) -> list[str]:
+    """Format a table of measures: a line an estimate, a column a measure, means with the spread of repetitions."""
+    from causcell.evaluation.table import format_values
+
+    rows = [
+        [name, *(format_values(values.get(measure)) for measure in table.measures)]
+        for name, values in table.rows.items()
+    ]
+    return format_table(["", *table.measures], rows)
