@@ -1,4 +1,4 @@
-"""Cross-validation: which cells each scenario holds out, which combinations are chosen, and the whole on small cells."""
+"""Cross-validation: the cells that each scenario holds out, combinations, and the whole on small cells."""
 
 from pathlib import Path
 
