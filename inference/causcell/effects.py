@@ -8,7 +8,7 @@ the cells as a sample of their population, and of the model's draws; that the mo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -164,21 +164,22 @@ def simulated_trial(
     >>> trial.shape, list(trial.obs_names), list(trial.layers)
     ((3, 765), ['G1', 'G2M', 'S'], ['effect', 'standard_error', 'p_value', 'q_value', 'changed'])
     """
-    return _run_trial(generator, data, concept, (baseline, replicate), EffectSettings(**settings), progress)
+    return _run_trial(generator, data, concept, baseline, replicate, EffectSettings(**settings), progress)
 
 
 def _run_trial(
     generator: Generator,
     data: anndata.AnnData | str | os.PathLike[str],
     concept: str,
-    comparison: tuple[str | None, str | None],
+    baseline: str | None,
+    replicate: str | None,
     chosen: EffectSettings,
     progress: bool,
 ) -> anndata.AnnData:
-    """Generate, average and test a trial; ``comparison`` is the baseline and the replicate of `simulated_trial`."""
+    """Generate, average and test the arms of a trial; the arguments are those of `simulated_trial`."""
     import pandas as pd
 
-    schema, (baseline, replicate) = generator.schema, comparison
+    schema = generator.schema
     labels = schema[concept].labels
     reference = 0 if baseline is None else schema[concept].code(baseline)
     request = chosen.request(plan_interventions(schema, None, [concept]))
@@ -200,7 +201,7 @@ def _run_trial(
 
 
 def _number_units(obs: pd.DataFrame, replicate: str | None) -> np.ndarray | None:
-    """Number each cell's independent unit, int [n]; `None` where each cell is one."""
+    """Give each cell the number of its independent unit, int [n]; `None` where each cell is one."""
     if replicate is None:
         if len(obs) < _MIN_UNITS:
             raise DataError(f"there is {len(obs)} cell; a standard error needs at least {_MIN_UNITS}")
@@ -302,16 +303,10 @@ def cell_effects(
     if chosen.draws < _MIN_UNITS:
         raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {_MIN_UNITS}")
     request = chosen.request((*plan_interventions(generator.schema), *plan_interventions(generator.schema, do)))
-    means, deviations = [], []
     with Cells(data, layer=chosen.layer, where=chosen.where) as cells:
-        reader = generator.reader(cells, chosen.expression)
-        for block in generator.generate(cells, reader, request, progress=progress):
-            arms = block.arrays["X"].reshape(-1, 2, chosen.draws, block.arrays["X"].shape[1])
-            effect = arms[:, 1] - arms[:, 0]
-            means.append(effect.mean(axis=1))
-            deviations.append(effect.std(axis=1, ddof=1))
+        blocks = generator.generate(cells, generator.reader(cells, chosen.expression), request, progress=progress)
+        mean, deviation = _summarise_draws((block.arrays["X"] for block in blocks), chosen.draws)
         obs = cells.obs.copy()
-    mean, deviation = np.concatenate(means), np.concatenate(deviations)
     return _make_result(
         generator,
         obs,
@@ -321,6 +316,20 @@ def cell_effects(
         {"effects": {"do": dict(do)} | chosen.to_uns()},
         chosen.fdr,
     )
+
+
+def _summarise_draws(arrays: Iterable[np.ndarray], draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation over draws of the effect on each cell, both float32 [n x G].
+
+    Each array [B 2 draws x G] holds a batch of cells, the factual draws of a cell before its counterfactual ones.
+    """
+    means, deviations = [], []
+    for array in arrays:
+        arms = array.reshape(-1, 2, draws, array.shape[1])
+        effect = arms[:, 1] - arms[:, 0]
+        means.append(effect.mean(axis=1))
+        deviations.append(effect.std(axis=1, ddof=1))
+    return np.concatenate(means), np.concatenate(deviations)
 
 
 def _make_result(

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from causcell.effects import EffectSettings, cell_effects, false_discovery_rate, simulated_trial, two_sided_p
-from causcell.errors import ConfigurationError, DataError, UnknownConceptError, UnknownLabelError
+from causcell.errors import CausCellWarning, ConfigurationError, DataError, UnknownConceptError, UnknownLabelError
 from causcell.generator import Generator
 
 
@@ -19,7 +19,8 @@ def trial(generator: Generator, cells: anndata.AnnData) -> anndata.AnnData:
 
 def arms_of(generator: Generator, cells: anndata.AnnData, draws: int) -> np.ndarray:
     """Expression of every cell under each cell type, mean over draws, [n x labels x G]."""
-    grid = generator.counterfactual(cells, grid=["cell_type"], preset="mean", draws=draws)
+    with pytest.warns(CausCellWarning, match="combinations of labels that no training cell carries"):
+        grid = generator.counterfactual(cells, grid=["cell_type"], preset="mean", draws=draws)
     return grid.X.reshape(cells.n_obs, 3, draws, -1).mean(axis=2, dtype=np.float64)
 
 

@@ -72,38 +72,33 @@ def trial(
         "expression": expression,
         "layer": layer,
         "progress": progress,
+        **_take_renamed("--fdr", fdr, "--rate", rate),
+        **_take_renamed("--min-effect", min_effect, "--least", least),
     }
-    thresholds = {
-        "fdr": _take_renamed("--fdr", fdr, "--rate", rate),
-        "min_effect": _take_renamed("--min-effect", min_effect, "--least", least),
-    }
-    common |= {name: value for name, value in thresholds.items() if value is not None}
     link = options.read_connection(connection)
     with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
         if concept is not None:
             result = simulated_trial(generator, data, concept, baseline=baseline, replicate=replicate, **common)
-            lines = _format_averages(result)
         else:
             result = cell_effects(generator, data, parse_do(do or []), **common)
-            changed = sorted(result.layers["changed"].sum(axis=1))
-            lines = [f"genes changed in a cell: median {changed[len(changed) // 2]}, at most {changed[-1]}"]
     out.parent.mkdir(parents=True, exist_ok=True)
     result.write_h5ad(out)
+    lines = _format_averages(result) if concept is not None else _format_cell_effects(result)
     typer.echo("\n".join([*lines, f"{result.n_obs} rows x {result.n_vars} genes: {out}"]))
 
 
-def _take_renamed(flag: str, value: float | None, old_flag: str, old_value: float | None) -> float | None:
-    """Return the value of a flag, or of the name that it had before, with a warning."""
+def _take_renamed(flag: str, value: float | None, old_flag: str, old_value: float | None) -> dict[str, float]:
+    """Return a flag's value by its argument's name, if it is given, also by its old name, of which a warning tells."""
     import warnings
 
     from causcell.errors import CausCellWarning, ConfigurationError
 
-    if old_value is None:
-        return value
-    if value is not None:
-        raise ConfigurationError(f"{old_flag} is the old name of {flag}; give {flag} alone")
-    warnings.warn(f"{old_flag} is deprecated; use {flag}", CausCellWarning, stacklevel=2)
-    return old_value
+    if old_value is not None:
+        if value is not None:
+            raise ConfigurationError(f"{old_flag} is the old name of {flag}; give {flag} alone")
+        warnings.warn(f"{old_flag} is deprecated; use {flag}", CausCellWarning, stacklevel=2)
+        value = old_value
+    return {} if value is None else {flag.removeprefix("--").replace("-", "_"): value}
 
 
 def _check_options(
@@ -131,3 +126,9 @@ def _format_averages(trial: anndata.AnnData) -> list[str]:
         genes = ", ".join(f"{trial.var_names[i]} {effect[i]:+.2f}" for i in order)
         lines.append(f"{label} against {settings['baseline']}: {int(changed.sum())} genes changed; {genes}")
     return lines
+
+
+def _format_cell_effects(effects: anndata.AnnData) -> list[str]:
+    """Format the number of genes changed in a cell."""
+    changed = sorted(effects.layers["changed"].sum(axis=1))
+    return [f"genes changed in a cell: median {changed[len(changed) // 2]}, at most {changed[-1]}"]

@@ -1,4 +1,4 @@
-"""What a metric must keep to; run `check_metric` in the tests of the package that brings one.
+"""Contract of metrics: run `check_metric` in the tests of the package that brings one.
 
 ::
 
@@ -22,6 +22,9 @@ from causcell.evaluation.registry import Better, Kind, Metric
 _CELLS, _GENES = 120, 60
 _TOLERANCE = 1e-5
 """Of a relative change by reordering: sums in float32 differ by far less, a wrong pairing by far more."""
+
+Arrays = tuple["np.ndarray | float", ...]
+"""Arguments of a metric's function."""
 
 
 def check_metric(metric: Metric, *, seed: int = 0) -> None:
@@ -72,9 +75,6 @@ def check_metric(metric: Metric, *, seed: int = 0) -> None:
         )
         for arrays in edges:
             _call(metric, arrays)
-
-
-Arrays = tuple["np.ndarray | float", ...]
 
 
 def _call(metric: Metric, arrays: Arrays) -> float | None:

@@ -1,4 +1,4 @@
-"""What is evaluated: a model, the cells that test it, and the cells that its baselines are trained on."""
+"""Data of an evaluation: a model, the cells that test it, and the cells that its baselines are trained on."""
 
 from __future__ import annotations
 

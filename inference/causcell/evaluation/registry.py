@@ -33,7 +33,7 @@ KINDS: dict[Kind, str] = {
     "effect": "function(predicted, real): mean shifts of expression, both [G]",
     "genes": "function(predicted, differential): a mean shift [G], and the genes that truly differ, bool [G]",
 }
-"""What the function of each kind of metric takes; arrays are expression on the log scale. It returns a float, or `None`
+"""Arguments of the function of each kind of metric; arrays are expression on the log scale. It returns a float, or `None`
 where it can't be taken. Values of ``distribution`` and ``label`` are averaged over labels, weighted by their cells."""
 
 BETTER: dict[Better, str] = {
@@ -42,7 +42,7 @@ BETTER: dict[Better, str] = {
     "one": "best at 1",
     "real": "best at the value of the real cells (kind summary alone)",
 }
-"""Which values of a metric are good."""
+"""Directions in which a metric is good."""
 
 GROUP = "causcell.metrics"
 """Entry-point group of metrics in other distributions."""

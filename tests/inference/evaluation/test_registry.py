@@ -140,7 +140,7 @@ def test_an_unusable_metric_of_another_distribution_is_named(
             registry.of_kind("cells")
 
 
-def test_metrics_without_a_value_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_without_a_value_are_left_out() -> None:
     real = np.random.default_rng(0).random((4, 30))
     assert "energy_distance" not in measure_quality(real, real, np.array(list("abcd")))
     assert measure_effect(real[0], real[1], np.zeros(30, dtype=bool))["AUC"] is None
