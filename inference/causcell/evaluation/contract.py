@@ -21,7 +21,7 @@ from causcell.evaluation.registry import Better, Kind, Metric
 
 _CELLS, _GENES = 120, 60
 _TOLERANCE = 1e-5
-"""Of a relative change by reordering: sums in float32 differ by far less, a wrong pairing by far more."""
+"""Largest relative change by reordering: sums in float32 differ by far less, a wrong pairing by far more."""
 
 Arrays = tuple["np.ndarray | float", ...]
 """Arguments of a metric's function."""

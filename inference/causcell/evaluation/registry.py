@@ -33,8 +33,8 @@ KINDS: dict[Kind, str] = {
     "effect": "function(predicted, real): mean shifts of expression, both [G]",
     "genes": "function(predicted, differential): a mean shift [G], and the genes that truly differ, bool [G]",
 }
-"""Arguments of the function of each kind of metric; arrays are expression on the log scale. It returns a float, or `None`
-where it can't be taken. Values of ``distribution`` and ``label`` are averaged over labels, weighted by their cells."""
+"""Arguments of the function of each kind of metric; arrays are expression on the log scale. It returns a float, or
+`None` where it can't be taken. Values of ``distribution`` and ``label`` are averaged over labels, weighted by cells."""
 
 BETTER: dict[Better, str] = {
     "higher": "the higher the better",
