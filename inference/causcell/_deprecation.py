@@ -102,8 +102,10 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, 
             for old, new in renamed.items():
                 if old in kwargs:
                     if new in kwargs:
-                        raise TypeError(f"{function.__name__}() got {new!r} by that name and by its old one, {old!r}")
-                    warn_deprecated(f"{function.__name__}({old}=)", f"{new}=")
+                        raise TypeError(
+                            f"{function.__qualname__}() got {new!r} by that name and by its old one, {old!r}"
+                        )
+                    warn_deprecated(f"{function.__qualname__}({old}=)", f"{new}=")
                     kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
+from causcell._internal.choices import check_choice
 from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import Intervention, Mode, check_mode, plan_interventions
+from causcell.cells.panel_cells import PanelCells
+from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConceptError, ConfigurationError, DataError, UnknownConceptError, format_list
@@ -86,7 +88,7 @@ class EffectSettings:
     layer: str | None = None
 
     def __post_init__(self) -> None:
-        check_mode(self.mode)
+        check_choice(self.mode, MODES, "mode")
         if not 0 < self.fdr < 1 or self.min_effect < 0:
             raise ConfigurationError(
                 f"fdr is {self.fdr}, min_effect {self.min_effect}; take an fdr between 0 and 1, and min_effect >= 0"
@@ -94,15 +96,18 @@ class EffectSettings:
 
     def request(self, interventions: tuple[Intervention, ...]) -> Request:
         """Make the request of mean estimates under these interventions."""
-        return Request(interventions, SolverSettings("mean"), self.mode, self.match_parents, self.draws, self.seed)
+        return Request(
+            interventions=interventions,
+            settings=SolverSettings("mean"),
+            mode=self.mode,
+            match_parents=self.match_parents,
+            draws=self.draws,
+            seed=self.seed,
+        )
 
     def to_uns(self) -> dict[str, Any]:
         """Return the settings that were given, by the names that they have in ``uns``."""
         return {_FILE_KEYS.get(name, name): value for name, value in asdict(self).items() if value is not None}
-
-
-# mypy knows no assignment of a decorated method, and the decorator would hide the class from it.
-EffectSettings.__init__ = renamed_arguments(rate="fdr", least="min_effect")(EffectSettings.__init__)  # type: ignore[method-assign]
 
 
 @renamed_arguments(rate="fdr", least="min_effect")
@@ -183,9 +188,9 @@ def _run_trial(
     labels = schema[concept].labels
     reference = 0 if baseline is None else schema[concept].code(baseline)
     request = chosen.request(plan_interventions(schema, None, [concept]))
-    with Cells(data, layer=chosen.layer, where=chosen.where) as cells:
-        units = _number_units(cells.obs, replicate)
-        arms = _generate_arms(generator, cells, generator.reader(cells, chosen.expression), request, progress)
+    with generator.bind(Cells(data, layer=chosen.layer, where=chosen.where), chosen.expression) as cells:
+        units = _number_units(cells.cells.obs, replicate)
+        arms = _generate_arms(generator, cells, request, progress)
         average, moments = _accumulate(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
         facts = {"concept": concept, "baseline": labels[reference], "cells": len(cells), "units": moments.count}
     effect, error = moments.mean(), moments.standard_error()
@@ -219,11 +224,9 @@ def _number_units(obs: pd.DataFrame, replicate: str | None) -> np.ndarray | None
     return np.asarray(codes)
 
 
-def _generate_arms(
-    generator: Generator, cells: Cells, reader: Any, request: Request, progress: bool
-) -> Iterator[np.ndarray]:
+def _generate_arms(generator: Generator, cells: PanelCells, request: Request, progress: bool) -> Iterator[np.ndarray]:
     """Generate each cell under every label, mean over draws: float64 [B x labels x G], batch by batch."""
-    for block in generator.generate(cells, reader, request, progress=progress):
+    for block in generator.generate(cells, request, progress=progress):
         shape = (-1, len(request.interventions), request.draws, block.arrays["X"].shape[1])
         yield block.arrays["X"].reshape(shape).mean(axis=2, dtype=np.float64)
 
@@ -303,10 +306,10 @@ def cell_effects(
     if chosen.draws < _MIN_UNITS:
         raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {_MIN_UNITS}")
     request = chosen.request((*plan_interventions(generator.schema), *plan_interventions(generator.schema, do)))
-    with Cells(data, layer=chosen.layer, where=chosen.where) as cells:
-        blocks = generator.generate(cells, generator.reader(cells, chosen.expression), request, progress=progress)
+    with generator.bind(Cells(data, layer=chosen.layer, where=chosen.where), chosen.expression) as cells:
+        blocks = generator.generate(cells, request, progress=progress)
         mean, deviation = _summarise_draws((block.arrays["X"] for block in blocks), chosen.draws)
-        obs = cells.obs.copy()
+        obs = cells.cells.obs.copy()
     return _make_result(
         generator,
         obs,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from causcell.effects import EffectSettings, cell_effects, false_discovery_rate, simulated_trial, two_sided_p
+from causcell.effects import cell_effects, false_discovery_rate, simulated_trial, two_sided_p
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, UnknownConceptError, UnknownLabelError
 from causcell.generator import Generator
 
@@ -123,7 +123,7 @@ def test_what_a_trial_refuses(generator: Generator, cells: anndata.AnnData) -> N
 
 def test_settings_by_their_old_names_are_taken_with_a_warning(generator: Generator, cells: anndata.AnnData) -> None:
     with pytest.warns(DeprecationWarning, match="use fdr="):
-        assert EffectSettings(rate=0.2).fdr == 0.2
+        assert simulated_trial(generator, cells[:10], "stim", draws=1, rate=0.2).uns["causcell"]["trial"]["rate"] == 0.2
     with pytest.warns(DeprecationWarning, match="use min_effect="):
         assert two_sided_p(np.array([0.1]), np.zeros(1), None, least=0.2) == [1.0]
     few = cells[:10]
@@ -136,4 +136,4 @@ def test_settings_by_their_old_names_are_taken_with_a_warning(generator: Generat
     new = simulated_trial(generator, few, "stim", draws=1, min_effect=0.2)
     np.testing.assert_array_equal(old.layers["p_value"], new.layers["p_value"])
     with pytest.raises(TypeError, match="'fdr' by that name and by its old one"):
-        EffectSettings(fdr=0.1, rate=0.1)
+        simulated_trial(generator, few, "stim", fdr=0.1, rate=0.1)

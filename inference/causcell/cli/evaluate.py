@@ -23,6 +23,7 @@ def evaluate(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 256,
     threads: options.Threads = None,
+    provider: options.Provider = None,
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
@@ -35,7 +36,9 @@ def evaluate(
 
     refuse_existing(out)
     link = options.read_connection(connection)
-    with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
+    with Generator.open(
+        models, threads=threads, provider=provider, batch_size=batch_size, connection=link
+    ) as generator:
         evaluation = measure(
             data,
             generator,

@@ -52,6 +52,7 @@ def trial(
     expression: options.Expression = None,
     layer: options.Layer = None,
     threads: options.Threads = None,
+    provider: options.Provider = None,
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
@@ -76,7 +77,9 @@ def trial(
         **_take_renamed("--min-effect", min_effect, "--least", least),
     }
     link = options.read_connection(connection)
-    with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
+    with Generator.open(
+        models, threads=threads, provider=provider, batch_size=batch_size, connection=link
+    ) as generator:
         if concept is not None:
             result = simulated_trial(generator, data, concept, baseline=baseline, replicate=replicate, **common)
         else:
@@ -106,8 +109,7 @@ def _check_options(
 ) -> None:
     from causcell.errors import ConfigurationError
 
-    if out.suffix != ".h5ad":
-        raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
+    options.require_suffix(out, ".h5ad")
     if (concept is None) == (not do):
         raise ConfigurationError("give either --concept (average effects) or --do (effects on each cell)")
     if do and (baseline is not None or replicate is not None):

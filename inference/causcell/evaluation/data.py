@@ -182,11 +182,9 @@ def read_evaluation_data(
     training_rows = _choose_at_most(training_rows, _MAX_TRAINING_ROWS, rng)
     rows = np.union1d(test_rows, training_rows)
     kept = cells[rows].to_memory()
-    with Cells(kept, layer=layer) as read:
-        reader = generator.reader(read, scale)
-        # the reader of one source goes with its cells
-        parts = [read.read(reader, part) for part in batches(len(read), _READ_ROWS)]  # type: ignore[arg-type]
-        labels = generator.schema.encode(read.obs)
+    with generator.bind(Cells(kept, layer=layer), scale) as bound:
+        parts = [bound.read(part).expression for part in batches(len(bound), _READ_ROWS)]
+        labels = bound.labels
     test_rows, training_rows = np.searchsorted(rows, test_rows), np.searchsorted(rows, training_rows)
     return EvaluationData(generator, kept, np.concatenate(parts), labels, test_rows, training_rows, scale, layer)
 
