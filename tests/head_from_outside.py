@@ -15,7 +15,7 @@ class LaplaceHead(Head):
     """p(x0 | x_t) = zero with probability 1 - r, else Laplace(m, s): heavier tails than a Gaussian slab's.
 
     The hidden state knows x_t, so r and m are told as they are after x_t is seen; s is learned for each gene. The mean
-    is ``v0 + r (m - v0)``. A posterior draw takes the slab's quantile at u / r where u < r. Loops of many steps regress.
+    is ``v0 + r (m - v0)``; a posterior draw is the slab's quantile at u / r where u < r. Loops of many steps regress.
     """
 
     loss_names: ClassVar[tuple[str, ...]] = ("reconstruction", "likelihood")

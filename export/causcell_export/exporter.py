@@ -7,10 +7,11 @@ import os
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from causcell._deprecation import warn_deprecated
 from causcell._internal.digests import file_digest
 from causcell._internal.files import new_folder
 from causcell.errors import ConfigurationError, format_list
@@ -34,11 +35,11 @@ from causcell_export.quality import with_quality
 from causcell_export.torchscript import write_torchscript
 from causcell_export.triton_config import graph_parameters, reference_config, triton_config
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
+from causcell_training.heads import head_class, known_heads
 from causcell_training.run import Run
 
 PRECISIONS = ("fp32", "fp16")
-
-"""Of the denoiser's matrix products."""
+"""Precisions of the denoiser's matrix products."""
 
 
 def export(
@@ -50,8 +51,8 @@ def export(
 ) -> Path:
     """Export a trained run to a model repository, verified against the trained model on its held-out cells.
 
-    It is made beside ``out`` and renamed to it when everything holds; an export that fails writes nothing. Two exports
-    of a run are the same model, byte for byte.
+    It is made beside ``out`` and renamed to it when everything holds; an export that fails writes nothing. The
+    ONNX files of two exports of a run are the same, byte for byte.
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def _write_graphs(run: Run, expression: np.ndarray, root: Path, precision: str, 
 def _write_configs(
     name: str, info: GraphInfo, file: Path, backend: Literal["onnxruntime", "pytorch"] = "onnxruntime"
 ) -> None:
-    """Write ``config.pbtxt`` for CPUs, and ``configs/gpu.pbtxt``, which a server's ``--model-config-name=gpu`` chooses."""
+    """Write ``config.pbtxt`` for CPUs and ``configs/gpu.pbtxt``, which a server started with that name chooses."""
     folder, parameters = file.parents[1], graph_parameters(file_digest(file))
     (folder / "config.pbtxt").write_text(triton_config(name, info, parameters=parameters, backend=backend))
     (folder / "configs").mkdir()
@@ -192,3 +193,10 @@ def _write_manifest(manifest: Manifest, root: Path) -> None:
     (root / MANIFEST_FILE).write_text(text)
     size = (root / REFERENCE_FILE).stat().st_size
     (root / REFERENCE_CONFIG).write_text(reference_config(manifest_parameter(json.loads(text)), size))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PRESETS":
+        warn_deprecated("causcell_export.exporter.PRESETS", "causcell_training.heads.head_class().presets")
+        return {head: head_class(head).presets for head in known_heads()}
+    raise AttributeError(f"module 'causcell_export.exporter' has no attribute {name!r}")

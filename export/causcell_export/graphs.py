@@ -203,22 +203,23 @@ class Sampler(nn.Module):
         """
         x_t, x0 = noise, torch.zeros_like(noise)
         if torch.compiler.is_exporting():
-            x_t, x0 = self._scan(x_t, x0, endogenous, solver)
+            x_t = self._scan(x_t, x0, endogenous, solver)
         else:
             for row in solver.unbind(dim=1):
                 x_t, x0 = self.step(x_t, x0, row, endogenous)
-        expression = self.expression(x_t)
+        expression: Tensor = self.expression(x_t)
         return expression, expression.half()
 
-    def _scan(self, x_t: Tensor, x0: Tensor, endogenous: Tensor, solver: Tensor) -> tuple[Tensor, Tensor]:
+    def _scan(self, x_t: Tensor, x0: Tensor, endogenous: Tensor, solver: Tensor) -> Tensor:
         """Run the loop as an operator, which a graph keeps for any number of steps."""
 
         def step(carry: tuple[Tensor, Tensor], row: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
             x_t, x0 = self.step(*carry, row, endogenous)
             return (x_t, x0.clone()), ()
 
+        carry: tuple[Tensor, Tensor]
         carry, _ = scan(step, (x_t, x0), solver.transpose(0, 1))
-        return carry
+        return carry[0]
 
 
 @dataclass(frozen=True)
@@ -277,9 +278,7 @@ def _concept_graphs(model: CausCell) -> dict[str, Graph]:
     encoded = {"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept}
     mask = TensorInfo(dtype="float32", shape=(model.schema.size,))
     return {
-        "encoder_scm": Graph(
-            EncoderScm(model).eval(), GraphInfo(inputs={"expression": expression}, outputs=encoded)
-        ),
+        "encoder_scm": Graph(EncoderScm(model).eval(), GraphInfo(inputs={"expression": expression}, outputs=encoded)),
         "scm": Graph(
             Scm(model).eval(),
             GraphInfo(
@@ -322,7 +321,7 @@ def _diffusion_graphs(model: CausCell) -> dict[str, Graph]:
 
 
 def lowered_graphs(model: CausCell) -> dict[str, Graph]:
-    """Build graphs whose denoiser multiplies at half precision, with the tolerance of that; the others are unchanged."""
+    """Build graphs whose denoiser multiplies at half precision, with its tolerance; the others are unchanged."""
     model = deepcopy(model)
     model.denoiser.lower(torch.float16)
     return {

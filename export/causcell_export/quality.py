@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causcell.bench.workload import BATCH_SIZE, Workload
+from causcell.bench.timing import BATCH_SIZE
+from causcell.bench.workload import Workload
 from causcell.evaluation.metrics import mean_squared_error, pearson, sample_quality
 from causcell.generator import Generator
 from causcell.repository.manifest import Manifest, Preset
@@ -60,7 +61,7 @@ def with_quality(manifest: Manifest, root: Path, held_out: anndata.AnnData) -> M
 
 
 def default_preset(steps: Mapping[str, int], distances: Mapping[str, Sequence[float] | None]) -> str:
-    """Choose the cheapest preset whose energy distance is no worse than that of ``accurate``, by twice the seeds' noise.
+    """Choose the cheapest preset that is no worse than ``accurate``, by energy distance and twice the noise of seeds.
 
     Parameters
     ----------

@@ -65,9 +65,9 @@ class ObjectiveConfig(_Section):
     reconstruction: float = Field(1.0, ge=0)
     """Squared error of x0 on the log scale, in units of the genes' mean variance."""
     likelihood: float = Field(3.0, ge=0)
-    """Minus the log-likelihood of x0, nats per gene, of heads that have one, as ``spike_slab`` has. It makes draws true, squared
-    error makes the mean estimate exact: Kang, energy distance of one draw and MSE of the mean, by weights (likelihood,
-    reconstruction): (0, 1) .120, .272; (3, 1) .054, .271; (3, 0) .052, .283."""
+    """Minus the log-likelihood of x0, nats per gene, of heads that have one, as ``spike_slab`` has. It makes posterior
+    draws true, squared error makes the mean estimate exact: Kang, energy distance of one draw and MSE of the mean, by
+    weights (likelihood, reconstruction): (0, 1) .120, .272; (3, 1) .054, .271; (3, 0) .052, .283."""
     classification: float = Field(0.1, ge=0)
     """Cross-entropy of each concept's label from its embedding."""
     exogenous_kl: float = Field(0.1, ge=0)
@@ -80,7 +80,8 @@ class ObjectiveConfig(_Section):
     """Divergence of label frequencies from what discriminators that read the unexplained concept say; see
     `causcell_training.objective.Objective`."""
     independence: float = Field(0.03, ge=0)
-    """Variance of labels, by two, that a linear reader explains from exogenous embeddings that should not tell them; see `causcell_training.objective.independencies`. More of it costs the mean estimate (MSE on Kang: 0.01 .268, 0.03
+    """Variance of labels, by two, that a linear reader explains from exogenous embeddings that should not tell them;
+    see `causcell_training.objective.independencies`. More of it costs the mean estimate (MSE on Kang: 0.01 .268, 0.03
     .272, 0.1 .276) and no longer takes leakage away."""
 
 
@@ -92,8 +93,9 @@ class OptimisationConfig(_Section):
     learning_rate: float = Field(1e-3, gt=0)
     """Learning rate of AdamW."""
     weight_decay: float = Field(1.0, ge=0)
-    """Decay of the networks' matrices, times the learning rate a step: a decoder of few cells overfits their means. Kang,
-    energy distance of one draw of held-out cells: .086 at .01, .076 at 1, .087 at 2; of training cells none is left."""
+    """Decay of the networks' matrices, times the learning rate a step: a decoder of few cells overfits their means.
+    Kang, energy distance of one draw of held-out cells: .086 at .01, .076 at 1, .087 at 2; of training cells none is
+    left."""
     gradient_clip: float = Field(1.0, gt=0)
     """Largest norm of a gradient."""
     epochs: int = Field(200, ge=1)

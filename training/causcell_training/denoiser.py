@@ -46,7 +46,8 @@ class ConceptAttention(nn.Module):
         tokens = torch.cat([z, self.identity.expand(z.shape[0], -1, -1)], dim=2)
         query = self.query(hidden).unflatten(1, (self._heads, self._token))
         weights = torch.softmax(query @ tokens.transpose(1, 2) / math.sqrt(self._token), dim=2)
-        return self.output((weights @ tokens).flatten(1))
+        attended: Tensor = self.output((weights @ tokens).flatten(1))
+        return attended
 
 
 class Block(nn.Module):
@@ -68,7 +69,8 @@ class Block(nn.Module):
         """Return the next hidden state [B x d] of the one before [B x d] and embeddings z [B x M x k]."""
         hidden = hidden + self.attention(self.attention_norm(hidden), z)
         normed = self.feedforward_norm(hidden)
-        return hidden + self.contract(self.value(normed) * F.gelu(self.gate(normed)))
+        change: Tensor = self.contract(self.value(normed) * F.gelu(self.gate(normed)))
+        return hidden + change
 
 
 class Denoiser(nn.Module):
@@ -145,7 +147,8 @@ class Denoiser(nn.Module):
 
     def time_table(self) -> Tensor:
         """Compute the embedding of every timestep, float32 [T x d]."""
-        return self.time(self.frequencies)
+        table: Tensor = self.time(self.frequencies)
+        return table
 
     def hidden(self, x_t: Tensor, time: Tensor, alpha_bar: Tensor, z: Tensor) -> Tensor:
         """Compute the last hidden state.
@@ -176,7 +179,8 @@ class Denoiser(nn.Module):
         hidden = hidden + self.concepts(z.flatten(1))
         for block in self.blocks:
             hidden = block(hidden, z)
-        return self.norm(hidden)
+        normed: Tensor = self.norm(hidden)
+        return normed
 
     def forward(self, x_t: Tensor, timestep: Tensor, z: Tensor) -> Tensor:
         """Compute the posterior mean of x0, [B x G], for x_t [B x G], timestep int64 [B] and z [B x M x k]."""

@@ -80,7 +80,7 @@ def gaussian_moments(schedule: NoiseSchedule, solver: Solver, mean: float, devia
     covariance = np.diag([1.0 if solver.from_noise else 0.0, 0.0])
     for t, a, b, c, s in solver.table:
         alpha_bar = float(schedule.alpha_bar[int(t)])
-        offset, slope = (float(gaussian_x0(np.float64(x), alpha_bar, mean, deviation)) for x in (0.0, 1.0))
+        offset, slope = gaussian_x0(np.array([0.0, 1.0]), alpha_bar, mean, deviation).tolist()
         slope -= offset
         step = np.array([[a + b * slope, c], [slope, 0]])
         spread = deviation**2 * (1 - alpha_bar) / (alpha_bar * deviation**2 + 1 - alpha_bar) if solver.draw else 0.0
@@ -123,7 +123,9 @@ def _check_table(spec: SolverSpec, schedule: NoiseSchedule, options: dict[str, A
     assert times[0] == schedule.timesteps - 1, f"{here} the first time is {times[0]}; noise is at T - 1"
     assert (times >= 0).all(), f"{here} times are below 0: {times}"
     assert (np.diff(times) <= 0).all(), f"{here} times rise: {times}"
-    assert table[-1, 1:].tolist() == [0, 1, 0, 0], f"{here} the last row is {table[-1]}; it has to return x0: 0, 1, 0, 0"
+    assert table[-1, 1:].tolist() == [0, 1, 0, 0], (
+        f"{here} the last row is {table[-1]}; it has to return x0: 0, 1, 0, 0"
+    )
     _, a, b, c, s = table[:-1].T
     assert (s >= 0).all(), f"{here} deviations of the noise are below 0: {s}"
     signal = np.sqrt(schedule.alpha_bar[times])
@@ -139,7 +141,9 @@ def _check_refused(spec: SolverSpec, steps: int) -> None:
         spec.build(schedule, steps=steps, spacing=SPACINGS[0])
     except ConfigurationError:
         return
-    raise AssertionError(f"{steps} steps over {schedule} are not refused; raise ConfigurationError, as timesteps() does")
+    raise AssertionError(
+        f"{steps} steps over {schedule} are not refused; raise ConfigurationError, as timesteps() does"
+    )
 
 
 def _check_gaussian(spec: SolverSpec) -> None:
@@ -147,7 +151,9 @@ def _check_gaussian(spec: SolverSpec) -> None:
     for schedule in SCHEDULES[:2]:
         solver = _build(spec, schedule, options)
         centre, variance = gaussian_moments(schedule, solver, MEAN, DEVIATION)
-        told = f"cells N({MEAN}, {DEVIATION}^2) come out over {schedule} with mean {centre:.3g}, variance {variance:.3g}"
+        told = (
+            f"cells N({MEAN}, {DEVIATION}^2) come out over {schedule} with mean {centre:.3g}, variance {variance:.3g}"
+        )
         assert abs(centre - MEAN) < 0.05, f"{told}; the mean is off"
         if spec.estimate == "mean":
             assert variance < 1e-9, f"{told}; the estimate is 'mean', which has no variance: is it a sample?"

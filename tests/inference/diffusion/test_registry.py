@@ -1,5 +1,6 @@
 """Registered solvers: each keeps the contract, one from outside generates cells, and no name is taken twice."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_heuns_method_converges_at_second_order(deviation):
         abs(1 - gaussian_moments(schedule, heun(schedule, steps, "log_snr"), 0.0, deviation)[1] / deviation**2)
         for steps in (81, 161, 321)
     ]
-    assert all(3.4 < coarse / fine < 5 for coarse, fine in zip(errors, errors[1:], strict=False))
+    assert all(3.4 < coarse / fine < 5 for coarse, fine in pairwise(errors))
 
 
 @pytest.mark.usefixtures("registered")
@@ -166,25 +167,25 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
 
 def test_a_plugin_does_not_take_the_place_of_a_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "ddim = solver_from_outside:HEUN")
-    with pytest.warns(CausCellWarning, match="'ddim' .*of outside.* is left out: CausCell has one of that name"):
+    with pytest.warns(CausCellWarning, match=r"'ddim' .*of outside.* is left out: CausCell has one of that name"):
         known_solvers()
     assert solver_spec("ddim").build is ddim
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "broken = no_such_module:SOLVER")
-    with pytest.raises(ConfigurationError, match="'broken' .*of outside.* can't be imported: .*no_such_module"):
+    with pytest.raises(ConfigurationError, match=r"'broken' .*of outside.* can't be imported: .*no_such_module"):
         SolverSettings("broken")
 
 
 def test_a_plugin_that_is_no_solver_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "function = solver_from_outside:heun")
-    with pytest.raises(ConfigurationError, match="'function' is .*; give a SolverSpec"):
+    with pytest.raises(ConfigurationError, match=r"'function' is .*; give a SolverSpec"):
         SolverSettings("function")
 
 
 def test_a_name_is_given_once():
-    with pytest.raises(ConfigurationError, match="'ddim' exists already; take another name, or say replace=True"):
+    with pytest.raises(ConfigurationError, match=r"'ddim' exists already; take another name, or say replace=True"):
         register_solver("ddim", heun, takes_steps=True, takes_eta=False, estimate="sample")
     assert solver_spec("ddim").build is ddim
     register_solver("ddim", ddim, takes_steps=True, takes_eta=True, estimate="sample")  # the same again is no other
@@ -192,12 +193,12 @@ def test_a_name_is_given_once():
 
 @pytest.mark.parametrize("name", ["", "my solver", "a-b"])
 def test_a_name_is_an_identifier(name):
-    with pytest.raises(ConfigurationError, match=f"solver name {name!r} is not an identifier"):
+    with pytest.raises(ConfigurationError, match=rf"solver name {name!r} is not an identifier"):
         register_solver(name, heun, takes_steps=True, takes_eta=False, estimate="sample")
 
 
 def test_an_estimate_is_a_mean_or_a_sample():
-    with pytest.raises(ConfigurationError, match="estimate= 'mean' or 'sample'"):
+    with pytest.raises(ConfigurationError, match=r"estimate= 'mean' or 'sample'"):
         register_solver("median", heun, takes_steps=True, takes_eta=False, estimate="median")
 
 

@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from causcell.diffusion.contract import gaussian_moments, gaussian_x0
 from causcell.diffusion.sampling import draw_spike_slab, sample
 from causcell.diffusion.schedule import NoiseSchedule
-from causcell.diffusion.contract import gaussian_moments, gaussian_x0
 from causcell.diffusion.solvers import SPACINGS, SolverSettings, ddim, ddpm, dpmpp, draw, mean, timesteps
 from causcell.errors import ConfigurationError
 

@@ -83,8 +83,8 @@ class NarrowDraws(SpikeSlabHead):
         (NotFinite, "x0 is not finite"),
         (OfTheBatch, "x0 of a cell depends on the others of its batch"),
         (Untrained, "do not reach the parameter 'spare'"),
-        (HalfAnswer, "at half precision x0 is torch.float16"),
-        (Branching, "torch.export can't trace"),
+        (HalfAnswer, r"at half precision x0 is torch\.float16"),
+        (Branching, r"torch\.export can't trace"),
         (DrawsInManySteps, "preset 'accurate' draws, and the head does not"),
         (WithoutMean, "ask for 'mean'"),
         (NarrowDraws, "the mean of draws over uniform numbers differs"),
@@ -116,14 +116,14 @@ def test_a_plugin_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytes
 
 def test_a_plugin_does_not_take_the_place_of_a_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "plain = head_from_outside:LaplaceHead")
-    with pytest.warns(CausCellWarning, match="head 'plain' .*of outside.* is left out"):
+    with pytest.warns(CausCellWarning, match=r"head 'plain' .*of outside.* is left out"):
         known_heads()
     assert head_class("plain") is PlainHead
 
 
 def test_a_plugin_that_is_no_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "linear = torch.nn:Linear")
-    with pytest.raises(ConfigurationError, match="head 'linear' is .*; give a subclass of"):
+    with pytest.raises(ConfigurationError, match=r"head 'linear' is .*; give a subclass of"):
         head_class("linear")
 
 
@@ -141,19 +141,21 @@ def test_settings_and_names_are_checked_without_torch() -> None:
 
 
 def test_a_name_is_given_once() -> None:
-    with pytest.raises(ConfigurationError, match="head 'plain' exists already; take another name, or say replace=True"):
+    with pytest.raises(
+        ConfigurationError, match=r"head 'plain' exists already; take another name, or say replace=True"
+    ):
         register_head("plain", LaplaceHead)
     assert head_class("plain") is PlainHead
     register_head("plain", PlainHead)  # the same again is no other
 
 
 def test_a_head_that_nothing_would_train_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="has losses .*'surprise'.*which the objective weighs"):
+    with pytest.raises(ConfigurationError, match=r"has losses .*'surprise'.*which the objective weighs"):
         register_head("unweighted", Unweighted)
 
 
 def test_a_class_that_is_no_head_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="give a subclass of"):
+    with pytest.raises(ConfigurationError, match=r"give a subclass of"):
         register_head("linear", nn.Linear)
 
 
@@ -172,7 +174,7 @@ def test_an_unknown_head_is_told_with_the_nearest() -> None:
 )
 def test_something_has_to_train_the_denoiser(head: str, weights: dict[str, float]) -> None:
     overrides = {f"objective.{name}": value for name, value in weights.items()}
-    with pytest.raises(ConfigurationError, match=f"nothing would train the denoiser, as head '{head}' has no other"):
+    with pytest.raises(ConfigurationError, match=rf"nothing would train the denoiser, as head '{head}' has no other"):
         load_config(overrides={"model.head": head, **overrides})
     assert load_config(overrides=overrides | {"model.head": "spike_slab", "objective.likelihood": 1})
 

@@ -1,4 +1,4 @@
-"""Heads: what the denoiser's last layer means, how it is trained, which x0 it predicts, and how it draws.
+"""Heads: the meaning of the denoiser's last layer, its losses, the x0 it predicts, and its posterior draws.
 
 Everything is on the standardised scale; alpha_bar is abar of each cell's time, [B x 1]. A head is a subclass of `Head`,
 which declares all that others read of one. `register_head` adds one from outside, and

@@ -19,7 +19,7 @@ REGRESSION_PRESETS: Mapping[str, SolverSettings] = {
 
 
 class Head(nn.Module, ABC):
-    """What the denoiser's output is: p(x0 | x_t, z) of every gene, or its mean alone.
+    """Last layer of the denoiser: p(x0 | x_t, z) of every gene, or its mean alone.
 
     The denoiser's hidden state h (float32 [B x d], or float16 where matrix products are lowered) tells of x_t, t and
     z; a head turns it into the posterior of the clean x0 given ``x_t = sqrt(abar) x0 + sqrt(1 - abar) noise``. Shapes:
@@ -107,9 +107,7 @@ class Head(nn.Module, ABC):
         """
         return {}
 
-    def draw(
-        self, hidden: Tensor, uniforms: Tensor, mean: Tensor, deviation: Tensor, **constants: Tensor
-    ) -> Tensor:
+    def draw(self, hidden: Tensor, uniforms: Tensor, mean: Tensor, deviation: Tensor, **constants: Tensor) -> Tensor:
         """Return a posterior draw of expression at pure noise (abar = 0): a cell given its concepts alone.
 
         Parameters

@@ -128,7 +128,9 @@ def _check_training(head: Head) -> None:
                 assert torch.isfinite(grad).all(), f"the gradient of {name!r} is not finite"
         optimiser.step()
         totals.append(float(total.detach()))
-    assert totals[-1] < totals[0], f"30 steps of gradient descent took the losses from {totals[0]:.3g} to {totals[-1]:.3g}"
+    assert totals[-1] < totals[0], (
+        f"30 steps of gradient descent took the losses from {totals[0]:.3g} to {totals[-1]:.3g}"
+    )
 
 
 @torch.no_grad()
@@ -155,7 +157,7 @@ def _check_half_precision(head: Head) -> None:
 
 
 class _Traced(nn.Module):
-    """What the exporter traces of a head: its answer, and its draw."""
+    """A head's answer and its draw, as the exporter traces them."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()

@@ -24,7 +24,8 @@ class PlainHead(Head):
 
     def x0(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
         """Return the posterior mean of x0, float32 [B x G]."""
-        return self.output(hidden).to(x_t.dtype)
+        answer: Tensor = self.output(hidden)
+        return answer.to(x_t.dtype)
 
     def losses(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Return the squared error of x0, float32 [B x G]."""

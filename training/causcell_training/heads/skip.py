@@ -20,4 +20,4 @@ class SkipHead(PlainHead):
 
     def x0(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
         """Return the posterior mean of x0, float32 [B x G]."""
-        return alpha_bar.sqrt() * x_t + (1 - alpha_bar).sqrt() * self.output(hidden).to(x_t.dtype)
+        return alpha_bar.sqrt() * x_t + (1 - alpha_bar).sqrt() * super().x0(hidden, x_t, alpha_bar)

@@ -104,9 +104,7 @@ class SpikeSlabHead(Head):
         """Return the slab's deviation on the log scale, float32 [G]."""
         return {"slab_deviation": deviation * self.log_deviation.exp()}
 
-    def draw(
-        self, hidden: Tensor, uniforms: Tensor, mean: Tensor, deviation: Tensor, **constants: Tensor
-    ) -> Tensor:
+    def draw(self, hidden: Tensor, uniforms: Tensor, mean: Tensor, deviation: Tensor, **constants: Tensor) -> Tensor:
         """Return zero where u is at least the slab's probability r, else the slab's quantile at u / r, float32 [B x G].
 
         Most values are zero: the slab's quantile, half the time of a draw, is taken where there is a value alone. ONNX

@@ -1,4 +1,4 @@
-"""Ancestral sampling, after Ho, Jain and Abbeel, "Denoising diffusion probabilistic models", 2020 (arXiv 2006.11239)."""
+"""Ancestral sampling, after Ho, Jain and Abbeel, "Denoising diffusion probabilistic models" (arXiv 2006.11239)."""
 
 from __future__ import annotations
 
