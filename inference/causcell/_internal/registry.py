@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -88,6 +87,8 @@ class Registry(Generic[T]):
 
     def unknown(self, name: str) -> str:
         """Return the message about a name that is not known: the names there are, and the nearest of them."""
+        import difflib
+
         known = self.names()
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plugins import install_plugin
 from solver_from_outside import HEUN, heun
 
 from causcell.diffusion.contract import check_solver, gaussian_moments
@@ -147,39 +148,30 @@ def test_a_solver_from_outside_generates_through_the_fused_sampler(generator: Ge
 
 
 def test_a_plugin_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "plugin_solver = solver_from_outside:HEUN")
+    install_plugin(tmp_path, monkeypatch, "causcell.solvers", "plugin_solver = solver_from_outside:HEUN")
     assert "plugin_solver" in known_solvers()
     settings = SolverSettings("plugin_solver", steps=5)
     np.testing.assert_array_equal(settings.build(SCHEDULE).table, heun(SCHEDULE, 5).table)
-
-
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
-    """Lay down what an installed package tells of itself."""
-    told = folder / "outside-1.0.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
-    (told / "entry_points.txt").write_text(f"[causcell.solvers]\n{entry}\n")
-    monkeypatch.syspath_prepend(folder)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
 def test_a_plugin_does_not_take_the_place_of_a_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "ddim = solver_from_outside:HEUN")
+    install_plugin(tmp_path, monkeypatch, "causcell.solvers", "ddim = solver_from_outside:HEUN")
     with pytest.warns(CausCellWarning, match=r"'ddim' .*of outside.* is left out: CausCell has one of that name"):
         known_solvers()
     assert solver_spec("ddim").build is ddim
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "broken = no_such_module:SOLVER")
+    install_plugin(tmp_path, monkeypatch, "causcell.solvers", "broken = no_such_module:SOLVER")
     with pytest.raises(ConfigurationError, match=r"'broken' .*of outside.* can't be imported: .*no_such_module"):
         SolverSettings("broken")
 
 
 def test_a_plugin_that_is_no_solver_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "function = solver_from_outside:heun")
+    install_plugin(tmp_path, monkeypatch, "causcell.solvers", "function = solver_from_outside:heun")
     with pytest.raises(ConfigurationError, match=r"'function' is .*; give a SolverSpec"):
         SolverSettings("function")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from head_from_outside import LaplaceHead
+from plugins import install_plugin
 from torch import Tensor, nn
 
 from causcell.diffusion.solvers import SolverSettings
@@ -98,31 +99,22 @@ def test_the_contract_tells_what_is_broken(head: type[Head], message: str) -> No
 # -- plugins -----------------------------------------------------------------------------------------------------------
 
 
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
-    """Lay down what an installed package tells of itself."""
-    told = folder / "outside-1.0.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
-    (told / "entry_points.txt").write_text(f"[causcell.heads]\n{entry}\n")
-    monkeypatch.syspath_prepend(folder)
-
-
 def test_a_plugin_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "plugin_head = head_from_outside:LaplaceHead")
+    install_plugin(tmp_path, monkeypatch, "causcell.heads", "plugin_head = head_from_outside:LaplaceHead")
     assert "plugin_head" in known_heads()
     assert load_config(overrides={"model.head": "plugin_head"}).model.head == "plugin_head"
     assert head_class("plugin_head") is LaplaceHead
 
 
 def test_a_plugin_does_not_take_the_place_of_a_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "plain = head_from_outside:LaplaceHead")
+    install_plugin(tmp_path, monkeypatch, "causcell.heads", "plain = head_from_outside:LaplaceHead")
     with pytest.warns(CausCellWarning, match=r"head 'plain' .*of outside.* is left out"):
         known_heads()
     assert head_class("plain") is PlainHead
 
 
 def test_a_plugin_that_is_no_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "linear = torch.nn:Linear")
+    install_plugin(tmp_path, monkeypatch, "causcell.heads", "linear = torch.nn:Linear")
     with pytest.raises(ConfigurationError, match=r"head 'linear' is .*; give a subclass of"):
         head_class("linear")
 
