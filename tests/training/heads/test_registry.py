@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -63,11 +65,16 @@ class Branching(PlainHead):
 
 
 class DrawsInManySteps(PlainHead):
-    presets = PlainHead.presets | {"accurate": SolverSettings("draw", steps=5)}
+    presets: ClassVar[Mapping[str, SolverSettings]] = {**PlainHead.presets, "accurate": SolverSettings("draw", steps=5)}
 
 
 class WithoutMean(PlainHead):
-    presets = {"accurate": SolverSettings("ddpm", steps=5)}  # noqa: RUF012 (what a head's author may write)
+    presets: ClassVar[Mapping[str, SolverSettings]] = {"accurate": SolverSettings("ddpm", steps=5)}
+
+
+class TakenConstant(SpikeSlabHead):
+    def draw_constants(self, deviation: Tensor) -> dict[str, Tensor]:
+        return {**super().draw_constants(deviation), "time": deviation}
 
 
 class NarrowDraws(SpikeSlabHead):
@@ -88,7 +95,8 @@ class NarrowDraws(SpikeSlabHead):
         (Branching, r"torch\.export can't trace"),
         (DrawsInManySteps, "preset 'accurate' draws, and the head does not"),
         (WithoutMean, "ask for 'mean'"),
-        (NarrowDraws, "the mean of draws over uniform numbers differs"),
+        (TakenConstant, r"draw_constants names .*'time'"),
+        (NarrowDraws, r"the mean of draws over uniform numbers differs"),
     ],
 )
 def test_the_contract_tells_what_is_broken(head: type[Head], message: str) -> None:

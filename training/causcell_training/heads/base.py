@@ -100,6 +100,8 @@ class Head(nn.Module, ABC):
     def draw_constants(self, deviation: Tensor) -> dict[str, Tensor]:
         """Return tensors that `draw` takes by name and that no cell changes: they are computed once, at export.
 
+        Their names become those of weights in the graph ``decoder``; ``time``, ``mean`` and ``deviation`` are taken.
+
         Parameters
         ----------
         deviation

@@ -193,6 +193,8 @@ def _check_export(head: Head) -> None:
 def _check_draws(head: Head) -> None:
     hidden = torch.randn(1, WIDTH).expand(QUANTILES, -1)
     uniforms = ((torch.arange(QUANTILES) + 0.5) / QUANTILES)[:, None].expand(-1, GENES).contiguous()
+    taken = {"time", "mean", "deviation"} & set(head.draw_constants(torch.ones(GENES)))
+    assert not taken, f"draw_constants names {taken}, which the graph decoder has already; take other names"
     drawn = _draw(head, hidden, uniforms)
     assert drawn.shape == uniforms.shape, f"draw returns shape {tuple(drawn.shape)}; it has to be cells x genes"
     assert drawn.dtype == torch.float32, f"draw returns {drawn.dtype}; it has to be float32"
