@@ -1,4 +1,4 @@
-"""``causcell export``, ``causcell benchmark`` and ``causcell demo``."""
+"""Commands ``causcell export``, ``causcell benchmark`` and ``causcell demo``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     progress: options.Progress = True,
 ) -> None:
-    """The main job on bundled real cells (700 PBMC), start to finish: train, export, verify, generate, look."""
+    """Run the main job on bundled real cells (700 PBMC), start to finish: train, export, verify, generate, look."""
     from causcell_export.demo import run_demo
 
     run_demo(out, progress=progress)
