@@ -12,10 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from causcell._internal.files import refuse_existing
-from causcell.atlas.write import write_atlas
-from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import plan_interventions
-from causcell.counterfactual.request import Request
 from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.generator import Generator
 from causcell.plot import counterfactual_embedding
@@ -97,11 +93,9 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
     rows = {}
     with Generator.open(repository) as generator:
         for name, do, grid in (("do", {"phase": LABEL}, ()), ("grid", {}, ("phase",))):
-            request = Request(plan_interventions(generator.schema, do, grid), generator.solver_settings())
-            with Cells(data) as cells, _timed(seconds, name):
-                rows[name] = write_atlas(
-                    generator, cells, generator.reader(cells), request, out / f"{name}_phase.zarr", progress=progress
-                )
+            with _timed(seconds, name):
+                written = generator.write_atlas(data, out / f"{name}_phase.zarr", do, grid=grid, progress=progress)
+            rows[name] = written.rows
         factual = generator.reconstruct(data, preset="mean")
         counterfactual = generator.counterfactual(data, do={"phase": LABEL}, preset="mean")
         predicted = generator.embed(data).obs

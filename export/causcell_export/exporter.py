@@ -15,20 +15,17 @@ from causcell._deprecation import warn_deprecated
 from causcell._internal.digests import file_digest
 from causcell._internal.files import new_folder
 from causcell.errors import ConfigurationError, format_list
-from causcell.preprocessing import TARGET_SUM, gene_digest
+from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
     SCHEMA_VERSION,
-    Dimensions,
-    ExpressionInfo,
-    GenePanel,
     GraphInfo,
     Manifest,
     Parity,
     Preset,
 )
-from causcell.repository.served import REFERENCE_CONFIG, REFERENCE_MODEL, manifest_parameter
+from causcell.repository.served import CARRIER_CONFIG, CARRIER_MODEL, manifest_parameter
 from causcell_export.graphs import example_inputs, graphs, lowered_graphs
 from causcell_export.onnx_file import OPSET, TRACE_BATCH, matrix_products, write_chunks, write_onnx
 from causcell_export.quality import with_quality
@@ -107,7 +104,7 @@ def export(
     with new_folder(out) as staging:
         parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript)
         run.reference.save(staging / REFERENCE_FILE)
-        write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / REFERENCE_MODEL / "1" / "model.onnx")
+        write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")
         manifest = _manifest(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
         _write_manifest(with_quality(manifest, staging, held_out), staging)
@@ -153,7 +150,7 @@ def _write_configs(
 
 def _manifest(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest:
     """Describe the model and the files written so far; the quality of presets is not measured yet."""
-    model, preprocessing = run.model, run.model.preprocessing
+    model = run.model
     infos = {
         name: graph.info.model_copy(update={"products": matrix_products(root / name / "1" / "model.onnx")})
         for name, graph in graphs(model).items()
@@ -161,20 +158,8 @@ def _manifest(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest:
     presets = model.denoiser.head.presets
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return Manifest(
-        genes=GenePanel(names=preprocessing.genes, digest=gene_digest(preprocessing.genes)),
-        expression=ExpressionInfo(
-            scale=preprocessing.scale,
-            target_sum=TARGET_SUM if preprocessing.scale == "counts" else None,
-            normalisation_genes=preprocessing.normalisation_genes,
-            mean=tuple(float(str(value)) for value in preprocessing.mean),  # the shortest text of a float32
-            deviation=tuple(float(str(value)) for value in preprocessing.deviation),
-        ),
-        concepts=model.schema.concepts,
-        edges=model.schema.edges,
+        **run.description.manifest_parts(model.config.embedding),
         schedule=model.schedule,
-        dimensions=Dimensions(
-            genes=len(preprocessing.genes), concepts=len(model.schema.concepts), embedding=model.config.embedding
-        ),
         head=model.config.head,
         presets={name: Preset(solver=settings) for name, settings in presets.items()},
         default_preset=next(iter(presets)),
@@ -192,7 +177,7 @@ def _write_manifest(manifest: Manifest, root: Path) -> None:
     text = manifest.sealed().to_json()
     (root / MANIFEST_FILE).write_text(text)
     size = (root / REFERENCE_FILE).stat().st_size
-    (root / REFERENCE_CONFIG).write_text(reference_config(manifest_parameter(json.loads(text)), size))
+    (root / CARRIER_CONFIG).write_text(reference_config(manifest_parameter(json.loads(text)), size))
 
 
 def __getattr__(name: str) -> Any:

@@ -66,7 +66,7 @@ def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, meta
 
 
 def write_chunks(content: bytes, path: Path) -> None:
-    """Write bytes as an ONNX file that returns them by chunks; see `causcell.repository.served.REFERENCE_GRAPH`."""
+    """Write bytes as an ONNX file that returns them by chunks; see `causcell.repository.served.CARRIER_GRAPH`."""
     count = -(-len(content) // CHUNK)
     table = np.frombuffer(content.ljust(count * CHUNK, b"\0"), dtype=np.uint8).reshape(count, CHUNK)
     chunk = onnx.helper.make_tensor_value_info("chunk", onnx.TensorProto.INT64, ["batch", 1])

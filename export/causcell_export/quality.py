@@ -10,7 +10,7 @@ import numpy as np
 
 from causcell.bench.timing import BATCH_SIZE
 from causcell.bench.workload import Workload
-from causcell.evaluation.metrics import mean_squared_error, pearson, sample_quality
+from causcell.evaluation.quality import measure_quality
 from causcell.generator import Generator
 from causcell.repository.manifest import Manifest, Preset
 
@@ -103,12 +103,7 @@ def _measured(generator: Generator, cells: anndata.AnnData, limit: int) -> dict[
         values = measured.setdefault(name, {})
         for seed in _SEEDS:
             generated = generator.reconstruct(cells, preset=name, expression="log1p", seed=seed).X
-            for measure, value in _quality(real, generated, labels).items():
+            quality = measure_quality(real, generated, labels) | {"cells": len(real)}
+            for measure, value in quality.items():
                 values.setdefault(measure, []).append(value)
     return measured
-
-
-def _quality(real: np.ndarray, generated: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Measure generated cells against real ones, float32 [n x G] on the log scale, with a label a cell."""
-    profile = {"pcc": pearson(real, generated), "mse": mean_squared_error(real, generated)}
-    return profile | sample_quality(real, generated, labels) | {"cells": len(real)}

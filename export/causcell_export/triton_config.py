@@ -10,11 +10,11 @@ from tritonclient.grpc import model_config_pb2 as triton
 
 from causcell.repository.manifest import GraphInfo, TensorInfo
 from causcell.repository.served import (
+    CARRIER_GRAPH,
+    CARRIER_MODEL,
     DIGEST_PARAMETER,
     MANIFEST_PARAMETER,
     REFERENCE_BYTES_PARAMETER,
-    REFERENCE_GRAPH,
-    REFERENCE_MODEL,
 )
 
 MAX_BATCH_SIZE = 1024
@@ -88,7 +88,7 @@ def graph_parameters(digest: str) -> dict[str, str]:
 def reference_config(manifest: str, size: int) -> str:
     """Write ``config.pbtxt`` for the model that carries the manifest and ``size`` bytes of reference cells."""
     parameters = {MANIFEST_PARAMETER: manifest, REFERENCE_BYTES_PARAMETER: str(size)}
-    return triton_config(REFERENCE_MODEL, REFERENCE_GRAPH, parameters=parameters)
+    return triton_config(CARRIER_MODEL, CARRIER_GRAPH, parameters=parameters)
 
 
 def _tensors(message: Any, tensors: dict[str, TensorInfo], positional: bool) -> list[Any]:

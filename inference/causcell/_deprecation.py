@@ -97,6 +97,8 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, 
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name = function.__qualname__
+
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             for old, new in renamed.items():
@@ -105,7 +107,7 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, 
                         raise TypeError(
                             f"{function.__qualname__}() got {new!r} by that name and by its old one, {old!r}"
                         )
-                    warn_deprecated(f"{function.__qualname__}({old}=)", f"{new}=")
+                    warn_deprecated(f"{name}({old}=)", f"{new}=")
                     kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 

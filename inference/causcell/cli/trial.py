@@ -33,10 +33,8 @@ def trial(
         str | None, typer.Option(help="Column of obs with independent units, such as donors. [default: cells]")
     ] = None,
     where: options.Where = None,
-    mode: Annotated[str, typer.Option(help="do, exogenous or isolated.")] = "do",
-    match_parents: Annotated[
-        bool, typer.Option("--match-parents", help="Draw reference cells with the same labels of the target's parents.")
-    ] = False,
+    mode: options.Mode = "do",
+    match_parents: options.MatchParents = False,
     draws: Annotated[int, typer.Option(help="Draws of each cell's embeddings and reference cells.")] = 8,
     fdr: Annotated[
         float | None, typer.Option(help="False discovery rate at which a gene counts as changed. [default: 0.05]")

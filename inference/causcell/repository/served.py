@@ -37,9 +37,6 @@ REFERENCE_BYTES_PARAMETER = "causcell.reference_bytes"
 DIGEST_PARAMETER = "causcell.sha256"
 """Parameter of each graph's configuration that holds the SHA-256 of its ONNX file."""
 
-# the carrier's names before it was called so
-REFERENCE_MODEL, REFERENCE_CONFIG, REFERENCE_GRAPH = CARRIER_MODEL, CARRIER_CONFIG, CARRIER_GRAPH
-
 
 def manifest_parameter(fields: Mapping[str, Any]) -> str:
     """Return the text of `MANIFEST_PARAMETER` for a manifest's fields as ``manifest.json`` holds them."""
