@@ -19,6 +19,7 @@ from causcell import _moved
 from causcell._deprecation import MovedModules
 
 if TYPE_CHECKING:
+    from causcell.atlas.executors import Dask, InProcess, Processes
     from causcell.errors import CausCellError
     from causcell.generator import Generator
     from causcell.repository.folder import open_repository
@@ -26,10 +27,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 """The version; pyproject.toml reads it from here."""
 
-__all__ = ["CausCellError", "Generator", "__version__", "open_repository"]
+__all__ = ["CausCellError", "Dask", "Generator", "InProcess", "Processes", "__version__", "open_repository"]
 
 _MODULES = ("errors", "plot")
-_HOME = {"CausCellError": "errors", "Generator": "generator", "open_repository": "repository.folder"}
+_HOME = {
+    "CausCellError": "errors",
+    "Dask": "atlas.executors",
+    "Generator": "generator",
+    "InProcess": "atlas.executors",
+    "Processes": "atlas.executors",
+    "open_repository": "repository.folder",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,11 @@ SPLIT = {
     ),
     "causcell.cells": ("causcell.cells.collection", "causcell._internal.batching"),
     "causcell.engine": ("causcell.engine.protocol", "causcell.engine.open"),
+    "causcell.generator": (
+        "causcell.counterfactual.request",
+        "causcell.counterfactual.outputs",
+        "causcell.counterfactual.model",
+    ),
     "causcell.repository": ("causcell.repository.folder", "causcell._internal.digests"),
 }
 """By module that is a package now, the modules that hold its names."""

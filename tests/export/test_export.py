@@ -148,7 +148,7 @@ def test_configurations_hold_what_the_native_backend_accepts_alone(repository: P
 def test_the_model_named_reference_carries_what_clients_of_a_server_need(repository: Path) -> None:
     """The manifest, and the reference cells' bytes by chunks."""
     parameters = config_of(repository, "reference").parameters
-    fields = json.loads(parameters["causcell.repository.manifest"].string_value)
+    fields = json.loads(parameters["causcell.manifest"].string_value)
     assert fields == json.loads((repository / "manifest.json").read_text())
     content = (repository / "reference.npz").read_bytes()
     assert int(parameters["causcell.reference_bytes"].string_value) == len(content)
