@@ -23,7 +23,11 @@ R = TypeVar("R")
 
 def warn_deprecated(old: str, new: str, *, stacklevel: int = 1) -> None:
     """Warn that ``old`` is replaced by ``new``; ``stacklevel`` 1 is the caller of the function that calls this one."""
-    warnings.warn(f"{old} is deprecated; use {new}", DeprecationWarning, stacklevel=stacklevel + 2)
+    warnings.warn(_message(old, new), DeprecationWarning, stacklevel=stacklevel + 2)
+
+
+def _message(old: str, new: str) -> str:
+    return f"{old} is deprecated; use {new}"
 
 
 def moved_names(
@@ -97,13 +101,17 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, 
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name = function.__qualname__
+
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             for old, new in renamed.items():
                 if old in kwargs:
                     if new in kwargs:
-                        raise TypeError(f"{function.__name__}() got {new!r} by that name and by its old one, {old!r}")
-                    warn_deprecated(f"{function.__name__}({old}=)", f"{new}=")
+                        raise TypeError(
+                            f"{function.__qualname__}() got {new!r} by that name and by its old one, {old!r}"
+                        )
+                    warn_deprecated(f"{name}({old}=)", f"{new}=")
                     kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
@@ -158,9 +166,13 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.__dict__["__getattr__"] = moved_names(name, self._homes[name], self._renamed, warn=False)
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return code for ``python -m OLD.NAME``: it runs the module that took its place."""
+        """Return code for ``python -m OLD.NAME``: it warns, and runs the module that took its place."""
         home = self._homes[fullname][0]
-        text = f"import runpy\nrunpy.run_module({home!r}, run_name='__main__', alter_sys=True)\n"
+        text = (
+            "import runpy, warnings\n"
+            f"warnings.warn({_message(fullname, home)!r}, DeprecationWarning)\n"
+            f"runpy.run_module({home!r}, run_name='__main__', alter_sys=True)\n"
+        )
         return compile(text, f"<{fullname}, moved to {home}>", "exec")
 
     def install(self) -> None:

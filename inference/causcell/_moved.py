@@ -9,7 +9,7 @@ MOVED = {
     "causcell.journal": ("causcell.atlas.journal",),
     "causcell.manifest": ("causcell.repository.manifest", "causcell._internal.digests"),
     "causcell.materialize": ("causcell.atlas.materialize",),
-    "causcell.metrics": ("causcell.evaluation.metrics",),
+    "causcell.metrics": ("causcell.evaluation.metrics", "causcell.evaluation.quality"),
     "causcell.onnx_engine": ("causcell.engine.onnx",),
     "causcell.output": ("causcell._internal.files",),
     "causcell.pipeline": ("causcell._internal.prefetch",),
@@ -46,17 +46,38 @@ SPLIT = {
     ),
     "causcell.cells": ("causcell.cells.collection", "causcell._internal.batching"),
     "causcell.engine": ("causcell.engine.protocol", "causcell.engine.open"),
+    "causcell.generator": (
+        "causcell.counterfactual.request",
+        "causcell.counterfactual.outputs",
+        "causcell.counterfactual.model",
+    ),
     "causcell.repository": ("causcell.repository.folder", "causcell._internal.digests"),
 }
 """By module that is a package now, the modules that hold its names."""
 
 RENAMED = {
     "CausalGraph": "StructuralCausalModel",
+    "Keeper": "Accumulator",
+    "Outcome": "Prediction",
+    "REFERENCE_CONFIG": "CARRIER_CONFIG",
+    "REFERENCE_GRAPH": "CARRIER_GRAPH",
+    "REFERENCE_MODEL": "CARRIER_MODEL",
+    "STORES": "OUTPUT_KINDS",
     "Server": "TritonClient",
+    "Store": "OutputKind",
+    "Written": "AtlasSummary",
+    "abandoned": "find_abandoned",
     "ahead": "prefetch",
+    "calibrate": "forecast_atlas",
+    "checked_graph": "check_request",
+    "hardware": "describe_hardware",
     "full_disk_told": "raise_on_full_disk",
     "in_order": "map_ordered",
+    "keeper": "make_accumulator",
+    "offsets": "place_arrays",
     "padded": "pad_batch",
+    "put": "put_files",
+    "unseen_rows": "count_unseen_rows",
 }
 """New names by old ones."""
 

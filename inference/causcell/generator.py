@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from causcell._deprecation import moved_names
+from causcell._moved import SPLIT
 from causcell.atlas.estimate import forecast_atlas
 from causcell.atlas.events import OnEvent
 from causcell.atlas.executors.base import Executor
@@ -27,6 +29,9 @@ from causcell.opened_model import OpenedModel
 
 if TYPE_CHECKING:
     import anndata
+
+
+__getattr__ = moved_names(__name__, SPLIT[__name__])
 
 
 class Generator(OpenedModel):

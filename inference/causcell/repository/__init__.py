@@ -1,4 +1,4 @@
-"""The model repository: manifest, reference cells, and the folder that holds them with the graphs."""
+"""The model repository: the manifest, the reference cells, and the folder that holds them with the ONNX graphs."""
 
 from causcell._deprecation import moved_names
 from causcell._moved import RENAMED, SPLIT
