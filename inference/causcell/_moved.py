@@ -1,4 +1,4 @@
-"""Where the modules and names of version 0.1 are today; see `causcell._deprecation`."""
+"""Homes today of the modules and names of version 0.1; see `causcell._deprecation`."""
 
 from __future__ import annotations
 

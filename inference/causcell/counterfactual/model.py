@@ -26,7 +26,7 @@ _LABELS_SHOWN = 6
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is and how it is opened: what a worker needs to open the same one. It can be pickled.
+    """Location of a model and how it is opened, for a worker to open the same one. It can be pickled.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What to generate for every cell: interventions, solver, draws, and what is kept of the results."""
+"""Requests: interventions, solver and draws for every cell, and the kind of output that is kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPES: tuple[DType, ...] = ("float32", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to generate for every cell: each intervention, ``draws`` times. Arguments are given by keyword.
+    """Request for every cell: each intervention, ``draws`` times. Arguments are given by keyword.
 
     Attributes
     ----------
