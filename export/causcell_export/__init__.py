@@ -28,5 +28,6 @@ MovedModules(
     {
         "causcell_export.benchmark": ("causcell_export.cross_validation",),
         "causcell_export.repository": ("causcell_export.exporter", "causcell_export.quality"),
-    }
+    },
+    {"chosen_combinations": "choose_combinations"},
 ).install()

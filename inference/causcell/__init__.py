@@ -52,4 +52,4 @@ def __dir__() -> list[str]:
     return [*__all__, *_MODULES]
 
 
-MovedModules(_moved.MOVED, _moved.RENAMED, _moved.KEPT).install()
+MovedModules(_moved.MOVED, _moved.RENAMED, _moved.REPLACED, _moved.KEPT).install()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
-from causcell._moved import SPLIT
+from causcell._moved import RENAMED, REPLACED, SPLIT
 from causcell.atlas.estimate import forecast_atlas
 from causcell.atlas.events import OnEvent
 from causcell.atlas.executors.base import Executor
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import anndata
 
 
-__getattr__ = moved_names(__name__, SPLIT[__name__])
+__getattr__ = moved_names(__name__, SPLIT[__name__], RENAMED, REPLACED)
 
 
 class Generator(OpenedModel):

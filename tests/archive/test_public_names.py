@@ -1,4 +1,4 @@
-"""Every public name that a released version had is still found where it was, or the change log says that it went."""
+"""Every public name that a released version had is still found where it was, or an error says what took its place."""
 
 import importlib
 import json
@@ -19,5 +19,14 @@ def test_public_names_of_a_module_are_found(version, module):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         found = importlib.import_module(module)
-        missing = [name for name in NAMES[version, module] if not hasattr(found, name)]
-    assert not missing
+        lost = {name: message for name in NAMES[version, module] if (message := _lost(found, name))}
+    assert all("use " in message for message in lost.values()), lost
+
+
+def _lost(module, name):
+    """Return the message for a name that is no longer there; it names what to use in its place."""
+    try:
+        getattr(module, name)
+    except AttributeError as error:
+        return str(error)
+    return None

@@ -23,7 +23,7 @@ def test_a_head_without_a_posterior_exports_and_generates_but_does_not_draw(cell
         assert set(generator.manifest.graphs) == {"encoder_scm", "scm", "denoiser", "sampler"}
         for options in ({}, {"solver": "ddpm", "steps": 5}):
             assert np.isfinite(generator.counterfactual(cells, {"stim": "IFN"}, **options).X).all()
-        with pytest.raises(ConfigurationError, match=f"'draw' needs the head spike_slab, this model's is '{head}'"):
+        with pytest.raises(ConfigurationError, match=f"posterior that the head of this model, '{head}', does not give"):
             generator.counterfactual(cells, {"stim": "IFN"}, solver="draw")
 
 

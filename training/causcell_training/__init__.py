@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from causcell._deprecation import MovedModules
-from causcell._moved import RENAMED
 from causcell_training import _moved
 
 if TYPE_CHECKING:
@@ -37,4 +36,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-MovedModules(_moved.MOVED, RENAMED).install()
+MovedModules(_moved.MOVED, _moved.RENAMED).install()

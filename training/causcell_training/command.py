@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from causcell._deprecation import moved_names
 from causcell.cli import options
+
+__getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 
 
 def train(

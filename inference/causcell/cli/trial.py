@@ -26,9 +26,7 @@ def trial(
         list[str] | None,
         typer.Option(help="In place of --concept: CONCEPT=LABEL, and its effect on each cell: a row a cell."),
     ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Label that the others are compared with. [default: the first]")
-    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Label to compare the others with. [default: the first]")] = None,
     replicate: Annotated[
         str | None, typer.Option(help="Column of obs with independent units, such as donors. [default: cells]")
     ] = None,

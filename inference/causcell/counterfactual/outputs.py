@@ -1,4 +1,4 @@
-"""What is kept of a cell's predictions: the stores of an atlas.
+"""Outputs: the kinds of results that are kept of a cell's predictions, which are the stores of an atlas.
 
 - ``expression``: ``X``, the expression of each (cell, intervention, draw);
 - ``embeddings``: ``obsm["X_causcell"]``, its endogenous embeddings, from which `causcell.atlas.materialize` makes the

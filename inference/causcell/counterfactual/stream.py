@@ -42,7 +42,7 @@ E = TypeVar("E")
 
 
 class EmbeddingSource(Protocol[B, E]):
-    """Where the embeddings of a stream come from: read off measured cells (`MeasuredCells`), or stored.
+    """Source of the embeddings of a stream: read off measured cells (`MeasuredCells`), or stored.
 
     ``read`` runs in a thread of its own, ahead of its use; ``encode`` and ``predict`` in as many threads as the engine
     gains from.

@@ -1,4 +1,4 @@
-"""Where heads register, those of this package and those from outside."""
+"""Registry of heads, those of this package and those from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where solvers register, those of this package and those from outside."""
+"""Registry of solvers, those of this package and those from outside."""
 
 from __future__ import annotations
 
