@@ -300,7 +300,7 @@ def test_a_collection_is_one_file_after_the_other(adata, two):
         assert len(cells) == CELLS
         keyed = [f"a:{name}" for name in adata.obs_names[:25]] + [f"b:{name}" for name in adata.obs_names[25:]]
         assert cells.names.tolist() == keyed
-        assert cells.names_of(slice(23, 28)).tolist() == keyed[23:28]
+        assert cells.read_names(slice(23, 28)).tolist() == keyed[23:28]
         assert cells.obs.index.tolist() == keyed
         assert cells.obs["stim"].astype(str).tolist() == adata.obs["stim"].astype(str).tolist()
         assert cells.obs["donor"].isna().tolist() == [False] * 25 + [True] * 15
