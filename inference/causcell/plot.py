@@ -57,7 +57,7 @@ def intervention_effects(
     if not effects and "factual" not in there:
         raise ConfigurationError(
             "the atlas has no factual rows to compare with; generate them beside the intervention "
-            "(do=[{}, {...}] in Python), or generate effects (--store effects)"
+            "(do=[{}, {...}]), or generate effects (store='effects')"
         )
     means = {}
     for group in dict.fromkeys(sorted(groups)):

@@ -10,7 +10,6 @@ import pytest
 from scipy import sparse
 from simulation import simulated_cells
 
-from causcell._internal.batching import batches, pad_batch
 from causcell.cells import csc as rowwise
 from causcell.cells.collection import Cells, Collection, open_cells
 from causcell.errors import CausCellError, CausCellWarning, CellNameError, ConfigurationError, DataError
@@ -332,20 +331,3 @@ def test_one_path_has_no_key(two):
         assert cells.names[0] == "cell_0000"
     with open_cells({"a": two["a"]}) as cells:
         assert cells.names[0] == "a:cell_0000"
-
-
-# -- batches -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("count", "size"), [(10, 3), (9, 3), (2, 5), (1, 1), (5, 1)])
-def test_batches_cover_all_rows_once_in_order(count, size):
-    covered = [np.arange(count)[rows] for rows in batches(count, size)]
-    np.testing.assert_array_equal(np.concatenate(covered), np.arange(count))
-    assert all(len(rows) == size for rows in covered[:-1])
-    assert 0 < len(covered[-1]) <= size
-
-
-def test_padded_repeats_the_last_row():
-    array = np.arange(6).reshape(3, 2)
-    np.testing.assert_array_equal(pad_batch(array, 5), array[[0, 1, 2, 2, 2]])
-    np.testing.assert_array_equal(pad_batch(array, 3), array)

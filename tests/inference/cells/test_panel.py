@@ -140,9 +140,7 @@ def test_gene_digest_depends_on_the_order():
 
 def test_missing_panel_genes_are_refused_by_name():
     keep = [i for i, gene in enumerate(FILE) if gene not in ("G3", "G5")]
-    with pytest.raises(
-        GenePanelError, match=r"2 of 4 panel genes are missing: 'G3', 'G5';.*allow_missing_genes=0\.50"
-    ):
+    with pytest.raises(GenePanelError, match=r"2 of 4 panel genes are missing: 'G3', 'G5';.*allow_missing_genes=0\.50"):
         read(counts()[:, keep], [FILE[i] for i in keep])
 
 

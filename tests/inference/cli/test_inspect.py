@@ -1,6 +1,7 @@
 """``causcell inspect``: what is inside a model repository, for people and for machines."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,10 @@ def test_inspect_tells_a_reader_the_same(made: Path, capsys: pytest.CaptureFixtu
     lines = out.splitlines()
     at = lines.index(next(line for line in lines if line.startswith("presets, measured on")))
     table = [line.split() for line in lines[at + 1 : at + 7]]
+    ends = [{found.end() for found in re.finditer(r"\S+(?: \S+)*", line)} for line in lines[at + 1 : at + 7]]
     assert table[0][:2] == ["solver", "steps"]
     assert [row[0] for row in table[1:]] == ["draw", "balanced", "accurate", "mean", "real"]
     assert table[2][1:3] == ["draw", "10"]
-    assert len({len(line) for line in lines[at + 1 : at + 7]}) == 1  # columns are in line
+    for line, places in zip(lines[at + 2 : at + 7], ends[1:], strict=True):
+        first = len(line) - len(line.lstrip()) + len(line.split()[0])
+        assert places - {first} <= ends[0]  # columns are in line

@@ -8,9 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import typer
 from commands import COMMANDS, CONSOLE_SCRIPT, run_command
 
-from causcell.cli.main import main
+from causcell.cli.main import build_app, main
 from causcell.errors import DataError
 
 
@@ -19,6 +20,10 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for command in COMMANDS:
         assert f" {command} " in out
+
+
+def test_the_commands_are_these() -> None:
+    assert sorted(typer.main.get_command(build_app()).commands) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -77,3 +82,15 @@ def test_the_installed_program_reports_an_error_by_its_status(tmp_path: Path) ->
     assert debugged.returncode != 0
     assert "Traceback" in debugged.stderr
     assert "CorruptFileError" in debugged.stderr
+
+
+def test_the_module_is_the_command_line(made: Path, tmp_path: Path) -> None:
+    """``python -m causcell.cli.main`` does what the program does, and not nothing."""
+    module = [sys.executable, "-m", "causcell.cli.main"]
+    done = subprocess.run([*module, "inspect", made / "models", "--json"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["verified"] is True
+    failed = subprocess.run([*module, "inspect", tmp_path], capture_output=True, text=True)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr.startswith("error: ")
+    assert subprocess.run(module, capture_output=True, text=True).stdout.lstrip().startswith("Usage: causcell")

@@ -1,11 +1,13 @@
-"""Options that generation can't use: each is named by its flag, with the value and the remedy."""
+"""Options that commands can't use: each is named by its flag, with the value and the remedy."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import generate_words, refused, says
+import typer
+from commands import generate_words, generated, refused, says
 
+from causcell.cli.main import build_app
 from causcell.repository.manifest import Manifest
 
 
@@ -47,7 +49,7 @@ from causcell.repository.manifest import Manifest
         (["--allow-missing-genes", "1.5"], ["--allow-missing-genes 1.5", "below 1"]),
         (["--where", "dose == 3"], ["--where", "'dose == 3'", "dose", "'stim', 'donor'"]),
         (["--where", "stim =="], ["--where", "'stim =='", "pandas query"]),
-        (["--where", "stim"], ["--where", "'stim'", "yes or no"]),
+        (["--where", "stim"], ["--where stim ", "yes or no"]),
         (["--where", "stim == 'nothing'"], ["no cells", "stim == 'nothing'"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
@@ -75,3 +77,51 @@ def test_counts_for_a_model_of_log1p_values(
     monkeypatch.setattr(Manifest, "preprocessing", property(lambda self: replace(as_trained(self), scale="log1p")))
     words = generate_words(folder / "good.h5ad", repository, tmp_path / "atlas.zarr", "--expression", "counts")
     says(refused(capsys, *words), "trained on log1p", "give log1p values")
+
+
+# -- where graphs are evaluated ----------------------------------------------------------------------------------------
+
+
+def commands_that_open_a_model() -> list[str]:
+    """Those that take a model repository by its folder or address, or an exported model by ``--models``."""
+    group = typer.main.get_command(build_app())
+    return [
+        name
+        for name, command in group.commands.items()
+        if {"models", "location"} & {parameter.name for parameter in command.params}
+    ]
+
+
+def words_of(command: str, data: Path, models: Path, stored: Path, out: Path) -> list[object]:
+    """The least that a command takes; one that is not known here has to be added."""
+    words: dict[str, list[object]] = {
+        "inspect": [models],
+        "bench": [models, "--out", out.with_suffix(".json")],
+        "embed": [data, "--models", models, "--out", out.with_suffix(".h5ad")],
+        "generate": [data, "--models", models, "--out", out.with_suffix(".zarr")],
+        "materialize": [stored, "--models", models, "--out", out.with_suffix(".zarr")],
+        "trial": [data, "--models", models, "--out", out.with_suffix(".h5ad"), "--concept", "stim"],
+        "evaluate": [data, "--models", models, "--out", out],
+    }
+    return [command, *words[command]]
+
+
+@pytest.fixture(scope="module")
+def stored(data: Path, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An atlas of embeddings."""
+    path = tmp_path_factory.mktemp("stored") / "stored.zarr"
+    generated(data, made, path, "--store", "embeddings", "--where", "donor == 'd1'")
+    return path
+
+
+@pytest.mark.parametrize("command", commands_that_open_a_model())
+def test_every_command_that_opens_a_model_takes_a_provider(
+    data: Path, made: Path, stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Without a GPU ``cuda`` is refused with what there is and what to install, and nothing falls back or is written."""
+    capsys.readouterr()
+    words = words_of(command, data, made / "models", stored, tmp_path / "out")
+    told = refused(capsys, *words, "--provider", "cuda")
+    says(told, "no CUDAExecutionProvider; it has ", "install causcell[gpu] in place of causcell[cpu]")
+    says(refused(capsys, *words, "--provider", "tpu"), "provider 'tpu' is not known", "'cpu', 'cuda'")
+    assert list(tmp_path.iterdir()) == []
