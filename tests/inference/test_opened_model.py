@@ -1,6 +1,7 @@
 """A model that is open shows what it is, lends its parts, and still answers to the names that it had."""
 
 import warnings
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -39,7 +40,7 @@ def test_notebooks_draw_the_graph_of_the_model(generator):
 
 def test_many_labels_are_counted_and_not_listed(generator, monkeypatch):
     concept = generator.manifest.concepts[0]
-    many = concept.model_copy(update={"labels": tuple(f"guide_{i}" for i in range(500))})
+    many = replace(concept, labels=tuple(f"guide_{i}" for i in range(500)))
     changed = generator.manifest.model_copy(update={"concepts": (many, *generator.manifest.concepts[1:])})
     monkeypatch.setattr(generator.engine, "manifest", changed)
     assert "guide_5 and 494 more" in repr(generator)

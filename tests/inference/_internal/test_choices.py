@@ -15,7 +15,7 @@ def test_a_known_value_is_returned(mode):
 
 
 def test_the_nearest_is_suggested():
-    with pytest.raises(ConfigurationError, match="mode 'isolate' is not known; did you mean 'isolated'?"):
+    with pytest.raises(ConfigurationError, match=r"mode 'isolate' is not known; did you mean 'isolated'\?"):
         check_choice("isolate", MODES, "mode")
 
 

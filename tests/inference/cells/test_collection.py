@@ -103,6 +103,7 @@ def test_rows_far_apart_are_read_one_by_one(adata, tmp_path):
             np.testing.assert_array_equal(dense(cells.values(far)), adata.X.toarray()[far])
 
 
+@pytest.mark.filterwarnings("ignore:Element .* was written without encoding metadata")
 def test_a_file_of_earlier_times(adata, tmp_path):
     """anndata 0.7 wrote labels in another form, which anndata still reads."""
     path = write(adata, tmp_path, "h5ad")

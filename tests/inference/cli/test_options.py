@@ -118,10 +118,47 @@ def stored(data: Path, made: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_every_command_that_opens_a_model_takes_a_provider(
     data: Path, made: Path, stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """Without a GPU ``cuda`` is refused with what there is and what to install, and nothing falls back or is written."""
+    """Without a GPU ``cuda`` is refused with what there is and what to install; nothing falls back or is written."""
     capsys.readouterr()
     words = words_of(command, data, made / "models", stored, tmp_path / "out")
     told = refused(capsys, *words, "--provider", "cuda")
     says(told, "no CUDAExecutionProvider; it has ", "install causcell[gpu] in place of causcell[cpu]")
     says(refused(capsys, *words, "--provider", "tpu"), "provider 'tpu' is not known", "'cpu', 'cuda'")
     assert list(tmp_path.iterdir()) == []
+
+
+# -- how servers are talked to -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        (None, ["can't be read"]),
+        (b"deadline = [", ["can't be read"]),
+        (b"\x89HDF\xff\xfe", ["can't be read"]),
+        (b"dead_line = 3\n", ["dead_line", "known are 'deadline', 'patience'"]),
+        (b'deadline = "soon"\n', ["deadline", "known are 'deadline'"]),
+    ],
+    ids=["absent", "bad TOML", "binary", "unknown setting", "not a number"],
+)
+def test_a_connection_that_can_not_be_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, fragments: list[str]
+) -> None:
+    """Before any server is asked."""
+    settings = tmp_path / "connection.toml"
+    if content is not None:
+        settings.write_bytes(content)
+    out = tmp_path / "atlas.zarr"
+    words = generate_words(folder / "good.h5ad", Path("models"), out, "--connection", settings)
+    words[words.index(Path("models"))] = "grpc://127.0.0.1:1"
+    says(refused(capsys, *words), f"--connection '{settings}'", *fragments)
+    assert not out.exists()
+
+
+def test_a_connection_is_for_servers(
+    folder: Path, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "connection.toml").write_text("deadline = 3\n")
+    words = generate_words(folder / "good.h5ad", repository, tmp_path / "atlas.zarr")
+    says(refused(capsys, *words, "--connection", tmp_path / "connection.toml"), "is a folder", "for servers")
+    assert not (tmp_path / "atlas.zarr").exists()

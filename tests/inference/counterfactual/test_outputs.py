@@ -9,7 +9,7 @@ from atlases import GENES, SMALL, tree
 from causcell.atlas.journal import Journal
 from causcell.atlas.materialize import materialize_atlas
 from causcell.counterfactual.model import CounterfactualModel
-from causcell.counterfactual.outputs import most_frequent
+from causcell.counterfactual.outputs import OUTPUT_KINDS, Prediction, array_widths, make_accumulator, most_frequent
 from causcell.counterfactual.request import make_request
 from causcell.errors import AtlasError, ConfigurationError
 
@@ -33,6 +33,32 @@ def write(generator, some):
         return path
 
     return write
+
+
+# -- what is kept of a prediction ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
+def test_every_kind_gives_the_arrays_that_it_announces(kind):
+    """By place and width, for the cells alone: a batch is padded. Two draws of one intervention."""
+    cells, padded, genes, embedding = 3, 5, 4, 6
+    accumulator = make_accumulator(kind, lambda z, noise: z[:, 0, :genes] + noise, (cells, 1, 2))
+    for draw in (0, 1):
+        z = np.full((padded, 1, embedding), draw + 1, dtype=np.float32)
+        codes, unmatched = np.zeros((padded, 2), dtype=np.int32), np.zeros(padded, dtype=bool)
+        accumulator.add(Prediction(0, draw, z - 1, z, codes, unmatched), np.float32(0.25))
+    arrays = accumulator.arrays()
+    assert {place: array.shape[-1] for place, array in arrays.items()} == array_widths(kind, genes, embedding)
+    kept = 1 if kind == "summary" else 2
+    assert {array.shape[:-1] for array in arrays.values()} == {(cells, 1, kept)}
+    expected = {
+        "expression": {"X": [1.25, 2.25]},
+        "embeddings": {"obsm/X_causcell": [1, 2]},
+        "effects": {"X": [1, 1]},
+        "summary": {"X": [1.75], "layers/deviation": [np.sqrt(0.5)]},
+    }
+    for place, values in expected[kind].items():
+        np.testing.assert_allclose(arrays[place][0, 0, :, 0], values, rtol=1e-6)
 
 
 # -- effects -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from results import JOINT, solvers
 from simulation import CONCEPTS
 
 from causcell.cells.collection import open_cells
+from causcell.concepts import ConceptSchema
 from causcell.counterfactual.request import make_request
+from causcell.generator import Generator
 
 # -- factual and counterfactual ----------------------------------------------------------------------------------------
 
@@ -110,6 +112,34 @@ def test_a_sample_is_one_of_its_embeddings_too(generator, few):
     assert np.abs(error).max() < 5
     assert error.std() == pytest.approx(1, abs=0.1)
     np.testing.assert_allclose(drawn[..., :k].std(axis=1), deviation, rtol=0.2)
+
+
+# -- blocks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [40, 96, 200])
+def test_blocks_are_consecutive_cells_without_their_padding(repository, few, batch_size):
+    """One block a batch; rows are (cell, intervention, draw)."""
+    with Generator.open(repository, threads=1, batch_size=batch_size) as generator:
+        request = make_request(generator.manifest, grid=["stim"], draws=2)
+        with generator.bind(open_cells(few)) as bound:
+            blocks = list(generator.generate(bound, request))
+    covered = [place for block in blocks for place in range(96)[block.cells]]
+    assert covered == list(range(96))
+    assert np.concatenate([block.names for block in blocks]).tolist() == few.obs_names.tolist()
+    for block in blocks:
+        count = len(block.names)
+        assert count <= batch_size
+        assert len(block.factual) == count
+        assert len(block.labels) == len(block.unmatched) == len(block.arrays["X"]) == 4 * count
+
+
+def test_labels_are_assembled_once(generator, few, monkeypatch, quiet):
+    """However many batches and interventions there are: a cell's labels do not change on the way."""
+    calls, encode = [], ConceptSchema.encode
+    monkeypatch.setattr(ConceptSchema, "encode", lambda self, obs: calls.append(len(obs)) or encode(self, obs))
+    generator.counterfactual(few, grid=["stim"], draws=2)
+    assert calls == [96]
 
 
 # -- half the bytes ----------------------------------------------------------------------------------------------------
