@@ -35,7 +35,7 @@ def write(generator, some):
     return write
 
 
-# -- what is kept of a prediction ---------------------------------------------------------------------------------------
+# -- what is kept of a prediction --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", OUTPUT_KINDS)
