@@ -4,21 +4,38 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 TRITON := $(VENV)/share/causcell/triton
+# Threads that spin starve each other on few cores.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest
 
-.PHONY: demo test lint wheel-test benchmark triton clean
+.PHONY: help demo test lint coverage wheel-test benchmark triton clean
+
+help:
+	@echo "make demo        train on 700 real PBMC, export, generate, and show what came out (in demo/)"
+	@echo "make test        linters, types, import rules; then every test and every example in a docstring"
+	@echo "make lint        linters, types, import rules"
+	@echo "make coverage    the tests, with the lines that none of them reaches"
+	@echo "make wheel-test  the built wheel with [cpu] alone, without torch"
+	@echo "make benchmark   rates on the checked-in model"
+	@echo "make triton      a real Triton server for causcell serve and the tests (320 MB)"
+	@echo "make clean       remove all of that"
 
 demo: $(INSTALLED)
 	rm -rf demo
 	$(VENV)/bin/causcell demo --out demo
 
 test: $(INSTALLED) $(TRITON) lint
-	OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest  # threads that spin starve each other on few cores
+	@echo "Tests of tests/ and examples in docstrings, some against a real Triton; the summary at the end names what was"
+	@echo "skipped and why. Not run: benchmarks (make benchmark), the wheel on its own (make wheel-test)."
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+coverage: $(INSTALLED) $(TRITON)
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-report=html:build/coverage
 
 # The wheel with [cpu] alone, in an environment without torch, generates from the checked-in model repository.
 wheel-test: $(INSTALLED)
@@ -42,8 +59,8 @@ $(TRITON): $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dask,plot,export,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist .coverage .coverage.*

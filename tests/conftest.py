@@ -12,6 +12,9 @@ from causcell_export import export
 from causcell_training import Run, TrainConfig, fit
 from causcell_training.config import load_config
 
+# With --doctest-modules every file would be imported; these are programs of their own.
+collect_ignore_glob = ["installed_client.py", "archive/make.py", "benchmarks/[!t]*.py"]
+
 
 def small_config(**overrides: object) -> TrainConfig:
     """Settings of a model that trains in seconds; dotted names are given with ``__`` for the dot."""

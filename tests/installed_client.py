@@ -3,12 +3,14 @@
 import importlib.util
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 
+import causcell
 from causcell import Generator, open_repository
 
 
@@ -17,6 +19,9 @@ def main(models: str, folder: str) -> None:
     for package in ("torch", "lightning", "onnx", "scanpy", "causcell_training.fitting"):
         found = _importable(package)
         assert not found, f"{package} should not be importable here"
+    assert causcell.__version__ == metadata.version("causcell")
+    packages = ("causcell", "causcell_training", "causcell_export")
+    assert all((Path(causcell.__file__).parents[1] / package / "py.typed").is_file() for package in packages)
     manifest = open_repository(models).manifest
     rng = np.random.default_rng(0)
     mean, deviation = np.array(manifest.expression.mean), np.array(manifest.expression.deviation)
@@ -26,11 +31,14 @@ def main(models: str, folder: str) -> None:
     path, atlas = Path(folder) / "cells.h5ad", Path(folder) / "atlas.zarr"
     cells.write_h5ad(path)
     concept = manifest.concepts[-1]
-    command = [Path(sys.executable).parent / "causcell", "generate", path, "--models", models, "--out", atlas]
+    command = [sys.executable, "-m", "causcell", "generate", path, "--models", models, "--out", atlas]
     subprocess.run([*command, "--do", f"{concept.name}={concept.labels[-1]}", "--no-progress"], check=True)
     with Generator.open(models, threads=1) as generator:  # as many as the command takes
         expected = generator.counterfactual(cells, do={concept.name: concept.labels[-1]})
     np.testing.assert_array_equal(anndata.read_zarr(atlas).X, expected.X)
+    script = Path(sys.executable).parent / "causcell"
+    told = subprocess.run([script, "verify", atlas, "--no-progress"], check=True, capture_output=True, text=True)
+    assert "50 rows" in told.stdout, told.stdout
     print("1 passed, 0 failed")
 
 

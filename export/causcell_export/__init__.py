@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from causcell._deprecation import MovedModules
+
 if TYPE_CHECKING:
     from causcell_export.exporter import export
 
@@ -16,3 +18,16 @@ def __getattr__(name: str) -> Any:
     from causcell_export.exporter import export
 
     return export
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+MovedModules(
+    {
+        "causcell_export.benchmark": ("causcell_export.cross_validation",),
+        "causcell_export.repository": ("causcell_export.exporter", "causcell_export.quality"),
+    },
+    {"chosen_combinations": "choose_combinations"},
+).install()

@@ -1,4 +1,4 @@
-"""``causcell export``, ``causcell benchmark`` and ``causcell demo``."""
+"""Commands ``causcell export``, ``causcell benchmark`` and ``causcell demo``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     progress: options.Progress = True,
 ) -> None:
-    """The main job on bundled real cells (700 PBMC), start to finish: train, export, verify, generate, look."""
+    """Run the main job on bundled real cells (700 PBMC), start to finish: train, export, verify, generate, look."""
     from causcell_export.demo import run_demo
 
     run_demo(out, progress=progress)
@@ -71,8 +71,8 @@ def benchmark(
 ) -> None:
     """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
     from causcell._internal.files import refuse_existing
-    from causcell.evaluation.report import circumstances, write_report
-    from causcell.evaluation.table import as_text
+    from causcell.cli.tables import format_measures
+    from causcell.evaluation.report import run_environment, write_report
     from causcell_export.cross_validation import run_benchmark
     from causcell_training.config import load_config, parse_overrides
 
@@ -89,7 +89,7 @@ def benchmark(
         finer=finer or (),
         report=(lambda line: typer.echo(line, err=True)) if progress else None,
     )
-    write_report(out, f"Benchmark on {data.name}", circumstances() | result.facts, result.tables)
+    write_report(out, f"Benchmark on {data.name}", run_environment() | result.facts, result.tables)
     for table in result.tables:
-        typer.echo("\n".join([table.name, *(f"  {line}" for line in as_text(table)), ""]))
+        typer.echo("\n".join([table.name, *(f"  {line}" for line in format_measures(table)), ""]))
     typer.echo(f"{len(result.facts['trainings'])} trainings: {out}")

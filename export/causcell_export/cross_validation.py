@@ -1,4 +1,4 @@
-"""The benchmark: trains, exports and evaluates over splits and seeds, in and out of distribution."""
+"""Cross-validation: train, export and evaluate over splits and seeds, in and out of distribution."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from causcell.cells.backing import open_anndata
 from causcell.concepts import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
 from causcell.counterfactual.interventions import parse_do
 from causcell.errors import ConfigurationError, DataError
-from causcell.evaluation.data import Subject, read_subject
-from causcell.evaluation.evaluate import check_columns, judged_tables, model_facts
-from causcell.evaluation.expression import mean_estimate, samples
-from causcell.evaluation.shifts import described, effects, seen_cases, unseen_cases
-from causcell.evaluation.table import Table, combined
+from causcell.evaluation.data import EvaluationData, read_evaluation_data
+from causcell.evaluation.evaluate import check_columns, describe_model, tabulate_test_cells
+from causcell.evaluation.expression import tabulate_mean_estimate, tabulate_samples
+from causcell.evaluation.shifts import find_seen_cases, find_unseen_cases, format_combination, tabulate_effects
+from causcell.evaluation.table import Table, merge_repetitions
 from causcell.generator import Generator
 from causcell_export.exporter import export
 from causcell_training.config import TrainConfig
@@ -31,21 +31,19 @@ if TYPE_CHECKING:
     import anndata
 
 _TEST_SHARE = 0.2
-
-
-_LEAST_HELD_OUT = 16
+_MIN_HELD_OUT = 16
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One way to split the cells.
+    """One split of the cells into training and test cells.
 
     Attributes
     ----------
     name
         ``in distribution``, or the combination of labels that is held out.
     test
-        Rows that the model is judged on, and not trained on.
+        Rows of the test cells, int, ascending: the model is not trained on them.
     held_out
         Labels by concept of the held-out combination; none in distribution.
     """
@@ -54,8 +52,8 @@ class Scenario:
     test: np.ndarray
     held_out: Mapping[str, str] | None = None
 
-    def parts(self, count: int) -> np.ndarray:
-        """``train`` or ``test`` for each of ``count`` cells."""
+    def name_parts(self, count: int) -> np.ndarray:
+        """Name the part of each of ``count`` cells, ``train`` or ``test``, object [count]."""
         part = np.full(count, "train", dtype=object)
         part[self.test] = "test"
         return part
@@ -63,7 +61,15 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark found: facts of the cells, splits and model, and tables over splits and seeds."""
+    """Result of a benchmark.
+
+    Attributes
+    ----------
+    facts
+        Numbers of cells, seeds and folds, every training with its split and model, and the settings.
+    tables
+        Measures over splits and seeds; a table of each kind.
+    """
 
     facts: dict[str, Any]
     tables: list[Table]
@@ -81,25 +87,25 @@ def run_benchmark(
     finer: Sequence[str] = (),
     report: Callable[[str], None] | None = None,
 ) -> Benchmark:
-    """Train and judge a model for every split and seed.
+    """Train, export and evaluate a model for every split and seed.
 
     Parameters
     ----------
     data
-        Cells with labels.
+        Cells with labels: an AnnData, or a path to one.
     config
         Settings of training; its seed is the first of the seeds.
     folds
-        1: a random fifth of the cells is judged, another for each seed; K: each cell is judged once, by the model of
-        its fold.
+        1: a random fifth of the cells is the test set, another for each seed; K: each cell is a test cell once, of the
+        model of its fold.
     hold_out
         Combinations ``CONCEPT=LABEL,CONCEPT=LABEL`` of two and more concepts, each held out of a training of its own.
     choose
-        How many further combinations to choose at random, of a cell-type-like concept's labels and another's.
+        Number of further combinations to choose at random, of a cell-type-like concept's labels and another's.
     seeds
-        Of splits and training.
+        Number of seeds, of splits and training.
     split
-        CSV file (columns ``cell`` and ``split``) that names the cells to judge (``test`` or ``report``) in place of a
+        CSV file (columns ``cell`` and ``split``) that names the test cells (``test`` or ``report``) in place of a
         random fifth, the same for every seed.
     finer
         See `causcell.evaluation.evaluate.evaluate`.
@@ -113,34 +119,38 @@ def run_benchmark(
     DataError
         A combination that too few cells carry.
     """
-    if folds < 1 or seeds < 1 or choose < 0:
-        raise ConfigurationError(f"folds {folds}, seeds {seeds}, choose {choose}: take at least 1, 1 and 0")
-    if split is not None and folds > 1:
-        raise ConfigurationError(f"a split and {folds} folds exclude each other; leave one out")
+    _check_counts(folds, seeds, choose, split)
     cells = open_anndata(data) if isinstance(data, str | os.PathLike) else data
     check_columns(cells, finer)
     schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
     labels = schema.encode(cells.obs)
-    test = None if split is None else _test_rows(cells.obs_names.astype(str), split)
+    test = None if split is None else _read_test_rows(cells.obs_names.astype(str), split)
     combinations = [parse_do(text.split(",")) for text in hold_out]
-    combinations += chosen_combinations(schema, labels, choose, config.seed)
+    combinations += choose_combinations(schema, labels, choose, config.seed)
     repetitions: list[list[Table]] = []
     facts: dict[str, Any] = {"cells": cells.n_obs, "seeds": seeds, "folds": folds, "trainings": []}
     plan = [
         (seed, scenario)
         for seed in range(config.seed, config.seed + seeds)
-        for scenario in _scenarios(schema, labels, folds, combinations, seed, test)
+        for scenario in _list_scenarios(schema, labels, folds, combinations, seed, test)
     ]  # whole before the first training: what can't be carried out is refused at once
     for seed, scenario in plan:
         if report is not None:
             report(f"seed {seed}, {scenario.name}: training, {len(scenario.test)} cells to judge")
-        tables, model = _trained_and_judged(cells, config.model_copy(update={"seed": seed}), scenario, finer)
+        tables, model = _train_and_evaluate(cells, config.model_copy(update={"seed": seed}), scenario, finer)
         repetitions.append(tables)
         facts["trainings"].append({"seed": seed, "split": scenario.name} | model)
-    return Benchmark(facts | {"config": config.model_dump(mode="json")}, combined(repetitions))
+    return Benchmark(facts | {"config": config.model_dump(mode="json")}, merge_repetitions(repetitions))
 
 
-def _scenarios(
+def _check_counts(folds: int, seeds: int, choose: int, split: str | os.PathLike[str] | None) -> None:
+    if folds < 1 or seeds < 1 or choose < 0:
+        raise ConfigurationError(f"folds {folds}, seeds {seeds}, choose {choose}: take at least 1, 1 and 0")
+    if split is not None and folds > 1:
+        raise ConfigurationError(f"a split and {folds} folds exclude each other; leave one out")
+
+
+def _list_scenarios(
     schema: ConceptSchema,
     labels: np.ndarray,
     folds: int,
@@ -148,6 +158,7 @@ def _scenarios(
     seed: int,
     test: np.ndarray | None = None,
 ) -> Iterator[Scenario]:
+    """List the splits of one seed: in distribution, by the test rows given or at random, then each combination."""
     order = np.random.default_rng((seed, 4)).permutation(len(labels))
     if test is not None:
         yield Scenario("in distribution", test)
@@ -158,20 +169,20 @@ def _scenarios(
             yield Scenario("in distribution", np.sort(part))
     for combination in combinations:
         codes = {schema.index(concept): schema[concept].code(label) for concept, label in combination.items()}
-        name = f"unseen {described(schema, codes)}"
+        name = f"unseen {format_combination(schema, codes)}"
         if len(codes) < 2:
             raise ConfigurationError(
-                f"--hold-out of {name!r} names one concept; give two or more (CONCEPT=LABEL,CONCEPT=LABEL): a label "
+                f"hold_out of {name!r} names one concept; give two or more (CONCEPT=LABEL,CONCEPT=LABEL): a label "
                 "that no training cell carries can't be learned"
             )
         rows = np.flatnonzero((labels[:, list(codes)] == list(codes.values())).all(axis=1))
-        if len(rows) < _LEAST_HELD_OUT:
-            raise DataError(f"{name}: {len(rows)} cells carry it; to judge takes at least {_LEAST_HELD_OUT}")
+        if len(rows) < _MIN_HELD_OUT:
+            raise DataError(f"{name}: {len(rows)} cells carry it; to judge takes at least {_MIN_HELD_OUT}")
         yield Scenario(name, rows, combination)
 
 
-def _test_rows(names: Sequence[str], split: str | os.PathLike[str]) -> np.ndarray:
-    """Rows that a split file gives to be judged; raises `DataError` for none."""
+def _read_test_rows(names: Sequence[str], split: str | os.PathLike[str]) -> np.ndarray:
+    """Read the rows of the test cells that a split file names; raises `DataError` for none."""
     parts = read_split(split)
     rows = np.array([i for i, name in enumerate(names) if parts.get(name) in ("test", "report")], dtype=np.int64)
     if not len(rows):
@@ -179,15 +190,30 @@ def _test_rows(names: Sequence[str], split: str | os.PathLike[str]) -> np.ndarra
     return rows
 
 
-def chosen_combinations(schema: ConceptSchema, labels: np.ndarray, count: int, seed: int) -> list[dict[str, str]]:
-    """Combinations to hold out, at random: a label of the cell-type-like concept with one of another concept.
+def choose_combinations(schema: ConceptSchema, labels: np.ndarray, count: int, seed: int) -> list[dict[str, str]]:
+    """Choose combinations to hold out, at random: a label of the cell-type-like concept with one of another concept.
 
     Each is carried by at least 16 cells, and both labels by as many others.
+
+    Parameters
+    ----------
+    schema
+        The concepts.
+    labels
+        Label codes of the cells, int32 [n x m].
+    count
+        Number of combinations.
+    seed
+        Of the choice.
+
+    Returns
+    -------
+    Labels by concept, a mapping a combination.
 
     Raises
     ------
     DataError
-        There are fewer than asked for.
+        There are fewer combinations than asked for.
     """
     stratum = schema.index(schema.cell_type_like)
     possible = []
@@ -197,7 +223,7 @@ def chosen_combinations(schema: ConceptSchema, labels: np.ndarray, count: int, s
         for a, b in itertools.product(*(range(len(schema.concepts[i].labels)) for i in (stratum, other))):
             both = int((pairs == (a, b)).all(axis=1).sum())
             others = min((pairs[:, 0] == a).sum(), (pairs[:, 1] == b).sum()) - both
-            if other != stratum and min(both, others) >= _LEAST_HELD_OUT:
+            if other != stratum and min(both, others) >= _MIN_HELD_OUT:
                 possible.append({schema.names[i]: schema.concepts[i].labels[c] for i, c in ((other, b), (stratum, a))})
     if len(possible) < count:
         raise DataError(f"there are {len(possible)} combinations that can be held out, fewer than {count}")
@@ -205,33 +231,33 @@ def chosen_combinations(schema: ConceptSchema, labels: np.ndarray, count: int, s
     return [possible[i] for i in picked]
 
 
-def _trained_and_judged(
+def _train_and_evaluate(
     cells: anndata.AnnData, config: TrainConfig, scenario: Scenario, finer: Sequence[str]
 ) -> tuple[list[Table], dict[str, Any]]:
-    part = scenario.parts(cells.n_obs)
+    """Train on the cells that a scenario leaves, and return the tables of its test cells and the facts of the model."""
+    part = scenario.name_parts(cells.n_obs)
     split = dict(zip(cells.obs_names.astype(str), part, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         run = fit(cells, Path(folder) / "run", config=config, split=split)
         with Generator.open(export(run, Path(folder) / "models")) as generator:
-            subject = read_subject(
+            data = read_evaluation_data(
                 generator,
                 cells,
-                judged=scenario.test,
-                learned=np.flatnonzero(part == "train"),
+                test_rows=scenario.test,
+                training_rows=np.flatnonzero(part == "train"),
                 layer=config.layer,
                 seed=config.seed,
             )
-            facts = {"seconds": run.provenance["seconds"]} | model_facts(generator)
-            return _tables(subject, scenario, finer, config.seed), facts
+            facts = {"seconds": run.provenance["seconds"]} | describe_model(generator)
+            return _tabulate(data, scenario, finer, config.seed), facts
 
 
-def _tables(subject: Subject, scenario: Scenario, finer: Sequence[str], seed: int) -> list[Table]:
+def _tabulate(data: EvaluationData, scenario: Scenario, finer: Sequence[str], seed: int) -> list[Table]:
     if scenario.held_out is None:
-        return judged_tables(subject, finer=finer, seed=seed) + effects(
-            subject, seen_cases(subject), "Interventions", seed=seed
-        )
-    tables = [mean_estimate(subject), samples(subject, seed)]
+        tables = tabulate_test_cells(data, finer=finer, seed=seed)
+        return tables + tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed)
+    tables = [tabulate_mean_estimate(data), tabulate_samples(data, seed)]
     tables = [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in tables]
-    apart = effects(subject, unseen_cases(subject, scenario.held_out), "Interventions", seed=seed)
+    apart = tabulate_effects(data, find_unseen_cases(data, scenario.held_out), "Interventions", seed=seed)
     tables += [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in apart]
     return tables + [replace(table, name=f"{scenario.name}: {table.name.lower()}") for table in apart]

@@ -1,4 +1,4 @@
-"""The main job on real cells that a dependency ships, start to finish, and a look at what came out."""
+"""Demo: the main job on real cells that a dependency ships, start to finish, and a look at what came out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from causcell._internal.files import refuse_existing
-from causcell.atlas.write import write_atlas
-from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import plan_interventions
-from causcell.counterfactual.request import Request
 from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.generator import Generator
 from causcell.plot import counterfactual_embedding
 from causcell_export.exporter import export
+from causcell_export.quality import TEST
 from causcell_training.config import TrainConfig, load_config
 from causcell_training.curves import training_curves
 from causcell_training.fitting import fit
@@ -42,7 +39,7 @@ S_PHASE_GENES = (
 
 
 def demo_config() -> TrainConfig:
-    """Settings for a small model of the bundled cells: below 8 MB as a repository, trained in about a minute."""
+    """Return settings for a small model of the bundled cells: below 8 MB exported, trained in about a minute."""
     return load_config(
         overrides={
             "concept": CONCEPTS,
@@ -57,7 +54,7 @@ def demo_config() -> TrainConfig:
 
 
 def demo_cells() -> anndata.AnnData:
-    """700 PBMC with 765 genes (Zheng et al. 2017, reduced by scanpy): log1p values, cell type and cell-cycle phase."""
+    """Load 700 PBMC with 765 genes (Zheng et al. 2017, reduced by scanpy): log1p values, cell type and cycle phase."""
     import scanpy
 
     with warnings.catch_warnings():
@@ -70,7 +67,20 @@ def demo_cells() -> anndata.AnnData:
 
 
 def run_demo(out: Path, *, progress: bool = True) -> None:
-    """Train, export, verify, generate and show; everything is left in ``out``."""
+    """Train, export, verify, generate and show; everything is left in ``out``.
+
+    Parameters
+    ----------
+    out
+        Folder to make.
+    progress
+        Show progress bars.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is at ``out``.
+    """
     refuse_existing(out)
     out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -83,17 +93,15 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
     rows = {}
     with Generator.open(repository) as generator:
         for name, do, grid in (("do", {"phase": LABEL}, ()), ("grid", {}, ("phase",))):
-            request = Request(plan_interventions(generator.schema, do, grid), generator.solver_settings())
-            with Cells(data) as cells, _timed(seconds, name):
-                rows[name] = write_atlas(
-                    generator, cells, generator.reader(cells), request, out / f"{name}_phase.zarr", progress=progress
-                )
+            with _timed(seconds, name):
+                written = generator.write_atlas(data, out / f"{name}_phase.zarr", do, grid=grid, progress=progress)
+            rows[name] = written.rows
         factual = generator.reconstruct(data, preset="mean")
         counterfactual = generator.counterfactual(data, do={"phase": LABEL}, preset="mean")
         predicted = generator.embed(data).obs
-    _print_table(run, seconds, rows, predicted)
+    _print_table([*_describe_job(run, seconds, rows), *_describe_estimate(run), *_describe_labels(run, predicted)])
     _print_effect(factual, counterfactual)
-    _draw(out, factual, counterfactual)
+    _save_figures(out, factual, counterfactual)
 
 
 @contextmanager
@@ -103,44 +111,62 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.perf_counter() - started
 
 
-def _print_table(run: Run, seconds: dict[str, float], rows: dict[str, int], predicted: pd.DataFrame) -> None:
-    held_out = run.held_out()
-    report = held_out[held_out.obs["part"] == "report"]
-    real = report.X.toarray()
-    profiles = _label_means(run)[report.obs[CONCEPTS[0]].cat.codes]
-    measures = run.provenance["held_out"]
-    genes = real.shape[1]
-    lines = [
-        ("cells x genes", f"{run.training_cells.count} trained on, {held_out.n_obs} held out x {genes}"),
+def _describe_job(run: Run, seconds: dict[str, float], rows: dict[str, int]) -> list[tuple[str, str]]:
+    """Describe what was done and how long it took, as name and text."""
+    held_out, genes = run.held_out().n_obs, len(run.model.preprocessing.genes)
+    return [
+        ("cells x genes", f"{run.training_cells.count} trained on, {held_out} held out x {genes}"),
         ("training", f"{seconds['train']:.1f} s, {run.provenance['epochs']} epochs"),
         ("export and verify", f"{seconds['export and verify']:.1f} s"),
-        (f"atlas do(phase={LABEL})", _rate(rows["do"], seconds["do"])),
-        ("atlas grid over phase", _rate(rows["grid"], seconds["grid"])),
+        (f"atlas do(phase={LABEL})", _format_rate(rows["do"], seconds["do"])),
+        ("atlas grid over phase", _format_rate(rows["grid"], seconds["grid"])),
+    ]
+
+
+def _describe_estimate(run: Run) -> list[tuple[str, str]]:
+    """Describe the mean estimate of the test cells beside the mean of each cell type, as name and text."""
+    test = _test_cells(run)
+    real, profiles = test.X.toarray(), _label_means(run)[test.obs[CONCEPTS[0]].cat.codes]
+    measures = run.provenance["held_out"]
+    return [
         ("held-out mean estimate", f"PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}"),
         (
             f"  mean of each {CONCEPTS[0]}",
             f"PCC {pearson(real, profiles):.3f}, MSE {mean_squared_error(real, profiles):.3f}",
         ),
     ]
+
+
+def _describe_labels(run: Run, predicted: pd.DataFrame) -> list[tuple[str, str]]:
+    """Describe how often the labels read from embeddings are right, on the test cells, as name and text."""
+    test, lines = _test_cells(run), []
     for concept in CONCEPTS:
-        told = np.asarray(predicted.loc[report.obs_names, f"{concept}_predicted"].astype(str))
-        truth = np.asarray(report.obs[concept].astype(str))
-        majority = report.obs[concept].value_counts(normalize=True).max()
-        lines.append(
-            (f"held-out {concept} predicted", f"{(told == truth).mean():.2f} right (most frequent: {majority:.2f})")
-        )
+        found = np.asarray(predicted.loc[test.obs_names, f"{concept}_predicted"].astype(str))
+        truth = np.asarray(test.obs[concept].astype(str))
+        majority = test.obs[concept].value_counts(normalize=True).max()
+        text = f"{(found == truth).mean():.2f} right (most frequent: {majority:.2f})"
+        lines.append((f"held-out {concept} predicted", text))
+    return lines
+
+
+def _print_table(lines: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in lines)
     print()
     for name, value in lines:
         print(f"  {name:<{width}}  {value}")
 
 
-def _rate(rows: int, seconds: float) -> str:
+def _format_rate(rows: int, seconds: float) -> str:
     return f"{rows} rows in {seconds:.2f} s, {rows / seconds:,.0f} rows/s"
 
 
+def _test_cells(run: Run) -> anndata.AnnData:
+    held_out = run.held_out()
+    return held_out[held_out.obs["part"] == TEST]
+
+
 def _label_means(run: Run) -> np.ndarray:
-    """Mean expression of the training cells of each label of the first concept, float32 [labels x G]."""
+    """Average the expression of the training cells of each label of the first concept, float32 [labels x G]."""
     cells = demo_cells()
     trained = run.training_cells.contain(cells.obs_names.tolist())
     labels, expression = run.model.schema.encode(cells.obs)[trained, 0], cells.X[trained].toarray()
@@ -148,24 +174,27 @@ def _label_means(run: Run) -> np.ndarray:
 
 
 def _print_effect(factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:
-    """The genes that move most, and where known S-phase genes stand among them."""
+    """Print the genes that move most, and where known S-phase genes stand among them."""
     moved = np.asarray(counterfactual.obs["phase_factual"] != LABEL)
     effect = (np.asarray(counterfactual.X) - np.asarray(factual.X))[moved].mean(axis=0)
-    order = np.argsort(-np.abs(effect))
     genes = factual.var_names.to_numpy()
-    top = ", ".join(f"{genes[i]} {effect[i]:+.2f}" + ("*" if genes[i] in S_PHASE_GENES else "") for i in order[:15])
-    known = [i for i in order if genes[i] in S_PHASE_GENES]
-    rank = {gene: place + 1 for place, gene in enumerate(genes[np.argsort(-effect)])}
-    print(f"\n  Genes that move most under do(phase={LABEL}), {moved.sum()} cells (* known S-phase gene):\n    {top}")
-    print(
-        f"  Known S-phase genes of the panel, by rank among {len(genes)} from most raised to most lowered:\n    "
-        + ", ".join(
-            f"{genes[i]} {effect[i]:+.2f} (#{rank[genes[i]]})" for i in sorted(known, key=lambda i: rank[genes[i]])
-        )
-    )
+    print(f"\n  Genes that move most under do(phase={LABEL}), {moved.sum()} cells (* known S-phase gene):")
+    print(f"    {_format_top_genes(genes, effect)}")
+    print(f"  Known S-phase genes of the panel, by rank among {len(genes)} from most raised to most lowered:")
+    print(f"    {_format_known_genes(genes, effect)}")
 
 
-def _draw(out: Path, factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:
+def _format_top_genes(genes: np.ndarray, effect: np.ndarray) -> str:
+    largest = np.argsort(-np.abs(effect))[:15]
+    return ", ".join(f"{genes[i]} {effect[i]:+.2f}" + ("*" if genes[i] in S_PHASE_GENES else "") for i in largest)
+
+
+def _format_known_genes(genes: np.ndarray, effect: np.ndarray) -> str:
+    ranked = enumerate(np.argsort(-effect), start=1)
+    return ", ".join(f"{genes[i]} {effect[i]:+.2f} (#{rank})" for rank, i in ranked if genes[i] in S_PHASE_GENES)
+
+
+def _save_figures(out: Path, factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

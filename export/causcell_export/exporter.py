@@ -1,78 +1,42 @@
-"""Export: from a training run to a verified model repository."""
+"""From a training run to a verified model repository."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from causcell._deprecation import warn_deprecated
 from causcell._internal.digests import file_digest
 from causcell._internal.files import new_folder
-from causcell.bench.workload import BATCH_SIZE, Workload
-from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConfigurationError, format_list
-from causcell.evaluation.metrics import mean_squared_error, pearson, sample_quality
-from causcell.generator import Generator
-from causcell.preprocessing import TARGET_SUM, gene_digest
+from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
     SCHEMA_VERSION,
-    Dimensions,
-    ExpressionInfo,
-    GenePanel,
     GraphInfo,
     Manifest,
     Parity,
     Preset,
 )
-from causcell.repository.served import REFERENCE_CONFIG, REFERENCE_MODEL, manifest_parameter
+from causcell.repository.served import CARRIER_CONFIG, CARRIER_MODEL, manifest_parameter
 from causcell_export.graphs import example_inputs, graphs, lowered_graphs
 from causcell_export.onnx_file import OPSET, TRACE_BATCH, matrix_products, write_chunks, write_onnx
+from causcell_export.quality import with_quality
 from causcell_export.torchscript import write_torchscript
 from causcell_export.triton_config import graph_parameters, reference_config, triton_config
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
+from causcell_training.heads import head_class, known_heads
 from causcell_training.run import Run
 
-if TYPE_CHECKING:
-    import anndata
-
-_REGRESSION_PRESETS = {
-    "mean": SolverSettings("mean"),
-    "balanced": SolverSettings("dpmpp", steps=20),
-    "accurate": SolverSettings("ddpm", steps=250),
-}
-
-
-PRESETS = {
-    "plain": _REGRESSION_PRESETS,
-    "skip": _REGRESSION_PRESETS,
-    "spike_slab": {
-        "draw": SolverSettings("draw"),
-        "balanced": SolverSettings("draw", steps=10),
-        "accurate": SolverSettings("draw", steps=50),
-        "mean": SolverSettings("mean"),
-    },
-}
-"""Presets by head; which is the default, `default_preset` says."""
-
-
 PRECISIONS = ("fp32", "fp16")
-
-
-_CELLS = {"choose": 256, "report": 1024}
-
-
-_SEEDS = range(3)
-
-
-_SECONDS = 0.2
+"""Precisions of the denoiser's matrix products."""
 
 
 def export(
@@ -82,9 +46,10 @@ def export(
     precision: str = "fp32",
     torchscript: bool = False,
 ) -> Path:
-    """Write a model repository, verified against the trained model on its held-out cells.
+    """Export a trained run to a model repository, verified against the trained model on its held-out cells.
 
-    It is made beside ``out`` and renamed to it when everything holds; an export that fails writes nothing.
+    It is made beside ``out`` and renamed to it when everything holds; an export that fails writes nothing. The
+    ONNX files of two exports of a run are the same, byte for byte.
 
     Parameters
     ----------
@@ -93,7 +58,7 @@ def export(
     out
         Folder of the repository.
     precision
-        ``fp32``; or ``fp16``, for GPUs: the denoiser's matrix products at half precision.
+        Precision of the denoiser's matrix products: ``fp32``; or ``fp16``, for GPUs.
     torchscript
         Also write each graph as ``<graph>_torchscript`` for Triton's PyTorch backend.
 
@@ -104,13 +69,33 @@ def export(
     Raises
     ------
     ConfigurationError
-        Another precision.
+        An unknown precision.
     ExportVerificationError
         An exported graph differs from the trained model.
     RunError
         The run can't be used.
     OutputExistsError
         Something is at ``out``.
+
+    Examples
+    --------
+    A model of 40 simulated cells, trained for a moment:
+
+    >>> import anndata, numpy, pathlib, tempfile
+    >>> from causcell import Generator
+    >>> from causcell_training import fit
+    >>> from causcell_training.config import load_config
+    >>> counts = numpy.random.default_rng(0).poisson(2.0, size=(40, 12)).astype("float32")
+    >>> cells = anndata.AnnData(counts)
+    >>> cells.obs["stim"] = ["ctrl", "stim"] * 20
+    >>> config = load_config(
+    ...     overrides={"concept": ["stim"], "genes": "all", "model.width": 8, "optimisation.epochs": 1}
+    ... )
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> run = fit(cells, folder / "run", config=config, progress=False)
+    >>> with Generator.open(export(run, folder / "models")) as generator:
+    ...     generator.counterfactual(cells, do={"stim": "stim"}).shape
+    (40, 12)
     """
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision {precision!r} is not known; known are {format_list(PRECISIONS)}")
@@ -119,14 +104,15 @@ def export(
     with new_folder(out) as staging:
         parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript)
         run.reference.save(staging / REFERENCE_FILE)
-        write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / REFERENCE_MODEL / "1" / "model.onnx")
+        write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")
         manifest = _manifest(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
-        _write_manifest(_with_quality(manifest, staging, held_out), staging)
+        _write_manifest(with_quality(manifest, staging, held_out), staging)
     return Path(out)
 
 
 def _write_graphs(run: Run, expression: np.ndarray, root: Path, precision: str, torchscript: bool) -> dict[str, Parity]:
+    """Write every graph with its configurations, and verify it; return what was measured, by name."""
     stamp = {
         "causcell.gene_digest": gene_digest(run.model.preprocessing.genes),
         "causcell.schema_version": str(SCHEMA_VERSION),
@@ -153,7 +139,7 @@ def _write_graphs(run: Run, expression: np.ndarray, root: Path, precision: str, 
 def _write_configs(
     name: str, info: GraphInfo, file: Path, backend: Literal["onnxruntime", "pytorch"] = "onnxruntime"
 ) -> None:
-    """``config.pbtxt``, for CPUs; and ``configs/gpu.pbtxt``, which ``--model-config-name=gpu`` chooses."""
+    """Write ``config.pbtxt`` for CPUs and ``configs/gpu.pbtxt``, which a server started with that name chooses."""
     folder, parameters = file.parents[1], graph_parameters(file_digest(file))
     (folder / "config.pbtxt").write_text(triton_config(name, info, parameters=parameters, backend=backend))
     (folder / "configs").mkdir()
@@ -163,28 +149,17 @@ def _write_configs(
 
 
 def _manifest(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest:
-    model, preprocessing = run.model, run.model.preprocessing
+    """Describe the model and the files written so far; the quality of presets is not measured yet."""
+    model = run.model
     infos = {
         name: graph.info.model_copy(update={"products": matrix_products(root / name / "1" / "model.onnx")})
         for name, graph in graphs(model).items()
     }
-    presets = PRESETS[model.config.head]
+    presets = model.denoiser.head.presets
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return Manifest(
-        genes=GenePanel(names=preprocessing.genes, digest=gene_digest(preprocessing.genes)),
-        expression=ExpressionInfo(
-            scale=preprocessing.scale,
-            target_sum=TARGET_SUM if preprocessing.scale == "counts" else None,
-            normalisation_genes=preprocessing.normalisation_genes,
-            mean=tuple(float(str(value)) for value in preprocessing.mean),  # the shortest text of a float32
-            deviation=tuple(float(str(value)) for value in preprocessing.deviation),
-        ),
-        concepts=model.schema.concepts,
-        edges=model.schema.edges,
+        **run.description.manifest_parts(model.config.embedding),
         schedule=model.schedule,
-        dimensions=Dimensions(
-            genes=len(preprocessing.genes), concepts=len(model.schema.concepts), embedding=model.config.embedding
-        ),
         head=model.config.head,
         presets={name: Preset(solver=settings) for name, settings in presets.items()},
         default_preset=next(iter(presets)),
@@ -198,69 +173,15 @@ def _manifest(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest:
 
 
 def _write_manifest(manifest: Manifest, root: Path) -> None:
-    """``manifest.json``, and the configuration that carries it to clients of a server."""
+    """Write ``manifest.json``, and the configuration that carries it to clients of a server."""
     text = manifest.sealed().to_json()
     (root / MANIFEST_FILE).write_text(text)
     size = (root / REFERENCE_FILE).stat().st_size
-    (root / REFERENCE_CONFIG).write_text(reference_config(manifest_parameter(json.loads(text)), size))
+    (root / CARRIER_CONFIG).write_text(reference_config(manifest_parameter(json.loads(text)), size))
 
 
-def _with_quality(manifest: Manifest, root: Path, held_out: anndata.AnnData) -> Manifest:
-    """The manifest with each preset's quality and speed by the embedded engine, and the default that follows."""
-    with Generator.open(root) as generator:
-        choose, report = (_measured(generator, held_out[held_out.obs["part"] == part], part) for part in _CELLS)
-    with Generator.open(root, threads=1) as generator:
-        workload = Workload(generator)
-        speed = {name: workload.latency(name, BATCH_SIZE, _SECONDS)["cells_per_second"] for name in manifest.presets}
-    presets = {}
-    for name, preset in manifest.presets.items():
-        quality = {measure: round(float(np.mean(values)), 4) for measure, values in report.get(name, {}).items()}
-        presets[name] = Preset(solver=preset.solver, quality=quality or None)
-    default = default_preset(
-        {name: preset.solver.steps for name, preset in manifest.presets.items()},
-        {name: values.get("energy_distance") for name, values in choose.items()},
-    )
-    return manifest.model_copy(update={"presets": presets, "default_preset": default, "speed": speed})
-
-
-def _measured(generator: Generator, cells: anndata.AnnData, part: str) -> dict[str, dict[str, list[float]]]:
-    """Each preset's measures, one value a seed, on some cells of a part of those held out; none if it is empty."""
-    cells = cells[:: -(-cells.n_obs // _CELLS[part]) or 1].to_memory()
-    if not cells.n_obs:
-        return {}
-    real = cells.X.toarray()
-    labels = np.asarray(cells.obs[generator.schema.cell_type_like].astype(str))
-    measured: dict[str, dict[str, list[float]]] = {}
-    for name in generator.manifest.presets:
-        values = measured.setdefault(name, {})
-        for seed in _SEEDS:
-            generated = generator.reconstruct(cells, preset=name, expression="log1p", seed=seed).X
-            quality = {"pcc": pearson(real, generated), "mse": mean_squared_error(real, generated)}
-            quality |= sample_quality(real, generated, labels) | {"cells": cells.n_obs}
-            for measure, value in quality.items():
-                values.setdefault(measure, []).append(value)
-    return measured
-
-
-def default_preset(steps: Mapping[str, int], distances: Mapping[str, Sequence[float] | None]) -> str:
-    """The cheapest preset whose energy distance is no worse than that of ``accurate``, by twice the noise of seeds.
-
-    Parameters
-    ----------
-    steps
-        Network evaluations of each preset; the first of equals goes first.
-    distances
-        Energy distance of each preset, a value a seed; `None` where too few cells were held out to tell, and then the
-        cheapest is taken.
-    """
-    names = sorted(steps, key=lambda name: steps[name])
-    best = distances.get("accurate")
-    if best is None:
-        return names[0]
-    for name in names:
-        found = distances[name]
-        if found is not None:
-            noise = np.hypot(np.std(found, ddof=1), np.std(best, ddof=1))
-            if np.mean(found) - np.mean(best) <= 2 * noise:
-                return name
-    return "accurate"
+def __getattr__(name: str) -> Any:
+    if name == "PRESETS":
+        warn_deprecated("causcell_export.exporter.PRESETS", "causcell_training.heads.head_class().presets")
+        return {head: head_class(head).presets for head in known_heads()}
+    raise AttributeError(f"module 'causcell_export.exporter' has no attribute {name!r}")

@@ -1,4 +1,7 @@
-"""The graphs of a model repository, as PyTorch modules whose inputs and outputs are the contract's."""
+"""Graphs of a model repository, as PyTorch modules whose inputs and outputs are the contract's.
+
+Shapes: B cells, G panel genes, M concepts with the unexplained one last, k numbers a concept, S steps of a solver.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,53 @@ from torch._higher_order_ops.scan import scan
 
 from causcell.diffusion.solvers import ddim, dpmpp
 from causcell.repository.manifest import EXPRESSION_FLOAT16, GraphInfo, TensorInfo, logits_name
-from causcell_training.heads import LARGEST_BELOW_ONE, SpikeSlabHead, normal_quantile
 from causcell_training.model import CausCell
 
 
 class EncoderScm(nn.Module):
-    """A cell's concepts from its expression."""
+    """Encoder and structural causal model: a cell's concepts from its expression."""
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, expression: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Exogenous mean and log-variance and endogenous embeddings, each [B x M x k], of log-scale [B x G]."""
+        """Return exogenous mean, its log-variance and endogenous embeddings.
+
+        Parameters
+        ----------
+        expression
+            Log scale, float32 [B x G].
+
+        Returns
+        -------
+        float32 [B x M x k] each.
+        """
         mean, logvar = self.model.encode(expression)
         return mean, logvar, self.model.scm(mean)
 
 
 class Scm(nn.Module):
-    """Endogenous embeddings under an intervention, and the labels that they tell."""
+    """Structural causal model: endogenous embeddings under an intervention, and the labels that they tell."""
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, exogenous: Tensor, forced: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Endogenous [B x M x k] and logits of each concept [B x labels]; see `StructuralCausalModel.forward`."""
+        """Return endogenous embeddings and each concept's label logits.
+
+        Parameters
+        ----------
+        exogenous, forced
+            Exogenous embeddings, and endogenous ones to be forced, float32 [B x M x k].
+        mask
+            1 where a concept is forced, else 0, float32 [B x M].
+
+        Returns
+        -------
+        float32 [B x M x k], and [B x labels] for each concept; see `causcell_training.scm.StructuralCausalModel`.
+        """
         endogenous = self.model.scm(exogenous, forced, mask)
         return endogenous, *self.model.label_logits(endogenous)
 
@@ -54,56 +78,59 @@ class Denoiser(nn.Module):
             self.register_buffer("time_table", model.denoiser.time_table())
 
     def forward(self, x_t: Tensor, timestep: Tensor, endogenous: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Mean of x0 given x_t, [B x G], for x_t [B x G], timestep int64 [B x 1], endogenous [B x M x k].
+        """Return the head's answer: the posterior mean of x0, and what else `Head.denoiser_outputs` names.
 
-        A spike-and-slab head adds its posterior: the slab's probability, mean and deviation, each [B x G].
+        Parameters
+        ----------
+        x_t
+            Noised cells, float32 [B x G].
+        timestep
+            int64 [B x 1].
+        endogenous
+            float32 [B x M x k].
+
+        Returns
+        -------
+        float32 [B x G] each.
         """
         alpha_bar = self.denoiser.alpha_bar[timestep]
         hidden = self.denoiser.hidden(x_t, self.time_table[timestep[:, 0]], alpha_bar, endogenous)
-        head = self.denoiser.head
-        if not isinstance(head, SpikeSlabHead):
-            return head.x0(hidden, x_t, alpha_bar)
-        posterior = head.posterior(hidden, x_t, alpha_bar)
-        return head.mean(posterior), *posterior
+        x0, *others = self.denoiser.head.denoise(hidden, x_t, alpha_bar)
+        return (x0, *others) if others else x0
 
 
 class Decoder(nn.Module):
-    """One draw of expression given the concepts: the spike-and-slab posterior at pure noise."""
+    """One posterior draw of expression at pure noise, given the concepts alone: `Head.draw`."""
 
     time: Tensor
     mean: Tensor
     deviation: Tensor
-    slab_deviation: Tensor
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()
         self.denoiser = model.denoiser
-        head = model.denoiser.head
-        assert isinstance(head, SpikeSlabHead)
         with torch.no_grad():
             self.register_buffer("time", model.denoiser.time_table()[-1])
             self.register_buffer("mean", model.mean, persistent=False)
             self.register_buffer("deviation", model.deviation, persistent=False)
-            self.register_buffer("slab_deviation", model.deviation * head.log_deviation.exp())
+            constants = model.denoiser.head.draw_constants(model.deviation)
+            for name, constant in constants.items():
+                self.register_buffer(name, constant)
+        self._constants = tuple(constants)
 
     def forward(self, endogenous: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Expression on the log scale [B x G], of endogenous [B x M x k] and one uniform number a gene [B x G].
+        """Return expression on the log scale, float32 [B x G], and the same rounded to float16.
 
-        It is given twice, the second rounded to float16, for those who ask for that.
-
-        Most values are zero: the slab's quantile, half the time of a draw, is taken where there is a value alone. ONNX
-        Runtime finds those faster among floats than among truths, and fetches them faster by element than by row.
+        Parameters
+        ----------
+        endogenous
+            float32 [B x M x k].
+        uniforms
+            One uniform number a gene, float32 [B x G].
         """
-        head = self.denoiser.head
-        assert isinstance(head, SpikeSlabHead)
-        prior = head.prior(self.denoiser.hidden_at_noise(self.time, endogenous))
-        below = (uniforms / prior.probability).flatten()
-        expressed = torch.nonzero((1 - below).clamp(min=0)).flatten()
-        gene = expressed % uniforms.shape[1]
-        quantile = normal_quantile(below.gather(0, expressed).clamp(max=LARGEST_BELOW_ONE))
-        mean = prior.mean.flatten().gather(0, expressed) * self.deviation.gather(0, gene) + self.mean.gather(0, gene)
-        value = mean + self.slab_deviation.gather(0, gene) * quantile
-        expression = torch.zeros_like(below).scatter(0, expressed, value.clamp(min=0)).view_as(uniforms)
+        hidden = self.denoiser.hidden_at_noise(self.time, endogenous)
+        constants = {name: self.get_buffer(name) for name in self._constants}
+        expression = self.denoiser.head.draw(hidden, uniforms, self.mean, self.deviation, **constants)
         return expression, expression.half()
 
 
@@ -119,7 +146,17 @@ class SamplerStep(nn.Module):
             self.register_buffer("time_table", model.denoiser.time_table())
 
     def forward(self, x_t: Tensor, x0_previous: Tensor, row: Tensor, endogenous: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t of the next time and x0, [B x G], from those of this time and each cell's row (t, a, b, c, s) [B x 5]."""
+        """Return x_t of the next time and x0, float32 [B x G] each.
+
+        Parameters
+        ----------
+        x_t, x0_previous
+            Of this time, and the x0 of the time before, float32 [B x G].
+        row
+            Each cell's row (t, a, b, c, s) of its solver's table, float32 [B x 5].
+        endogenous
+            float32 [B x M x k].
+        """
         timestep, a, b, c, _ = row.split(1, dim=1)
         timestep = timestep.long()
         alpha_bar = self.denoiser.alpha_bar[timestep]
@@ -129,7 +166,7 @@ class SamplerStep(nn.Module):
 
 
 class Expression(nn.Module):
-    """Expression on the log scale, clipped at zero, of the standardised scale."""
+    """Map from the standardised scale to expression on the log scale, clipped at zero."""
 
     mean: Tensor
     deviation: Tensor
@@ -140,12 +177,12 @@ class Expression(nn.Module):
         self.register_buffer("deviation", model.deviation, persistent=False)
 
     def forward(self, standardised: Tensor) -> Tensor:
-        """[B x G] of [B x G]."""
+        """Return expression, float32 [B x G], of standardised values, float32 [B x G]."""
         return (standardised * self.deviation + self.mean).clamp(min=0)
 
 
 class Sampler(nn.Module):
-    """The loop of `causcell.diffusion.sampling.sample` for solvers without fresh noise and draws, whole."""
+    """Fused loop: `causcell.diffusion.sampling.sample`, for solvers that neither draw nor add noise."""
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()
@@ -153,35 +190,41 @@ class Sampler(nn.Module):
         self.expression = Expression(model)
 
     def forward(self, endogenous: Tensor, noise: Tensor, solver: Tensor) -> tuple[Tensor, Tensor]:
-        """Expression on the log scale [B x G], of endogenous [B x M x k], the first x_t [B x G] and tables [B x S x 5].
+        """Return expression on the log scale, float32 [B x G], and the same rounded to float16.
 
-        It is given twice, the second rounded to float16, for those who ask for that.
-
-        Every cell has its own table (of one length), so that a server may batch requests for different solvers.
+        Parameters
+        ----------
+        endogenous
+            float32 [B x M x k].
+        noise
+            First x_t, standard normals, float32 [B x G].
+        solver
+            Table of each cell, float32 [B x S x 5]: a server may batch requests for different solvers of one length.
         """
         x_t, x0 = noise, torch.zeros_like(noise)
         if torch.compiler.is_exporting():
-            x_t, x0 = self._scan(x_t, x0, endogenous, solver)
+            x_t = self._scan(x_t, x0, endogenous, solver)
         else:
             for row in solver.unbind(dim=1):
                 x_t, x0 = self.step(x_t, x0, row, endogenous)
-        expression = self.expression(x_t)
+        expression: Tensor = self.expression(x_t)
         return expression, expression.half()
 
-    def _scan(self, x_t: Tensor, x0: Tensor, endogenous: Tensor, solver: Tensor) -> tuple[Tensor, Tensor]:
-        """The loop as an operator, which a graph keeps for any number of steps."""
+    def _scan(self, x_t: Tensor, x0: Tensor, endogenous: Tensor, solver: Tensor) -> Tensor:
+        """Run the loop as an operator, which a graph keeps for any number of steps."""
 
         def step(carry: tuple[Tensor, Tensor], row: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
             x_t, x0 = self.step(*carry, row, endogenous)
             return (x_t, x0.clone()), ()
 
+        carry: tuple[Tensor, Tensor]
         carry, _ = scan(step, (x_t, x0), solver.transpose(0, 1))
-        return carry
+        return carry[0]
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an exported graph may be from the trained model.
+    """Largest difference allowed between an exported graph and the trained model.
 
     Attributes
     ----------
@@ -197,7 +240,17 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to export, its inputs and outputs by name, and the tolerance of its values."""
+    """A module to export, its inputs and outputs by name, and the tolerance of its values.
+
+    Attributes
+    ----------
+    module
+        Takes and returns tensors in the order of `info`.
+    info
+        Inputs and outputs by name, with types and shapes.
+    tolerance
+        Largest difference between the exported file's values and the module's.
+    """
 
     module: nn.Module
     info: GraphInfo
@@ -205,59 +258,59 @@ class Graph:
 
 
 def graphs(model: CausCell) -> dict[str, Graph]:
-    """All graphs of a model, by name."""
-    genes, concepts, embedding = len(model.preprocessing.genes), model.schema.size, model.config.embedding
-    expression = TensorInfo(dtype="float32", shape=(genes,))
-    generated = {"expression": expression, EXPRESSION_FLOAT16: TensorInfo(dtype="float16", shape=(genes,))}
-    concept = TensorInfo(dtype="float32", shape=(concepts, embedding))
+    """Build all graphs of a model, by name; there is a ``decoder`` where the head draws."""
+    return _concept_graphs(model) | _diffusion_graphs(model)
+
+
+def _tensors(model: CausCell) -> tuple[TensorInfo, TensorInfo]:
+    """Return what describes an array of genes, [G], and one of concepts, [M x k]."""
+    genes, concepts = len(model.preprocessing.genes), model.schema.size
+    return (
+        TensorInfo(dtype="float32", shape=(genes,)),
+        TensorInfo(dtype="float32", shape=(concepts, model.config.embedding)),
+    )
+
+
+def _concept_graphs(model: CausCell) -> dict[str, Graph]:
+    """Build the graphs from expression to concepts and among concepts."""
+    expression, concept = _tensors(model)
     logits = {logits_name(c.name): TensorInfo(dtype="float32", shape=(len(c.labels),)) for c in model.schema.concepts}
-    draws = isinstance(model.denoiser.head, SpikeSlabHead)
-    posterior = dict.fromkeys(("slab_probability", "slab_mean", "slab_deviation"), expression)
-    found = {
-        "encoder_scm": Graph(
-            EncoderScm(model).eval(),
-            GraphInfo(
-                inputs={"expression": expression},
-                outputs={"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept},
-            ),
-        ),
+    encoded = {"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept}
+    mask = TensorInfo(dtype="float32", shape=(model.schema.size,))
+    return {
+        "encoder_scm": Graph(EncoderScm(model).eval(), GraphInfo(inputs={"expression": expression}, outputs=encoded)),
         "scm": Graph(
             Scm(model).eval(),
             GraphInfo(
-                inputs={
-                    "exogenous": concept,
-                    "forced": concept,
-                    "mask": TensorInfo(dtype="float32", shape=(concepts,)),
-                },
+                inputs={"exogenous": concept, "forced": concept, "mask": mask},
                 outputs={"endogenous": concept, **logits},
             ),
         ),
+    }
+
+
+def _diffusion_graphs(model: CausCell) -> dict[str, Graph]:
+    """Build the graphs from concepts to expression."""
+    expression, concept = _tensors(model)
+    generated = {"expression": expression, EXPRESSION_FLOAT16: TensorInfo(dtype="float16", shape=expression.shape)}
+    head = model.denoiser.head
+    timestep, table = TensorInfo(dtype="int64", shape=(1,)), TensorInfo(dtype="float32", shape=(-1, 5))
+    found = {
         "denoiser": Graph(
             Denoiser(model).eval(),
             GraphInfo(
-                inputs={
-                    "x_t": expression,
-                    "timestep": TensorInfo(dtype="int64", shape=(1,)),
-                    "endogenous": concept,
-                },
-                outputs={"x0": expression, **(posterior if draws else {})},
+                inputs={"x_t": expression, "timestep": timestep, "endogenous": concept},
+                outputs=dict.fromkeys(head.denoiser_outputs, expression),
             ),
         ),
         "sampler": Graph(
             Sampler(model).eval(),
-            GraphInfo(
-                inputs={
-                    "endogenous": concept,
-                    "noise": expression,
-                    "solver": TensorInfo(dtype="float32", shape=(-1, 5)),
-                },
-                outputs=generated,
-            ),
+            GraphInfo(inputs={"endogenous": concept, "noise": expression, "solver": table}, outputs=generated),
             # a step magnifies what the one before differed by, where x_t is between zero and the slab
             Tolerance(beyond=1e-3),
         ),
     }
-    if draws:
+    if head.draws:
         found["decoder"] = Graph(
             Decoder(model).eval(),
             GraphInfo(inputs={"endogenous": concept, "uniforms": expression}, outputs=generated),
@@ -268,7 +321,7 @@ def graphs(model: CausCell) -> dict[str, Graph]:
 
 
 def lowered_graphs(model: CausCell) -> dict[str, Graph]:
-    """Graphs whose denoiser multiplies at half precision, with the tolerance of that; the others as they are."""
+    """Build graphs whose denoiser multiplies at half precision, with its tolerance; the others are unchanged."""
     model = deepcopy(model)
     model.denoiser.lower(torch.float16)
     return {
@@ -281,12 +334,22 @@ def lowered_graphs(model: CausCell) -> dict[str, Graph]:
 def example_inputs(
     model: CausCell, expression: np.ndarray, batch: int, seed: int = 0
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Inputs of every graph for a batch of real cells (repeated as needed): interventions, times and solvers are mixed.
+    """Make inputs of every graph from a batch of real cells: interventions, times and solvers are mixed.
 
     Parameters
     ----------
+    model
+        The trained model.
     expression
-        Log scale, float32 [n x G].
+        Real cells, log scale, float32 [n x G]; they are repeated as needed.
+    batch
+        Number of cells B.
+    seed
+        Seed of what is mixed.
+
+    Returns
+    -------
+    Arrays by name of the input, by name of the graph; a graph ``decoder`` included, which not every model has.
     """
     rng = np.random.default_rng((seed, batch))
     x = np.resize(rng.permutation(expression), (batch, expression.shape[1])).astype(np.float32)

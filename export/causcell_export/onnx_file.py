@@ -1,4 +1,4 @@
-"""A PyTorch module written as an ONNX file."""
+"""Writing of PyTorch modules as ONNX files."""
 
 from __future__ import annotations
 
@@ -20,23 +20,27 @@ from causcell.repository.served import CHUNK
 from causcell_export.graphs import Graph
 
 OPSET = 20
-"""Read by ONNX Runtime 1.17 and newer, and so by Triton 24.03 and newer."""
+"""Operator set, which ONNX Runtime 1.17 and newer read, and so Triton 24.03 and newer."""
 
 IR_VERSION = 9
 
 TRACE_BATCH = 7
-"""An odd batch: exporters take a batch of 1 for a constant."""
+"""Cells of the batch that is traced, an odd number: exporters take a batch of 1 for a constant."""
 
 
 def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a graph with a dynamic batch axis, and others where the graph's information says so.
+    """Write a graph as an ONNX file; the batch axis is free, and others where the graph's information says so.
 
     Parameters
     ----------
+    graph
+        The module, its inputs and outputs.
     example
-        Inputs for a batch of `TRACE_BATCH` cells.
+        Inputs by name for a batch of `TRACE_BATCH` cells.
+    path
+        The file; its folder is made.
     metadata
-        Written to ``metadata_props``.
+        Entries of ``metadata_props``.
     """
     inputs = tuple(torch.from_numpy(example[name]) for name in graph.info.inputs)
     with torch.no_grad(), _quiet():
@@ -62,7 +66,7 @@ def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, meta
 
 
 def write_chunks(content: bytes, path: Path) -> None:
-    """Write a graph that gives bytes by chunks: `causcell.repository.served.REFERENCE_GRAPH`."""
+    """Write bytes as an ONNX file that returns them by chunks; see `causcell.repository.served.CARRIER_GRAPH`."""
     count = -(-len(content) // CHUNK)
     table = np.frombuffer(content.ljust(count * CHUNK, b"\0"), dtype=np.uint8).reshape(count, CHUNK)
     chunk = onnx.helper.make_tensor_value_info("chunk", onnx.TensorProto.INT64, ["batch", 1])
@@ -78,7 +82,7 @@ def write_chunks(content: bytes, path: Path) -> None:
 
 
 def matrix_products(path: Path) -> tuple[tuple[int, int], ...]:
-    """Shape [k x n] of each weight matrix that rows of an ONNX file's batch are multiplied by; in a loop, once."""
+    """List the shapes [k x n] of the weight matrices that rows of an ONNX file's batch meet; those of a loop once."""
 
     def found(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> list[tuple[int, int]]:
         shapes = shapes | {weight.name: tuple(weight.dims) for weight in graph.initializer}
@@ -97,7 +101,7 @@ def matrix_products(path: Path) -> tuple[tuple[int, int], ...]:
 
 
 def _strip(graph: onnx.GraphProto) -> None:
-    """Take out what the exporter tells of this machine: source lines and names of modules."""
+    """Remove what the exporter tells of this machine: source lines and names of modules."""
     tensors: list[Any] = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for part in (graph, *graph.node, *tensors):
         del part.metadata_props[:]
@@ -115,7 +119,7 @@ def _free_axes(name: str, tensor: TensorInfo) -> dict[int, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines and its notices about packages that are not needed to itself."""
+    """Silence the exporter's progress lines and its notices about packages that are not needed."""
     exporters = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [exporter.level for exporter in exporters]
     for exporter in exporters:

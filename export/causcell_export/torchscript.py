@@ -1,4 +1,4 @@
-"""A PyTorch module written as TorchScript, for Triton's PyTorch backend."""
+"""Writing of PyTorch modules as TorchScript, for Triton's PyTorch backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from causcell_export.graphs import Graph, Sampler
 
 
 def write_torchscript(graph: Graph, example: Mapping[str, np.ndarray], path: Path) -> None:
-    """Trace a graph on an example batch and write it."""
+    """Trace a graph on an example batch (inputs by name) and write it to a file, whose folder is made."""
     inputs = tuple(torch.from_numpy(example[name]) for name in graph.info.inputs)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # deprecated in PyTorch, and what Triton's backend loads
@@ -27,7 +27,7 @@ def write_torchscript(graph: Graph, example: Mapping[str, np.ndarray], path: Pat
 
 
 def _scripted_loop(sampler: Sampler, endogenous: Tensor, noise: Tensor, solver: Tensor) -> torch.jit.ScriptModule:
-    """A sampler for any number of steps: a trace would keep the example's."""
+    """Script a sampler for any number of steps: a trace would keep the example's."""
     step = torch.jit.trace(sampler.step, (noise, noise, solver[:, 0], endogenous), check_trace=False)
     return torch.jit.script(_Loop(step, torch.jit.trace(sampler.expression, noise)).eval())
 

@@ -1,4 +1,4 @@
-"""Triton's ``config.pbtxt``, made from its own typed messages: only what the native ONNX Runtime backend accepts."""
+"""Triton's ``config.pbtxt``, made from Triton's typed messages: only what the native ONNX Runtime backend accepts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tritonclient.grpc import model_config_pb2 as triton
 
 from causcell.repository.manifest import GraphInfo, TensorInfo
 from causcell.repository.served import (
+    CARRIER_GRAPH,
+    CARRIER_MODEL,
     DIGEST_PARAMETER,
     MANIFEST_PARAMETER,
     REFERENCE_BYTES_PARAMETER,
-    REFERENCE_GRAPH,
-    REFERENCE_MODEL,
 )
 
 MAX_BATCH_SIZE = 1024
@@ -26,7 +26,7 @@ DEVICES: dict[str, triton.ModelInstanceGroup] = {
 """Instances of each model. On a CPU one uses all threads; on a GPU the copies of one overlap the work of the other."""
 
 QUEUE_DELAY_MICROSECONDS = 100
-"""That a request may wait for others to be batched with: small beside the time of a batch."""
+"""Longest time that a request waits for others to be batched with: small beside the time of a batch."""
 
 WARM_UP_BATCHES = (1, 256)
 WARM_UP_STEPS = 20
@@ -47,9 +47,22 @@ def triton_config(
     backend: Literal["onnxruntime", "pytorch"] = "onnxruntime",
     device: str = "cpu",
 ) -> str:
-    """Text of ``config.pbtxt`` for a graph.
+    """Write the text of ``config.pbtxt`` for a graph.
 
     The PyTorch backend knows tensors by their place: their names get the suffix ``__<place>`` that it asks for.
+
+    Parameters
+    ----------
+    name
+        Name of the model, which is its folder's.
+    info
+        Inputs and outputs.
+    parameters
+        Entries that clients read.
+    backend
+        Triton's backend.
+    device
+        ``cpu`` or ``gpu``; see `DEVICES`.
     """
     positional = backend == "pytorch"
     config = triton.ModelConfig(
@@ -68,14 +81,14 @@ def triton_config(
 
 
 def graph_parameters(digest: str) -> dict[str, str]:
-    """What a graph's configuration says of its file."""
+    """Return the parameters of a graph's configuration: the SHA-256 of its file."""
     return {DIGEST_PARAMETER: digest}
 
 
 def reference_config(manifest: str, size: int) -> str:
-    """Text of ``config.pbtxt`` for the model that carries the manifest and the file of reference cells."""
+    """Write ``config.pbtxt`` for the model that carries the manifest and ``size`` bytes of reference cells."""
     parameters = {MANIFEST_PARAMETER: manifest, REFERENCE_BYTES_PARAMETER: str(size)}
-    return triton_config(REFERENCE_MODEL, REFERENCE_GRAPH, parameters=parameters)
+    return triton_config(CARRIER_MODEL, CARRIER_GRAPH, parameters=parameters)
 
 
 def _tensors(message: Any, tensors: dict[str, TensorInfo], positional: bool) -> list[Any]:
@@ -90,7 +103,7 @@ def _tensors(message: Any, tensors: dict[str, TensorInfo], positional: bool) -> 
 
 
 def _warm_up(info: GraphInfo, batch: int, positional: bool) -> triton.ModelWarmup:
-    """Zeros at a size that is served; a loop of some steps."""
+    """Make a warm-up request of zeros, at a batch size that is served and, in a loop, for some steps."""
     inputs = {
         _name(name, place, positional): triton.ModelWarmup.Input(
             data_type=_TYPES[tensor.dtype],

@@ -17,14 +17,29 @@ BATCHES = (1, 7, 256)
 
 _ONNX_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
 _FLOAT16_SPACING = 2.0**-10
-"""Of neighbours among values of size 1: a difference in the last bit of float32 may round to different ones."""
+"""Spacing of float16 values of size 1: a difference in the last bit of float32 may round to neighbours."""
 
 Examples = Mapping[int, Mapping[str, np.ndarray]]
 """Inputs of a graph by batch size."""
 
 
 def verify_onnx(name: str, graph: Graph, path: Path, examples: Examples) -> Parity:
-    """Check an ONNX file against its module.
+    """Check an ONNX file against its module, on one CPU of ONNX Runtime.
+
+    Parameters
+    ----------
+    name
+        Name of the graph, for messages.
+    graph
+        The trained model's module, its inputs and outputs, and the tolerance.
+    path
+        The file.
+    examples
+        Inputs of the graph by batch size.
+
+    Returns
+    -------
+    Differences found, over all outputs and batches.
 
     Raises
     ------
@@ -41,7 +56,13 @@ def verify_onnx(name: str, graph: Graph, path: Path, examples: Examples) -> Pari
 
 
 def verify_torchscript(name: str, graph: Graph, path: Path, examples: Examples) -> Parity:
-    """Check a TorchScript file against its module; raises `ExportVerificationError`."""
+    """Check the values of a TorchScript file against its module's; see `verify_onnx`.
+
+    Raises
+    ------
+    ExportVerificationError
+        Values differ by more than the graph's tolerance.
+    """
     module = torch.jit.load(str(path))
 
     @torch.no_grad()

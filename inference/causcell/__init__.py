@@ -4,8 +4,10 @@ The client needs numpy, anndata and ONNX Runtime, never torch. `Generator` is wh
 
     from causcell import Generator
 
-    with Generator.open("model_repository") as generator:
-        stimulated = generator.counterfactual(adata, do={"stim": "stim"}, seed=0)
+    with Generator.open("models") as generator:
+        stimulated = generator.counterfactual(adata, do={"stim": "IFN"}, seed=0)
+
+Errors are one tree, described in `causcell.errors`; figures of results are in `causcell.plot`.
 """
 
 from __future__ import annotations
@@ -17,19 +19,37 @@ from causcell import _moved
 from causcell._deprecation import MovedModules
 
 if TYPE_CHECKING:
+    from causcell.atlas.executors import Dask, InProcess, Processes
     from causcell.errors import CausCellError
     from causcell.generator import Generator
     from causcell.repository.folder import open_repository
 
-__all__ = ["CausCellError", "Generator", "open_repository"]
+__version__ = "0.1.0"
+"""The version; pyproject.toml reads it from here."""
 
-_HOME = {"CausCellError": "errors", "Generator": "generator", "open_repository": "repository.folder"}
+__all__ = ["CausCellError", "Dask", "Generator", "InProcess", "Processes", "__version__", "open_repository"]
+
+_MODULES = ("errors", "plot")
+_HOME = {
+    "CausCellError": "errors",
+    "Dask": "atlas.executors",
+    "Generator": "generator",
+    "InProcess": "atlas.executors",
+    "Processes": "atlas.executors",
+    "open_repository": "repository.folder",
+}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"causcell.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'causcell' has no attribute {name!r}")
     return getattr(importlib.import_module(f"causcell.{_HOME[name]}"), name)
 
 
-MovedModules(_moved.MOVED, _moved.RENAMED, _moved.KEPT).install()
+def __dir__() -> list[str]:
+    return [*__all__, *_MODULES]
+
+
+MovedModules(_moved.MOVED, _moved.RENAMED, _moved.REPLACED, _moved.KEPT).install()

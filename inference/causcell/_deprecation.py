@@ -23,11 +23,20 @@ R = TypeVar("R")
 
 def warn_deprecated(old: str, new: str, *, stacklevel: int = 1) -> None:
     """Warn that ``old`` is replaced by ``new``; ``stacklevel`` 1 is the caller of the function that calls this one."""
-    warnings.warn(f"{old} is deprecated; use {new}", DeprecationWarning, stacklevel=stacklevel + 2)
+    warnings.warn(_message(old, new), DeprecationWarning, stacklevel=stacklevel + 2)
+
+
+def _message(old: str, new: str) -> str:
+    return f"{old} is deprecated; use {new}"
 
 
 def moved_names(
-    module: str, homes: Sequence[str], renamed: Mapping[str, str] | None = None, *, warn: bool = True
+    module: str,
+    homes: Sequence[str],
+    renamed: Mapping[str, str] | None = None,
+    replaced: Mapping[str, str] | None = None,
+    *,
+    warn: bool = True,
 ) -> Callable[[str], Any]:
     """Make a module's ``__getattr__`` for names that are in other modules now.
 
@@ -38,13 +47,16 @@ def moved_names(
     homes
         Names of the modules that hold them today, searched in this order.
     renamed
-        New names by old ones, where they changed.
+        New names by old ones (``name``, or ``module.name`` where it is so in that module alone).
+    replaced
+        By ``module.name`` what took the place of something that is no longer there in its form.
     warn
         Whether to warn of names that are found.
 
     Returns
     -------
-    A function that raises `AttributeError` for names that are in none of them.
+    A function that raises `AttributeError` for names that are in none of the modules; of what was replaced it names
+    the replacement.
 
     Examples
     --------
@@ -59,12 +71,15 @@ def moved_names(
     """
 
     def look_up(name: str) -> Any:
-        new = (renamed or {}).get(name, name)
+        old = f"{module}.{name}"
+        if replaced and old in replaced:
+            raise AttributeError(f"{old} is no longer there; use {replaced[old]}")
+        new = (renamed or {}).get(old, (renamed or {}).get(name, name))
         for home in () if name.startswith("_") else homes:
             found = getattr(importlib.import_module(home), new, None)
             if found is not None:
                 if warn:
-                    warn_deprecated(f"{module}.{name}", f"{home}.{new}")
+                    warn_deprecated(old, f"{home}.{new}")
                 return found
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
@@ -97,13 +112,15 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, 
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name = function.__qualname__
+
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             for old, new in renamed.items():
                 if old in kwargs:
                     if new in kwargs:
-                        raise TypeError(f"{function.__name__}() got {new!r} by that name and by its old one, {old!r}")
-                    warn_deprecated(f"{function.__name__}({old}=)", f"{new}=")
+                        raise TypeError(f"{name}() got {new!r} by that name and by its old one, {old!r}")
+                    warn_deprecated(f"{name}({old}=)", f"{new}=")
                     kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
@@ -119,8 +136,8 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ----------
     homes
         By old module name the modules that hold its names today, the one that took its place first.
-    renamed
-        New names by old ones, where names changed too.
+    renamed, replaced
+        As for `moved_names`.
     kept
         Old modules that stay public under their old names, and do not warn.
     """
@@ -129,9 +146,10 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self,
         homes: Mapping[str, Sequence[str]],
         renamed: Mapping[str, str] | None = None,
+        replaced: Mapping[str, str] | None = None,
         kept: Sequence[str] = (),
     ) -> None:
-        self._homes, self._renamed, self._kept = homes, renamed or {}, frozenset(kept)
+        self._homes, self._renamed, self._replaced, self._kept = homes, renamed, replaced, frozenset(kept)
         self._packages = {module.rpartition(".")[0] for module in homes}
 
     def find_spec(
@@ -155,12 +173,18 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             warn = name not in self._kept
             if warn:
                 warn_deprecated(name, self._homes[name][0], stacklevel=1)  # frames of the import system do not count
-            module.__dict__["__getattr__"] = moved_names(name, self._homes[name], self._renamed, warn=False)
+            module.__dict__["__getattr__"] = moved_names(
+                name, self._homes[name], self._renamed, self._replaced, warn=False
+            )
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return code for ``python -m OLD.NAME``: it runs the module that took its place."""
+        """Return code for ``python -m OLD.NAME``: it warns, and runs the module that took its place."""
         home = self._homes[fullname][0]
-        text = f"import runpy\nrunpy.run_module({home!r}, run_name='__main__', alter_sys=True)\n"
+        text = (
+            "import runpy, warnings\n"
+            f"warnings.warn({_message(fullname, home)!r}, DeprecationWarning)\n"
+            f"runpy.run_module({home!r}, run_name='__main__', alter_sys=True)\n"
+        )
         return compile(text, f"<{fullname}, moved to {home}>", "exec")
 
     def install(self) -> None:

@@ -1,4 +1,8 @@
-"""Concepts, their labels and the directed acyclic graph that ties them together."""
+"""Concepts, their labels, and the directed acyclic graph of causal edges between them.
+
+Arrays have a concept axis: the m observed concepts in the schema's order, then, where it is M = m + 1 long, the
+unexplained concept. Labels are coded by their place in `Concept.labels`.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +14,27 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from causcell.errors import (
-    ConceptError,
-    ConceptGraphError,
-    UnknownConceptError,
-    UnknownLabelError,
-    format_list,
-)
+from causcell._internal.labels import label_column, read_labels
+from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError, UnknownLabelError, format_list
 
 if TYPE_CHECKING:
     import pandas as pd
 
 UNEXPLAINED = "unexplained"
-"""Name of the concept that takes what no labelled concept explains; always last, without labels and without edges."""
-
+"""Name of the concept for what no labelled concept explains; always last, without labels and without edges."""
 
 UNLABELLED = -1
 """Code of a cell that carries no label of a concept."""
 
-
-_MOST_LABELS = 1000
-
-
-_RESERVED_CHARACTERS = "=:,;|/"  # they separate concepts, labels and cells in options, obs_names and stores
-
+_RESERVED_CHARACTERS = "=:,;|/"  # they separate concepts, labels and cells in options, obs_names and atlases
 
 _RESERVED_NAMES = (UNEXPLAINED, "exogenous", "source_cell", "intervention", "draw", "unseen_combination")
-"""Names that embeddings and results give to something else."""
+"""Names that arrays and columns of results already have."""
 
 
 @dataclass(frozen=True)
 class Concept:
-    """A labelled concept.
+    """A labelled concept, such as the cell type.
 
     Attributes
     ----------
@@ -51,6 +44,17 @@ class Concept:
         All labels, in the order of their codes.
     kind
         ``ordinal`` keeps the order of an ordered categorical column; ``categorical`` labels are sorted.
+
+    Raises
+    ------
+    ConceptError
+        The name is reserved, or there are fewer than two labels, or one twice.
+
+    Examples
+    --------
+    >>> stim = Concept("stim", ("IFN", "ctrl"))
+    >>> stim.code("ctrl")
+    1
     """
 
     name: str
@@ -66,15 +70,20 @@ class Concept:
             )
         if len(set(self.labels)) < 2:
             raise ConceptError(
-                f"concept {self.name!r} has {len(set(self.labels))} label ({format_list(self.labels)}); a "
-                f"concept needs at "
-                "least two: leave it out, or give cells of another label"
+                f"concept {self.name!r} has {len(set(self.labels))} label ({format_list(self.labels)}); a concept "
+                "needs at least two: leave it out, or give cells of another label"
             )
         if len(set(self.labels)) != len(self.labels):
             raise ConceptError(f"concept {self.name!r} names a label twice: {format_list(self.labels)}")
 
     def code(self, label: str) -> int:
-        """Code of a label, its place in :attr:`labels`; raises `UnknownLabelError`."""
+        """Return the code of a label, its place in `labels`.
+
+        Raises
+        ------
+        UnknownLabelError
+            The concept has no such label.
+        """
         try:
             return self.labels.index(label)
         except ValueError:
@@ -85,7 +94,15 @@ class Concept:
 
 @dataclass(frozen=True)
 class Edge:
-    """A causal edge: ``parent`` is a cause of ``child``, with its weight in the linear SCM."""
+    """A causal edge between two concepts.
+
+    Attributes
+    ----------
+    parent, child
+        Names of the concepts: the parent is a cause of the child.
+    weight
+        A[parent, child] of the linear SCM z = A^T z + eps.
+    """
 
     parent: str
     child: str
@@ -94,7 +111,31 @@ class Edge:
 
 @dataclass(frozen=True)
 class ConceptSchema:
-    """The observed concepts and their graph. Raises `ConceptGraphError` if the edges are no DAG over the concepts."""
+    """The observed concepts and the causal edges between them: a directed acyclic graph.
+
+    Attributes
+    ----------
+    concepts
+        Observed concepts, in the order of every array's concept axis.
+    edges
+        Causal edges between them.
+
+    Raises
+    ------
+    ConceptError
+        There is no concept, or two have one name or names that results mix up.
+    ConceptGraphError
+        An edge names no concept, is given twice or closes a cycle.
+
+    Examples
+    --------
+    >>> donor, cell_type = Concept("donor", ("d1", "d2")), Concept("cell_type", ("B", "NK", "T"))
+    >>> schema = ConceptSchema((cell_type, donor), (Edge("donor", "cell_type"),))
+    >>> schema.order  # parents first
+    (1, 0)
+    >>> schema.size  # with the unexplained concept
+    3
+    """
 
     concepts: tuple[Concept, ...]
     edges: tuple[Edge, ...] = ()
@@ -125,23 +166,26 @@ class ConceptSchema:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names of the observed concepts, in the order of every array's concept axis."""
+        """Names of the observed concepts, in the order of the concept axis."""
         return tuple(concept.name for concept in self.concepts)
 
     @property
     def size(self) -> int:
-        """M: observed concepts and the unexplained one."""
+        """Number of concepts with the unexplained one, M = m + 1."""
         return len(self.concepts) + 1
 
     @property
     def cell_type_like(self) -> str:
-        """The concept within whose labels cells are compared: the first with ``type`` in its name, else the finest."""
+        """Name of the concept within whose labels cells are compared.
+
+        The first concept with ``type`` in its name; if there is none, the one with the most labels.
+        """
         types = [name for name in self.names if "type" in name.lower()]
         return types[0] if types else max(self.concepts, key=lambda concept: len(concept.labels)).name
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """Indices of the observed concepts, parents before children, otherwise in their own order."""
+        """Topological order: indices of the observed concepts, parents before children."""
         sorter = graphlib.TopologicalSorter({i: self.parents(i) for i in range(len(self.concepts))})
         try:
             return tuple(sorter.static_order())
@@ -153,7 +197,13 @@ class ConceptSchema:
             ) from None
 
     def index(self, name: str) -> int:
-        """Place of a concept on the concept axis; raises `UnknownConceptError`."""
+        """Return the index of a concept on the concept axis.
+
+        Raises
+        ------
+        UnknownConceptError
+            There is no concept of that name.
+        """
         try:
             return self.names.index(name)
         except ValueError:
@@ -165,11 +215,11 @@ class ConceptSchema:
         return self.concepts[self.index(name)]
 
     def parents(self, index: int) -> tuple[int, ...]:
-        """Indices of a concept's direct causes."""
+        """Return the indices of a concept's direct causes."""
         return tuple(self.names.index(e.parent) for e in self.edges if e.child == self.names[index])
 
     def descendants(self, indices: Iterable[int]) -> frozenset[int]:
-        """Indices of everything downstream of the given concepts, themselves left out unless downstream of another."""
+        """Return the indices of all descendants of concepts, these included only where one descends from another."""
         reached: set[int] = set()
         frontier = set(indices)
         while frontier:
@@ -179,14 +229,37 @@ class ConceptSchema:
         return frozenset(reached)
 
     def adjacency(self) -> np.ndarray:
-        """A, float64 [M x M]: A[i, j] is the weight of the edge from i to j; the unexplained concept has none."""
+        """Return the weighted adjacency matrix A of the linear SCM z = A^T z + eps.
+
+        Returns
+        -------
+        float64 [M x M]; A[i, j] is the weight of the edge from i to j, 0 where there is none. The unexplained concept
+        has no edge.
+        """
         adjacency = np.zeros((self.size, self.size))
         for edge in self.edges:
             adjacency[self.names.index(edge.parent), self.names.index(edge.child)] = edge.weight
         return adjacency
 
     def label_names(self, codes: np.ndarray, concept: str) -> pd.Categorical:
-        """Labels of one concept from codes (int, any shape flattened), as a categorical; unlabelled become NaN."""
+        """Decode the labels of one concept.
+
+        Parameters
+        ----------
+        codes
+            Codes of labels, int [n] (other shapes are flattened).
+        concept
+            Name of the concept.
+
+        Returns
+        -------
+        Categorical [n] over all labels, ordered where the concept is ordinal; `UNLABELLED` becomes NaN.
+
+        Raises
+        ------
+        UnknownConceptError
+            There is no concept of that name.
+        """
         import pandas as pd
 
         found = self[concept]
@@ -195,10 +268,24 @@ class ConceptSchema:
         )
 
     def encode(self, obs: pd.DataFrame) -> np.ndarray:
-        """Codes of the labels in ``obs``, int32 [cells x m].
+        """Encode the labels of cells.
 
-        A concept without a column, or a missing value in it, is `UNLABELLED`. A label that the model does not know
-        raises `UnknownLabelError`: set it to NaN to have the cell treated as unlabelled.
+        Parameters
+        ----------
+        obs
+            Annotations of cells, with a column for each concept. A concept without a column, or a missing value in
+            it, is `UNLABELLED`.
+
+        Returns
+        -------
+        Codes of labels, int32 [cells x m].
+
+        Raises
+        ------
+        ConceptError
+            A column holds continuous or infinite numbers.
+        UnknownLabelError
+            A label is none of its concept's; set it to NaN to have the cell treated as unlabelled.
         """
         import pandas as pd
 
@@ -219,68 +306,68 @@ class ConceptSchema:
         return codes
 
 
-def label_column(obs: pd.DataFrame, name: str) -> pd.Series:
-    """A concept's column as strings, missing values kept; raises for a missing or a continuous column."""
-    import pandas as pd
-
-    if name not in obs:
-        raise UnknownConceptError(
-            f"obs has no column {name!r} for a concept; its columns are {format_list(obs.columns, 40)}"
-        )
-    column = obs[name]
-    values = column.cat.categories.to_series() if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna()
-    if pd.api.types.is_float_dtype(values.dtype):
-        odd = values[~(np.isfinite(values) & (values == values.round()))]
-        if len(odd):
-            raise ConceptError(
-                f"obs[{name!r}] holds continuous or infinite numbers (such as {odd.iloc[0]:g}); a concept has labels: "
-                "cut it into bins first (pandas.cut)"
-            )
-        column = column.astype("Int64")  # 3.0 and 3 are one label
-    return column.astype("string").astype(object).where(column.notna(), None)
-
-
 def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[tuple[str, str]] = ()) -> ConceptSchema:
-    """The schema that a table of cells and a list of edges (parent, child) imply.
+    """Make the schema for labelled cells.
 
     Labels are sorted (by value where all are whole numbers), except those of an ordered categorical column, which
     keep its order; labels that no cell carries are left out.
-    """
-    import pandas as pd
 
+    Parameters
+    ----------
+    obs
+        Annotations of cells, with a column of labels for each concept.
+    concepts
+        Names of the columns.
+    edges
+        Causal edges, (parent, child).
+
+    Raises
+    ------
+    UnknownConceptError
+        There is no such column.
+    ConceptError
+        A column holds no labels: continuous numbers, fewer than two labels, more than 1,000.
+    ConceptGraphError
+        The edges are no directed acyclic graph over the concepts.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> obs = pd.DataFrame({"stim": ["IFN", "ctrl", "ctrl"], "cell_type": ["T", "B", None]})
+    >>> schema = schema_from_obs(obs, ["stim", "cell_type"], [("stim", "cell_type")])
+    >>> schema["cell_type"].labels
+    ('B', 'T')
+    >>> schema.encode(obs)
+    array([[ 0,  1],
+           [ 1,  0],
+           [ 1, -1]], dtype=int32)
+    """
     found = []
     for name in concepts:
-        values = label_column(obs, name)
-        present = set(values.dropna().unique())
-        dtype = obs[name].dtype
-        ordered = isinstance(dtype, pd.CategoricalDtype) and bool(dtype.ordered)
-        if ordered:
-            in_order = pd.DataFrame({name: pd.Categorical(dtype.categories, dtype=dtype)})
-            names = label_column(in_order, name).tolist()  # the same text as the labels of cells
-        else:
-            names = _sorted_labels(present)
-        if len(present) > _MOST_LABELS:
-            raise ConceptError(
-                f"obs[{name!r}] has {len(present)} distinct labels in {len(obs)} cells, more than {_MOST_LABELS}; "
-                "is it an identifier? Name a column of labels, or cut it into bins (pandas.cut)"
-            )
-        labels = tuple(label for label in names if label in present)
+        labels, ordered = read_labels(obs, name)
         found.append(Concept(name, labels, "ordinal" if ordered else "categorical"))
     return ConceptSchema(tuple(found), tuple(Edge(parent, child) for parent, child in edges))
 
 
-def _sorted_labels(labels: set[str]) -> list[str]:
-    if all(label.removeprefix("-").isdecimal() for label in labels):
-        return sorted(labels, key=lambda label: (int(label), label))  # "1" and "01" are one value, but two labels
-    return sorted(labels)
-
-
 def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Which rows of label codes [n x m] match no row of ``seen`` [s x m]; an unlabelled concept matches any label.
+    """Find combinations of labels that were never seen together.
+
+    Parameters
+    ----------
+    codes
+        Codes of labels, int [n x m]; `UNLABELLED` matches any label.
+    seen
+        Codes of the combinations that were seen, int [s x m]; there `UNLABELLED` matches nothing else.
 
     Returns
     -------
-    bool [n]
+    bool [n], true for rows that match no row of ``seen``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unseen_combinations(np.array([[0, 1], [1, 1], [1, -1]]), seen=np.array([[0, 1], [1, 0]]))
+    array([False,  True, False])
     """
     distinct, inverse = np.unique(codes, axis=0, return_inverse=True)
     known = {tuple(row) for row in seen.tolist()}
@@ -294,7 +381,13 @@ def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def as_pairs(texts: Iterable[str], form: str, separator: str) -> list[tuple[str, str]]:
-    """Pairs from strings such as ``a=b`` or ``a:b``; raises `ConceptError` naming the malformed one."""
+    """Split strings such as ``a=b`` or ``a:b`` into pairs, at the first separator.
+
+    Raises
+    ------
+    ConceptError
+        A string is not of the form ``form``.
+    """
     pairs = []
     for text in texts:
         left, _, right = text.partition(separator)

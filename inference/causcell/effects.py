@@ -1,21 +1,24 @@
-"""Simulated trials: the average effect of every label of a concept, had it been assigned to every cell of a population.
+"""Simulated trials, and effects on single cells: each cell under every label of a concept, all else its own.
 
-Each cell is generated under every label, all else its own, as if each had been in every arm of a randomised trial. What
-is averaged are differences within a cell, so that cells need not be comparable between arms. The uncertainty is that of
+In a trial each cell is generated under every label, as if it had been in every arm of a randomised trial. What is
+averaged are differences within a cell, so that cells need not be comparable between arms. The uncertainty is that of
 the cells as a sample of their population, and of the model's draws; that the model is right is assumed, not tested.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell._deprecation import renamed_arguments
+from causcell._internal.choices import check_choice
 from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import Intervention, Mode, check_mode, plan_interventions
+from causcell.cells.panel_cells import PanelCells
+from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConceptError, ConfigurationError, DataError, UnknownConceptError, format_list
@@ -25,12 +28,14 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-_LEAST_UNITS = 2
+_MIN_UNITS = 2
+_FILE_KEYS = {"fdr": "rate", "min_effect": "least"}
+"""Spelling in ``uns`` of settings that files know by another name."""
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """Sums over independent units (cells, or the replicates' means) of their effects, [labels x G]."""
+    """Sums over independent units (cells, or the means of replicates) of their effects, float64 [labels x G]."""
 
     count: int
     total: np.ndarray
@@ -46,7 +51,7 @@ class _Moments:
 
 @dataclass(frozen=True)
 class EffectSettings:
-    """How effects are generated and tested.
+    """Settings of the generation and the test of effects.
 
     Attributes
     ----------
@@ -58,13 +63,18 @@ class EffectSettings:
         Draws of each cell's embeddings and reference cells.
     seed
         Of all random numbers, keyed by cell.
-    rate
-        False discovery rate at which a gene counts as changed.
-    least
+    fdr
+        False discovery rate at which a gene counts as changed, between 0 and 1.
+    min_effect
         Effects up to this size (log scale; 0.1 is a tenth) count as none: hardly any effect of a model is exactly zero,
         and many cells make any of them significant.
     expression, layer
-        As in `Generator.counterfactual`.
+        Scale of the cells' values and the layer that holds them, as in `Generator.counterfactual`.
+
+    Raises
+    ------
+    ConfigurationError
+        An unknown mode, a false discovery rate outside 0 to 1, or a smallest effect below 0.
     """
 
     where: str | None = None
@@ -72,23 +82,35 @@ class EffectSettings:
     match_parents: bool = False
     draws: int = 8
     seed: int = 0
-    rate: float = 0.05
-    least: float = 0.1
+    fdr: float = 0.05
+    min_effect: float = 0.1
     expression: str | None = None
     layer: str | None = None
 
     def __post_init__(self) -> None:
-        check_mode(self.mode)
-        if not 0 < self.rate < 1 or self.least < 0:
+        check_choice(self.mode, MODES, "mode")
+        if not 0 < self.fdr < 1 or self.min_effect < 0:
             raise ConfigurationError(
-                f"rate is {self.rate}, least {self.least}; take a rate within 0 and 1, and least >= 0"
+                f"fdr is {self.fdr}, min_effect {self.min_effect}; take an fdr between 0 and 1, and min_effect >= 0"
             )
 
     def request(self, interventions: tuple[Intervention, ...]) -> Request:
-        """Mean estimates under these interventions."""
-        return Request(interventions, SolverSettings("mean"), self.mode, self.match_parents, self.draws, self.seed)
+        """Make the request of mean estimates under these interventions."""
+        return Request(
+            interventions=interventions,
+            settings=SolverSettings("mean"),
+            mode=self.mode,
+            match_parents=self.match_parents,
+            draws=self.draws,
+            seed=self.seed,
+        )
+
+    def to_uns(self) -> dict[str, Any]:
+        """Return the settings that were given, by the names that they have in ``uns``."""
+        return {_FILE_KEYS.get(name, name): value for name, value in asdict(self).items() if value is not None}
 
 
+@renamed_arguments(rate="fdr", least="min_effect")
 def simulated_trial(
     generator: Generator,
     data: anndata.AnnData | str | os.PathLike[str],
@@ -106,9 +128,9 @@ def simulated_trial(
     generator
         The model.
     data
-        The population.
+        The population: an AnnData, or a path to one.
     concept
-        Every cell is set to each of its labels in turn.
+        Concept of the model; every cell is set to each of its labels in turn.
     baseline
         Label that the others are compared with (default: the first).
     replicate
@@ -117,7 +139,7 @@ def simulated_trial(
     progress
         Show a progress bar.
     settings
-        Those of `EffectSettings`.
+        Arguments of `EffectSettings`.
 
     Returns
     -------
@@ -125,8 +147,9 @@ def simulated_trial(
 
     - ``X``: average expression under the label (mean estimate, log scale), float32;
     - ``layers["effect"]``, ``layers["standard_error"]``: difference to the baseline, within cells, float32;
-    - ``layers["p_value"]``, ``layers["q_value"]``: of a two-sided t-test of an average effect of at most ``least``, and
-      after Benjamini-Hochberg over the genes of a label, float64; ``layers["changed"]``: q below ``rate``, bool;
+    - ``layers["p_value"]``, ``layers["q_value"]``: of a two-sided t-test of an average effect of at most
+      ``min_effect``, and after Benjamini-Hochberg over the genes of a label, float64; ``layers["changed"]``: q below
+      ``fdr``, bool;
     - ``uns["causcell"]``: provenance, and the trial's settings.
 
     Raises
@@ -135,60 +158,83 @@ def simulated_trial(
         A concept, label or column that there is not.
     DataError
         Fewer than two independent units.
+
+    Examples
+    --------
+    >>> from causcell import Generator
+    >>> from scanpy.datasets import pbmc68k_reduced
+    >>> cells = pbmc68k_reduced().raw.to_adata()[:100]
+    >>> with Generator.open("model_repository", threads=1) as generator:
+    ...     trial = simulated_trial(generator, cells, "phase", draws=1)
+    >>> trial.shape, list(trial.obs_names), list(trial.layers)
+    ((3, 765), ['G1', 'G2M', 'S'], ['effect', 'standard_error', 'p_value', 'q_value', 'changed'])
     """
+    return _run_trial(generator, data, concept, baseline, replicate, EffectSettings(**settings), progress)
+
+
+def _run_trial(
+    generator: Generator,
+    data: anndata.AnnData | str | os.PathLike[str],
+    concept: str,
+    baseline: str | None,
+    replicate: str | None,
+    chosen: EffectSettings,
+    progress: bool,
+) -> anndata.AnnData:
+    """Generate, average and test the arms of a trial; the arguments are those of `simulated_trial`."""
     import pandas as pd
 
-    schema, chosen = generator.schema, EffectSettings(**settings)
+    schema = generator.schema
     labels = schema[concept].labels
     reference = 0 if baseline is None else schema[concept].code(baseline)
     request = chosen.request(plan_interventions(schema, None, [concept]))
-    with Cells(data, layer=chosen.layer, where=chosen.where) as cells:
-        units = _units(cells.obs, replicate)
-        arms = _arms(generator, cells, generator.reader(cells, chosen.expression), request, progress)
-        average, moments = _accumulated(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
+    with generator.bind(Cells(data, layer=chosen.layer, where=chosen.where), chosen.expression) as cells:
+        units = _number_units(cells.cells.obs, replicate)
+        arms = _generate_arms(generator, cells, request, progress)
+        average, moments = _accumulate(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
         facts = {"concept": concept, "baseline": labels[reference], "cells": len(cells), "units": moments.count}
     effect, error = moments.mean(), moments.standard_error()
-    return _result(
+    return _make_result(
         generator,
         pd.DataFrame(index=list(labels)),
         average,
         {"effect": effect.astype(np.float32), "standard_error": error.astype(np.float32)},
-        two_sided_p(effect, error, moments.count - 1, chosen.least),
-        {"trial": facts | {"replicate": replicate or "cell"} | _recorded(chosen)},
-        chosen.rate,
+        two_sided_p(effect, error, moments.count - 1, chosen.min_effect),
+        {"trial": facts | {"replicate": replicate or "cell"} | chosen.to_uns()},
+        chosen.fdr,
     )
 
 
-def _units(obs: pd.DataFrame, replicate: str | None) -> np.ndarray | None:
-    """Number of each cell's independent unit, int [n]; `None` where each cell is one."""
+def _number_units(obs: pd.DataFrame, replicate: str | None) -> np.ndarray | None:
+    """Give each cell the number of its independent unit, int [n]; `None` where each cell is one."""
     if replicate is None:
-        if len(obs) < _LEAST_UNITS:
-            raise DataError(f"there is {len(obs)} cell; a standard error needs at least {_LEAST_UNITS}")
+        if len(obs) < _MIN_UNITS:
+            raise DataError(f"there is {len(obs)} cell; a standard error needs at least {_MIN_UNITS}")
         return None
     if replicate not in obs:
         raise UnknownConceptError(f"obs has no column {replicate!r}; its columns are {format_list(obs.columns, 40)}")
     codes, names = obs[replicate].factorize()
     if (codes < 0).any():
         raise ConceptError(f"obs[{replicate!r}] is missing for {(codes < 0).sum()} cells; leave them out (where)")
-    if len(names) < _LEAST_UNITS:
+    if len(names) < _MIN_UNITS:
         raise DataError(
             f"obs[{replicate!r}] has {len(names)} label in these cells; a standard error over replicates needs "
-            f"at least {_LEAST_UNITS}"
+            f"at least {_MIN_UNITS}"
         )
-    return codes
+    return np.asarray(codes)
 
 
-def _arms(generator: Generator, cells: Cells, reader: Any, request: Request, progress: bool) -> Iterator[np.ndarray]:
-    """Mean over draws of each cell's expression under every label, [B x labels x G], batch by batch."""
-    for block in generator.generate(cells, reader, request, progress=progress):
+def _generate_arms(generator: Generator, cells: PanelCells, request: Request, progress: bool) -> Iterator[np.ndarray]:
+    """Generate each cell under every label, mean over draws: float64 [B x labels x G], batch by batch."""
+    for block in generator.generate(cells, request, progress=progress):
         shape = (-1, len(request.interventions), request.draws, block.arrays["X"].shape[1])
         yield block.arrays["X"].reshape(shape).mean(axis=2, dtype=np.float64)
 
 
-def _accumulated(
+def _accumulate(
     arms: Iterator[np.ndarray], units: np.ndarray | None, shape: tuple[int, int], reference: int
 ) -> tuple[np.ndarray, _Moments]:
-    """Average expression under every label [labels x G], and moments of the effects over independent units."""
+    """Average expression under every label [labels x G], and take moments of the effects over independent units."""
     average, seen = np.zeros(shape), 0
     total, square = np.zeros(shape), np.zeros(shape)
     by_unit = None if units is None else np.zeros((int(units.max()) + 1, *shape))
@@ -207,6 +253,7 @@ def _accumulated(
     return average / seen, _Moments(len(means), means.sum(axis=0), (means**2).sum(axis=0))
 
 
+@renamed_arguments(rate="fdr", least="min_effect")
 def cell_effects(
     generator: Generator,
     data: anndata.AnnData | str | os.PathLike[str],
@@ -221,10 +268,14 @@ def cell_effects(
 
     Parameters
     ----------
+    generator, data
+        The model and the cells, as in `simulated_trial`.
     do
         Labels by concept: one joint intervention.
-    generator, data, progress, settings
-        See `simulated_trial`; at least two draws.
+    progress
+        Show a progress bar.
+    settings
+        Arguments of `EffectSettings`; at least two draws.
 
     Returns
     -------
@@ -232,55 +283,68 @@ def cell_effects(
 
     - ``X``: mean effect over draws (mean estimate, log scale), float32; ``layers["deviation"]``: its deviation over
       draws;
-    - ``layers["p_value"]``: two-sided, of an effect of at most ``least`` under a normal with that mean and deviation
-      (how far it is from what the draws say); ``layers["q_value"]``: after Benjamini-Hochberg over the genes of a cell;
-      ``layers["changed"]``: q below ``rate``.
+    - ``layers["p_value"]``: two-sided, of an effect of at most ``min_effect`` under a normal with that mean and
+      deviation (how far it is from what the draws say), float64; ``layers["q_value"]``: after Benjamini-Hochberg over
+      the genes of a cell, float64; ``layers["changed"]``: q below ``fdr``, bool.
 
     Raises
     ------
     DataError
         Fewer than two draws.
+
+    Examples
+    --------
+    >>> from causcell import Generator
+    >>> from scanpy.datasets import pbmc68k_reduced
+    >>> cells = pbmc68k_reduced().raw.to_adata()[:20]
+    >>> with Generator.open("model_repository", threads=1) as generator:
+    ...     effects = cell_effects(generator, cells, {"phase": "S"}, draws=2)
+    >>> effects.shape, list(effects.layers)
+    ((20, 765), ['deviation', 'p_value', 'q_value', 'changed'])
     """
     chosen = EffectSettings(**settings)
-    if chosen.draws < _LEAST_UNITS:
-        raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {_LEAST_UNITS}")
+    if chosen.draws < _MIN_UNITS:
+        raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {_MIN_UNITS}")
     request = chosen.request((*plan_interventions(generator.schema), *plan_interventions(generator.schema, do)))
-    means, deviations = [], []
-    with Cells(data, layer=chosen.layer, where=chosen.where) as cells:
-        reader = generator.reader(cells, chosen.expression)
-        for block in generator.generate(cells, reader, request, progress=progress):
-            arms = block.arrays["X"].reshape(-1, 2, chosen.draws, block.arrays["X"].shape[1])
-            effect = arms[:, 1] - arms[:, 0]
-            means.append(effect.mean(axis=1))
-            deviations.append(effect.std(axis=1, ddof=1))
-        obs = cells.obs.copy()
-    mean, deviation = np.concatenate(means), np.concatenate(deviations)
-    return _result(
+    with generator.bind(Cells(data, layer=chosen.layer, where=chosen.where), chosen.expression) as cells:
+        blocks = generator.generate(cells, request, progress=progress)
+        mean, deviation = _summarise_draws((block.arrays["X"] for block in blocks), chosen.draws)
+        obs = cells.cells.obs.copy()
+    return _make_result(
         generator,
         obs,
         mean,
         {"deviation": deviation},
-        two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, chosen.least),
-        {"effects": {"do": dict(do)} | _recorded(chosen)},
-        chosen.rate,
+        two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, chosen.min_effect),
+        {"effects": {"do": dict(do)} | chosen.to_uns()},
+        chosen.fdr,
     )
 
 
-def _recorded(settings: EffectSettings) -> dict[str, Any]:
-    """Settings as ``uns`` holds them: those that were given."""
-    return {name: value for name, value in asdict(settings).items() if value is not None}
+def _summarise_draws(arrays: Iterable[np.ndarray], draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation over draws of the effect on each cell, both float32 [n x G].
+
+    Each array [B 2 draws x G] holds a batch of cells, the factual draws of a cell before its counterfactual ones.
+    """
+    means, deviations = [], []
+    for array in arrays:
+        arms = array.reshape(-1, 2, draws, array.shape[1])
+        effect = arms[:, 1] - arms[:, 0]
+        means.append(effect.mean(axis=1))
+        deviations.append(effect.std(axis=1, ddof=1))
+    return np.concatenate(means), np.concatenate(deviations)
 
 
-def _result(
+def _make_result(
     generator: Generator,
     obs: pd.DataFrame,
     x: np.ndarray,
     layers: dict[str, np.ndarray],
     p: np.ndarray,
     facts: dict[str, Any],
-    rate: float,
+    fdr: float,
 ) -> anndata.AnnData:
-    """Effects as AnnData, each row of p-values [n x G] a family of its own."""
+    """Put effects into an AnnData, each row of p-values [n x G] a family of its own."""
     import anndata
     import pandas as pd
 
@@ -289,28 +353,46 @@ def _result(
         X=x.astype(np.float32),
         obs=obs,
         var=pd.DataFrame(index=list(generator.preprocessing.genes)),
-        layers=layers | {"p_value": p, "q_value": q, "changed": q < rate},
+        layers=layers | {"p_value": p, "q_value": q, "changed": q < fdr},
         uns={"causcell": generator.provenance() | facts | {"expression": "log1p", "estimate": "mean"}},
     )
 
 
-def two_sided_p(mean: np.ndarray, deviation: np.ndarray, freedom: int | None, least: float = 0.0) -> np.ndarray:
-    """P-values of a mean that is at most ``least`` from zero, given its deviation (McCarthy and Smyth 2009, TREAT).
+@renamed_arguments(least="min_effect")
+def two_sided_p(mean: np.ndarray, deviation: np.ndarray, freedom: int | None, min_effect: float = 0.0) -> np.ndarray:
+    """P-values of means that are at most ``min_effect`` from zero (TREAT: McCarthy and Smyth 2009).
 
-    By Student's t with ``freedom`` degrees, or the normal for `None`; for ``least`` 0 the usual two-sided test. Without
-    any deviation it is 1 where the mean is within ``least``, and 0 elsewhere.
+    Parameters
+    ----------
+    mean, deviation
+        Means and their standard errors, of one shape. Without any deviation the p-value is 1 where the mean is within
+        ``min_effect``, and 0 elsewhere.
+    freedom
+        Degrees of freedom of Student's t; the normal for `None`.
+    min_effect
+        Largest size that counts as no effect; for 0 it is the usual two-sided test.
+
+    Returns
+    -------
+    P-values, float64, of the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> two_sided_p(np.array([0.0, 1.96]), np.ones(2), None).round(2).tolist()
+    [1.0, 0.05]
     """
     from scipy.stats import norm, t
 
     size = np.abs(mean)
     with np.errstate(divide="ignore", invalid="ignore"):
-        near, far = (np.where(each == 0, 0.0, each / deviation) for each in (size - least, size + least))
+        near, far = (np.where(each == 0, 0.0, each / deviation) for each in (size - min_effect, size + min_effect))
     tails = [norm.sf(each) if freedom is None else t.sf(each, freedom) for each in (near, far)]
-    return np.minimum(tails[0] + tails[1], 1.0)
+    return np.asarray(np.minimum(tails[0] + tails[1], 1.0))
 
 
 def false_discovery_rate(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg adjusted p-values of one family, [n]."""
+    """Adjust the p-values of one family, float64 [n], by Benjamini and Hochberg (1995)."""
     from scipy.stats import false_discovery_control
 
-    return false_discovery_control(p, method="bh")
+    return np.asarray(false_discovery_control(p, method="bh"))

@@ -30,10 +30,15 @@
         ├── OutputBusyError         another run writes to it
         └── OutputFullError         it has no space left, or less than is needed
 
-A message names the thing, the value found, the values allowed and the remedy.
+A message names the thing, the value found, the values allowed and the remedy. It speaks of arguments; on the command
+line of flags.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from causcell._deprecation import warn_deprecated
 
 __all__ = [
     "AtlasError",
@@ -177,11 +182,25 @@ class OutputFullError(OutputError):
 
 
 class CausCellWarning(UserWarning):
-    """Something was done that a user should know of."""
+    """Something was done that a user should know of, and that is no error."""
 
 
 def format_list(values: Iterable[object], limit: int = 8) -> str:
-    """Values for a message: quoted, at most ``limit`` of them, the rest counted."""
+    """Format values for a message: quoted, at most ``limit`` of them, the rest counted.
+
+    Examples
+    --------
+    >>> format_list(["B", "NK", "T"], 2)
+    "'B', 'NK' and 1 more"
+    """
     items = [str(value) for value in values]
     shown = ", ".join(repr(item) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+
+
+def __getattr__(name: str) -> Callable[..., str]:
+    """Find a function by the name that it had."""
+    if name == "listed":
+        warn_deprecated("causcell.errors.listed", "causcell.errors.format_list")
+        return format_list
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

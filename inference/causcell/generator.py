@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from causcell._deprecation import moved_names
+from causcell._moved import RENAMED, REPLACED, SPLIT
 from causcell.atlas.estimate import forecast_atlas
 from causcell.atlas.events import OnEvent
 from causcell.atlas.executors.base import Executor
@@ -17,8 +19,9 @@ from causcell.atlas.write import AtlasSummary, write_atlas, write_h5ad
 from causcell.cells.collection import AnyCells, AnySource, open_cells
 from causcell.cells.panel_cells import PanelCells
 from causcell.counterfactual.embedding import embed_cells
+from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.request import Request, make_request, solver_settings
-from causcell.counterfactual.stream import Block, MeasuredCells, stream_all
+from causcell.counterfactual.stream import MeasuredCells, stream_all
 from causcell.counterfactual.tables import ResultTable, check_row_names
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConfigurationError
@@ -26,6 +29,9 @@ from causcell.opened_model import OpenedModel
 
 if TYPE_CHECKING:
     import anndata
+
+
+__getattr__ = moved_names(__name__, SPLIT[__name__], RENAMED, REPLACED)
 
 
 class Generator(OpenedModel):

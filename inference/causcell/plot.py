@@ -1,7 +1,7 @@
-"""Figures of results. Each takes an ``ax`` and returns it; matplotlib comes with ``causcell[plot]``.
+"""Figures of counterfactual results. Each takes an ``ax`` and returns it; matplotlib comes with ``causcell[plot]``.
 
-Effects are differences of mean expression between the rows of an intervention and the factual rows of the same cells;
-an atlas of effects (``--store effects``) holds the differences already.
+The effect of an intervention is the difference of mean expression (log scale) between its rows and the factual rows of
+the same cells; an atlas of effects (``store="effects"``) holds the differences already.
 """
 
 from __future__ import annotations
@@ -21,26 +21,37 @@ if TYPE_CHECKING:
 def intervention_effects(
     atlas: anndata.AnnData, intervention: str | None = None, *, by: str | None = None
 ) -> pd.DataFrame:
-    """Mean effect of an intervention on every gene, for each label of a column of ``obs``.
+    """Compute the mean effect of an intervention on every gene, for each label of a column of ``obs``.
 
     Parameters
     ----------
     atlas
-        Results with factual rows and those of the intervention for the same cells (``do=[{}, {...}]``), or a store of
+        Results with factual rows and those of the intervention for the same cells (``do=[{}, {...}]``), or an atlas of
         effects.
     intervention
         As in ``obs["intervention"]``; the only one but the factual, if not given.
     by
-        Column whose labels are told apart, such as ``cell_type_factual``; all cells together, if not given.
+        Column of ``obs`` by whose labels cells are grouped, such as ``cell_type_factual``; all cells together, if not
+        given.
 
     Returns
     -------
-    float64 [labels x G]; labels without a cell are left out.
+    Mean change of log-scale expression, float64 [labels x G]; labels without a cell are left out.
 
     Raises
     ------
     ConfigurationError
         No such intervention or column, or no factual rows to compare with.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> obs = pd.DataFrame({"intervention": ["factual", "stim=IFN"] * 2}, index=list("abcd"))
+    >>> expression = np.float32([[0.0, 1.0], [2.0, 1.0], [0.0, 2.0], [1.0, 2.0]])
+    >>> atlas = anndata.AnnData(expression, obs=obs, var=pd.DataFrame(index=["ISG15", "CD3E"]))
+    >>> intervention_effects(atlas)
+               ISG15  CD3E
+    all cells    1.5   0.0
     """
     import pandas as pd
 
@@ -80,14 +91,37 @@ def effect_heatmap(
     genes: int = 20,
     ax: Axes | None = None,
 ) -> Axes:
-    """Heat map of an intervention's effect: its most changed genes for each label of a column.
+    """Draw a heat map of an intervention's effect: the genes that change most, for each label of a column.
 
     Parameters
     ----------
     atlas, intervention, by
         See `intervention_effects`.
     genes
-        How many, by the largest change in any label; they are ordered by their mean change.
+        Number of genes, chosen by their largest change under any label; they are ordered by their mean change.
+    ax
+        Axes to draw on; a new figure's, if not given.
+
+    Returns
+    -------
+    The axes, with genes along x, labels along y, and a colour bar.
+
+    Raises
+    ------
+    ConfigurationError
+        See `intervention_effects`.
+
+    Examples
+    --------
+    >>> import anndata, matplotlib, numpy as np, pandas as pd
+    >>> matplotlib.use("agg")
+    >>> obs = pd.DataFrame({"intervention": ["factual", "stim=IFN"] * 2, "type": list("BBTT")}, index=list("abcd"))
+    >>> expression = np.float32([[0.0, 1.0], [2.0, 1.0], [0.0, 2.0], [1.0, 2.0]])
+    >>> atlas = anndata.AnnData(expression, obs=obs, var=pd.DataFrame(index=["ISG15", "CD3E"]))
+    >>> ax = effect_heatmap(atlas, by="type")
+    >>> ax.get_title()
+    'effect of do(stim=IFN), by type'
+    >>> matplotlib.pyplot.close(ax.figure)
     """
     import matplotlib.pyplot as plt
 
@@ -112,16 +146,27 @@ def top_genes(
     genes: int = 15,
     ax: Axes | None = None,
 ) -> Axes:
-    """The genes that an intervention changes most: a bar for the mean over cells, with a dot for each label.
+    """Draw the genes that an intervention changes most: a bar for the mean over cells, with a dot for each label.
 
     Parameters
     ----------
     atlas, intervention
         See `intervention_effects`.
     by
-        Column whose labels get dots; none, if not given.
+        Column of ``obs`` whose labels get a dot each; no dots, if not given.
     genes
-        How many, by the size of the mean change over all cells.
+        Number of genes, chosen by the size of their mean change over all cells.
+    ax
+        Axes to draw on; a new figure's, if not given.
+
+    Returns
+    -------
+    The axes, with the change (log scale) along x and genes along y.
+
+    Raises
+    ------
+    ConfigurationError
+        See `intervention_effects`.
     """
     import matplotlib.pyplot as plt
 
@@ -156,14 +201,20 @@ def counterfactual_embedding(
     color: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Factual and counterfactual cells in one plane: the first two principal components of the factual cells.
+    """Draw factual and counterfactual cells in the plane of the factual cells' first two principal components.
 
     Parameters
     ----------
     factual, counterfactual
         Results for the same cells and panel, in the same order; a thin line joins each cell to its counterfactual.
     color
-        Column of ``obs`` that colours the cells.
+        Column of ``obs`` that colours the cells; one colour for all, if not given.
+    ax
+        Axes to draw on; a new figure's, if not given.
+
+    Returns
+    -------
+    The axes.
     """
     import matplotlib.pyplot as plt
 

@@ -1,7 +1,8 @@
-"""Expression: the one scale that every graph and function speaks, and the way there from a file's values.
+"""Preprocessing of expression: the one scale that every ONNX graph and every function works on.
 
-The scale is log1p of counts scaled to 10,000 a cell (or log1p values as given), over the genes of a panel, in the
-panel's order. Training and serving both come here, so that they can't differ.
+The log scale is log1p of counts scaled to 10,000 a cell (or log1p values as given), over the genes of a panel, in the
+panel's order. The networks standardise it inside. Training and serving both take their definitions from here, so that
+they can't differ.
 """
 
 from __future__ import annotations
@@ -16,21 +17,19 @@ import numpy as np
 from causcell.errors import ConfigurationError, format_list
 
 Scale = Literal["counts", "log1p"]
-
+"""Scale of a file's values: raw ``counts``, or ``log1p`` values."""
 
 SCALES: tuple[Scale, ...] = ("counts", "log1p")
-
+"""All scales that a file may have."""
 
 TARGET_SUM = 1e4
 """Total that a cell's counts are scaled to before log1p."""
 
-
 DEVIATION_FLOOR = 0.1
-"""Least deviation that a gene is standardised by: hardly varying genes are not blown up."""
-
+"""Smallest standard deviation that a gene is divided by: noise in genes that hardly vary is not amplified."""
 
 Names: TypeAlias = Sequence[str] | np.ndarray
-
+"""Names of cells or genes, [n]."""
 
 Matrix: TypeAlias = Any
 """A numpy array or a scipy sparse matrix, [cells x genes]."""
@@ -38,18 +37,30 @@ Matrix: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How values of a file become model input; recorded in the manifest.
+    """The way from a file's values to model input and back; recorded in the manifest.
 
     Attributes
     ----------
     genes
-        The panel, in order.
+        Gene panel, in order; G genes.
     scale
-        What the file holds: raw ``counts``, or ``log1p`` values.
+        Scale of the file's values: raw ``counts``, or ``log1p`` values.
     normalisation_genes
         Genes over which a cell's total is taken (``counts`` only, else empty).
     mean, deviation
-        float32 [G], of the training cells on the log scale; the network standardises by them.
+        Mean and standard deviation of each gene over the training cells, float32 [G], log scale. The deviation is at
+        least `DEVIATION_FLOOR`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean, deviation = np.float32([1.0, 0.5]), np.float32([2.0, 0.5])
+    >>> preprocessing = Preprocessing(("CD3E", "LYZ"), "log1p", (), mean, deviation)
+    >>> preprocessing.standardise(np.float32([[3.0, 0.0]]))
+    array([[ 1., -1.]], dtype=float32)
+    >>> preprocessing.expression(np.float32([[1.0, -1.0], [-5.0, 0.0]]))
+    array([[3. , 0. ],
+           [0. , 0.5]], dtype=float32)
     """
 
     genes: tuple[str, ...]
@@ -59,28 +70,56 @@ class Preprocessing:
     deviation: np.ndarray
 
     def standardise(self, expression: np.ndarray) -> np.ndarray:
-        """Log scale to standardised scale, float32 [B x G]."""
-        return (expression - self.mean) / self.deviation
+        """Standardise expression: subtract the mean, divide by the deviation.
+
+        Parameters
+        ----------
+        expression
+            Log scale, float32 [B x G].
+
+        Returns
+        -------
+        Standardised expression, float32 [B x G].
+        """
+        standardised: np.ndarray = (expression - self.mean) / self.deviation
+        return standardised
 
     def expression(self, standardised: np.ndarray) -> np.ndarray:
-        """Standardised scale to log scale, clipped at zero expression, float32 [B x G]."""
-        expression = np.maximum(standardised * self.deviation + self.mean, 0.0)
+        """Return standardised values to the log scale, clipped at zero expression.
+
+        Parameters
+        ----------
+        standardised
+            Standardised expression, float32 [B x G].
+
+        Returns
+        -------
+        Expression on the log scale, float32 [B x G]; exactly 0 where the standardised value is `zero`.
+        """
+        expression: np.ndarray = np.maximum(standardised * self.deviation + self.mean, 0.0)
         expression[standardised == self.zero] = 0.0  # which rounding would miss
         return expression
 
     @property
     def zero(self) -> np.ndarray:
-        """Standardised zero expression, float32 [G]."""
-        return -self.mean / self.deviation
+        """Standardised value of zero expression, float32 [G]."""
+        zero: np.ndarray = -self.mean / self.deviation
+        return zero
 
 
 def gene_digest(genes: Sequence[str]) -> str:
-    """SHA-256 (hex) of a gene panel in its order."""
+    """Compute the SHA-256 (hex) of a gene panel in its order."""
     return hashlib.sha256("\n".join(genes).encode()).hexdigest()
 
 
 def check_scale(scale: str) -> Scale:
-    """The scale, if it is one; raises `ConfigurationError`."""
+    """Return ``scale`` as a `Scale`.
+
+    Raises
+    ------
+    ConfigurationError
+        The scale is neither ``counts`` nor ``log1p``.
+    """
     for known in SCALES:
         if scale == known:
             return known

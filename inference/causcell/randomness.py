@@ -1,8 +1,9 @@
-"""Keyed randomness: every random number of a cell hangs on the cell's name, never on its place in a batch.
+"""Keyed randomness: a cell's random numbers depend on its name, never on its place in a batch.
 
-A Philox4x64 stream (Salmon et al. 2011) is keyed by 128 bits hashed from the seed and the cell's name; purpose, draw
-and step stand in its counter. So the same cell gets the same numbers in any batch, order, shard, worker or restart.
-Numbers are made from the raw bits, which numpy keeps stable between versions.
+A Philox4x64 stream (Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*) is keyed by 128 bits hashed
+from the seed and the cell's name; purpose, index of the draw and step are words of its counter. So the same cell gets
+the same numbers in any batch, order, shard, worker or restart. Numbers are made from the raw bits, which numpy keeps
+stable between versions.
 """
 
 from __future__ import annotations
@@ -19,17 +20,45 @@ from causcell.preprocessing import Names
 
 
 class Purpose(IntEnum):
-    """What a random number is for; numbers of different purposes are independent."""
+    """The purpose of a random number; numbers for different purposes are independent."""
 
     INITIAL_NOISE = 1
+    """Pure noise x_T that a solver starts from."""
     STEP_NOISE = 2
+    """Fresh noise of a solver's step."""
     ABDUCTION = 3
+    """A sample of the exogenous embeddings from their posterior."""
     REFERENCE = 4
+    """The choice of a reference cell."""
     POSTERIOR = 5
+    """A sample of expression from the head's posterior."""
 
 
 def cell_keys(seed: int, names: Names) -> np.ndarray:
-    """Keys of cells, uint64 [n x 2], from the seed (0 to 2^64 - 1) and each cell's name."""
+    """Compute the keys of cells from the seed and each cell's name.
+
+    Parameters
+    ----------
+    seed
+        A whole number from 0 to 2^64 - 1.
+    names
+        Names of the cells, [n].
+
+    Returns
+    -------
+    Keys, uint64 [n x 2]: BLAKE2b of the name, keyed by the seed.
+
+    Raises
+    ------
+    ConfigurationError
+        The seed is no whole number, or is out of range.
+
+    Examples
+    --------
+    >>> together = cell_keys(0, ["AAAC-1", "AAAG-1"])
+    >>> (cell_keys(0, ["AAAG-1"]) == together[1]).all()
+    np.True_
+    """
     try:
         number = operator.index(seed)  # numpy's whole numbers too
     except TypeError:
@@ -42,7 +71,7 @@ def cell_keys(seed: int, names: Names) -> np.ndarray:
 
 
 def _raw_bits(keys: np.ndarray, count: int, purpose: Purpose, draw: int, step: int) -> np.ndarray:
-    """32 random bits each, uint32 [n x count]."""
+    """Make 32 random bits for each number, uint32 [n x count]."""
     generator = np.random.Philox(key=0)
     state = generator.state
     state["state"]["counter"] = np.array([0, step, draw, int(purpose)], dtype=np.uint64)
@@ -56,7 +85,27 @@ def _raw_bits(keys: np.ndarray, count: int, purpose: Purpose, draw: int, step: i
 
 
 def uniforms(keys: np.ndarray, count: int, purpose: Purpose, *, draw: int = 0, step: int = 0) -> np.ndarray:
-    """Uniform numbers strictly between 0 and 1, float32 [n x count], for cells with the given keys."""
+    """Make uniform random numbers strictly between 0 and 1.
+
+    Parameters
+    ----------
+    keys
+        Keys of the cells, uint64 [n x 2]; see `cell_keys`.
+    count
+        Numbers a cell.
+    purpose, draw, step
+        The purpose, the index of the draw and the step that the numbers are for; others are independent of them.
+
+    Returns
+    -------
+    float32 [n x count], each one of 2^23 equally likely values.
+
+    Examples
+    --------
+    >>> u = uniforms(cell_keys(0, ["cell_0000"]), 3, Purpose.INITIAL_NOISE)
+    >>> u.round(4)
+    array([[0.6367, 0.7616, 0.8979]], dtype=float32)
+    """
     bits = _raw_bits(keys, count, purpose, draw, step) >> np.uint32(9)
     bits |= np.uint32(0x3F800000)  # with this exponent, 23 bits are a float32 from 1 to 2
     numbers = bits.view(np.float32)
@@ -65,7 +114,17 @@ def uniforms(keys: np.ndarray, count: int, purpose: Purpose, *, draw: int = 0, s
 
 
 def normals(keys: np.ndarray, count: int, purpose: Purpose, *, draw: int = 0, step: int = 0) -> np.ndarray:
-    """Standard normal numbers (Box and Muller 1958), float32 [n x count], for cells with the given keys."""
+    """Make standard normal random numbers by the transform of Box and Muller (1958).
+
+    Parameters
+    ----------
+    keys, count, purpose, draw, step
+        See `uniforms`.
+
+    Returns
+    -------
+    float32 [n x count].
+    """
     pairs = (count + 1) // 2
     u = uniforms(keys, 2 * pairs, purpose, draw=draw, step=step)
     radius = np.log(u[:, :pairs])
@@ -78,22 +137,34 @@ def normals(keys: np.ndarray, count: int, purpose: Purpose, *, draw: int = 0, st
 
 
 def choices(keys: np.ndarray, sizes: np.ndarray, purpose: Purpose, *, draw: int = 0, step: int = 0) -> np.ndarray:
-    """One index below ``sizes`` [n] for each cell, int64 [n]."""
+    """Choose one index for each cell, uniformly.
+
+    Parameters
+    ----------
+    keys, purpose, draw, step
+        See `uniforms`.
+    sizes
+        Number of things to choose from for each cell, whole numbers [n] from 1 to 2^32.
+
+    Returns
+    -------
+    Indices from 0 to ``sizes - 1``, int64 [n].
+    """
     bits = _raw_bits(keys, 1, purpose, draw, step)[:, 0].astype(np.uint64)
     return ((bits * np.asarray(sizes, dtype=np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
 class CellNoise:
-    """The numbers of a batch of cells for one draw, whatever the intervention.
+    """Random numbers of a batch of cells for one draw, the same under every intervention.
 
-    What a loop begins with is made once, and kept for the cells' next intervention.
+    The numbers that a solver starts from are made once and kept for the cells' next intervention.
 
     Parameters
     ----------
     keys
-        The cells' keys, uint64 [B x 2].
+        Keys of the cells, uint64 [B x 2]; see `cell_keys`.
     genes
-        G.
+        Number of genes, G.
     draw
         Index of the draw.
     """
@@ -104,15 +175,15 @@ class CellNoise:
 
     @cached_property
     def initial(self) -> np.ndarray:
-        """Standard normals to begin with, float32 [B x G]; not to be written to."""
+        """Pure noise x_T that a solver starts from, float32 [B x G]; not to be written to."""
         return normals(self._keys, self._genes, Purpose.INITIAL_NOISE, draw=self._draw)
 
     def fresh(self, step: int) -> np.ndarray:
-        """Standard normals of a step, float32 [B x G]."""
+        """Make the fresh noise of a step, standard normal, float32 [B x G]."""
         return normals(self._keys, self._genes, Purpose.STEP_NOISE, draw=self._draw, step=step)
 
     def posterior(self, timestep: int) -> np.ndarray:
-        """Uniforms of a draw from the posterior at a time, float32 [B x G]; not to be written to."""
+        """Return the uniforms of a posterior sample at a timestep, float32 [B x G]; not to be written to."""
         if self._first is not None and self._first[0] == timestep:
             return self._first[1]
         made = uniforms(self._keys, self._genes, Purpose.POSTERIOR, draw=self._draw, step=timestep)

@@ -18,10 +18,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from causcell.evaluation.known_truth import against_truth, predicted_effect, signature_effect, state_genes
-from causcell.evaluation.report import circumstances, write_report
+from causcell.cli.tables import format_measures
+from causcell.evaluation.known_truth import (
+    average_signature_effect,
+    compare_with_truth,
+    find_state_genes,
+    predict_effect,
+)
+from causcell.evaluation.report import run_environment, write_report
 from causcell.evaluation.simulator import SCHEMA, Noise, World
-from causcell.evaluation.table import Table, as_text, combined
+from causcell.evaluation.table import Table, merge_repetitions
 from causcell.generator import Generator
 from causcell_export import export
 from causcell_training import fit
@@ -67,10 +73,10 @@ def main() -> None:
                 overrides = SETTINGS | parse_overrides(arguments.settings) | VARIANTS[variant]
                 repetitions.append(tables_of(world, count, variant, overrides, seed))
                 print(f"{variant}, {count} cells, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
-    tables = combined(repetitions)
+    tables = merge_repetitions(repetitions)
     for table in tables:
-        print("\n".join(["", table.name, *as_text(table)]))
-    write_report(arguments.out, "Known truth", circumstances(), tables)
+        print("\n".join(["", table.name, *format_measures(table)]))
+    write_report(arguments.out, "Known truth", run_environment(), tables)
     draw(tables, arguments.cells).savefig(Path(arguments.out) / "figure.png", dpi=90)
 
 
@@ -83,7 +89,7 @@ def tables_of(world: World, count: int, variant: str, overrides: dict[str, objec
     with tempfile.TemporaryDirectory() as folder:
         models = export(fit(cells, Path(folder) / "run", config=config), Path(folder) / "models")
         with Generator.open(models) as generator:
-            tables = [against_truth(world, generator, cells, noise, dict([do])) for do in INTERVENTIONS.items()]
+            tables = [compare_with_truth(world, generator, cells, noise, dict([do])) for do in INTERVENTIONS.items()]
             tables.append(signature(world, generator, noise))
     named = []
     for table in tables:
@@ -98,32 +104,32 @@ def signature(world: World, generator: Generator, noise: Noise) -> Table:
     before, after = world.labels(noise), world.labels(noise, do)
     moved = before[:, 0] != 1
     cells = world.cells(noise)[moved]
-    signs, active = state_genes(world), SCHEMA["state"].code("active")
+    signs, active = find_state_genes(world), SCHEMA["state"].code("active")
     becomes, stays = (
         (after[moved, 3] == active) & (before[moved, 3] != active),
         (after[moved, 3] != active) & (before[moved, 3] != active),
     )
     effects = {
-        "model, do(treatment)": predicted_effect(generator, cells, do)[0],
-        "model, do(treatment, state = resting)": predicted_effect(generator, cells, do | {"state": "resting"})[0],
-        "model, do(treatment, state = active)": predicted_effect(generator, cells, do | {"state": "active"})[0],
+        "model, do(treatment)": predict_effect(generator, cells, do)[0],
+        "model, do(treatment, state = resting)": predict_effect(generator, cells, do | {"state": "resting"})[0],
+        "model, do(treatment, state = active)": predict_effect(generator, cells, do | {"state": "active"})[0],
         "truth, do(treatment)": world.effect(noise, do)[moved],
         "truth, do(treatment, state = resting)": world.effect(noise, do | {"state": "resting"})[moved],
         "truth, do(treatment, state = active)": world.effect(noise, do | {"state": "active"})[moved],
     }
     rows = {}
     for name, effect in effects.items():
-        shown = signature_effect(effect, signs)
+        response = average_signature_effect(effect, signs)
         rows[name] = {
-            "resting cells that become active": float(shown[becomes].mean()),
-            "resting cells that stay resting": float(shown[stays].mean()),
+            "resting cells that become active": float(response[becomes].mean()),
+            "resting cells that stay resting": float(response[stays].mean()),
         }
     return Table.of(
         "Signature of the state when treatment is intervened on",
         rows,
-        tells="Mean effect on the genes that the state alone moves, each in its direction. In truth it follows the "
-        "state: a cell that stays resting, or is held resting, shows none.",
-        silent="How strong a signature of a state that responds to treatment otherwise than by labels would be.",
+        interpretation="Mean effect on the genes that the state alone moves, each in its direction. In truth it "
+        "follows the state: a cell that stays resting, or is held resting, shows none.",
+        limitations="How strong a signature of a state that responds to treatment otherwise than by labels would be.",
     )
 
 

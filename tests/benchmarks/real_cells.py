@@ -37,15 +37,15 @@ from causcell import Generator
 from causcell._internal.files import new_folder
 from causcell.counterfactual.interventions import parse_do
 from causcell.effects import simulated_trial
-from causcell.evaluation.data import Subject, read_subject
+from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.metrics import differential_genes, effect_agreement, ranking_score
-from causcell.evaluation.report import circumstances
-from causcell.evaluation.shifts import Case, predicted_shifts, trained_shifts
+from causcell.evaluation.report import run_environment
+from causcell.evaluation.shifts import Case, compute_baseline_shifts, predict_shifts
 from causcell_export import export
 from causcell_training import TrainConfig, fit
 from causcell_training.config import load_config, parse_overrides
 
-LEAST = 8
+MIN_CELLS = 8
 MODEL, GLOBAL, WITHIN = (
     "model, do",
     "shift of the cells learned from, one for all",
@@ -79,7 +79,7 @@ def main() -> None:
     result = QUESTIONS[arguments.question](cells, config, arguments, figure)
     words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # files by their names alone
     command = " ".join(["python", "tests/benchmarks/real_cells.py", *words])
-    content = {**circumstances(), "command": command, **result}
+    content = {**run_environment(), "command": command, **result}
     with new_folder(arguments.out) as folder:
         (folder / "result.json").write_text(json.dumps(content, indent=1) + "\n")
         figure.savefig(folder / "figure.png", dpi=90)
@@ -96,30 +96,30 @@ def trained(cells: anndata.AnnData, config: TrainConfig, split: Any) -> Iterator
 
 
 def stratum_case(
-    subject: Subject, arguments: argparse.Namespace, stratum: str, *, source_judged: bool = True
+    data: EvaluationData, arguments: argparse.Namespace, stratum: str, *, source_tested: bool = True
 ) -> Case | None:
-    """Cells of one stratum: sources to intervene on, and judged cells that carry the target label."""
-    schema = subject.schema
+    """Cells of one stratum: sources to intervene on, and test cells that carry the target label."""
+    schema = data.schema
     ((name, label),) = parse_do([arguments.do]).items()
     concept, by = schema.index(name), schema.index(arguments.by)
     source, target = schema[name].code(arguments.source), schema[name].code(label)
     code = schema[arguments.by].code(stratum)
-    here = subject.labels[:, by] == code
-    judged = np.isin(np.arange(len(here)), subject.judged)
+    here = data.labels[:, by] == code
+    tested = np.isin(np.arange(len(here)), data.test_rows)
     rows = [
-        np.flatnonzero(here & (subject.labels[:, concept] == source) & (judged if source_judged else True)),
-        np.flatnonzero(here & (subject.labels[:, concept] == target) & judged),
+        np.flatnonzero(here & (data.labels[:, concept] == source) & (tested if source_tested else True)),
+        np.flatnonzero(here & (data.labels[:, concept] == target) & tested),
     ]
-    return Case(concept, source, target, ((by, code),), *rows) if min(map(len, rows)) >= LEAST else None
+    return Case(concept, source, target, ((by, code),), *rows) if min(map(len, rows)) >= MIN_CELLS else None
 
 
-def measured(subject: Subject, case: Case, genes: list[str]) -> dict[str, Any]:
+def measured(data: EvaluationData, case: Case, genes: list[str]) -> dict[str, Any]:
     """Agreement of the model's and the trivial shifts with the real one, and where the followed genes stand."""
-    source, target = subject.expression[case.source_rows], subject.expression[case.target_rows]
+    source, target = data.expression[case.source_rows], data.expression[case.target_rows]
     real = target.mean(axis=0, dtype=np.float64) - source.mean(axis=0, dtype=np.float64)
     differ = differential_genes(source, target)
-    shifts = {**predicted_shifts(subject, case), **trained_shifts(subject, case)}
-    panel = list(subject.generator.preprocessing.genes)
+    shifts = {**predict_shifts(data, case), **compute_baseline_shifts(data, case)}
+    panel = list(data.generator.preprocessing.genes)
     ranks = {"real": rank_of(real)} | {name: rank_of(shift) for name, shift in shifts.items() if shift.any()}
     followed = {
         gene: {
@@ -160,12 +160,12 @@ def strata(
     if arguments.split is None:
         config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"held_out": 0.3})})
     with trained(cells, config, arguments.split) as generator:
-        subject = read_subject(generator, cells)
+        data = read_evaluation_data(generator, cells)
         found = {}
         for label in generator.schema[arguments.by].labels:
-            case = stratum_case(subject, arguments, label)
+            case = stratum_case(data, arguments, label)
             if case is not None:
-                found[label] = measured(subject, case, arguments.gene)
+                found[label] = measured(data, case, arguments.gene)
     draw_agreement(figure, found)
     names = list(next(iter(found.values()))["agreement"])
     average = {
@@ -185,12 +185,14 @@ def unseen(
     held_out = ((cells.obs[name] == label) & (cells.obs[arguments.by] == arguments.stratum)).to_numpy()
     split = dict(zip(cells.obs_names, np.where(held_out, "test", "train"), strict=True))
     with trained(cells, config, split) as generator:
-        subject = read_subject(generator, cells, judged=np.flatnonzero(held_out), learned=np.flatnonzero(~held_out))
-        case = stratum_case(subject, arguments, arguments.stratum, source_judged=False)
+        data = read_evaluation_data(
+            generator, cells, test_rows=np.flatnonzero(held_out), training_rows=np.flatnonzero(~held_out)
+        )
+        case = stratum_case(data, arguments, arguments.stratum, source_tested=False)
         assert case is not None, "too few cells"
-        result = measured(subject, case, arguments.gene)
-        shift = predicted_shifts(subject, case)[MODEL]
-        real = subject.expression[case.target_rows].mean(axis=0) - subject.expression[case.source_rows].mean(axis=0)
+        result = measured(data, case, arguments.gene)
+        shift = predict_shifts(data, case)[MODEL]
+        real = data.expression[case.target_rows].mean(axis=0) - data.expression[case.source_rows].mean(axis=0)
         genes = np.array(generator.preprocessing.genes)
     ax = figure.subplots()
     ax.scatter(real, shift, s=5, color="0.6")
@@ -213,7 +215,9 @@ def sample(
     with trained(few, config, None) as generator:
         for concept in generator.schema.concepts:  # of labels that the sample lacks the model knows nothing
             cells.obs[concept.name] = cells.obs[concept.name].where(cells.obs[concept.name].isin(concept.labels))
-        everything = read_subject(generator, cells, judged=np.arange(cells.n_obs), learned=np.arange(cells.n_obs))
+        everything = read_evaluation_data(
+            generator, cells, test_rows=np.arange(cells.n_obs), training_rows=np.arange(cells.n_obs)
+        )
         trial = simulated_trial(generator, few, name, baseline=arguments.source, draws=4)
     x, names = everything.expression, cells.obs[name].astype(str).to_numpy()
     inside = cells.obs_names.isin(few.obs_names)
@@ -260,29 +264,29 @@ def course(
     """Held-out cells set to every label of an ordered concept, within strata, against the real cells there."""
     config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"held_out": 0.3})})
     with trained(cells, config, None) as generator:
-        subject = read_subject(generator, cells)
-        schema = subject.schema
+        data = read_evaluation_data(generator, cells)
+        schema = data.schema
         over, by = schema.index(arguments.over), schema.index(arguments.by)
         found = []
         for stratum, label in enumerate(schema[arguments.by].labels):
-            here = subject.labels[:, by] == stratum
+            here = data.labels[:, by] == stratum
             counts = np.bincount(
-                subject.truth[subject.truth[:, by] == stratum, over], minlength=len(schema[arguments.over].labels)
+                data.test_labels[data.test_labels[:, by] == stratum, over], minlength=len(schema[arguments.over].labels)
             )
-            if counts.max() < LEAST:
+            if counts.max() < MIN_CELLS:
                 continue
             source = int(counts.argmax())
-            rows = np.intersect1d(subject.judged, np.flatnonzero(here & (subject.labels[:, over] == source)))
-            for target in np.flatnonzero(counts >= LEAST):
+            rows = np.intersect1d(data.test_rows, np.flatnonzero(here & (data.labels[:, over] == source)))
+            for target in np.flatnonzero(counts >= MIN_CELLS):
                 if target != source:
-                    there = np.intersect1d(subject.judged, np.flatnonzero(here & (subject.labels[:, over] == target)))
+                    there = np.intersect1d(data.test_rows, np.flatnonzero(here & (data.labels[:, over] == target)))
                     case = Case(over, source, int(target), ((by, stratum),), rows, there)
-                    shown = {
+                    described = {
                         arguments.by: label,
                         "from": schema[arguments.over].labels[source],
                         "to": schema[arguments.over].labels[target],
                     }
-                    found.append(shown | measured(subject, case, arguments.gene))
+                    found.append(described | measured(data, case, arguments.gene))
     draw_agreement(figure, {f"{each[arguments.by]} {each['from']} to {each['to']}": each for each in found})
     names = sorted({name for each in found for name in each["agreement"]})
     average = {

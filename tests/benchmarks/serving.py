@@ -16,8 +16,7 @@ import itertools
 import json
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -27,13 +26,11 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from causcell.bench.timing import hardware
+from causcell.bench.timing import describe_hardware, time_calls
 from causcell.bench.workload import Workload
-from causcell.engine.protocol import Engine
 from causcell.engine.triton.connection import Connection
 from causcell.engine.triton.engine import TritonEngine
 from causcell.generator import Generator
-from causcell.repository.manifest import Manifest
 from causcell.serve.server import TritonServer
 
 BATCHES = (1, 16, 64, 256, 1024)
@@ -65,7 +62,7 @@ def main() -> None:
         "ways": compare(arguments.repository, arguments.preset, arguments.threads, arguments.seconds),
         "batching": tune(arguments.repository, arguments.threads, arguments.seconds),
         "threads": arguments.threads,
-        "hardware": hardware(),
+        "hardware": describe_hardware(),
         "versions": {name: metadata.version(name) for name in ("causcell", "onnxruntime", "tritonclient", "grpcio")},
     }
     where = f"{results['hardware']['cpu']}, {results['hardware']['cpus']} CPUs; {results['threads']} compute threads; "
@@ -79,28 +76,8 @@ def main() -> None:
 # -- ways --------------------------------------------------------------------------------------------------------------
 
 
-class CountingEngine:
-    """An engine that counts the bytes of its tensors."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.manifest, self.reference = engine.manifest, engine.reference
-        self.description, self.concurrency = engine.description, engine.concurrency
-        self.bytes = 0
-
-    def run(
-        self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        found = self._engine.run(graph, inputs, outputs)
-        self.bytes += sum(array.nbytes for array in (*inputs.values(), *found.values()))
-        return found
-
-    def close(self) -> None:
-        self._engine.close()
-
-
 def compare(repository: Path, preset: str, threads: int, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
-    """Figures by way and batch size."""
+    """Measure every way at every batch size; figures by both."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(TritonServer(repository, threads=threads))
         open_one = Generator.open
@@ -125,7 +102,7 @@ def compare(repository: Path, preset: str, threads: int, seconds: float) -> dict
                     "cells_per_second_alone": round(batch / p50, 1),
                     "cells_per_second": round(float(np.median(rates[way])), 1),
                     "ratio": round(float(np.median(np.array(rates[way]) / rates[EMBEDDED])), 3),
-                    "bytes_per_cell": round(bytes_per_cell(generators[way], preset, batch)),
+                    "bytes_per_cell": round(bytes_per_cell(workloads[way], preset, batch)),
                     "repeats": len(times[way]),
                 }
                 print(way, batch, found[way][str(batch)], flush=True)
@@ -133,51 +110,30 @@ def compare(repository: Path, preset: str, threads: int, seconds: float) -> dict
 
 
 def one_at_a_time(workload: Workload, preset: str, batch: int, seconds: float) -> list[float]:
-    """Times of batches, after one that is not counted."""
-    cells, solver = workload.cells(batch), workload.solver(preset)
-    return timed(lambda: workload.decoded(workload.intervened(cells), cells[2], solver), seconds)
+    """Time batches one after the other, after one that is not counted; seconds of each."""
+    cells, solver = workload.take_cells(batch), workload.build_solver(preset)
+    return time_calls(lambda: workload.generate(cells, solver), seconds).tolist()
 
 
-def timed(call: Callable[[], object], seconds: float) -> list[float]:
-    """Times of calls for some seconds, at least three, after one that is not counted."""
-    call()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return times
-
-
-def bytes_per_cell(generator: Generator, preset: str, batch: int) -> float:
-    """Of the tensors that go to the engine and come back, whichever way they take."""
-    engine = CountingEngine(generator.engine)
-    workload = Workload(Generator(engine))
-    cells = workload.cells(batch)
-    workload.intervened(cells)  # embeds the reference cells, once
-    before = engine.bytes
-    workload.decoded(workload.intervened(cells), cells[2], workload.solver(preset))
-    return (engine.bytes - before) / batch
+def bytes_per_cell(workload: Workload, preset: str, batch: int) -> float:
+    """Count the bytes of the tensors that go to the engine and come back, whichever way they take."""
+    cells, solver = workload.take_cells(batch), workload.build_solver(preset)
+    workload.generate(cells, solver)  # embeds the reference cells, once
+    before = workload.engine.bytes
+    workload.generate(cells, solver)
+    return (workload.engine.bytes - before) / batch
 
 
 # -- batching ----------------------------------------------------------------------------------------------------------
 
 
-class Retuned(TritonServer):
-    """Serves a repository whose configurations were changed after export."""
-
-    def _read_manifest(self) -> Manifest:
-        return Manifest.from_json((self.repository / "manifest.json").read_bytes(), "manifest.json")
-
-
 def tune(repository: Path, threads: int, seconds: float) -> list[dict[str, float]]:
-    """Figures of requests of 16 and of 256 cells by instances, time in the queue and clients; servers take turns."""
+    """Measure requests of 16 and of 256 cells by instances, queue delay and clients; servers take turns."""
     with contextlib.ExitStack() as stack:
         servers = {}
         for setting in itertools.product(INSTANCES, DELAYS):
             folder = stack.enter_context(retuned(repository, *setting))
-            servers[setting] = stack.enter_context(Retuned(folder, threads=threads))
+            servers[setting] = stack.enter_context(TritonServer(folder, threads=threads, verify=False))
         rows = []
         for batch, clients in itertools.product(REQUESTS, CLIENTS):
             found: dict[tuple[int, int], list[dict[str, float]]] = {setting: [] for setting in servers}
@@ -193,7 +149,7 @@ def tune(repository: Path, threads: int, seconds: float) -> list[dict[str, float
 
 @contextlib.contextmanager
 def retuned(repository: Path, instances: int, delay: int) -> Iterator[Path]:
-    """A copy whose decoder waits so long for others to batch with, and has so many instances."""
+    """Copy a repository, and give its decoder another queue delay (microseconds) and number of instances."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(shutil.copytree(repository, Path(scratch) / "models"))
         path = folder / "decoder" / "config.pbtxt"
@@ -205,7 +161,7 @@ def retuned(repository: Path, instances: int, delay: int) -> Iterator[Path]:
 
 
 def load(server: TritonServer, clients: int, batch: int, seconds: float) -> dict[str, float]:
-    """Clients that ask the decoder again as soon as they are answered."""
+    """Measure clients that ask the decoder again as soon as they are answered."""
     with contextlib.closing(TritonEngine(server.grpc, Connection(in_flight=clients))) as engine:
         dimensions = engine.manifest.dimensions
         rng = np.random.default_rng(0)
@@ -215,7 +171,7 @@ def load(server: TritonServer, clients: int, batch: int, seconds: float) -> dict
         }
 
         def client(_: int) -> list[float]:
-            return timed(lambda: engine.run("decoder", inputs, ("expression",)), seconds)
+            return time_calls(lambda: engine.run("decoder", inputs, ("expression",)), seconds).tolist()
 
         before = engine.statistics()[server.grpc]["decoder"]
         with ThreadPoolExecutor(clients) as pool:
@@ -235,7 +191,7 @@ def load(server: TritonServer, clients: int, batch: int, seconds: float) -> dict
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In markdown."""
+    """Format a table in Markdown."""
     return "".join(f"| {' | '.join(row)} |\n" for row in (columns, ["---"] * len(columns), *rows))
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from causcell.bench.workload import Workload
-from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import plan_interventions
-from causcell.counterfactual.request import Request
+from causcell.cells.collection import open_cells
+from causcell.counterfactual.request import make_request
 from causcell.diffusion.solvers import SolverSettings
 from causcell.generator import Generator
 from causcell.randomness import Purpose, cell_keys, normals, uniforms
@@ -42,18 +41,17 @@ def generator():
 def test_counterfactual_batch(benchmark, generator, settings):
     """Read, encode, intervene and sample 256 cells; ``cells_per_second`` is in the extra info."""
     cells = demo_cells()[:BATCH].copy()
-    source = Cells(cells)
-    request = Request(plan_interventions(generator.schema, {"phase": "S"}), settings)
-    reader = generator.reader(source)
-    benchmark(lambda: list(generator.generate(source, reader, request)))
+    request = make_request(generator.manifest, {"phase": "S"}, settings=settings)
+    bound = generator.bind(open_cells(cells))
+    benchmark(lambda: list(generator.generate(bound, request)))
     benchmark.extra_info["cells_per_second"] = BATCH / benchmark.stats.stats.median
 
 
 def test_engine_only(benchmark, generator):
     """The draw preset from exogenous embeddings in memory: what ``causcell bench`` calls the rate."""
     workload = Workload(generator)
-    cells, solver = workload.cells(BATCH), workload.solver("draw")
-    benchmark(lambda: workload.decoded(workload.intervened(cells), cells[2], solver))
+    cells, solver = workload.take_cells(BATCH), workload.build_solver("draw")
+    benchmark(lambda: workload.generate(cells, solver))
     benchmark.extra_info["cells_per_second"] = BATCH / benchmark.stats.stats.median
 
 

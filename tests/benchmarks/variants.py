@@ -50,26 +50,28 @@ def main() -> None:
         for seed in range(arguments.seeds):
             models = arguments.out / f"{name}-{seed}"
             if not models.exists():
-                config = load_config(overrides={**_flat(common), **overrides, "seed": seed})
+                config = load_config(overrides={**_flatten(common), **overrides, "seed": seed})
                 export(fit(data, arguments.out / f"{name}-{seed}-run", config=config, split=arguments.split), models)
             found.append(open_repository(models).manifest)
         print(f"{name} ({settings or 'defaults'}), {np.mean([m.provenance['seconds'] for m in found]):.0f} s to train")
         for preset in found[0].presets:
             rows = [manifest.presets[preset].quality or {} for manifest in found]
-            columns = [f"  {m} {_spread([row[m] for row in rows])}" for m in MEASURES if all(m in row for row in rows)]
+            columns = [
+                f"  {m} {_format_spread([row[m] for row in rows])}" for m in MEASURES if all(m in row for row in rows)
+            ]
             print(f"  {preset:<9}" + "".join(columns), flush=True)
         quality = found[0].presets["mean"].quality or {}
         print("  real     " + "".join(f"  {m} {quality[f'{m}_real']:.3f}" for m in MEASURES if f"{m}_real" in quality))
 
 
-def _flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
+def _flatten(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 
-def _spread(values: list[float]) -> str:
+def _format_spread(values: list[float]) -> str:
     return f"{np.mean(values):.3f}+-{np.std(values):.3f}"
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: which cells each scenario holds out, which combinations are chosen, and the whole on small cells."""
+"""Cross-validation: the cells that each scenario holds out, combinations, and the whole on small cells."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from simulation import CONCEPTS, EDGES
 
 from causcell.concepts import ConceptSchema, as_pairs, schema_from_obs
 from causcell.errors import ConfigurationError, DataError
-from causcell_export.cross_validation import _scenarios, _test_rows, chosen_combinations, run_benchmark
+from causcell_export.cross_validation import _list_scenarios, _read_test_rows, choose_combinations, run_benchmark
 
 HELD_OUT = {"stim": "IFN", "cell_type": "B"}
 
@@ -25,39 +25,39 @@ def carries(cells: anndata.AnnData, labels: dict[str, str]) -> np.ndarray:
 
 
 def test_folds_judge_every_cell_once(cells: anndata.AnnData, schema: ConceptSchema) -> None:
-    folds = list(_scenarios(schema, schema.encode(cells.obs), 4, [], 0))
+    folds = list(_list_scenarios(schema, schema.encode(cells.obs), 4, [], 0))
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(cells.n_obs))
     assert max(len(fold.test) for fold in folds) - min(len(fold.test) for fold in folds) <= 1
 
 
 def test_seeds_split_anew_and_reproducibly(cells: anndata.AnnData, schema: ConceptSchema) -> None:
     labels = schema.encode(cells.obs)
-    first, again, other = (next(_scenarios(schema, labels, 1, [], seed)).test for seed in (0, 0, 1))
+    first, again, other = (next(_list_scenarios(schema, labels, 1, [], seed)).test for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert len(first) == len(other) == round(0.2 * cells.n_obs)
     assert set(first) != set(other)
 
 
 def test_a_combination_holds_out_all_of_its_cells_and_no_other(cells: anndata.AnnData, schema: ConceptSchema) -> None:
-    *_, unseen = _scenarios(schema, schema.encode(cells.obs), 1, [HELD_OUT], 0)
+    *_, unseen = _list_scenarios(schema, schema.encode(cells.obs), 1, [HELD_OUT], 0)
     np.testing.assert_array_equal(unseen.test, np.flatnonzero(carries(cells, HELD_OUT)))
 
 
 def test_a_split_file_names_the_cells_to_judge(cells: anndata.AnnData, schema: ConceptSchema, tmp_path: Path) -> None:
     rows = "".join(f"{name},{'train' if i % 5 else 'test'}\n" for i, name in enumerate(cells.obs_names))
     (tmp_path / "split.csv").write_text("cell,split\n" + rows)
-    test = _test_rows(cells.obs_names, tmp_path / "split.csv")
+    test = _read_test_rows(cells.obs_names, tmp_path / "split.csv")
     np.testing.assert_array_equal(test, np.arange(0, cells.n_obs, 5))
     for seed in (0, 1):
-        (scenario,) = _scenarios(schema, schema.encode(cells.obs), 1, [], seed, test)
-        np.testing.assert_array_equal(np.flatnonzero(scenario.parts(cells.n_obs) == "test"), test)
+        (scenario,) = _list_scenarios(schema, schema.encode(cells.obs), 1, [], seed, test)
+        np.testing.assert_array_equal(np.flatnonzero(scenario.name_parts(cells.n_obs) == "test"), test)
     (tmp_path / "split.csv").write_text("cell,split\n" + rows.replace("test", "train"))
     with pytest.raises(DataError, match="gives no cell of the data"):
-        _test_rows(cells.obs_names, tmp_path / "split.csv")
+        _read_test_rows(cells.obs_names, tmp_path / "split.csv")
 
 
 def test_chosen_combinations_can_be_learned_from_the_rest(cells: anndata.AnnData, schema: ConceptSchema) -> None:
-    chosen = chosen_combinations(schema, schema.encode(cells.obs), 3, 0)
+    chosen = choose_combinations(schema, schema.encode(cells.obs), 3, 0)
     assert len({tuple(sorted(each.items())) for each in chosen}) == 3
     for combination in chosen:
         held_out = carries(cells, combination)
@@ -67,7 +67,7 @@ def test_chosen_combinations_can_be_learned_from_the_rest(cells: anndata.AnnData
         for concept, label in combination.items():
             assert (carries(cells, {concept: label}) & ~held_out).sum() >= 16
     with pytest.raises(DataError, match="fewer than 1000"):
-        chosen_combinations(schema, schema.encode(cells.obs), 1000, 0)
+        choose_combinations(schema, schema.encode(cells.obs), 1000, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The model repository: Triton's configurations, complete digests, presets, and an export that fails leaves nothing."""
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -14,6 +16,7 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
+import causcell_export
 from causcell._internal.digests import file_digest
 from causcell.errors import ExportVerificationError, OutputExistsError, RunError
 from causcell.repository.folder import open_repository
@@ -21,11 +24,12 @@ from causcell.repository.manifest import Manifest
 from causcell.repository.served import CHUNK
 from causcell_export import export
 from causcell_export import exporter as exporting
-from causcell_export.exporter import default_preset
 from causcell_export.graphs import Graph
 from causcell_export.onnx_file import write_onnx
+from causcell_export.quality import default_preset
 from causcell_export.triton_config import graph_parameters, triton_config
 from causcell_training import Run
+from causcell_training.heads import SpikeSlabHead
 
 GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder", "sampler")
 
@@ -144,7 +148,7 @@ def test_configurations_hold_what_the_native_backend_accepts_alone(repository: P
 def test_the_model_named_reference_carries_what_clients_of_a_server_need(repository: Path) -> None:
     """The manifest, and the reference cells' bytes by chunks."""
     parameters = config_of(repository, "reference").parameters
-    fields = json.loads(parameters["causcell.repository.manifest"].string_value)
+    fields = json.loads(parameters["causcell.manifest"].string_value)
     assert fields == json.loads((repository / "manifest.json").read_text())
     content = (repository / "reference.npz").read_bytes()
     assert int(parameters["causcell.reference_bytes"].string_value) == len(content)
@@ -227,7 +231,7 @@ def test_parity_was_measured_and_is_within_its_limit(manifest: Manifest) -> None
         assert 0 <= parity.flips <= 1e-3
 
 
-def test_every_preset_has_its_quality_on_the_cells_to_report_on(run: Run, manifest: Manifest) -> None:
+def test_every_preset_has_its_quality_on_the_test_cells(run: Run, manifest: Manifest) -> None:
     assert set(manifest.presets) == {"draw", "balanced", "accurate", "mean"}
     for preset in manifest.presets.values():
         assert preset.quality is not None
@@ -350,3 +354,31 @@ def test_a_folder_without_a_run_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no finished training run.*train first"):
         export(tmp_path, tmp_path / "repository")
     assert list(tmp_path.iterdir()) == []
+
+
+# -- old names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "new"),
+    [
+        ("causcell_export.repository", "export", "causcell_export.exporter"),
+        ("causcell_export.repository", "default_preset", "causcell_export.exporter"),
+        ("causcell_export.benchmark", "run_benchmark", "causcell_export.cross_validation"),
+    ],
+)
+def test_modules_that_moved_are_found_by_their_old_names(old: str, name: str, new: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"{old} is deprecated; use {new}"):
+        module = importlib.import_module(old)
+    assert callable(getattr(module, name))
+
+
+def test_presets_are_read_from_the_heads_by_their_old_name_too() -> None:
+    with pytest.warns(DeprecationWarning, match=r"use causcell_training\.heads\.head_class\(\)\.presets"):
+        presets = exporting.PRESETS
+    assert presets["spike_slab"] == SpikeSlabHead.presets
+
+
+def test_the_package_shows_what_is_public() -> None:
+    assert dir(causcell_export) == ["export"]

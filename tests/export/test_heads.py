@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import small_config
+from head_from_outside import LaplaceHead
 
 from causcell.diffusion.sampling import draw_spike_slab
 from causcell.errors import ConfigurationError
@@ -10,6 +11,7 @@ from causcell.generator import Generator
 from causcell.randomness import CellNoise, Purpose, cell_keys, uniforms
 from causcell_export import export
 from causcell_training import fit
+from causcell_training.heads import register_head
 
 
 @pytest.mark.parametrize("head", ["plain", "skip"])
@@ -21,8 +23,26 @@ def test_a_head_without_a_posterior_exports_and_generates_but_does_not_draw(cell
         assert set(generator.manifest.graphs) == {"encoder_scm", "scm", "denoiser", "sampler"}
         for options in ({}, {"solver": "ddpm", "steps": 5}):
             assert np.isfinite(generator.counterfactual(cells, {"stim": "IFN"}, **options).X).all()
-        with pytest.raises(ConfigurationError, match=f"'draw' needs the head spike_slab, this model's is '{head}'"):
+        with pytest.raises(ConfigurationError, match=f"posterior that the head of this model, '{head}', does not give"):
             generator.counterfactual(cells, {"stim": "IFN"}, solver="draw")
+
+
+def test_a_head_from_outside_trains_exports_and_draws(cells, tmp_path):
+    """Registered, it is a setting like any: its presets, its draw and its name reach the manifest and the client."""
+    register_head("laplace", LaplaceHead, replace=True)
+    run = fit(cells, tmp_path / "run", config=small_config(model__head="laplace", optimisation__epochs=8))
+    real = run.held_out()
+    with Generator.open(export(run, tmp_path / "models"), threads=1, batch_size=64) as generator:
+        manifest = generator.manifest
+        assert manifest.head == "laplace"
+        assert {name: preset.solver for name, preset in manifest.presets.items()} == LaplaceHead.presets
+        assert list(manifest.graphs["denoiser"].outputs) == ["x0"]
+        assert "decoder" in manifest.graphs
+        drawn = generator.reconstruct(real, preset="draw", expression="log1p").X
+        zeros = (real.X.toarray() == 0).mean()
+        assert (drawn == 0).mean() == pytest.approx(zeros, abs=0.2)  # a few epochs, a few cells
+        for options in ({}, {"preset": "balanced"}, {"preset": "mean"}, {"solver": "ddim", "steps": 5}):
+            assert np.isfinite(generator.counterfactual(cells, {"stim": "IFN"}, **options).X).all()
 
 
 def test_draws_of_the_default_head_have_the_zeros_and_the_spread_of_cells(generator, run):

@@ -1,4 +1,4 @@
-"""A real Triton server on loopback, over the repository that other tests share; `make triton` lays one down."""
+"""A real Triton server on loopback (`make triton` lays one down), and the few cells that tests of results share."""
 
 import json
 import warnings
@@ -12,7 +12,17 @@ import pytest
 from causcell.errors import CausCellWarning
 from causcell.serve.server import TritonServer
 
-tested: set[str] = set()
+pytest.register_assert_rewrite("engine_contract")
+
+servers: set[str] = set()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a server, wherever they are."""
+    for item in items:
+        if {"server", "own_server"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.serving)
 
 
 @pytest.fixture(scope="session")
@@ -20,14 +30,8 @@ def server(repository: Path) -> Iterator[TritonServer]:
     """One that runs for all tests, which leave it as it is."""
     with TritonServer(repository, threads=1) as running:
         with urlopen(f"{running.http}/v2") as answer:
-            tested.add(f"{running.process.args[0]}, version {json.load(answer)['version']}")
+            servers.add(f"{running.process.args[0]}, version {json.load(answer)['version']}")
         yield running
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which server it was."""
-    for each in tested:
-        terminalreporter.write_line(f"tests/serving ran against the real Triton: {each}")
 
 
 @pytest.fixture
@@ -49,3 +53,9 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausCellWarning)
         yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell which server it was."""
+    for server in servers:
+        terminalreporter.write_line(f"tests marked `serving` ran against a real Triton: {server}")

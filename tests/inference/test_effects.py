@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from causcell.effects import cell_effects, false_discovery_rate, simulated_trial, two_sided_p
-from causcell.errors import DataError, UnknownConceptError, UnknownLabelError
+from causcell.errors import CausCellWarning, ConfigurationError, DataError, UnknownConceptError, UnknownLabelError
 from causcell.generator import Generator
 
 
@@ -19,7 +19,8 @@ def trial(generator: Generator, cells: anndata.AnnData) -> anndata.AnnData:
 
 def arms_of(generator: Generator, cells: anndata.AnnData, draws: int) -> np.ndarray:
     """Expression of every cell under each cell type, mean over draws, [n x labels x G]."""
-    grid = generator.counterfactual(cells, grid=["cell_type"], preset="mean", draws=draws)
+    with pytest.warns(CausCellWarning, match="combinations of labels that no training cell carries"):
+        grid = generator.counterfactual(cells, grid=["cell_type"], preset="mean", draws=draws)
     return grid.X.reshape(cells.n_obs, 3, draws, -1).mean(axis=2, dtype=np.float64)
 
 
@@ -41,7 +42,7 @@ def test_a_trial_averages_the_same_cells_under_every_label(
 
 
 def test_p_values_are_of_a_t_test_over_the_independent_units(generator: Generator, cells: anndata.AnnData) -> None:
-    trial = simulated_trial(generator, cells, "cell_type", baseline="NK", draws=1, least=0.0)
+    trial = simulated_trial(generator, cells, "cell_type", baseline="NK", draws=1, min_effect=0.0)
     arms = arms_of(generator, cells, 1)
     expected = stats.ttest_1samp(arms[:, 2] - arms[:, 1], 0).pvalue  # T against NK
     np.testing.assert_allclose(trial.layers["p_value"][2], expected, rtol=1e-2, atol=1e-12)
@@ -55,6 +56,7 @@ def test_p_values_are_of_a_t_test_over_the_independent_units(generator: Generato
 def test_units_are_counted_and_settings_recorded(trial: anndata.AnnData, cells: anndata.AnnData) -> None:
     settings = trial.uns["causcell"]["trial"]
     assert (settings["units"], settings["cells"], settings["replicate"]) == (3, cells.n_obs, "donor")
+    assert (settings["rate"], settings["least"]) == (0.05, 0.1)  # as files have spelt them from the first version
 
 
 def test_a_population_can_be_chosen(generator: Generator, cells: anndata.AnnData) -> None:
@@ -76,8 +78,8 @@ def test_two_sided_p_without_deviation() -> None:
     np.testing.assert_array_equal(two_sided_p(np.array([-0.05, 0.1, 1.0]), np.zeros(3), 5, 0.1)[[0, 2]], [1.0, 0.0])
 
 
-def test_effects_within_the_least_are_seldom_called() -> None:
-    """Means at the least itself, known to a tenth of it: at its boundary a test of 5 % is passed by 5 %."""
+def test_effects_within_the_smallest_are_seldom_called() -> None:
+    """Means at the smallest effect itself, known to a tenth of it: at its boundary a test of 5 % is passed by 5 %."""
     rng = np.random.default_rng(1)
     p = two_sided_p(0.1 + 0.01 * rng.standard_normal(2000), np.full(2000, 0.01), None, 0.1)
     assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.02)
@@ -115,3 +117,23 @@ def test_what_a_trial_refuses(generator: Generator, cells: anndata.AnnData) -> N
         simulated_trial(generator, cells, "cell_type", where='donor == "d1"', replicate="donor")
     with pytest.raises(DataError, match="draws is 1"):
         cell_effects(generator, cells, {"stim": "IFN"}, draws=1)
+    with pytest.raises(ConfigurationError, match=r"fdr is 1\.5"):
+        simulated_trial(generator, cells, "cell_type", fdr=1.5)
+
+
+def test_settings_by_their_old_names_are_taken_with_a_warning(generator: Generator, cells: anndata.AnnData) -> None:
+    with pytest.warns(DeprecationWarning, match="use fdr="):
+        assert simulated_trial(generator, cells[:10], "stim", draws=1, rate=0.2).uns["causcell"]["trial"]["rate"] == 0.2
+    with pytest.warns(DeprecationWarning, match="use min_effect="):
+        assert two_sided_p(np.array([0.1]), np.zeros(1), None, least=0.2) == [1.0]
+    few = cells[:10]
+    with pytest.warns(DeprecationWarning, match=r"simulated_trial\(least=\)"):
+        old = simulated_trial(generator, few, "stim", draws=1, least=0.2)
+    with pytest.warns(DeprecationWarning, match=r"cell_effects\(rate=\)"):
+        assert (
+            cell_effects(generator, few, {"stim": "IFN"}, draws=2, rate=0.2).uns["causcell"]["effects"]["rate"] == 0.2
+        )
+    new = simulated_trial(generator, few, "stim", draws=1, min_effect=0.2)
+    np.testing.assert_array_equal(old.layers["p_value"], new.layers["p_value"])
+    with pytest.raises(TypeError, match="'fdr' by that name and by its old one"):
+        simulated_trial(generator, few, "stim", fdr=0.1, rate=0.1)

@@ -50,5 +50,5 @@ def test_all_is_sorted_and_complete():
         (list("abc"), "'a', 'b' and 1 more"),
     ],
 )
-def test_listed_quotes_and_counts_the_rest(values, text):
+def test_lists_are_quoted_and_the_rest_is_counted(values, text):
     assert errors.format_list(values, 2) == text

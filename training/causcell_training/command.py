@@ -1,4 +1,4 @@
-"""``causcell train``."""
+"""The command ``causcell train``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from causcell._deprecation import moved_names
 from causcell.cli import options
+
+__getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 
 
 def train(
@@ -37,24 +40,28 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all random numbers. [default: 0]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder.")] = False,
     progress: options.Progress = True,
 ) -> None:
     """Train a model on labelled cells."""
     from causcell_training.config import load_config, parse_overrides
-
-    flags = {
-        "concept": concept,
-        "edge": edge,
-        "expression": expression,
-        "genes": int(genes) if genes is not None and genes.removeprefix("-").isdecimal() else genes,
-        "layer": layer,
-        "seed": seed,
-    }
-    given = {name: value for name, value in flags.items() if value is not None}
-    settings = load_config(config, parse_overrides(setting or []) | given)
     from causcell_training.fitting import fit
 
-    run = fit(data, out, config=settings, split=split, resume=resume, progress=progress)
+    run = fit(
+        data,
+        out,
+        config=load_config(config, parse_overrides(setting or [])),
+        concepts=concept,
+        edges=edge,
+        expression=expression,
+        genes=int(genes) if genes is not None and genes.removeprefix("-").isdecimal() else genes,
+        layer=layer,
+        seed=seed,
+        split=split,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+    )
     measures = run.provenance["held_out"]
     quality = f"; held-out mean estimate: PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}" if measures else ""
     typer.echo(

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from causcell.diffusion.schedule import ScheduleKind
 from causcell.errors import ConfigurationError
 from causcell.preprocessing import Scale
+from causcell_training.heads.registry import check_head_name, head_class
 
 
 class _Section(BaseModel):
@@ -23,26 +24,39 @@ class ModelConfig(_Section):
     """Shapes of the networks."""
 
     embedding: int = Field(32, ge=1)
-    """k, numbers per concept."""
+    """Numbers per concept, k."""
     components: int = Field(128, ge=1)
     """Principal components of expression that the encoder reads (fewer where genes or cells are fewer)."""
     encoder_width: int = Field(512, ge=8)
+    """Hidden width of the encoder."""
     encoder_layers: int = Field(2, ge=1)
+    """Hidden layers of the encoder."""
     encoder_dropout: float = Field(0.2, ge=0, lt=1)
-    """On the expression that the encoder reads and on its hidden layers: it is what keeps it from overfitting."""
+    """Dropout of the expression that the encoder reads and of its hidden layers: what keeps it from overfitting."""
     width: int = Field(128, ge=8)
-    """d, hidden width of the denoiser."""
+    """Hidden width of the denoiser, d."""
     blocks: int = Field(2, ge=1)
+    """Blocks of the denoiser, each cross-attention and feed-forward."""
     heads: int = Field(4, ge=1)
-    """Attention heads."""
-    head: Literal["plain", "skip", "spike_slab"] = "spike_slab"
-    """What the denoiser's output is; see `causcell_training.heads`."""
+    """Attention heads of each block."""
+    head: str = "spike_slab"
+    """Name of a registered head, which says what the denoiser's output is; see `causcell_training.heads`."""
     graph: Literal["given", "independent"] = "given"
     """``independent`` leaves the edges out: the paper's CausCell_IND, whose concepts have no causes."""
     edge_weights: Literal["fixed", "learned"] = "fixed"
-    """Whether each edge has weight 1, as in the paper, or one that is learned."""
+    """Weights of the edges: 1 each, as in the paper, or learned."""
     schedule: ScheduleKind = "linear"
+    """Noise schedule of the diffusion; see `causcell.diffusion.schedule.NoiseSchedule`."""
     timesteps: int = Field(1000, ge=21)
+    """Timesteps of the noise schedule, T."""
+
+    @field_validator("head")
+    @classmethod
+    def _is_known(cls, head: str) -> str:
+        try:
+            return check_head_name(head)
+        except ConfigurationError as error:  # a ValueError is told with the setting's name
+            raise ValueError(str(error)) from error
 
 
 class ObjectiveConfig(_Section):
@@ -51,9 +65,9 @@ class ObjectiveConfig(_Section):
     reconstruction: float = Field(1.0, ge=0)
     """Squared error of x0 on the log scale, in units of the genes' mean variance."""
     likelihood: float = Field(3.0, ge=0)
-    """Minus the log-likelihood of x0, nats per gene (head ``spike_slab`` alone has one). It makes draws true, squared
-    error makes the mean estimate exact: Kang, energy distance of one draw and MSE of the mean, by weights (likelihood,
-    reconstruction): (0, 1) .120, .272; (3, 1) .054, .271; (3, 0) .052, .283."""
+    """Minus the log-likelihood of x0, nats per gene, of heads that have one, as ``spike_slab`` has. It makes posterior
+    draws true, squared error makes the mean estimate exact: Kang, energy distance of one draw and MSE of the mean, by
+    weights (likelihood, reconstruction): (0, 1) .120, .272; (3, 1) .054, .271; (3, 0) .052, .283."""
     classification: float = Field(0.1, ge=0)
     """Cross-entropy of each concept's label from its embedding."""
     exogenous_kl: float = Field(0.1, ge=0)
@@ -63,32 +77,39 @@ class ObjectiveConfig(_Section):
     a fifth of both, the demo's MSE .412 for .419, but HMGB2 8th and 22nd of 765 under do(phase=S), not 5th and 9th
     (two seeds)."""
     adversary: float = Field(0.1, ge=0)
-    """How far discriminators that read the unexplained concept are from guessing labels by their frequency."""
+    """Divergence of label frequencies from what discriminators that read the unexplained concept say; see
+    `causcell_training.objective.Objective`."""
     independence: float = Field(0.03, ge=0)
-    """How far a linear reader gets at labels, by two, from exogenous embeddings that should be independent of them;
+    """Variance of labels, by two, that a linear reader explains from exogenous embeddings that should not tell them;
     see `causcell_training.objective.independencies`. More of it costs the mean estimate (MSE on Kang: 0.01 .268, 0.03
     .272, 0.1 .276) and no longer takes leakage away."""
 
 
 class OptimisationConfig(_Section):
-    """The loop."""
+    """Optimiser, batches, and when training stops."""
 
     batch_size: int = Field(128, ge=2)
+    """Cells of a step."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Learning rate of AdamW."""
     weight_decay: float = Field(1.0, ge=0)
-    """Of the networks' matrices, times the learning rate a step: a decoder of few cells overfits their means. Kang,
-    energy distance of one draw of held-out cells: .086 at .01, .076 at 1, .087 at 2; of training cells none is left."""
+    """Decay of the networks' matrices, times the learning rate a step: a decoder of few cells overfits their means.
+    Kang, energy distance of one draw of held-out cells: .086 at .01, .076 at 1, .087 at 2; of training cells none is
+    left."""
     gradient_clip: float = Field(1.0, gt=0)
+    """Largest norm of a gradient."""
     epochs: int = Field(200, ge=1)
+    """Largest number of epochs."""
     patience: int = Field(8, ge=1)
     """Validations without improvement on held-out cells before training stops."""
     validate_every: int = Field(5, ge=1)
     """Epochs between validations."""
     ema_decay: float = Field(0.99, ge=0, lt=1)
-    """Of the moving average of weights, which is what is validated and exported."""
+    """Decay, a step, of the moving average of the weights, which is what is validated and exported."""
     held_out: float = Field(0.1, gt=0, lt=0.9)
     """Share of cells held out, half to choose by (early stopping) and half to report on, if no split is given."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device to train on; ``auto`` takes a GPU where there is one."""
 
 
 class TrainConfig(_Section):
@@ -98,35 +119,58 @@ class TrainConfig(_Section):
     """
 
     concept: tuple[str, ...] = ()
+    """Columns of ``obs`` with the concepts' labels."""
     edge: tuple[str, ...] = ()
-    """``PARENT:CHILD``."""
+    """Causal edges between concepts, ``PARENT:CHILD`` each."""
     expression: Scale = "counts"
+    """Scale of the values given: raw ``counts``, or ``log1p`` values."""
     genes: int | str = 2000
     """A number of highly variable genes, ``all``, or a file with one gene name a line."""
     layer: str | None = None
+    """Layer to read in place of ``X``."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of split, initial weights and every step."""
     model: ModelConfig = ModelConfig()
+    """Shapes of the networks."""
     objective: ObjectiveConfig = ObjectiveConfig()
+    """Weight of each term of the objective."""
     optimisation: OptimisationConfig = OptimisationConfig()
+    """Optimiser, batches, and when training stops."""
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:
-        likelihood = self.objective.likelihood if self.model.head == "spike_slab" else 0
-        if not self.objective.reconstruction and not likelihood:
+        if self.objective.reconstruction and self.objective.likelihood:
+            return self  # whatever the head's losses are, and without importing it
+        names = head_class(self.model.head).loss_names
+        if not any(getattr(self.objective, name) for name in names):
+            weights = " and ".join(f"objective.{name}" for name in names)
             raise ValueError(
-                "objective.reconstruction and objective.likelihood (of head spike_slab) can't both be 0: nothing would "
-                "train the denoiser"
+                f"{weights} can't {'both ' if len(names) > 1 else ''}be 0: nothing would train the denoiser, as head "
+                f"{self.model.head!r} has no other loss"
             )
         return self
 
 
 def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Settings from a TOML file, with ``overrides`` (dotted names, such as ``model.width``) on top.
+    """Load settings from a TOML file, with ``overrides`` on top.
+
+    Parameters
+    ----------
+    path
+        File with the names and sections of `TrainConfig`; the defaults, if not given.
+    overrides
+        Values by dotted name, such as ``model.width``.
 
     Raises
     ------
     ConfigurationError
         An unreadable file, an unknown name, a value out of range.
+
+    Examples
+    --------
+    >>> config = load_config(overrides={"concept": ["stim"], "model.width": 64})
+    >>> config.model.width, config.model.head
+    (64, 'spike_slab')
     """
     fields: dict[str, Any] = {}
     if path is not None:
@@ -148,11 +192,22 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         named = f"setting {name!r} = {first['input']!r}: " if name else ""
-        raise ConfigurationError(named + first["msg"]) from error
+        raise ConfigurationError(named + first["msg"].removeprefix("Value error, ")) from error
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
-    """``SECTION.KEY=VALUE`` strings as a mapping, values read as TOML where they can be, else as text."""
+    """Parse ``SECTION.KEY=VALUE`` strings to a mapping; values are read as TOML where they can be, else as text.
+
+    Raises
+    ------
+    ConfigurationError
+        A string of another form.
+
+    Examples
+    --------
+    >>> parse_overrides(["model.width=64", "model.head=plain"])
+    {'model.width': 64, 'model.head': 'plain'}
+    """
     overrides: dict[str, Any] = {}
     for setting in settings:
         name, found, text = setting.partition("=")

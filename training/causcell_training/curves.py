@@ -1,4 +1,4 @@
-"""Figures of a training run. Each takes an ``ax`` and returns it."""
+"""Figures of a training run; each function takes an ``ax`` and returns it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from causcell_training.run import METRICS_FILE
+from causcell_training.run_folder import METRICS_FILE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def training_curves(run: str | os.PathLike[str], names: Sequence[str], *, ax: Axes | None = None) -> Axes:
-    """Terms and measures of ``metrics.csv`` by epoch, such as ``train/reconstruction`` and ``held_out/mse``."""
+    """Draw terms and measures of a run by epoch.
+
+    Parameters
+    ----------
+    run
+        The run folder; training need not have finished.
+    names
+        Names of ``metrics.csv``, such as ``train/reconstruction`` and ``held_out/mse``.
+    ax
+        Axes to draw into; new ones where none are given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn into, one line for each name.
+    """
     import matplotlib.pyplot as plt
     import pandas as pd
 

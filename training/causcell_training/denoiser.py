@@ -9,15 +9,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causcell.diffusion.schedule import NoiseSchedule
-from causcell_training.heads import HEADS
+from causcell_training.heads import Head, head_class
 
 
 class ConceptAttention(nn.Module):
-    """Cross-attention of one query token a cell to its M concept tokens.
+    """Cross-attention of one query token a cell to its M concept tokens (Vaswani et al. 2017).
 
     A token is z_i beside a one-hot identity (attention knows no order). As there is a single query, the key map
     folds into the query map and the value map into the output map: the tokens themselves are keys and values, and
     no product of tokens with weights is left.
+
+    Parameters
+    ----------
+    width
+        Hidden width d.
+    concepts
+        Number of concepts M, the unexplained one included.
+    embedding
+        Numbers a concept k.
+    heads
+        Number of attention heads.
     """
 
     identity: Tensor
@@ -31,15 +42,19 @@ class ConceptAttention(nn.Module):
         self.register_buffer("identity", torch.eye(concepts), persistent=False)
 
     def forward(self, hidden: Tensor, z: Tensor) -> Tensor:
-        """[B x d] of hidden [B x d] and z [B x M x k]."""
+        """Return what hidden states [B x d] attend to among embeddings z [B x M x k], [B x d]."""
         tokens = torch.cat([z, self.identity.expand(z.shape[0], -1, -1)], dim=2)
         query = self.query(hidden).unflatten(1, (self._heads, self._token))
         weights = torch.softmax(query @ tokens.transpose(1, 2) / math.sqrt(self._token), dim=2)
-        return self.output((weights @ tokens).flatten(1))
+        attended: Tensor = self.output((weights @ tokens).flatten(1))
+        return attended
 
 
 class Block(nn.Module):
-    """Pre-norm cross-attention and GEGLU feed-forward (Shazeer 2020), each with a residual."""
+    """Pre-norm cross-attention and GEGLU feed-forward (Shazeer 2020), each with a residual.
+
+    Parameters are those of `ConceptAttention`.
+    """
 
     def __init__(self, width: int, concepts: int, embedding: int, heads: int) -> None:
         super().__init__()
@@ -51,17 +66,42 @@ class Block(nn.Module):
         self.contract = nn.Linear(2 * width, width)
 
     def forward(self, hidden: Tensor, z: Tensor) -> Tensor:
-        """[B x d] of hidden [B x d] and z [B x M x k]."""
+        """Return the next hidden state [B x d] of the one before [B x d] and embeddings z [B x M x k]."""
         hidden = hidden + self.attention(self.attention_norm(hidden), z)
         normed = self.feedforward_norm(hidden)
-        return hidden + self.contract(self.value(normed) * F.gelu(self.gate(normed)))
+        change: Tensor = self.contract(self.value(normed) * F.gelu(self.gate(normed)))
+        return hidden + change
 
 
 class Denoiser(nn.Module):
-    """D(x_t, t, z), everything on the standardised scale.
+    """D(x_t, t, z): the clean x0 from noised cells, their time and their concepts; all on the standardised scale.
 
     The input is scaled by sqrt(abar_t): at pure noise the network sees z alone. The concepts condition it by
     cross-attention, and by a linear map into the first hidden state, which carries their magnitudes past the softmax.
+
+    Parameters
+    ----------
+    zero
+        Standardised zero expression, float32 [G].
+    concepts
+        Number of concepts M, the unexplained one included.
+    embedding
+        Numbers a concept k.
+    width
+        Hidden width d.
+    blocks
+        Number of blocks.
+    heads
+        Number of attention heads.
+    head
+        Name of a registered head; see `causcell_training.heads`.
+    schedule
+        The noise schedule, of T timesteps.
+
+    Raises
+    ------
+    ConfigurationError
+        An unknown head.
     """
 
     alpha_bar: Tensor
@@ -89,32 +129,49 @@ class Denoiser(nn.Module):
         self.concepts = nn.Linear(concepts * embedding, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, concepts, embedding, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-        self.head = HEADS[head](width, zero)
+        self.head: Head = head_class(head)(width, zero)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the matrix products; see `lower`."""
+        """Precision of the matrix products; see `lower`."""
         return self.input.weight.dtype
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Let matrix products and hidden states be of a lower precision.
+        """Lower matrix products and hidden states to another precision.
 
-        What is as large as the panel's values stays as it was: time, x_t, and the head's arithmetic, whose squares
-        over small variances half precision can't hold.
+        Time, x_t and the head's own arithmetic stay as they were: half precision can't hold the panel's largest values,
+        nor their squares over small variances.
         """
         for module in (self.input, self.concepts, self.blocks, self.norm, *self.head.children()):
             module.to(dtype)
 
     def time_table(self) -> Tensor:
-        """Embedding of every timestep, [T x d]."""
-        return self.time(self.frequencies)
+        """Compute the embedding of every timestep, float32 [T x d]."""
+        table: Tensor = self.time(self.frequencies)
+        return table
 
     def hidden(self, x_t: Tensor, time: Tensor, alpha_bar: Tensor, z: Tensor) -> Tensor:
-        """Last hidden state [B x d] of x_t [B x G], rows of the time table [B x d], abar_t [B x 1], z [B x M x k]."""
+        """Compute the last hidden state.
+
+        Parameters
+        ----------
+        x_t
+            Noised cells, float32 [B x G].
+        time
+            Rows of `time_table`, float32 [B x d].
+        alpha_bar
+            abar of each cell's time, float32 [B x 1].
+        z
+            Endogenous embeddings, float32 [B x M x k].
+
+        Returns
+        -------
+        [B x d], of `dtype`.
+        """
         return self._run_blocks(self.input((alpha_bar.sqrt() * x_t).to(self.dtype)) + time.to(self.dtype), z)
 
     def hidden_at_noise(self, time: Tensor, z: Tensor) -> Tensor:
-        """`hidden` at pure noise (abar 0), where x_t says nothing: no map of G numbers is needed."""
+        """Compute `hidden` at pure noise (abar 0), where x_t tells nothing: no map of G numbers is needed."""
         return self._run_blocks((self.input.bias + time.to(self.dtype)).expand(z.shape[0], -1), z)
 
     def _run_blocks(self, hidden: Tensor, z: Tensor) -> Tensor:
@@ -122,16 +179,31 @@ class Denoiser(nn.Module):
         hidden = hidden + self.concepts(z.flatten(1))
         for block in self.blocks:
             hidden = block(hidden, z)
-        return self.norm(hidden)
+        normed: Tensor = self.norm(hidden)
+        return normed
 
     def forward(self, x_t: Tensor, timestep: Tensor, z: Tensor) -> Tensor:
-        """Mean of x0 given x_t, [B x G], for x_t [B x G], timestep int [B], z [B x M x k]."""
+        """Compute the posterior mean of x0, [B x G], for x_t [B x G], timestep int64 [B] and z [B x M x k]."""
         alpha_bar = self.alpha_bar[timestep, None]
         time = self.time(self.frequencies[timestep])
         return self.head.x0(self.hidden(x_t, time, alpha_bar, z), x_t, alpha_bar)
 
     def losses(self, x: Tensor, timestep: Tensor, noise: Tensor, z: Tensor) -> dict[str, Tensor]:
-        """The head's losses at x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise, by name, each [B x G]."""
+        """Compute the head's losses at x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise.
+
+        Parameters
+        ----------
+        x, noise
+            Clean cells and standard normals, float32 [B x G].
+        timestep
+            int64 [B].
+        z
+            Endogenous embeddings, float32 [B x M x k].
+
+        Returns
+        -------
+        Losses by name, float32 [B x G] each; see `causcell_training.heads.Head.losses`.
+        """
         alpha_bar = self.alpha_bar[timestep, None]
         x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
         hidden = self.hidden(x_t, self.time(self.frequencies[timestep]), alpha_bar, z)

@@ -7,11 +7,26 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """q(eps | x), a diagonal Gaussian read from the principal components of standardised expression.
+    """Amortised posterior q(eps | x): a diagonal Gaussian from the principal components of standardised expression.
 
     The projection to principal components is fixed before training: a first layer learned from the genes fits the
     noise of a few thousand cells. Beside the MLP a linear map gives the mean, for the same reason. (Kang, 2,007
     training cells, MSE of held-out cells: genes .289, with the linear map .283, components and linear map .272.)
+
+    Parameters
+    ----------
+    genes
+        Number of panel genes, G.
+    concepts
+        Number of concepts with the unexplained one, M.
+    embedding
+        Numbers per concept, k.
+    components
+        Principal components read; `projection` [G x components] is zero until it is set.
+    width, layers
+        Width and number of the MLP's hidden layers.
+    dropout
+        Share of genes and of hidden units left out in training.
     """
 
     projection: Tensor
@@ -31,7 +46,18 @@ class Encoder(nn.Module):
         self.linear = nn.Linear(components, concepts * embedding, bias=False)
 
     def forward(self, standardised: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, each [B x M x k], of expression [B x G]."""
+        """Compute mean and log-variance of q(eps | x).
+
+        Parameters
+        ----------
+        standardised
+            Standardised expression, float [B x G].
+
+        Returns
+        -------
+        tuple of Tensor
+            Mean and log-variance (within -10 and 4), each [B x M x k].
+        """
         scores = self.dropout(standardised) @ self.projection
         mean, logvar = self.output(self.body(scores)).unflatten(1, (2, *self._shape)).unbind(dim=1)
         return mean + self.linear(scores).unflatten(1, self._shape), logvar.clamp(-10, 4)

@@ -16,19 +16,36 @@ from causcell_training.scm import StructuralCausalModel
 
 
 class CausCell(nn.Module):
-    """The model of Gao et al. (bioRxiv 2024.12.11.628077).
+    """Causal disentanglement model: encoder, structural causal model, denoiser and concept classifiers.
 
-    Shapes: B cells, G panel genes, m observed concepts, M = m + 1 with the unexplained one last, k numbers a concept.
-    Expression is on the log scale; the module standardises inside.
+    Gao et al. (bioRxiv 2024.12.11.628077; Nature Communications 2025, s41467-025-62008-1). Shapes: B cells, G panel
+    genes, m observed concepts, M = m + 1 with the unexplained one last, k numbers per concept. Expression is on the log
+    scale; the module standardises inside.
 
     Parameters
     ----------
     schema
         Concepts and graph.
     preprocessing
-        Panel and standardisation.
+        Gene panel and standardisation.
     config
         Shapes of the networks.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from causcell.concepts import Concept, ConceptSchema, Edge
+    >>> from causcell.preprocessing import Preprocessing
+    >>> from causcell_training.config import ModelConfig
+    >>> concepts = (Concept("stim", ("ctrl", "IFN")), Concept("state", ("a", "b")))
+    >>> schema = ConceptSchema(concepts, (Edge("stim", "state"),))
+    >>> numbers = np.ones(5, dtype=np.float32)
+    >>> preprocessing = Preprocessing(tuple("ABCDE"), "log1p", (), numbers, numbers)
+    >>> model = CausCell(schema, preprocessing, ModelConfig(embedding=8)).eval()
+    >>> exogenous, logvar = model.encode(torch.rand(4, 5))
+    >>> endogenous = model.scm(exogenous)
+    >>> endogenous.shape, model.mean_estimate(endogenous).shape
+    (torch.Size([4, 3, 8]), torch.Size([4, 5]))
     """
 
     mean: Tensor
@@ -66,23 +83,35 @@ class CausCell(nn.Module):
 
     @property
     def schema(self) -> ConceptSchema:
-        """Concepts and graph, edges with their weights as trained."""
+        """Concepts and graph, the edges with their weights as they are now."""
         return self.scm.schema
 
     def standardise(self, expression: Tensor) -> Tensor:
-        """Log scale to standardised scale, [B x G]."""
+        """Standardise expression [B x G] from the log scale: less the training mean, over the training deviation."""
         return (expression - self.mean) / self.deviation
 
     def encode(self, expression: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the exogenous embeddings, each [B x M x k]."""
-        return self.encoder(self.standardise(expression))
+        """Encode expression (log scale, [B x G]): mean and log-variance of q(eps | x), each [B x M x k]."""
+        mean, logvar = self.encoder(self.standardise(expression))
+        return mean, logvar
 
     def label_logits(self, endogenous: Tensor) -> list[Tensor]:
-        """Logits of each concept's labels from its own embedding, [B x labels] each."""
+        """Classify endogenous embeddings [B x M x k]: logits of each concept's labels, [B x labels] each."""
         return [classifier(endogenous[:, i]) for i, classifier in enumerate(self.classifiers)]
 
     def mean_estimate(self, endogenous: Tensor) -> Tensor:
-        """Conditional mean of expression given the concepts, log scale, clipped at zero, [B x G]."""
+        """Estimate mean expression given the concepts: the denoiser's x0 at pure noise.
+
+        Parameters
+        ----------
+        endogenous
+            Endogenous embeddings, [B x M x k].
+
+        Returns
+        -------
+        Tensor
+            Conditional mean on the log scale, clipped at zero, [B x G].
+        """
         last = torch.full((len(endogenous),), self.schedule.timesteps - 1, device=endogenous.device)
-        x0 = self.denoiser(torch.zeros_like(self.mean).expand(len(endogenous), -1), last, endogenous)
+        x0: Tensor = self.denoiser(torch.zeros_like(self.mean).expand(len(endogenous), -1), last, endogenous)
         return (x0 * self.deviation + self.mean).clamp(min=0)

@@ -1,10 +1,30 @@
-"""The objective: every term of the paper's loss, weighted and logged."""
+"""The objective: every term of the loss, weighted and logged.
+
+The terms are those of Gao et al. (Nature Communications 2025, s41467-025-62008-1), and (7), which is this project's.
+Shapes: B cells, G panel genes, m observed concepts, M = m + 1 with the unexplained one last, k numbers per concept.
+With q(eps | x) = N(mu, sigma^2), z = A^T z + eps, total effects B = (I - A^T)^-1, standardised expression x, labels y:
+
+::
+
+    (1) reconstruction    mean over cells and genes of w_g (x0(x_t, t, z) - x)^2, w_g ~ variance of gene g
+    (2) likelihood        mean over cells and genes of -(1 - abar_t) log p(x | x_t, z), for heads that have one
+    (3) classification    sum_i cross-entropy(y_i, classifier_i(z_i))
+    (4) exogenous_kl      KL(q(eps | x) || N(0, I)) / G
+    (5) endogenous_kl     sum_i KL(q(z_i | x) || N(m_i[y_i], v_i[y_i])) / G,  var q(z_i | x) = sum_j B_ij^2 sigma_j^2
+    (6) adversary         sum_i KL(frequency of y_i || discriminator_i(mu_unexplained))
+    (7) independence      sum over `independencies` of `explained_variance`
+    (8) discriminators    sum_i cross-entropy(y_i, discriminator_i(mu_unexplained)), the adversary's opponent
+
+The loss is (8) plus the terms (1) to (7), each times its weight in `ObjectiveConfig`. Cells without a label of concept
+i are left out of every term that reads y_i. Log-likelihoods are up to a constant.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +39,18 @@ _DISCRIMINATOR_WIDTH = 64
 
 
 class Objective(nn.Module):
-    """What training minimises, with the parameters that only training needs.
+    """Training objective, with the parameters that only training needs: label priors and discriminators.
 
     Parameters
     ----------
     schema
         Concepts and graph.
     embedding
-        k.
+        Numbers per concept, k.
     labels
-        Codes of the training cells, int [n x m]: their frequencies are what a discriminator that knows nothing says.
+        Label codes of the training cells, int [n x m]: a discriminator that knows nothing answers their frequencies.
     config
-        Weights.
+        Weight of each term.
     """
 
     def __init__(self, schema: ConceptSchema, embedding: int, labels: Tensor, config: ObjectiveConfig) -> None:
@@ -56,10 +76,22 @@ class Objective(nn.Module):
             self.register_buffer(f"frequency_{i}", counts / counts.sum(), persistent=False)
 
     def forward(self, model: CausCell, expression: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """All terms (scalars) for a batch of expression [B x G] and label codes [B x m], and their ``total``.
+        """Compute every term for a batch, and the loss.
 
-        ``total`` holds the discriminators' own loss too: its gradient reaches the discriminators alone, as the
-        gradient of ``adversary`` reaches the encoder alone.
+        Parameters
+        ----------
+        model
+            The model in training.
+        expression
+            Expression on the log scale, float [B x G].
+        labels
+            Label codes, int64 [B x m]; -1 is unlabelled.
+
+        Returns
+        -------
+        dict
+            Terms (1) to (8) of `causcell_training.objective`, scalars by name, and their weighted sum ``total``. The
+            gradient of ``discriminators`` reaches the discriminators alone, that of ``adversary`` the encoder alone.
         """
         x = model.standardise(expression)
         genes = x.shape[1]
@@ -86,7 +118,7 @@ class Objective(nn.Module):
         return terms
 
     def _endogenous_kl(self, model: CausCell, mean: Tensor, logvar: Tensor, labels: Tensor) -> Tensor:
-        """KL(q(z_i|x) || p(z_i|y_i)) summed over concepts, mean over labelled cells, in nats."""
+        """Sum (5) over concepts, each averaged over its labelled cells, from mu and log sigma^2 [B x M x k]."""
         z_mean = model.scm(mean)
         z_variance = model.scm.marginal_variance(logvar.exp())
         total = torch.zeros((), device=mean.device)
@@ -102,9 +134,9 @@ class Objective(nn.Module):
         return total
 
     def _adversary(self, unexplained: Tensor) -> Tensor:
-        """KL(label frequencies || discriminator's answer), summed over concepts: zero where nothing can be read.
+        """Sum (6) over concepts from the unexplained embedding [B x k]; zero where no label can be read from it.
 
-        Bounded below, unlike a discriminator's error maximised; the discriminators' weights are held.
+        It is bounded below, unlike a discriminator's error maximised. The discriminators' weights are held.
         """
         total = torch.zeros((), device=unexplained.device)
         for i, discriminator in enumerate(self.discriminators):
@@ -115,95 +147,127 @@ class Objective(nn.Module):
         return total
 
     def _independence(self, mean: Tensor, labels: Tensor) -> Tensor:
-        """How far a linear reader gets at labels of which exogenous embeddings should know nothing, in this batch.
+        """Sum (7) over `independencies`, each over the cells of the batch that carry all labels of its combination.
 
-        The sum over `independencies` of `explained_variance`, of the cells that carry all labels of a combination.
+        It is how much a linear probe reads of labels that exogenous embeddings mu [B x M x k] should not tell.
         """
         total = torch.zeros((), device=mean.device)
-        for i, told, given in self._independencies:
-            labelled = (labels[:, told] != UNLABELLED).all(dim=1)
+        for embedding, concepts, given in self._independencies:
+            labelled = (labels[:, concepts] != UNLABELLED).all(dim=1)
             if labelled.sum() > 1:
-                one_hot = self._combinations(labels[labelled], told)
-                within = None if given is None else self._combinations(labels[labelled], (given,))
-                total = total + explained_variance(mean[labelled, i], one_hot, within)
+                one_hot = self._encode_combinations(labels[labelled], concepts)
+                within = None if given is None else self._encode_combinations(labels[labelled], (given,))
+                total = total + explained_variance(mean[labelled, embedding], one_hot, within)
         return total
 
-    def _combinations(self, labels: Tensor, concepts: Sequence[int]) -> Tensor:
-        """Which combination of the concepts' labels each cell carries, one-hot [B x combinations]."""
+    def _encode_combinations(self, labels: Tensor, concepts: Sequence[int]) -> Tensor:
+        """Encode the combination of the concepts' labels that each cell carries, one-hot int64 [B x combinations]."""
         code = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
         for concept in concepts:
             code = code * len(self.label_mean[concept]) + labels[:, concept]
         return F.one_hot(code, math.prod(len(self.label_mean[concept]) for concept in concepts))
 
     def _discriminators(self, unexplained: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the discriminators, which read labels from the unexplained embedding [B x k]."""
+        """Sum (8) over concepts: the discriminators read labels from the unexplained embedding [B x k]."""
         losses = [masked_cross_entropy(d(unexplained), labels[:, i]) for i, d in enumerate(self.discriminators)]
         return torch.stack(losses).sum()
 
 
-def independencies(schema: ConceptSchema) -> list[tuple[int, tuple[int, ...], int | None]]:
-    """What the structural causal model takes each exogenous embedding to know nothing of.
+class Independence(NamedTuple):
+    """Labels that the structural causal model takes an exogenous embedding to be independent of.
 
-    Of the unexplained one that is the labels of all concepts; of eps_i those of i's ancestors, and, given the label of
-    i, those of every other concept. Labels are taken by two: an embedding that tells treatment by another sign in each
-    patient tells nothing of treatment on average, and yet keeps a patient's cells where they were under do(treatment).
-    (Glioblastoma, five patients, size of do(panobinostat) over the real shift: labels one by one .40, by two .54.)
+    Attributes
+    ----------
+    embedding
+        Index of the concept whose exogenous embedding it is; m is the unexplained one.
+    concepts
+        Indices of one or two concepts: the combination of their labels is what the embedding should not tell.
+    given
+        Index of the concept within whose labels it should not; none: among all cells.
+    """
 
-    Returns
-    -------
-    Triples: an embedding, concepts whose combination of labels it should not tell, the concept within whose labels.
+    embedding: int
+    concepts: tuple[int, ...]
+    given: int | None
+
+
+def independencies(schema: ConceptSchema) -> list[Independence]:
+    """List the labels that each exogenous embedding should be independent of, by the structural causal model.
+
+    For the unexplained embedding these are the labels of all concepts; for eps_i those of i's ancestors, and, given the
+    label of i, those of every other concept. Labels are taken by two: an embedding that tells treatment by another sign
+    in each patient tells nothing of treatment on average, and yet keeps a patient's cells where they were under
+    do(treatment). (Glioblastoma, five patients, size of do(panobinostat) over the real shift: labels one by one .40, by
+    two .54.)
     """
     concepts = range(len(schema.concepts))
-    found: list[tuple[int, tuple[int, ...], int | None]] = []
+    found: list[Independence] = []
     for i in range(schema.size):
         marginal = [j for j in concepts if i == len(concepts) or i in schema.descendants({j})]
-        found += [(i, pair, None) for pair in combinations(marginal, min(2, len(marginal))) if pair]
-        found += [(i, (i, j), i) for j in concepts if i < len(concepts) and j != i and j not in marginal]
+        pairs = combinations(marginal, min(2, len(marginal)))
+        found += [Independence(i, pair, None) for pair in pairs if pair]
+        conditional = [j for j in concepts if i < len(concepts) and j != i and j not in marginal]
+        found += [Independence(i, (i, j), i) for j in conditional]
     return found
 
 
 def gene_weight(model: CausCell) -> Tensor:
-    """Weight of each gene's reconstruction, [G], mean 1: its variance, so that errors count as on the log scale."""
+    """Weigh each gene's squared error by its variance, so that errors count as on the log scale: [G], mean 1."""
     return model.deviation**2 / (model.deviation**2).mean()
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over labelled cells, from logits; zero where no cell is labelled."""
+    """Average the cross-entropy over labelled cells; zero where no cell is labelled.
+
+    Parameters
+    ----------
+    logits
+        Unnormalised log-probabilities, [B x labels].
+    labels
+        Label codes, int64 [B]; -1 is unlabelled.
+    """
     labelled = labels != UNLABELLED
     return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum") / labelled.sum().clamp(min=1)
 
 
 def explained_variance(embedding: Tensor, one_hot: Tensor, given: Tensor | None = None) -> Tensor:
-    """Variance of labels that the best linear reader of an embedding explains: the sum of squared correlations (CCA).
+    """Measure the variance of labels that the best linear probe of an embedding explains.
 
-    It does not depend on the embedding's scale, which an embedding could shrink to hide from a reader that learns by
-    steps; and it is bounded by the number of labels less one. What the numbers of an embedding explain by chance, in a
-    batch of few cells, is taken off (its mean over permutations of the labels): else an embedding would be asked to
-    have few dimensions. A ridge of 0.02 on the correlation matrix keeps it finite.
+    The sum of squared canonical correlations (Hotelling 1936) of embedding and labels. It does not depend on the
+    embedding's scale, which an embedding could shrink to hide from a probe that learns by steps; and it is bounded by
+    the number of labels less one. What the numbers of an embedding explain by chance, in a batch of few cells, is taken
+    off (its mean over permutations of the labels): else an embedding would be asked to have few dimensions. A ridge of
+    0.02 on the correlation matrix keeps it finite.
 
     Parameters
     ----------
     embedding
-        [B x k].
+        Embeddings of one concept, float [B x k].
     one_hot
-        [B x labels].
+        Labels, one-hot [B x labels].
     given
         Labels within which both are compared, one-hot [B x labels]; none: among all cells.
+
+    Returns
+    -------
+    Tensor
+        Explained variance, a scalar; a little below zero where less is explained than by chance.
     """
     with torch.autocast(embedding.device.type, enabled=False):  # at half precision a matrix can't be factored
         cells, numbers = embedding.shape
         groups = embedding.new_ones(cells, 1).float() if given is None else given.float()
         share = one_hot.float().mean(dim=0).clamp(min=1 / cells)
-        x, y = (_within(each, groups) for each in (embedding.float(), one_hot.float() / share.sqrt()))
+        x, y = (_centre_within(each, groups) for each in (embedding.float(), one_hot.float() / share.sqrt()))
         x = x * (x.square().mean(dim=0) + 1e-8).rsqrt()
         correlation = x.T @ x / cells + 0.02 * torch.eye(numbers, device=x.device)
         factor, _ = torch.linalg.cholesky_ex(correlation)  # not finite where the embedding is not: training says so
         white = torch.linalg.solve_triangular(factor, x.T, upper=False)
         sizes = (groups.T @ each.square().sum(dim=1) for each in (white.T, y))
         chance = (math.prod(sizes) / (groups.sum(dim=0) - 1).clamp(min=1)).sum()
-        return ((white @ y).square().sum() - chance) / cells**2
+        explained: Tensor = ((white @ y).square().sum() - chance) / cells**2
+        return explained
 
 
-def _within(values: Tensor, groups: Tensor) -> Tensor:
-    """Values [B x n] less the mean of their group (one-hot [B x groups])."""
+def _centre_within(values: Tensor, groups: Tensor) -> Tensor:
+    """Subtract from values [B x n] the mean of their group (one-hot [B x groups])."""
     return values - groups @ ((groups.T @ values) / groups.sum(dim=0).clamp(min=1)[:, None])

@@ -1,4 +1,4 @@
-"""The structural causal model over concept embeddings."""
+"""The structural causal model over concept embeddings, as a differentiable layer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,26 @@ from causcell.concepts import ConceptSchema, Edge
 
 
 class StructuralCausalModel(nn.Module):
-    """z = A^T z + eps over a DAG (paper: the linear SCM layer), with interventions.
+    """Linear structural causal model over a DAG, z = A^T z + eps, with interventions.
+
+    Gao et al. (Nature Communications 2025, s41467-025-62008-1), the SCM layer. Shapes: B cells, M = m + 1 concepts
+    with the unexplained one last, k numbers per concept. A [M x M] holds the weight of the edge from i to j at [i, j].
 
     Parameters
     ----------
     schema
         Concepts, edges and their weights.
     learned
-        Whether training moves the weights of the edges, from those of the schema; which edges there are, it never does.
+        Make the edge weights parameters that training moves, beginning at those of the schema. The set of edges is
+        never learned.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from causcell.concepts import Concept, ConceptSchema, Edge
+    >>> schema = ConceptSchema((Concept("a", ("0", "1")), Concept("b", ("0", "1"))), (Edge("a", "b", 0.5),))
+    >>> StructuralCausalModel(schema)(torch.tensor([[[2.0], [1.0], [7.0]]])).flatten().tolist()
+    [2.0, 2.0, 7.0]
     """
 
     weights: Tensor
@@ -35,23 +47,25 @@ class StructuralCausalModel(nn.Module):
 
     @property
     def schema(self) -> ConceptSchema:
-        """Concepts and graph, with the weights as they are now."""
+        """Concepts and graph, with the edge weights as they are now."""
         edges = zip(self._schema.edges, self.weights.tolist(), strict=True)
         return replace(self._schema, edges=tuple(Edge(e.parent, e.child, float(weight)) for e, weight in edges))
 
     def forward(self, exogenous: Tensor, forced: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Endogenous embeddings, concept after concept in causal order.
+        """Solve z = A^T z + eps, concept after concept in causal order.
 
         Parameters
         ----------
         exogenous
-            [B x M x k].
+            Exogenous embeddings eps, float [B x M x k].
         forced, mask
-            Where mask [B x M] is not zero, z_i is forced[:, i] [B x M x k] and the edges into i are cut.
+            Embeddings that interventions set, [B x M x k], and where they do, [B x M]: where the mask is not zero, z_i
+            is ``forced[:, i]`` and the edges into i are cut. Without both nothing is set.
 
         Returns
         -------
-        [B x M x k].
+        Tensor
+            Endogenous embeddings z, [B x M x k].
         """
         z = list(exogenous.unbind(dim=1))
         for i in (*self._schema.order, len(z) - 1):
@@ -62,7 +76,21 @@ class StructuralCausalModel(nn.Module):
         return torch.stack(z, dim=1)
 
     def marginal_variance(self, exogenous_variance: Tensor) -> Tensor:
-        """Variance of each z_i given x, over its ancestors: sum_j B_ij^2 sigma_j^2, [B x M x k]; B = (I - A^T)^-1."""
+        """Propagate the variance of q(eps | x) to q(z_i | x).
+
+        Embeddings of different concepts are independent given x, so the variance of z_i is a sum over i and its
+        ancestors: sum_j B_ij^2 sigma_j^2, with the total effects B = (I - A^T)^-1.
+
+        Parameters
+        ----------
+        exogenous_variance
+            Variance of each exogenous embedding, sigma^2, [B x M x k].
+
+        Returns
+        -------
+        Tensor
+            Marginal variance of each endogenous embedding, [B x M x k].
+        """
         adjacency = torch.zeros(self._schema.size, self._schema.size, device=self.weights.device)
         if self._place:
             parents, children = torch.tensor(list(self._place), device=self.weights.device).T

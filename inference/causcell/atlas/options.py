@@ -32,7 +32,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 class AtlasOptions(TypedDict, total=False):
-    """How an atlas is generated, read and laid out; `DEFAULTS` has what is not given.
+    """Options of how an atlas is generated, read and laid out; `DEFAULTS` has what is not given.
 
     Attributes
     ----------

@@ -79,7 +79,7 @@ class SourceDigests(BaseModel):
 
 
 class Plan(BaseModel):
-    """What an atlas is made of and how it is laid out.
+    """Plan of an atlas: what it is made of and how it is laid out.
 
     Attributes
     ----------

@@ -23,7 +23,8 @@ from causcell.atlas.plan import Plan
 from causcell.atlas.shards import ShardWriter, write_annotations
 from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
-from causcell.counterfactual.stream import Block, EmbeddingSource, MeasuredCells, stream_blocks
+from causcell.counterfactual.outputs import Block
+from causcell.counterfactual.stream import EmbeddingSource, MeasuredCells, stream_blocks
 from causcell.counterfactual.tables import ResultTable
 
 _BLOCKS_AHEAD = 2

@@ -33,7 +33,7 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether the atlas is all there, and as it was written."""
+        """True if the atlas is all there, and as it was written."""
         return self.finished and not self.missing and not self.damaged
 
 

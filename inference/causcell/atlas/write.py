@@ -42,7 +42,7 @@ LARGEST_H5AD = 2 * 10**9
 
 @dataclass(frozen=True)
 class AtlasSummary:
-    """What a run did.
+    """Summary of a run that wrote or continued an atlas.
 
     Attributes
     ----------

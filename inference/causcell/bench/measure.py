@@ -1,4 +1,4 @@
-"""How fast a model generates on this machine: what ``causcell bench`` measures and writes.
+"""Speed of a model on this machine or on a server: the figures that ``causcell bench`` measures and writes.
 
 Engine only: from the posterior of exogenous embeddings in memory (with the reference cells' means) to expression,
 through abduction, interventions, keyed noise and the network, in batches; nothing is read from or written to disk. The
@@ -10,18 +10,20 @@ keys of the results::
                                            intervene (with abduction), noise, network, and draw: the rest of
                                            the client's loop
     network_gflops                         matrix products of one evaluation over all its time, same batch, one thread
-    gemm_gflops                            the same products alone, by numpy's BLAS
+    gemm_gflops                            the same products alone, by numpy's BLAS on the CPU
     ratio_to_gemm                          the one over the other; all three by ``_threads`` too, on all threads
     reference_cells_per_second             the reference design (`ReferenceDesign`), one thread, scaled from a few steps
     ratio_to_reference                     cells/s of the default preset over it
     uniforms_microseconds_per_cell, normals_microseconds_per_cell   keyed numbers, one a panel gene
     import_seconds, cold_start_seconds     ``import causcell``; a new process until its first batch
-    model, default_preset, batch_size, hardware, versions, threads, seconds   what was measured, where, and for how long
+    model, default_preset, batch_size, hardware, versions, threads, provider, seconds   what was measured, where, and
+                                           for how long
 
 A percentile of few repeats is near their maximum: ``repeats`` says how many there were.
 
-Of a server, ``threads`` are ``server``, whatever it has, and rates are of as many batches at once as the connection has
-in flight; the figures of arithmetic and of the reference design are this machine's, and left out. There are instead::
+Of a server, ``threads`` and ``provider`` are ``server``, whatever it has, and rates are of as many batches at once as
+the connection has in flight; the figures of arithmetic and of the reference design are this machine's, and left out.
+There are instead::
 
     server                                 Triton's own figures of the time measured, by server and model: requests,
                                            failed, executions, rows, queue_ms, compute_ms
@@ -32,12 +34,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from causcell.bench.timing import BATCH_SIZE, MIN_REPEATS, bench_versions, hardware, median, start_times
+from causcell.bench.timing import (
+    BATCH_SIZE,
+    MIN_REPEATS,
+    describe_hardware,
+    list_versions,
+    median,
+    time_starts,
+)
 from causcell.bench.workload import Workload
 from causcell.engine.open import is_address
+from causcell.engine.protocol import Engine
+from causcell.engine.status import ModelStatistics
 from causcell.errors import ConfigurationError
 from causcell.generator import Generator
 from causcell.repository.manifest import Manifest
@@ -46,6 +58,25 @@ if TYPE_CHECKING:
     from causcell.engine.triton.connection import Connection
 
 BATCHES = (1, 16, 64, 256, 1024)
+"""Batch sizes of the latency tables, if none are given."""
+
+_Statistics = Mapping[str, Mapping[str, ModelStatistics]]
+"""Statistics by address of the server and name of the model."""
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Arguments of `run_bench`."""
+
+    location: str | os.PathLike[str]
+    batches: Sequence[int]
+    seconds: float
+    provider: str | None
+    connection: Connection | None
+    report: Callable[[str], None]
+
+    def open(self, threads: int | None = None) -> Generator:
+        return Generator.open(self.location, threads=threads, provider=self.provider, connection=self.connection)
 
 
 def run_bench(
@@ -53,10 +84,11 @@ def run_bench(
     *,
     batches: Sequence[int] = BATCHES,
     seconds: float = 1.0,
+    provider: str | None = None,
     connection: Connection | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Measure a model; the results are described above.
+    """Measure how fast a model generates.
 
     Parameters
     ----------
@@ -66,111 +98,131 @@ def run_bench(
         Batch sizes of the latency tables.
     seconds
         Time for each figure; a slow one takes as long as three repeats do.
+    provider
+        In process: one of `causcell.engine.providers.PROVIDERS`, ``cpu`` (if not given) or ``cuda``.
     connection
-        How to talk to a server.
+        Served: deadlines, retries and headers of requests.
     report
-        Told a line about each finished part.
+        Called with a line of text about each finished part.
+
+    Returns
+    -------
+    The results, ready for ``json.dumps``; the docstring of `causcell.bench.measure` describes their keys.
+
+    Raises
+    ------
+    ConfigurationError
+        ``seconds`` or a batch size is not above 0, or an option belongs to the other kind of engine.
+    RuntimeUnavailableError
+        The runtime or the provider is not available.
     """
     if seconds <= 0 or not batches or min(batches) < 1:
-        raise ConfigurationError(f"seconds is {seconds} and batches are {list(batches)}; take numbers above 0")
+        raise ConfigurationError(f"seconds is {seconds} and batches is {list(batches)}; take numbers above 0")
     started = time.perf_counter()
-    measure = _measure_server if is_address(location) else _measure_here
-    results = measure(location, batches, seconds, connection, report)
+    bench = _Bench(location, batches, seconds, provider, connection, report)
+    results = _measure_server(bench) if is_address(location) else _measure_here(bench)
     return results | {
         "batch_size": BATCH_SIZE,
-        "hardware": hardware(),
-        "versions": bench_versions(),
+        "hardware": describe_hardware(),
+        "versions": list_versions(),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def _measure_here(
-    location: str | os.PathLike[str],
-    batches: Sequence[int],
-    seconds: float,
-    connection: Connection | None,
-    report: Callable[[str], None],
-) -> dict[str, Any]:
+def _measure_here(bench: _Bench) -> dict[str, Any]:
     threads = sorted({1, len(os.sched_getaffinity(0))})
+    seconds = bench.seconds
     presets: dict[str, dict[str, Any]] = {}
     results: dict[str, Any] = {"presets": presets}
     for count in threads:
-        with Generator.open(location, threads=count, connection=connection) as generator:
+        with bench.open(count) as generator:
             workload, manifest = Workload(generator), generator.manifest
             for name in manifest.presets:
-                rows = workload.latencies(name, batches, seconds, f"{count} threads", report)
+                rows = workload.latency_table(name, bench.batches, seconds, f"{count} threads", bench.report)
                 presets.setdefault(name, {}).setdefault("latency", {})[str(count)] = rows
             if count == 1:
                 for name, preset in presets.items():
                     preset["cells_per_second"] = workload.latency(name, BATCH_SIZE, seconds)["cells_per_second"]
                     preset["split_ms"] = workload.split(name, seconds)
-                results |= workload.keyed_numbers(seconds)
-            compared = [workload.compared(count, seconds) for _ in range(MIN_REPEATS)]  # in turns: machines drift
+                results |= workload.time_keyed_numbers(seconds)
+            turns = [workload.compare_with_gemm(count, seconds) for _ in range(MIN_REPEATS)]  # machines drift
             suffix = "" if count == 1 else "_threads"
-            results |= {f"{name}{suffix}": median([each[name] for each in compared]) for name in compared[0]}
+            results |= {f"{name}{suffix}": median([turn[name] for turn in turns]) for name in turns[0]}
+            [endpoint] = generator.engine.status()
     rate = presets[manifest.default_preset]["cells_per_second"]
     results["ratio_to_reference"] = round(rate / results["reference_cells_per_second"])
-    report(
+    bench.report(
         f"{manifest.default_preset}: {results['ratio_to_reference']:,} x the reference design; the network at "
         f"{results['network_gflops']:.0f} GFLOP/s, {results['ratio_to_gemm']:.0%} of its matrix products alone"
     )
-    return results | start_times(location) | _model(location, manifest) | {"threads": threads}
+    where = {"threads": threads, "provider": endpoint["provider"]}
+    return results | time_starts(bench.location, bench.provider) | _describe_model(bench.location, manifest) | where
 
 
-def _measure_server(
-    location: str | os.PathLike[str],
-    batches: Sequence[int],
-    seconds: float,
-    connection: Connection | None,
-    report: Callable[[str], None],
-) -> dict[str, Any]:
-    from causcell.engine.triton.engine import TritonEngine
-
+def _measure_server(bench: _Bench) -> dict[str, Any]:
     presets: dict[str, dict[str, Any]] = {}
-    with Generator.open(location, connection=connection) as generator:
+    with bench.open() as generator:
         workload, manifest, engine = Workload(generator), generator.manifest, generator.engine
-        assert isinstance(engine, TritonEngine)
-        before = engine.statistics()
+        before = _read_statistics(engine)
         for name in manifest.presets:
-            rows = workload.latencies(name, batches, seconds, "served", report)
-            rate = workload.rate(name, seconds)
+            rows = workload.latency_table(name, bench.batches, bench.seconds, "served", bench.report)
+            rate = workload.rate(name, bench.seconds)
             presets[name] = {
                 "cells_per_second": rate,
                 "latency": {"server": rows},
-                "split_ms": workload.split(name, seconds),
+                "split_ms": workload.split(name, bench.seconds),
             }
-            report(f"{name}, {engine.concurrency} batches at once: {rate:,.0f} cells/s at {BATCH_SIZE}")
-        statistics = _since(engine.statistics(), before)
+            bench.report(f"{name}, {engine.concurrency} batches at once: {rate:,.0f} cells/s at {BATCH_SIZE}")
+        statistics = _subtract(_read_statistics(engine), before)
         for server, models in statistics.items():
             for name, done in models.items():
                 if done["requests"]:
-                    report(
+                    bench.report(
                         f"{server}, {name}: {done['requests']:,} requests in {done['executions']:,} executions, on "
                         f"average {done['queue_ms']} ms in the queue and {done['compute_ms']} ms at work"
                     )
-        numbers = workload.keyed_numbers(seconds)
+        numbers = workload.time_keyed_numbers(bench.seconds)
     genes, dimensions = manifest.dimensions.genes, manifest.dimensions
     sent = (dimensions.concepts + 1) * dimensions.embedding + genes
-    served = {"server": statistics, "bytes_per_cell": 4 * (sent + genes), "threads": "server"}
-    return {"presets": presets} | numbers | served | _model(location, manifest)
+    served = {
+        "server": statistics,
+        "bytes_per_cell": 4 * (sent + genes),
+        "threads": "server",
+        "provider": "server",
+    }
+    return {"presets": presets} | numbers | served | _describe_model(bench.location, manifest)
 
 
-def _since(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """Triton's counts of the time between; its mean times, over all that it did, are weighted out."""
+def _read_statistics(engine: Engine) -> _Statistics:
+    return {endpoint["address"]: endpoint["statistics"] for endpoint in engine.status() if endpoint["ready"]}
 
-    def difference(new: dict[str, float], old: dict[str, float]) -> dict[str, float]:
-        counts = {name: new[name] - old.get(name, 0) for name in ("requests", "failed", "executions", "rows")}
-        for name in ("queue_ms", "compute_ms"):
-            total = new[name] * new["requests"] - old.get(name, 0) * old.get("requests", 0)
-            counts[name] = round(total / max(counts["requests"], 1), 3)
-        return counts
 
+def _subtract(after: _Statistics, before: _Statistics) -> dict[str, dict[str, ModelStatistics]]:
+    """Return what was done between two readings."""
     return {
-        server: {model: difference(figures, before.get(server, {}).get(model, {})) for model, figures in models.items()}
+        server: {model: _subtract_model(new, before.get(server, {}).get(model)) for model, new in models.items()}
         for server, models in after.items()
     }
 
 
-def _model(location: str | os.PathLike[str], manifest: Manifest) -> dict[str, Any]:
+def _subtract_model(new: ModelStatistics, old: ModelStatistics | None) -> ModelStatistics:
+    if old is None:
+        return new
+    requests = new["requests"] - old["requests"]
+
+    def mean_between(new_mean: float, old_mean: float) -> float:
+        return round((new_mean * new["requests"] - old_mean * old["requests"]) / max(requests, 1), 3)
+
+    return {
+        "requests": requests,
+        "failed": new["failed"] - old["failed"],
+        "executions": new["executions"] - old["executions"],
+        "rows": new["rows"] - old["rows"],
+        "queue_ms": mean_between(new["queue_ms"], old["queue_ms"]),
+        "compute_ms": mean_between(new["compute_ms"], old["compute_ms"]),
+    }
+
+
+def _describe_model(location: str | os.PathLike[str], manifest: Manifest) -> dict[str, Any]:
     described = {"location": os.fspath(location), "digest": manifest.digest, **manifest.dimensions.model_dump()}
     return {"model": described, "default_preset": manifest.default_preset}

@@ -1,4 +1,4 @@
-"""What is timed: batches of a model through abduction, intervention, noise and network."""
+"""The work that is timed: batches of cells through abduction, intervention, noise and network."""
 
 from __future__ import annotations
 
@@ -6,83 +6,128 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 from causcell._internal.prefetch import map_ordered
-from causcell.bench.reference_design import compare_in_own_process
+from causcell.bench.metered_engine import MeteredEngine
+from causcell.bench.reference_design import measure_yardsticks
 from causcell.bench.timing import BATCH_SIZE, MIN_REPEATS, count_operations, median, time_calls
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.model import abduct
 from causcell.diffusion.solvers import Solver
-from causcell.engine.protocol import Engine
 from causcell.generator import Generator
 from causcell.randomness import CellNoise, Purpose, cell_keys, normals, uniforms
-from causcell.repository.manifest import Manifest
-from causcell.repository.reference_cells import ReferenceCells
 
 
-class _TimedEngine:
-    """An engine that adds up the time of its runs."""
+class WorkloadCells(NamedTuple):
+    """A batch of cells to generate from.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.manifest: Manifest = engine.manifest
-        self.reference: ReferenceCells = engine.reference
-        self.description = engine.description
-        self.concurrency = engine.concurrency
-        self.seconds = 0.0
+    Attributes
+    ----------
+    exogenous
+        Posterior means of exogenous embeddings, float32 [B x M x k].
+    labels
+        Codes of the labels, int32 [B x m].
+    keys
+        Keys of the cells' random numbers, uint64 [B x 2].
+    """
 
-    def run(
-        self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        started = time.perf_counter()
-        found = self._engine.run(graph, inputs, outputs)
-        self.seconds += time.perf_counter() - started
-        return found
+    exogenous: np.ndarray
+    labels: np.ndarray
+    keys: np.ndarray
 
-    def close(self) -> None:
-        self._engine.close()
+
+class Latency(TypedDict):
+    """Percentiles of one batch's time, and the rate by the median.
+
+    A percentile of few repeats is near their maximum: ``repeats`` says how many there were.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    cells_per_second: float
+    repeats: int
 
 
 class Workload:
-    """Counterfactuals of the reference cells: each batch is set to one label of the first concept."""
+    """Generate counterfactuals of the reference cells: each batch is set to one label of the first concept.
+
+    Parameters
+    ----------
+    generator
+        Model to measure.
+
+    Attributes
+    ----------
+    engine
+        The generator's engine, with time and bytes of its evaluations.
+    network
+        Name of the graph whose arithmetic is measured: ``decoder``, or ``sampler`` where there is none.
+
+    Examples
+    --------
+    >>> from causcell import Generator
+    >>> with Generator.open("model_repository", threads=1) as generator:
+    ...     latency = Workload(generator).latency("draw", batch=16, seconds=0.01)
+    >>> latency["repeats"] >= 3
+    True
+    """
 
     def __init__(self, generator: Generator) -> None:
-        self.engine = _TimedEngine(generator.engine)
+        self.engine = MeteredEngine(generator.engine)
         self.generator = Generator(self.engine)
         self.manifest = generator.manifest
         concept = self.manifest.concepts[0]
         (self.intervention,) = plan_interventions(generator.schema, {concept.name: concept.labels[0]})
         self.network = "decoder" if "decoder" in self.manifest.graphs else "sampler"
 
-    def cells(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Posterior means of exogenous embeddings, labels and keys of cells."""
+    def take_cells(self, count: int) -> WorkloadCells:
+        """Return so many cells, the reference cells over and over, each with a name of its own."""
         reference = self.engine.reference
         rows = np.resize(np.arange(len(reference.exogenous)), count)
         keys = cell_keys(0, np.array([f"cell {i}" for i in range(count)], dtype=object))
-        return reference.exogenous[rows], reference.labels[rows], keys
+        return WorkloadCells(reference.exogenous[rows], reference.labels[rows], keys)
 
-    def intervened(self, cells: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    def build_solver(self, preset: str) -> Solver:
+        """Build the solver of a preset."""
+        return self.manifest.presets[preset].solver.build(self.manifest.schedule)
+
+    def intervene(self, cells: WorkloadCells) -> np.ndarray:
+        """Abduct and intervene: endogenous embeddings, float32 [B x M x k]."""
         mean, labels, keys = cells
         exogenous = abduct((mean, np.zeros_like(mean)), keys)  # any variance takes the same time
-        graph = self.generator.scm
+        graph = self.generator.model.scm
         endogenous = graph.factual(exogenous)["endogenous"]
         return graph.intervene(
             self.intervention, exogenous=exogenous, endogenous=endogenous, labels=labels, keys=keys
         ).endogenous
 
-    def decoded(self, endogenous: np.ndarray, keys: np.ndarray, solver: Solver) -> np.ndarray:
-        return self.generator.decode(endogenous, CellNoise(keys, self.manifest.dimensions.genes), solver)
+    def decode(self, endogenous: np.ndarray, keys: np.ndarray, solver: Solver) -> np.ndarray:
+        """Sample expression, float32 [B x G], log scale, from endogenous embeddings [B x M x k] and keys [B x 2]."""
+        return self.generator.model.decode(endogenous, CellNoise(keys, self.manifest.dimensions.genes), solver)
 
-    def solver(self, preset: str) -> Solver:
-        return self.manifest.presets[preset].solver.build(self.manifest.schedule)
+    def generate(self, cells: WorkloadCells, solver: Solver) -> np.ndarray:
+        """Make one batch of counterfactuals: `intervene`, then `decode`; float32 [B x G], log scale."""
+        return self.decode(self.intervene(cells), cells.keys, solver)
 
-    def latency(self, preset: str, batch: int, seconds: float) -> dict[str, float]:
-        """Percentiles of one batch's time, and cells per second by the median."""
-        cells, solver = self.cells(batch), self.solver(preset)
-        times = time_calls(lambda: self.decoded(self.intervened(cells), cells[2], solver), seconds)
-        p50, p95, p99 = np.percentile(times, [50, 95, 99])
+    def latency(self, preset: str, batch: int, seconds: float) -> Latency:
+        """Measure the time of one batch.
+
+        Parameters
+        ----------
+        preset
+            Name of the preset.
+        batch
+            Cells in the batch.
+        seconds
+            Time for the measurement.
+        """
+        cells, solver = self.take_cells(batch), self.build_solver(preset)
+        times = time_calls(lambda: self.generate(cells, solver), seconds)
+        p50, p95, p99 = map(float, np.percentile(times, [50, 95, 99]))
         return {
             "p50_ms": round(p50 * 1e3, 3),
             "p95_ms": round(p95 * 1e3, 3),
@@ -91,21 +136,21 @@ class Workload:
             "repeats": len(times),
         }
 
-    def latencies(
+    def latency_table(
         self, preset: str, batches: Sequence[int], seconds: float, where: str, report: Callable[[str], None]
-    ) -> dict[str, dict[str, float]]:
-        """`latency` by batch size, told of when it is done."""
+    ) -> dict[str, Latency]:
+        """Measure `latency` for each batch size, and report a line on all of them, which says ``where``."""
         rows = {str(batch): self.latency(preset, batch, seconds) for batch in batches}
         rates = (f"{row['cells_per_second']:,.0f} at {batch}" for batch, row in rows.items())
         report(f"{preset}, {where}: cells/s {', '.join(rates)}")
         return rows
 
     def rate(self, preset: str, seconds: float, batch: int = BATCH_SIZE) -> float:
-        """Cells per second with as many batches at once as the engine gains from."""
-        cells, solver = self.cells(batch), self.solver(preset)
+        """Measure cells per second with as many batches at once as the engine gains from."""
+        cells, solver = self.take_cells(batch), self.build_solver(preset)
 
         def generate(_: int) -> None:
-            self.decoded(self.intervened(cells), cells[2], solver)
+            self.generate(cells, solver)
 
         generate(0)
         started = time.perf_counter()
@@ -116,38 +161,50 @@ class Workload:
         return round(batch * done / elapsed, 1)
 
     def split(self, preset: str, seconds: float) -> dict[str, float]:
-        """Milliseconds of each part of a batch, medians."""
-        cells, solver = self.cells(BATCH_SIZE), self.solver(preset)
-        keys, genes = cells[2], self.manifest.dimensions.genes
-        endogenous = self.intervened(cells)
-        expression = self.decoded(endogenous, keys, solver)
+        """Measure each part of a batch, median milliseconds: encode, intervene, noise, network, draw (the rest)."""
+        cells, solver = self.take_cells(BATCH_SIZE), self.build_solver(preset)
+        keys, genes = cells.keys, self.manifest.dimensions.genes
+        endogenous = self.intervene(cells)
+        expression = self.decode(endogenous, keys, solver)
 
-        def network() -> float:
+        def time_network() -> float:
             before = self.engine.seconds
-            self.decoded(endogenous, keys, solver)
+            self.decode(endogenous, keys, solver)
             return self.engine.seconds - before
 
-        def noise() -> None:
+        def make_noise() -> None:
             if solver.draw:
                 for step in range(solver.steps):
                     uniforms(keys, genes, Purpose.POSTERIOR, step=step)
             for step in range(int(solver.from_noise) + np.count_nonzero(solver.table[:, 4])):
                 normals(keys, genes, Purpose.STEP_NOISE, step=step)
 
-        whole = median(time_calls(lambda: self.decoded(endogenous, keys, solver), seconds))
+        whole = median(time_calls(lambda: self.decode(endogenous, keys, solver), seconds))
         parts = {
             "encode": median(time_calls(lambda: self.engine.run("encoder_scm", {"expression": expression}), seconds)),
-            "intervene": median(time_calls(lambda: self.intervened(cells), seconds)),
-            "noise": median(time_calls(noise, seconds)),
-            "network": median([network() for _ in range(max(MIN_REPEATS, int(seconds / whole)))]),
+            "intervene": median(time_calls(lambda: self.intervene(cells), seconds)),
+            "noise": median(time_calls(make_noise, seconds)),
+            "network": median([time_network() for _ in range(max(MIN_REPEATS, int(seconds / whole)))]),
         }
         parts["draw"] = max(whole - parts["noise"] - parts["network"], 0.0)
         return {name: round(value * 1e3, 3) for name, value in parts.items()}
 
-    def compared(self, threads: int, seconds: float) -> dict[str, float]:
-        """Rates of the default graph and of its matrix products alone; at one thread of the reference design too."""
+    def compare_with_gemm(self, threads: int, seconds: float) -> dict[str, float]:
+        """Measure the network's arithmetic beside its matrix products alone, and at one thread the reference design.
+
+        Parameters
+        ----------
+        threads
+            Threads of the engine, which numpy's BLAS gets too.
+        seconds
+            Time for each figure.
+
+        Returns
+        -------
+        ``network_gflops``, ``gemm_gflops``, ``ratio_to_gemm``; at one thread ``reference_cells_per_second``.
+        """
         graph = self.manifest.graphs[self.network]
-        endogenous = self.intervened(self.cells(BATCH_SIZE))
+        endogenous = self.intervene(self.take_cells(BATCH_SIZE))
         shape = (BATCH_SIZE, self.manifest.dimensions.genes)
         if self.network == "decoder":
             given = {"uniforms": np.random.default_rng(0).random(shape, dtype=np.float32)}
@@ -157,12 +214,12 @@ class Workload:
         inputs = {"endogenous": endogenous, **given}
         elapsed = median(time_calls(lambda: self.engine.run(self.network, inputs), seconds))
         rate = count_operations(graph.products, BATCH_SIZE) / elapsed / 1e9
-        alone = compare_in_own_process(graph.products, self.manifest.dimensions.genes, threads, seconds)
-        return {"network_gflops": rate, "ratio_to_gemm": rate / alone["gemm_gflops"], **alone}
+        yardsticks = measure_yardsticks(graph.products, self.manifest.dimensions.genes, threads, seconds)
+        return {"network_gflops": rate, "ratio_to_gemm": rate / yardsticks["gemm_gflops"], **yardsticks}
 
-    def keyed_numbers(self, seconds: float) -> dict[str, float]:
-        """Microseconds a cell for one number a gene."""
-        keys, genes = self.cells(BATCH_SIZE)[2], self.manifest.dimensions.genes
+    def time_keyed_numbers(self, seconds: float) -> dict[str, float]:
+        """Measure the microseconds that one keyed number a panel gene takes, for each cell."""
+        keys, genes = self.take_cells(BATCH_SIZE).keys, self.manifest.dimensions.genes
         figures = {}
         for name, kind in (("uniforms", uniforms), ("normals", normals)):
             elapsed = median(time_calls(functools.partial(kind, keys, genes, Purpose.POSTERIOR), seconds))

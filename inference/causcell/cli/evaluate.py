@@ -23,20 +23,23 @@ def evaluate(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 256,
     threads: options.Threads = None,
+    provider: options.Provider = None,
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
     """Measure a trained model on cells that it was not trained on, beside trivial baselines and ceilings."""
     from causcell._internal.files import refuse_existing
-    from causcell.evaluation.evaluate import evaluate as measured
-    from causcell.evaluation.report import circumstances, write_report
-    from causcell.evaluation.table import as_text
+    from causcell.cli.tables import format_measures
+    from causcell.evaluation.evaluate import evaluate as measure
+    from causcell.evaluation.report import run_environment, write_report
     from causcell.generator import Generator
 
     refuse_existing(out)
     link = options.read_connection(connection)
-    with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
-        evaluation = measured(
+    with Generator.open(
+        models, threads=threads, provider=provider, batch_size=batch_size, connection=link
+    ) as generator:
+        evaluation = measure(
             data,
             generator,
             finer=finer or (),
@@ -45,9 +48,9 @@ def evaluate(
             seed=seed,
             report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
         )
-    write_report(out, f"Evaluation of {models} on {data.name}", circumstances() | evaluation.facts, evaluation.tables)
+    write_report(out, f"Evaluation of {models} on {data.name}", run_environment() | evaluation.facts, evaluation.tables)
     for table in evaluation.tables:
-        typer.echo("\n".join([table.name, *(f"  {line}" for line in as_text(table)), ""]))
+        typer.echo("\n".join([table.name, *(f"  {line}" for line in format_measures(table)), ""]))
     cells = evaluation.facts["cells"]
     typer.echo(
         f"{cells['judged']} of {cells['given']} cells judged, "

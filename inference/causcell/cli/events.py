@@ -1,4 +1,4 @@
-"""What the commands of the atlas print: lines for people, and with ``--json`` an object a line.
+"""Output of the commands of the atlas: lines for people, and with ``--json`` an object a line.
 
 Each object has an ``event``:
 

@@ -12,7 +12,7 @@ from causcell.cli import options
 from causcell.cli.tables import format_table
 
 if TYPE_CHECKING:
-    from causcell.engine.status import EndpointStatus
+    from causcell.engine.protocol import Engine
     from causcell.repository.manifest import Manifest
 
 _COLUMNS = {
@@ -60,7 +60,7 @@ def inspect(
         engine = open_engine(location, provider=provider, connection=options.read_connection(connection))
         with contextlib.closing(engine):
             essentials = _describe(engine.manifest) | {"verified": True}
-            essentials |= {"servers": engine.status()} if is_address(location) else {"engine": engine.description}
+            essentials |= _served(engine) if is_address(location) else {"engine": engine.description}
     else:  # no runtime is needed to look
         manifest = open_repository(location).manifest  # raises unless every digest holds
         essentials = _describe(manifest) | {"verified": True}
@@ -72,12 +72,23 @@ def inspect(
             typer.echo(line)
 
 
+def _served(engine: Engine) -> dict[str, Any]:
+    """Return servers with their models, and what each did since it started by address."""
+    status = engine.status()
+    return {
+        "servers": [{key: value for key, value in each.items() if key != "statistics"} for each in status],
+        "statistics": {each["address"]: each["statistics"] for each in status if each["ready"]},
+    }
+
+
 def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
     if name == "presets":
         head = f"presets, measured on {essentials['held_out_cells']} held-out cells (beside real cells):"
         return [head, *(f"  {line}" for line in _preset_table(value))]
     if name == "servers":
-        return [line for server in value for line in _server_lines(server)]
+        return [line for server in value for line in _server_lines(server, essentials["statistics"])]
+    if name == "statistics":
+        return []  # in the servers' tables
     if isinstance(value, dict):
         return [f"{name}:", *(f"  {key}: {_format_value(each)}" for key, each in value.items())]
     return [f"{name}: {_format_value(value)}"]
@@ -95,13 +106,13 @@ def _preset_table(presets: dict[str, dict[str, Any]]) -> list[str]:
     return format_table(["", *_COLUMNS], rows)
 
 
-def _server_lines(server: EndpointStatus) -> list[str]:
+def _server_lines(server: dict[str, Any], statistics: dict[str, Any]) -> list[str]:
     """Return lines of a server: a model each, its settings, and what it did since the server started."""
     if not server["ready"]:
         return [f"server {server['address']}: not ready"]
-    done: dict[str, Any] = dict(server["statistics"])
+    done = statistics[server["address"]]
     rows = [
-        [str((dict(model) | done.get(model["name"], {})).get(key, "")) for key in _SERVED.values()]
+        [str((model | done.get(model["name"], {})).get(key, "")) for key in _SERVED.values()]
         for model in server["models"]
     ]
     table = format_table(list(_SERVED), rows) if rows else []

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+from causcell import __version__
 from causcell.cli.bench import bench
 from causcell.cli.embed import embed
 from causcell.cli.evaluate import evaluate
@@ -45,7 +46,7 @@ _EXTRA = {
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(f"causcell {metadata.version('causcell')}")
+        typer.echo(f"causcell {__version__}")
         raise typer.Exit
 
 

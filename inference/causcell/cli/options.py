@@ -75,7 +75,7 @@ MatchParents = Annotated[
     bool, typer.Option("--match-parents", help="Draw reference cells with the same labels of the target's parents.")
 ]
 Preset = Annotated[str | None, typer.Option(help="Solver setting of the model. [default: the model's]")]
-Solver = Annotated[str | None, typer.Option(help="draw, ddim, dpmpp, ddpm or mean, in place of a preset.")]
+Solver = Annotated[str | None, typer.Option(help="draw, ddim, dpmpp, ddpm, mean or a plugin's, in place of a preset.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the solver.")]
 Spacing = Annotated[
     str | None, typer.Option(help="Spacing of the steps: trailing, uniform or log_snr. [default: trailing]")

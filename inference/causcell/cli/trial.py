@@ -26,25 +26,29 @@ def trial(
         list[str] | None,
         typer.Option(help="In place of --concept: CONCEPT=LABEL, and its effect on each cell: a row a cell."),
     ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Label that the others are compared with. [default: the first]")
-    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Label to compare the others with. [default: the first]")] = None,
     replicate: Annotated[
         str | None, typer.Option(help="Column of obs with independent units, such as donors. [default: cells]")
     ] = None,
     where: options.Where = None,
-    mode: Annotated[str, typer.Option(help="do, exogenous or isolated.")] = "do",
-    match_parents: Annotated[
-        bool, typer.Option("--match-parents", help="Draw reference cells with the same labels of the target's parents.")
-    ] = False,
+    mode: options.Mode = "do",
+    match_parents: options.MatchParents = False,
     draws: Annotated[int, typer.Option(help="Draws of each cell's embeddings and reference cells.")] = 8,
-    rate: Annotated[float, typer.Option(help="False discovery rate at which a gene counts as changed.")] = 0.05,
-    least: Annotated[float, typer.Option(help="Effects up to this size, on the log scale, count as none.")] = 0.1,
+    fdr: Annotated[
+        float | None, typer.Option(help="False discovery rate at which a gene counts as changed. [default: 0.05]")
+    ] = None,
+    min_effect: Annotated[
+        float | None,
+        typer.Option(help="Effects up to this size, on the log scale, count as none. [default: 0.1]"),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(hidden=True)] = None,
+    least: Annotated[float | None, typer.Option(hidden=True)] = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 256,
     expression: options.Expression = None,
     layer: options.Layer = None,
     threads: options.Threads = None,
+    provider: options.Provider = None,
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
@@ -54,7 +58,7 @@ def trial(
     from causcell.effects import cell_effects, simulated_trial
     from causcell.generator import Generator
 
-    _check(out, concept, do, baseline, replicate)
+    _check_options(out, concept, do, baseline, replicate)
     refuse_existing(out)
     common: dict[str, Any] = {
         "where": where,
@@ -62,39 +66,54 @@ def trial(
         "match_parents": match_parents,
         "draws": draws,
         "seed": seed,
-        "rate": rate,
-        "least": least,
         "expression": expression,
         "layer": layer,
         "progress": progress,
+        **_take_renamed("--fdr", fdr, "--rate", rate),
+        **_take_renamed("--min-effect", min_effect, "--least", least),
     }
     link = options.read_connection(connection)
-    with Generator.open(models, threads=threads, batch_size=batch_size, connection=link) as generator:
+    with Generator.open(
+        models, threads=threads, provider=provider, batch_size=batch_size, connection=link
+    ) as generator:
         if concept is not None:
             result = simulated_trial(generator, data, concept, baseline=baseline, replicate=replicate, **common)
-            lines = _average_lines(result)
         else:
             result = cell_effects(generator, data, parse_do(do or []), **common)
-            changed = sorted(result.layers["changed"].sum(axis=1))
-            lines = [f"genes changed in a cell: median {changed[len(changed) // 2]}, at most {changed[-1]}"]
     out.parent.mkdir(parents=True, exist_ok=True)
     result.write_h5ad(out)
+    lines = _format_averages(result) if concept is not None else _format_cell_effects(result)
     typer.echo("\n".join([*lines, f"{result.n_obs} rows x {result.n_vars} genes: {out}"]))
 
 
-def _check(out: Path, concept: str | None, do: list[str] | None, baseline: str | None, replicate: str | None) -> None:
+def _take_renamed(flag: str, value: float | None, old_flag: str, old_value: float | None) -> dict[str, float]:
+    """Return a flag's value by its argument's name, if it is given, also by its old name, of which a warning tells."""
+    import warnings
+
+    from causcell.errors import CausCellWarning, ConfigurationError
+
+    if old_value is not None:
+        if value is not None:
+            raise ConfigurationError(f"{old_flag} is the old name of {flag}; give {flag} alone")
+        warnings.warn(f"{old_flag} is deprecated; use {flag}", CausCellWarning, stacklevel=2)
+        value = old_value
+    return {} if value is None else {flag.removeprefix("--").replace("-", "_"): value}
+
+
+def _check_options(
+    out: Path, concept: str | None, do: list[str] | None, baseline: str | None, replicate: str | None
+) -> None:
     from causcell.errors import ConfigurationError
 
-    if out.suffix != ".h5ad":
-        raise ConfigurationError(f"--out {str(out)!r} does not end in .h5ad")
+    options.require_suffix(out, ".h5ad")
     if (concept is None) == (not do):
         raise ConfigurationError("give either --concept (average effects) or --do (effects on each cell)")
     if do and (baseline is not None or replicate is not None):
         raise ConfigurationError("--baseline and --replicate belong to --concept; effects on each cell have neither")
 
 
-def _average_lines(trial: anndata.AnnData) -> list[str]:
-    """For each label the genes changed, and those that change most."""
+def _format_averages(trial: anndata.AnnData) -> list[str]:
+    """Format for each label the number of genes changed, and those that change most."""
     settings = trial.uns["causcell"]["trial"]
     lines = [f"{settings['cells']} cells, {settings['units']} independent units ({settings['replicate']})"]
     for row, label in enumerate(trial.obs_names):
@@ -105,3 +124,9 @@ def _average_lines(trial: anndata.AnnData) -> list[str]:
         genes = ", ".join(f"{trial.var_names[i]} {effect[i]:+.2f}" for i in order)
         lines.append(f"{label} against {settings['baseline']}: {int(changed.sum())} genes changed; {genes}")
     return lines
+
+
+def _format_cell_effects(effects: anndata.AnnData) -> list[str]:
+    """Format the number of genes changed in a cell."""
+    changed = sorted(effects.layers["changed"].sum(axis=1))
+    return [f"genes changed in a cell: median {changed[len(changed) // 2]}, at most {changed[-1]}"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from causcell.counterfactual.outputs import OutputKind, array_widths
 from causcell.counterfactual.scm import StructuralCausalModel
-from causcell.diffusion.sampling import draw_spike_slab, sample
+from causcell.diffusion.sampling import POSTERIOR_OUTPUTS, draw_spike_slab, sample
 from causcell.diffusion.solvers import Solver, SolverSettings
 from causcell.engine.open import is_address, open_engine
 from causcell.engine.protocol import Engine
@@ -26,7 +26,7 @@ _LABELS_SHOWN = 6
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is and how it is opened: what a worker needs to open the same one. It can be pickled.
+    """Location of a model and how it is opened, for a worker to open the same one. It can be pickled.
 
     Attributes
     ----------
@@ -127,10 +127,13 @@ class CounterfactualModel:
         ConfigurationError
             The solver draws from a posterior that the model's head does not have.
         """
-        solver = settings.build(self.manifest.schedule)
-        if solver.draw and "decoder" not in self.manifest.graphs:
+        solver, graphs = settings.build(self.manifest.schedule), self.manifest.graphs
+        one_step = solver.steps == 1 and "decoder" in graphs
+        if solver.draw and not one_step and not set(POSTERIOR_OUTPUTS) <= set(graphs["denoiser"].outputs):
             raise ConfigurationError(
-                f"solver 'draw' needs the head spike_slab, this model's is {self.manifest.head!r}; take ddpm or ddim"
+                f"solver {settings.solver!r} with {solver.steps} steps draws from a posterior that the head of this "
+                f"model, {self.manifest.head!r}, does not give; take ddpm or ddim"
+                + (", or one step" if "decoder" in graphs else "")
             )
         return solver
 
@@ -166,7 +169,7 @@ class CounterfactualModel:
 
         def denoise(x: np.ndarray, t: int) -> np.ndarray:
             timestep = np.full((shape[0], 1), t, dtype=np.int64)
-            wanted = ("slab_probability", "slab_mean", "slab_deviation") if solver.draw else ("x0",)
+            wanted = POSTERIOR_OUTPUTS if solver.draw else ("x0",)
             outputs = self.engine.run("denoiser", {"x_t": x, "timestep": timestep, "endogenous": endogenous}, wanted)
             if not solver.draw:
                 return outputs["x0"]

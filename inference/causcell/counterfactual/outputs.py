@@ -1,4 +1,4 @@
-"""What is kept of a cell's predictions: the stores of an atlas.
+"""Outputs: the kinds of results that are kept of a cell's predictions, which are the stores of an atlas.
 
 - ``expression``: ``X``, the expression of each (cell, intervention, draw);
 - ``embeddings``: ``obsm["X_causcell"]``, its endogenous embeddings, from which `causcell.atlas.materialize` makes the
@@ -51,6 +51,35 @@ class Prediction:
     draw: int
     factual: np.ndarray
     endogenous: np.ndarray
+    labels: np.ndarray
+    unmatched: np.ndarray
+
+
+@dataclass(frozen=True)
+class Block:
+    """Results for consecutive cells; rows are (cell, intervention, draw), the last fastest.
+
+    Attributes
+    ----------
+    cells
+        Places of the cells.
+    names
+        Their names, str objects [cells].
+    factual
+        Their own label codes, int32 [cells x m].
+    arrays
+        What is kept, [rows x columns], by place in an AnnData. Float32;
+        expression itself is of the request's type.
+    labels
+        Label codes after the intervention, int32 [rows x m].
+    unmatched
+        Rows whose reference cell does not carry the parents' labels, bool [rows].
+    """
+
+    cells: slice
+    names: np.ndarray
+    factual: np.ndarray
+    arrays: dict[str, np.ndarray]
     labels: np.ndarray
     unmatched: np.ndarray
 

@@ -1,4 +1,4 @@
-"""What to generate for every cell: interventions, solver, draws, and what is kept of the results."""
+"""Requests: interventions, solver and draws for every cell, and the kind of output that is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from causcell._internal.choices import check_choice
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
-from causcell.diffusion.solvers import SolverSettings
+from causcell.diffusion.solvers import SolverSettings, solver_spec
 from causcell.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ DTYPES: tuple[DType, ...] = ("float32", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to generate for every cell: each intervention, ``draws`` times. Arguments are given by keyword.
+    """Request for every cell: each intervention, ``draws`` times. Arguments are given by keyword.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ def solver_settings(
         return manifest.preset(preset).solver
     if preset is not None:
         raise ConfigurationError(f"preset {preset!r} and solver {solver!r} exclude each other; leave one out")
-    if steps is None and solver in ("ddim", "dpmpp", "ddpm"):
+    if steps is None and solver_spec(solver).needs_steps:
         raise ConfigurationError(f"solver {solver!r} needs a number of steps (steps=20)")
     given = {"steps": steps, "spacing": spacing, "eta": eta}
     return SolverSettings(solver, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ class Intervened:
 
 @dataclass(frozen=True)
 class _Own:
-    """What is the cells' own: exogenous and endogenous embeddings, label codes, keys."""
+    """The cells' own exogenous and endogenous embeddings, label codes and keys."""
 
     exogenous: np.ndarray
     endogenous: np.ndarray

@@ -13,7 +13,7 @@ from causcell._internal.batching import batches, pad_batch
 from causcell._internal.prefetch import StageClock, map_ordered, prefetch
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.counterfactual.model import CounterfactualModel, Posterior, abduct
-from causcell.counterfactual.outputs import Prediction, make_accumulator, most_frequent
+from causcell.counterfactual.outputs import Block, Prediction, make_accumulator, most_frequent
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import warn_unmatched
 from causcell.diffusion.solvers import Solver
@@ -21,35 +21,6 @@ from causcell.randomness import CellNoise, cell_keys
 
 _READ_AHEAD = 2
 """Batches that are read before they are needed."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Results for consecutive cells; rows are (cell, intervention, draw), the last fastest.
-
-    Attributes
-    ----------
-    cells
-        Places of the cells.
-    names
-        Their names, str objects [cells].
-    factual
-        Their own label codes, int32 [cells x m].
-    arrays
-        What is kept, [rows x columns], by place in an AnnData; see `causcell.counterfactual.outputs`. Float32;
-        expression itself is of the request's type.
-    labels
-        Label codes after the intervention, int32 [rows x m].
-    unmatched
-        Rows whose reference cell does not carry the parents' labels, bool [rows].
-    """
-
-    cells: slice
-    names: np.ndarray
-    factual: np.ndarray
-    arrays: dict[str, np.ndarray]
-    labels: np.ndarray
-    unmatched: np.ndarray
 
 
 class Batch(Protocol):
@@ -71,7 +42,7 @@ E = TypeVar("E")
 
 
 class EmbeddingSource(Protocol[B, E]):
-    """Where the embeddings of a stream come from: read off measured cells (`MeasuredCells`), or stored.
+    """Source of the embeddings of a stream: read off measured cells (`MeasuredCells`), or stored.
 
     ``read`` runs in a thread of its own, ahead of its use; ``encode`` and ``predict`` in as many threads as the engine
     gains from.

@@ -27,6 +27,7 @@ from causcell._internal.digests import name_digests
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import ConceptSchema, unseen_combinations
 from causcell.counterfactual.model import CounterfactualModel
+from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.request import Request
 from causcell.errors import CausCellWarning, CellNameError, format_list
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-    from causcell.counterfactual.stream import Block
 
 _SLICE = 65536
 """Names are read so many at a time."""

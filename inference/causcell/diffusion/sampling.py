@@ -9,15 +9,33 @@ import numpy as np
 from causcell.diffusion.solvers import Solver
 
 Denoise = Callable[[np.ndarray, int], np.ndarray]
-"""(x_t float32 [B x G], timestep) -> x0 given x_t, its mean or a draw, float32 [B x G]; standardised scale."""
+"""(x_t float32 [B x G], timestep) -> posterior mean or posterior draw of x0, float32 [B x G]; standardised scale."""
+
+POSTERIOR_OUTPUTS = ("slab_probability", "slab_mean", "slab_deviation")
+"""Outputs of the graph ``denoiser`` by which this module draws x0 in loops of many steps: p(x0 | x_t) for each gene is
+zero expression or, with the probability, a Gaussian slab (standardised scale, float32 [B x G] each)."""
 
 
 def draw_spike_slab(
     probability: np.ndarray, mean: np.ndarray, deviation: np.ndarray, zero: np.ndarray, uniforms: np.ndarray
 ) -> np.ndarray:
-    """One draw of x0 from "zero or Gaussian", by one uniform number each, float32 [B x G].
+    """Draw x0 from a posterior of "zero or Gaussian", by one uniform number u a value.
 
-    Zero expression where u is at least the slab's probability, else the slab's quantile at u / probability.
+    Zero expression where u is at least the slab's probability r; else ``mean + deviation Phi^-1(u / r)``, the slab's
+    quantile.
+
+    Parameters
+    ----------
+    probability, mean, deviation
+        The slab's, float32 [B x G]; standardised scale.
+    zero
+        Standardised zero expression, float32 [G].
+    uniforms
+        Uniform numbers within (0, 1), float32 [B x G].
+
+    Returns
+    -------
+    x0 on the standardised scale, float32 [B x G].
     """
     from scipy.special import ndtri
 
@@ -39,6 +57,8 @@ def sample(
 ) -> np.ndarray:
     """Run a solver's table from pure noise to the clean end.
 
+    Each row (t, a, b, c, s) is one step, ``x_next = a x_t + b x0 + c x0_prev + s noise``.
+
     Parameters
     ----------
     denoise
@@ -46,9 +66,10 @@ def sample(
     solver
         The table.
     shape
-        (B, G).
+        Cells and genes, (B, G).
     initial_noise, step_noise
-        Standard normals float32 [B x G]: for the start, and for step i. Asked for only where they are needed.
+        Functions that return standard normals, float32 [B x G]: for the start, and for step i. They are called only
+        where the table needs noise.
 
     Returns
     -------

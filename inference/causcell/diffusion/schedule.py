@@ -11,6 +11,7 @@ import numpy as np
 from causcell.errors import ConfigurationError, format_list
 
 ScheduleKind = Literal["linear", "cosine"]
+"""Kinds of `NoiseSchedule`."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,18 @@ class NoiseSchedule:
         ``linear``: betas from 0.1 / T to 20 / T (Ho et al. 2020, their 1e-4 to 0.02 at T = 1000);
         ``cosine``: abar_t = cos^2 of a quarter turn (Nichol and Dhariwal 2021, eq. 17), betas at most 0.999.
     timesteps
-        T.
+        T, the number of times.
+
+    Raises
+    ------
+    ConfigurationError
+        An unknown kind, or fewer timesteps than the kind takes.
+
+    Examples
+    --------
+    >>> schedule = NoiseSchedule("linear", 1000)
+    >>> schedule.alpha_bar[[0, 500, 999]].round(4)
+    array([0.9999, 0.0778, 0.    ])
     """
 
     kind: ScheduleKind = "linear"
@@ -39,7 +51,7 @@ class NoiseSchedule:
 
     @cached_property
     def alpha_bar(self) -> np.ndarray:
-        """abar_t, the share of signal variance left at t, float64 [T], strictly decreasing within (0, 1)."""
+        """Share abar_t of signal variance left at each time, float64 [T], strictly decreasing within (0, 1)."""
         if self.kind == "linear":
             betas = np.linspace(0.1, 20.0, self.timesteps) / self.timesteps
         else:

@@ -1,7 +1,8 @@
-"""Graphs evaluated in this process by ONNX Runtime."""
+"""The engine in this process: graphs evaluated by ONNX Runtime."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from importlib import metadata
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from causcell.engine.protocol import checked_graph
+from causcell.engine.protocol import check_request
+from causcell.engine.providers import EXECUTION_PROVIDERS, check_provider
+from causcell.engine.status import EndpointStatus
 from causcell.errors import (
     ConfigurationError,
     CorruptFileError,
@@ -21,31 +24,43 @@ from causcell.errors import (
 )
 from causcell.repository.folder import open_repository
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
 
 class OnnxEngine:
-    """A model repository's graphs in this process. See `causcell.engine.protocol.Engine`.
+    """Evaluate a model repository's graphs in this process; see `causcell.engine.protocol.Engine`.
 
     Parameters
     ----------
     path
         Folder of the repository; its digests are verified.
     threads
-        Compute threads of each graph; the CPUs that this process may use, if not given. (ONNX Runtime ignores
-        ``OMP_NUM_THREADS``.)
+        Number of compute threads of each graph; the CPUs that this process may use, if not given. (ONNX Runtime
+        ignores ``OMP_NUM_THREADS``.)
     provider
-        ``cpu`` or ``cuda``; an error if it does not load.
+        One of `causcell.engine.providers.PROVIDERS`: ``cpu`` or ``cuda``.
     spinning
-        Whether threads that wait for work keep a CPU busy: not where several workers share a machine.
+        Let threads that wait for work keep a CPU busy; turn it off where several workers share a machine.
 
     Raises
     ------
+    ConfigurationError
+        There is no such provider, or ``threads`` is below 1.
     RuntimeUnavailableError
-        ONNX Runtime is not installed, installed twice, or lacks the provider.
+        ONNX Runtime is not installed, installed twice, or lacks the provider. `run` raises it too: for a provider that
+        ONNX Runtime has and could not load.
     ModelRepositoryError
         The repository can't be used.
+
+    Examples
+    --------
+    >>> engine = OnnxEngine("model_repository", threads=1)
+    >>> list(engine.manifest.graphs)
+    ['encoder_scm', 'scm', 'denoiser', 'sampler', 'decoder']
+    >>> [endpoint] = engine.status()
+    >>> endpoint["runtime"], endpoint["provider"], endpoint["threads"]
+    ('ONNX Runtime', 'cpu', 1)
     """
+
+    concurrency = 1
 
     def __init__(
         self,
@@ -55,21 +70,19 @@ class OnnxEngine:
         provider: str = "cpu",
         spinning: bool = True,
     ) -> None:
-        if provider not in _PROVIDERS:
-            raise ConfigurationError(f"provider {provider!r} is not known; known are {format_list(_PROVIDERS)}")
+        self._provider = EXECUTION_PROVIDERS[check_provider(provider)]
         if threads is not None and threads < 1:
             raise ConfigurationError(f"threads is {threads}; take at least 1")
         self._runtime = _load_runtime()
-        self._provider = _PROVIDERS[provider]
-        if self._provider not in self._runtime.get_available_providers():
+        available = self._runtime.get_available_providers()
+        if self._provider not in available:
             raise RuntimeUnavailableError(
-                f"ONNX Runtime here has no {self._provider}; it has "
-                f"{format_list(self._runtime.get_available_providers())}: install causcell[gpu] in place of "
-                f"causcell[cpu]"
+                f"ONNX Runtime here has no {self._provider}; it has {format_list(available)}: install causcell[gpu] in "
+                "place of causcell[cpu]"
             )
         self._repository = open_repository(path)
         self._options = self._runtime.SessionOptions()
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads: int | None = threads or len(os.sched_getaffinity(0))
         self._options.intra_op_num_threads = self.threads
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
@@ -79,22 +92,32 @@ class OnnxEngine:
         self.manifest = self._repository.manifest
         self.reference = self._repository.reference
         self.description = f"ONNX Runtime {self._runtime.__version__}, {self._provider}, {self.threads} threads"
-
-    concurrency = 1
+        self._status: EndpointStatus = {
+            "address": os.fspath(path),
+            "ready": True,
+            "runtime": "ONNX Runtime",
+            "version": self._runtime.__version__,
+            "provider": provider,
+            "threads": self.threads,
+        }
 
     def run(
         self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Outputs of a graph, by name. Raises `EngineError` for inputs that are not the graph's."""
-        info = checked_graph(self.manifest, graph, inputs)
+        """Evaluate a graph; see `causcell.engine.protocol.Engine.run`."""
+        info = check_request(self.manifest, graph, inputs, outputs)
         names = list(info.outputs if outputs is None else outputs)
         try:
             return dict(zip(names, self._session(graph).run(names, inputs), strict=True))
         except _runtime_errors(self._runtime) as error:
             raise EngineError(f"graph {graph!r} failed: {error}") from error
 
+    def status(self) -> list[EndpointStatus]:
+        """Describe this process: runtime, version, provider and threads."""
+        return [self._status.copy()]
+
     def close(self) -> None:
-        """Let go of the sessions."""
+        """Release the sessions."""
         self._sessions.clear()
 
     def _session(self, graph: str) -> Any:
@@ -124,12 +147,11 @@ def _load_runtime() -> ModuleType:
             "one: causcell[cpu] or causcell[gpu]"
         )
     try:
-        import onnxruntime
+        return importlib.import_module("onnxruntime")
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"ONNX Runtime can't be imported ({error}); install causcell[cpu] or causcell[gpu]"
         ) from error
-    return onnxruntime
 
 
 def _is_installed(distribution: str) -> bool:
@@ -141,7 +163,7 @@ def _is_installed(distribution: str) -> bool:
 
 
 def _runtime_errors(runtime: ModuleType) -> tuple[type[Exception], ...]:
-    """The exceptions that ONNX Runtime raises; they share no base of their own."""
+    """Return the exceptions that ONNX Runtime raises, which share no base class of their own."""
     state = runtime.capi.onnxruntime_pybind11_state
     return tuple(
         kind

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def is_address(location: str | os.PathLike[str]) -> bool:
-    """Whether a location is that of a server, and not a folder."""
+    """Tell the address of a server from the path of a folder.
+
+    Examples
+    --------
+    >>> is_address("grpc://localhost:8001"), is_address("model_repository")
+    (True, False)
+    """
     return "://" in os.fspath(location)
 
 
@@ -25,32 +31,44 @@ def open_engine(
     connection: Connection | None = None,
     spinning: bool = True,
 ) -> Engine:
-    """The engine for a location: ONNX Runtime in this process for a path, Triton for an address.
+    """Open the engine for a location: ONNX Runtime in this process for a folder, Triton for an address.
 
     Parameters
     ----------
     location
         Folder of a model repository; or address of a server, see `causcell.engine.triton.engine.TritonEngine`.
     threads
-        Compute threads in this process; the CPUs that it may use, if not given.
+        In process: number of compute threads; the CPUs that this process may use, if not given.
     provider
-        In this process: ``cpu`` (if not given) or ``cuda``.
+        In process: one of `causcell.engine.providers.PROVIDERS`, ``cpu`` (if not given) or ``cuda``.
     connection
-        How to talk to a server.
+        Served: deadlines, retries and headers of requests.
     spinning
-        In this process: whether threads that wait for work keep a CPU busy, which is faster unless others need it.
+        In process: let threads that wait for work keep a CPU busy, which is faster unless others need the CPU.
 
     Raises
     ------
     ConfigurationError
-        An option that belongs to the other engine.
+        An option has a value that is not allowed, or belongs to the other kind of engine.
+    RuntimeUnavailableError
+        ONNX Runtime, the provider or tritonclient is not there, or did not load.
+    ModelRepositoryError
+        The model repository can't be used.
+    ServerUnavailableError
+        No server answers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> engine = open_engine("model_repository", threads=1)
+    >>> expression = np.zeros((2, engine.manifest.dimensions.genes), dtype=np.float32)
+    >>> engine.run("encoder_scm", {"expression": expression}, ["endogenous"])["endogenous"].shape
+    (2, 3, 32)
+    >>> engine.close()
     """
     location = os.fspath(location)
     if is_address(location):
-        if threads is not None or provider is not None:
-            raise ConfigurationError(
-                f"threads and provider are chosen where {location} is served, not by its client; leave them out"
-            )
+        _refuse_local_options(location, threads=threads, provider=provider)
         try:
             from causcell.engine.triton.engine import TritonEngine
         except ModuleNotFoundError as error:
@@ -61,3 +79,11 @@ def open_engine(
     if connection is not None:
         raise ConfigurationError(f"location {location!r} is a folder; a connection is for servers: leave it out")
     return OnnxEngine(location, threads=threads, provider=provider or "cpu", spinning=spinning)
+
+
+def _refuse_local_options(location: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigurationError(
+                f"{name} is {value!r}, but is chosen where {location} is served, not by its client; leave it out"
+            )

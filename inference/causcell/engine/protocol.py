@@ -1,4 +1,4 @@
-"""Engines evaluate the graphs of a model repository; nothing above them knows which one it has."""
+"""The interface of engines, which evaluate the ONNX graphs of a model; nothing above them knows which one it has."""
 
 from __future__ import annotations
 
@@ -7,60 +7,116 @@ from typing import Protocol
 
 import numpy as np
 
+from causcell.engine.status import EndpointStatus
 from causcell.errors import EngineError, format_list
-from causcell.repository.manifest import GraphInfo, Manifest
+from causcell.repository.manifest import GraphInfo, Manifest, TensorInfo
 from causcell.repository.reference_cells import ReferenceCells
 
 
 class Engine(Protocol):
-    """What evaluates graphs.
+    """Evaluate the ONNX graphs of one model.
+
+    An engine may be used from several threads at once.
 
     Attributes
     ----------
     manifest
-        Of the model.
+        Manifest of the model.
     reference
         Reference cells that interventions draw from.
     description
         One line for provenance: the runtime, its version and where it runs.
     concurrency
-        Evaluations that it gains from being asked for at once, from as many threads.
+        Number of evaluations worth asking for at once, each from its own thread.
+    threads
+        Compute threads in this process; `None` where the model is served.
     """
 
     manifest: Manifest
     reference: ReferenceCells
     description: str
     concurrency: int
+    threads: int | None
 
     def run(
         self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Outputs of a graph (all, or those named), by name, each with the batch first. Raises `EngineError`."""
+        """Evaluate a graph.
+
+        Parameters
+        ----------
+        graph
+            Name of the graph, a key of ``manifest.graphs``.
+        inputs
+            One array for each input, [B x ...], of the dtype and shape that ``manifest.graphs[graph].inputs`` states.
+        outputs
+            Names of the wanted outputs; all, if not given.
+
+        Returns
+        -------
+        The outputs by name, [B x ...], of the dtypes and shapes that ``manifest.graphs[graph].outputs`` states.
+
+        Raises
+        ------
+        EngineError
+            There is no such graph, the inputs are not the graph's, or the evaluation failed.
+        """
+        ...
+
+    def status(self) -> list[EndpointStatus]:
+        """Describe each place where graphs are evaluated: one entry for this process, or one for each server."""
         ...
 
     def close(self) -> None:
-        """Let go of what the engine holds."""
+        """Release what the engine holds: sessions, connections, shared memory."""
         ...
 
 
-def checked_graph(manifest: Manifest, graph: str, inputs: dict[str, np.ndarray]) -> GraphInfo:
-    """A graph's inputs and outputs; raises `EngineError` unless there is one, and the arrays are its, of one batch."""
+def check_request(
+    manifest: Manifest, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+) -> GraphInfo:
+    """Check what `Engine.run` was given, and return what the manifest states about the graph.
+
+    Parameters
+    ----------
+    manifest
+        Manifest of the model.
+    graph
+        Name of the graph.
+    inputs
+        Arrays by name, [B x ...].
+    outputs
+        Names of the wanted outputs; all, if not given.
+
+    Raises
+    ------
+    EngineError
+        There is no such graph or output; or the inputs' names, dtypes or shapes are not the graph's, or their batch
+        sizes differ.
+    """
     if graph not in manifest.graphs:
         raise EngineError(f"there is no graph {graph!r}; this model has {format_list(manifest.graphs)}")
     info = manifest.graphs[graph]
     if set(inputs) != set(info.inputs):
         raise EngineError(f"graph {graph!r} takes {format_list(info.inputs)}, and was given {format_list(inputs)}")
-    batch = {len(array) for array in inputs.values()}
-    if len(batch) != 1:
-        raise EngineError(f"the inputs of graph {graph!r} are of different batch sizes: {sorted(batch)}")
+    batch_sizes = {len(array) for array in inputs.values()}
+    if len(batch_sizes) != 1:
+        raise EngineError(f"the inputs of graph {graph!r} are of different batch sizes: {sorted(batch_sizes)}")
     for name, tensor in info.inputs.items():
-        array = inputs[name]
-        fits = array.ndim == len(tensor.shape) + 1 and all(
-            size in (-1, found) for size, found in zip(tensor.shape, array.shape[1:], strict=True)
-        )
-        if array.dtype != tensor.dtype or not fits:
+        if not _fits(inputs[name], tensor):
             raise EngineError(
-                f"input {name!r} of graph {graph!r} is {array.dtype} {list(array.shape)}; it takes {tensor.dtype} "
-                f"[{', '.join(['batch', *('any' if size < 0 else str(size) for size in tensor.shape)])}]"
+                f"input {name!r} of graph {graph!r} is {inputs[name].dtype} {list(inputs[name].shape)}; it takes "
+                f"{tensor.dtype} [{', '.join(['batch', *('any' if size < 0 else str(size) for size in tensor.shape)])}]"
             )
+    unknown = [name for name in outputs or () if name not in info.outputs]
+    if unknown:
+        raise EngineError(f"graph {graph!r} has no output {format_list(unknown)}; it has {format_list(info.outputs)}")
     return info
+
+
+def _fits(array: np.ndarray, tensor: TensorInfo) -> bool:
+    return (
+        array.dtype == tensor.dtype
+        and array.ndim == len(tensor.shape) + 1
+        and all(size in (-1, found) for size, found in zip(tensor.shape, array.shape[1:], strict=True))
+    )

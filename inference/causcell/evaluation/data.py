@@ -1,4 +1,4 @@
-"""What is evaluated: a model, the cells it is judged by, and the cells that baselines learn from."""
+"""Data of an evaluation: a model, the cells that test it, and the cells that its baselines are trained on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell._deprecation import renamed_arguments
 from causcell._internal.batching import batches
 from causcell.cells.collection import Cells
 from causcell.concepts import UNLABELLED, ConceptSchema
@@ -19,119 +20,132 @@ if TYPE_CHECKING:
     from sklearn.decomposition import PCA
 
 _READ_ROWS = 1024
-
-
-_MOST_JUDGED = 4096
-
-
-_MOST_LEARNED = 20_000
+_MIN_TEST_ROWS = 16
+_MAX_TEST_ROWS = 4096
+_MAX_TRAINING_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model and the cells that it meets.
+class EvaluationData:
+    """A model and the cells that it is evaluated with.
 
     Attributes
     ----------
     generator
         The model, on any engine.
     cells
-        All cells, those judged and those learned from.
+        All cells, those of the test rows and those of the training rows.
     expression
-        Of the panel, log scale, float32 [n x G].
+        Expression of the panel, log scale, float32 [n x G].
     labels
-        Codes, int32 [n x m].
-    judged
-        Rows that measures are taken on; the model was not trained on them.
-    learned
-        Rows that baselines learn from.
+        Label codes, int32 [n x m]; -1 is unlabelled.
+    test_rows
+        Rows that measures are taken on, int [t], ascending; the model was not trained on them.
+    training_rows
+        Rows that baselines learn from, int [r], ascending.
     scale
-        ``counts`` or ``log1p``: what the values of ``cells`` are.
+        ``counts`` or ``log1p``: what the values of ``cells`` are; what the model was trained on for `None`.
     layer
-        Of ``cells``, in place of ``X``.
+        Layer of ``cells`` to read in place of ``X``.
     """
 
     generator: Generator
     cells: anndata.AnnData
     expression: np.ndarray
     labels: np.ndarray
-    judged: np.ndarray
-    learned: np.ndarray
+    test_rows: np.ndarray
+    training_rows: np.ndarray
     scale: str | None = None
     layer: str | None = None
 
     @property
     def schema(self) -> ConceptSchema:
-        """Concepts and graph of the model."""
+        """Concepts of the model and their graph."""
         return self.generator.schema
 
     @cached_property
-    def stratum(self) -> int:
+    def stratum_concept(self) -> int:
         """Index of the concept within whose labels cells are compared."""
         return self.schema.index(self.schema.cell_type_like)
 
     @property
-    def options(self) -> dict[str, Any]:
-        """How the generator reads the cells."""
+    def stratum_name(self) -> str:
+        """Name of the concept within whose labels cells are compared."""
+        return self.schema.names[self.stratum_concept]
+
+    @property
+    def read_options(self) -> dict[str, Any]:
+        """Arguments that tell the generator how to read the cells."""
         return {"expression": self.scale, "layer": self.layer}
 
     @cached_property
-    def embedded(self) -> anndata.AnnData:
-        """The judged cells' embeddings; see `Generator.embed`."""
-        return self.generator.embed(self.cells[self.judged], **self.options)
+    def test_embeddings(self) -> anndata.AnnData:
+        """Embeddings of the test cells; see `Generator.embed`."""
+        return self.generator.embed(self.cells[self.test_rows], **self.read_options)
 
     @cached_property
     def mean_estimate(self) -> np.ndarray:
-        """The judged cells' mean estimates, float32 [judged x G]."""
-        return np.asarray(self.generator.reconstruct(self.cells[self.judged], preset="mean", **self.options).X)
+        """Mean estimates of the test cells, float32 [t x G]."""
+        return np.asarray(self.generator.reconstruct(self.cells[self.test_rows], preset="mean", **self.read_options).X)
 
-    def samples(self, seed: int = 0) -> np.ndarray:
-        """A sample of each judged cell by the default preset, float32 [judged x G]."""
-        return np.asarray(self.generator.reconstruct(self.cells[self.judged], seed=seed, **self.options).X)
-
-    @property
-    def real(self) -> np.ndarray:
-        """Expression of the judged cells, [judged x G]."""
-        return self.expression[self.judged]
+    def generate_samples(self, seed: int = 0) -> np.ndarray:
+        """Generate a sample of each test cell by the default preset, float32 [t x G]."""
+        return np.asarray(self.generator.reconstruct(self.cells[self.test_rows], seed=seed, **self.read_options).X)
 
     @property
-    def truth(self) -> np.ndarray:
-        """Labels of the judged cells, [judged x m]."""
-        return self.labels[self.judged]
+    def test_expression(self) -> np.ndarray:
+        """Expression of the test cells, float32 [t x G]."""
+        return np.asarray(self.expression[self.test_rows])
 
-    def components(self, count: int) -> PCA:
-        """Principal components of the cells learned from."""
+    @property
+    def test_labels(self) -> np.ndarray:
+        """Label codes of the test cells, int32 [t x m]."""
+        return np.asarray(self.labels[self.test_rows])
+
+    @property
+    def training_expression(self) -> np.ndarray:
+        """Expression of the training cells, float32 [r x G]."""
+        return np.asarray(self.expression[self.training_rows])
+
+    @property
+    def training_labels(self) -> np.ndarray:
+        """Label codes of the training cells, int32 [r x m]."""
+        return np.asarray(self.labels[self.training_rows])
+
+    def fit_components(self, count: int) -> PCA:
+        """Fit principal components to the training cells, at most ``count``."""
         from sklearn.decomposition import PCA
 
-        x = self.expression[self.learned]
+        x = self.training_expression
         return PCA(min(count, *x.shape), svd_solver="randomized", random_state=0).fit(x)
 
-    def principal_components(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores [judged x count] and reconstruction [judged x G] by `components`."""
-        pca = self.components(count)
-        scores = pca.transform(self.real)
+    def project_on_components(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Project the test cells on `fit_components`: scores [t x count], and expression rebuilt from them [t x G]."""
+        pca = self.fit_components(count)
+        scores = pca.transform(self.test_expression)
         return scores, np.maximum(pca.inverse_transform(scores), 0)
 
     @cached_property
     def label_means(self) -> np.ndarray:
-        """For each judged cell the mean of the cells learned from that share its `stratum` label, [judged x G]."""
-        codes, x = self.labels[self.learned, self.stratum], self.expression[self.learned]
+        """For each test cell the mean of the training cells that share its `stratum_concept` label, [t x G]."""
+        codes, x = self.training_labels[:, self.stratum_concept], self.training_expression
         overall = x.mean(axis=0)
         means = {code: x[codes == code].mean(axis=0) for code in np.unique(codes[codes != UNLABELLED])}
-        return np.stack([means.get(code, overall) for code in self.truth[:, self.stratum]])
+        return np.stack([means.get(code, overall) for code in self.test_labels[:, self.stratum_concept]])
 
 
-def read_subject(
+@renamed_arguments(judged="test_rows", learned="training_rows")
+def read_evaluation_data(
     generator: Generator,
     cells: anndata.AnnData,
     *,
-    judged: np.ndarray | None = None,
-    learned: np.ndarray | None = None,
+    test_rows: np.ndarray | None = None,
+    training_rows: np.ndarray | None = None,
     scale: str | None = None,
     layer: str | None = None,
     seed: int = 0,
-) -> Subject:
-    """Read the cells' expression and settle who is judged and who is learned from.
+) -> EvaluationData:
+    """Read the cells' expression, and settle which cells are test cells and which baselines learn from.
 
     Parameters
     ----------
@@ -139,42 +153,41 @@ def read_subject(
         The model.
     cells
         In memory or backed.
-    judged, learned
-        Rows, ascending. If not given: the cells that the model was not trained on, and those that it was (by digests
-        of their names). Where none of the cells was trained on, a random half of them is learned from and the other
-        half judged.
+    test_rows, training_rows
+        Rows, int, ascending. If not given: the cells that the model was not trained on, and those that it was (by
+        digests of their names). Where none of the cells was trained on, a random half of them is taken for training
+        rows and the other half for test rows.
     scale, layer
-        Of the cells' values.
+        Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
     seed
-        Of the choice of at most 4,096 cells to judge and 20,000 to learn from.
+        Of the choice of at most 4,096 test rows and 20,000 training rows.
 
     Raises
     ------
     DataError
-        Fewer than 16 cells are left to judge.
+        Fewer than 16 test cells are left.
     """
     rng = np.random.default_rng(seed)
-    if judged is None or learned is None:
+    if test_rows is None or training_rows is None:
         trained = generator.manifest.training_cells.contain(cells.obs_names.astype(str).tolist())
-        judged, learned = np.flatnonzero(~trained), np.flatnonzero(trained)
-        if not len(learned):
-            learned, judged = (np.sort(half) for half in np.array_split(rng.permutation(judged), 2))
-    if len(judged) < 16:
+        test_rows, training_rows = np.flatnonzero(~trained), np.flatnonzero(trained)
+        if not len(training_rows):
+            training_rows, test_rows = (np.sort(half) for half in np.array_split(rng.permutation(test_rows), 2))
+    if len(test_rows) < _MIN_TEST_ROWS:
         raise DataError(
-            f"{len(judged)} of {cells.n_obs} cells are left that the model was not trained on; an evaluation needs at "
-            "least 16: give held-out cells (their names, not their values, tell)"
+            f"{len(test_rows)} of {cells.n_obs} cells are left that the model was not trained on; an evaluation needs "
+            f"at least {_MIN_TEST_ROWS}: give held-out cells (their names, not their values, tell)"
         )
-    judged, learned = _at_most(judged, _MOST_JUDGED, rng), _at_most(learned, _MOST_LEARNED, rng)
-    rows = np.union1d(judged, learned)
+    test_rows = _choose_at_most(test_rows, _MAX_TEST_ROWS, rng)
+    training_rows = _choose_at_most(training_rows, _MAX_TRAINING_ROWS, rng)
+    rows = np.union1d(test_rows, training_rows)
     kept = cells[rows].to_memory()
-    with Cells(kept, layer=layer) as read:
-        reader = generator.reader(read, scale)
-        # the reader of one source goes with its cells
-        parts = [read.read(reader, part) for part in batches(len(read), _READ_ROWS)]  # type: ignore[arg-type]
-        labels = generator.schema.encode(read.obs)
-    judged, learned = np.searchsorted(rows, judged), np.searchsorted(rows, learned)
-    return Subject(generator, kept, np.concatenate(parts), labels, judged, learned, scale, layer)
+    with generator.bind(Cells(kept, layer=layer), scale) as bound:
+        parts = [bound.read(part).expression for part in batches(len(bound), _READ_ROWS)]
+        labels = bound.labels
+    test_rows, training_rows = np.searchsorted(rows, test_rows), np.searchsorted(rows, training_rows)
+    return EvaluationData(generator, kept, np.concatenate(parts), labels, test_rows, training_rows, scale, layer)
 
 
-def _at_most(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _choose_at_most(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     return rows if len(rows) <= count else np.sort(rng.choice(rows, count, replace=False))

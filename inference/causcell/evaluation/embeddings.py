@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from causcell.concepts import UNEXPLAINED, UNLABELLED
-from causcell.evaluation.data import Subject
+from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.probes import (
     classification_scores,
-    clusters,
+    cluster_cells,
     majority_rate,
     partition_agreement,
     probe_accuracy,
@@ -21,42 +21,43 @@ from causcell.evaluation.table import Table
 _COMPONENTS = 32
 
 
-def own_labels(subject: Subject) -> Table:
-    """Every concept's labels from its own embedding, beside a probe of principal components and the majority rate."""
-    components, _ = subject.principal_components(_COMPONENTS)
-    learned = subject.components(_COMPONENTS).transform(subject.expression[subject.learned])
+def tabulate_own_labels(data: EvaluationData) -> Table:
+    """Read every concept's labels from its own embedding, beside a probe of principal components."""
+    components, _ = data.project_on_components(_COMPONENTS)
+    training = data.fit_components(_COMPONENTS).transform(data.training_expression)
     rows: dict[str, dict[str, float | None]] = {}
-    for i, name in enumerate(subject.schema.names):
-        truth = subject.truth[:, i]
+    for i, name in enumerate(data.schema.names):
+        truth = data.test_labels[:, i]
         if (truth == UNLABELLED).all():
             continue
-        own = subject.embedded.obsm[f"X_causcell_{name}"]
-        told = subject.embedded.obs[f"{name}_predicted"].cat.codes.to_numpy()
-        rows[f"{name}: the model's own reading"] = {**classification_scores(truth, told)}
+        own = data.test_embeddings.obsm[f"X_causcell_{name}"]
+        predicted = data.test_embeddings.obs[f"{name}_predicted"].cat.codes.to_numpy()
+        rows[f"{name}: the model's own reading"] = {**classification_scores(truth, predicted)}
         rows[f"{name}: linear probe of its embedding"] = {"accuracy": probe_accuracy(own, truth)}
         rows[f"{name}: linear probe of PCA-{_COMPONENTS}"] = {"accuracy": probe_accuracy(components, truth)}
         rows[f"{name}: linear probe of PCA-{_COMPONENTS}, of the cells learned from"] = {
-            "accuracy": transferred_accuracy(learned, subject.labels[subject.learned, i], components, truth)
+            "accuracy": transferred_accuracy(training, data.training_labels[:, i], components, truth)
         }
         rows[f"{name}: most frequent label"] = {"accuracy": majority_rate(truth)}
     return Table.of(
         "Labels read from their own embeddings",
         rows,
-        tells="How often a concept's label is read right; precision, recall and F1 are weighted by label frequency. "
-        "Probes are fitted and tested on different judged cells (five folds), unless said to be of the cells learned "
-        "from, as the model's own reading is.",
-        silent="Whether a wrong reading is the model's fault or the label's. No ceiling can be split off from real "
-        "cells: a probe of principal components is what expression readily tells.",
+        interpretation="How often a concept's label is read right; precision, recall and F1 are weighted by label "
+        "frequency. Probes are fitted and tested on different judged cells (five folds), unless said to be of the "
+        "cells learned from, as the model's own reading is.",
+        limitations="Whether a wrong reading is the model's fault or the label's. No ceiling can be split off from "
+        "real cells: a probe of principal components is what expression readily tells.",
     )
 
 
-def leakage(subject: Subject) -> Table:
-    """Accuracy of every concept's labels read from the embeddings of the others and of the unexplained concept."""
-    names = subject.schema.names
-    truth = {name: subject.truth[:, i] for i, name in enumerate(names) if (subject.truth[:, i] != UNLABELLED).any()}
+def tabulate_leakage(data: EvaluationData) -> Table:
+    """Read every concept's labels from the embeddings of the other concepts and of the unexplained one."""
+    names, embeddings = data.schema.names, data.test_embeddings.obsm
+    truth = {name: data.test_labels[:, i] for i, name in enumerate(names)}
+    truth = {name: codes for name, codes in truth.items() if (codes != UNLABELLED).any()}
     rows: dict[str, dict[str, float | None]] = {}
     for source in (*names, UNEXPLAINED):
-        embedding = subject.embedded.obsm[f"X_causcell_{source}"]
+        embedding = embeddings[f"X_causcell_{source}"]
         rows[f"embedding of {source}"] = {
             name: probe_accuracy(embedding, codes) for name, codes in truth.items() if name != source
         }
@@ -73,20 +74,28 @@ def leakage(subject: Subject) -> Table:
     return Table.of(
         "Leakage: labels read from embeddings of other concepts",
         rows,
-        tells="Accuracy of a fresh probe, linear or by neighbours, fitted and tested on different judged cells. At the "
-        "rate of the most frequent label nothing is read; what the labels tell of one another (their rows) an "
-        "embedding that holds just its own label tells too, and a child's embedding holds its parents' part.",
-        silent="Whether a stronger reader would find more: a probe that fails proves no independence.",
+        interpretation="Accuracy of a fresh probe, linear or by neighbours, fitted and tested on different judged "
+        "cells. At the rate of the most frequent label nothing is read; what the labels tell of one another (their "
+        "rows) an embedding that holds just its own label tells too, and a child's embedding holds its parents' part.",
+        limitations="Whether a stronger reader would find more: a probe that fails proves no independence.",
     )
 
 
-def finer_labels(subject: Subject, columns: Sequence[str]) -> Table:
-    """Clusters of embeddings against labels that the model was not trained on."""
-    obs = subject.cells.obs.iloc[subject.judged]
-    components, _ = subject.principal_components(_COMPONENTS)
-    embeddings = {f"embedding of {name}": subject.embedded.obsm[f"X_causcell_{name}"] for name in subject.schema.names}
+def tabulate_finer_labels(data: EvaluationData, columns: Sequence[str]) -> Table:
+    """Hold clusters of embeddings against labels that the model was not trained on.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    columns
+        Columns of ``obs`` with such labels.
+    """
+    obs = data.cells.obs.iloc[data.test_rows]
+    components, _ = data.project_on_components(_COMPONENTS)
+    embeddings = {f"embedding of {name}": data.test_embeddings.obsm[f"X_causcell_{name}"] for name in data.schema.names}
     embeddings |= {
-        "all embeddings": subject.embedded.obsm["X_causcell"],
+        "all embeddings": data.test_embeddings.obsm["X_causcell"],
         f"PCA-{_COMPONENTS}": components,
     }
     rows: dict[str, dict[str, float | None]] = {}
@@ -94,11 +103,12 @@ def finer_labels(subject: Subject, columns: Sequence[str]) -> Table:
         codes = obs[column].astype("category").cat.codes.to_numpy()
         known = codes != UNLABELLED
         for name, embedding in embeddings.items():
-            found = clusters(embedding[known], len(np.unique(codes[known])))
+            found = cluster_cells(embedding[known], len(np.unique(codes[known])))
             rows[f"{column}: {name}"] = {**partition_agreement(codes[known], found)}
     return Table.of(
         "Finer labels than were trained",
         rows,
-        tells="Agreement of k-means clusters, as many as there are labels, with labels that the model never saw.",
-        silent="Whether the structure is there but not round: k-means finds round clusters of like size alone.",
+        interpretation="Agreement of k-means clusters, as many as there are labels, with labels that the model never "
+        "saw.",
+        limitations="Whether the structure is there but not round: k-means finds round clusters of like size alone.",
     )

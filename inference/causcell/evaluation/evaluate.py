@@ -1,4 +1,4 @@
-"""Evaluation of a trained model on given cells: all tables, and what was judged."""
+"""Evaluation of a trained model on given cells: all tables, and the facts of the cells and the model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from causcell.cells.backing import open_anndata
 from causcell.errors import UnknownConceptError, format_list
-from causcell.evaluation.data import Subject, read_subject
-from causcell.evaluation.embeddings import finer_labels, leakage, own_labels
-from causcell.evaluation.expression import cluster_agreement, markers, mean_estimate, samples
-from causcell.evaluation.shifts import effects, seen_cases
+from causcell.evaluation.data import EvaluationData, read_evaluation_data
+from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
+from causcell.evaluation.expression import (
+    tabulate_clusters,
+    tabulate_markers,
+    tabulate_mean_estimate,
+    tabulate_samples,
+)
+from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
 from causcell.evaluation.table import Table
 from causcell.generator import Generator
 
@@ -22,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """Result of an evaluation.
 
     Attributes
     ----------
     facts
-        Cells given, left out, judged and learned from; the model's digest, panel, concepts and graph.
+        Numbers of cells given, left out, judged and learned from; the model's digest, panel, concepts and graph.
     tables
-        The measures.
+        Measures; a table of each kind.
     """
 
     facts: dict[str, Any]
@@ -58,34 +63,48 @@ def evaluate(
     finer
         Columns of ``obs`` with labels that the model was not trained on, to hold clusters of embeddings against.
     scale, layer
-        What the values are, and where.
+        Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
     seed
-        Of choices, samples and interventions.
+        Of the choice of cells, of samples and of interventions.
     report
         Called with the name of each table that is begun.
 
     Raises
     ------
+    ConfigurationError
+        A metric of another distribution can't be used; see `causcell.evaluation.registry`.
     DataError
-        Too few cells are left to judge.
+        Fewer than 16 cells are left that the model was not trained on.
     UnknownConceptError
         A column of finer labels that there is not.
+
+    Examples
+    --------
+    >>> from causcell import Generator
+    >>> from scanpy.datasets import pbmc68k_reduced
+    >>> cells = pbmc68k_reduced().raw.to_adata()
+    >>> with Generator.open("model_repository", threads=1) as generator:
+    ...     evaluation = evaluate(cells, generator)
+    >>> evaluation.facts["cells"]["judged"]
+    70
+    >>> sorted(evaluation.tables[2].rows)
+    ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
     """
     source = open_anndata(cells) if isinstance(cells, str | os.PathLike) else cells
     check_columns(source, finer)
     trained = int(generator.manifest.training_cells.contain(source.obs_names.astype(str).tolist()).sum())
-    subject = read_subject(generator, source, scale=scale, layer=layer, seed=seed)
+    data = read_evaluation_data(generator, source, scale=scale, layer=layer, seed=seed)
     facts = {
         "cells": {
             "given": source.n_obs,
             "left out, as the model was trained on them": trained,
-            "judged": len(subject.judged),
-            "learned from by baselines": len(subject.learned),
+            "judged": len(data.test_rows),
+            "learned from by baselines": len(data.training_rows),
         },
-        **model_facts(generator),
+        **describe_model(generator),
     }
-    tables = judged_tables(subject, finer=finer, seed=seed, report=report)
-    tables += effects(subject, seen_cases(subject), "Interventions", seed=seed)
+    tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
+    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed)
     return Evaluation(facts, tables)
 
 
@@ -98,8 +117,8 @@ def check_columns(cells: anndata.AnnData, columns: Sequence[str]) -> None:
         )
 
 
-def model_facts(generator: Generator) -> dict[str, Any]:
-    """What a report says of the model."""
+def describe_model(generator: Generator) -> dict[str, Any]:
+    """Return the facts of a model that a report states: its digest, engine, panel, concepts, edges and preset."""
     manifest = generator.manifest
     return {
         "model": {
@@ -113,24 +132,37 @@ def model_facts(generator: Generator) -> dict[str, Any]:
     }
 
 
-def judged_tables(
-    subject: Subject,
+def tabulate_test_cells(
+    data: EvaluationData,
     *,
     finer: Sequence[str] = (),
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> list[Table]:
-    """Every table but those of interventions."""
+    """Make every table but those of interventions.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    finer, seed, report
+        See `evaluate`.
+
+    Returns
+    -------
+    Tables of labels, leakage, the mean estimate, clusters, markers and samples, then of finer labels if there are any;
+    one without a row is left out.
+    """
     kinds: dict[str, Callable[[], Table]] = {
-        "concepts": lambda: own_labels(subject),
-        "leakage": lambda: leakage(subject),
-        "mean estimate": lambda: mean_estimate(subject),
-        "clusters": lambda: cluster_agreement(subject, seed),
-        "markers": lambda: markers(subject, seed),
-        "samples": lambda: samples(subject, seed),
+        "concepts": lambda: tabulate_own_labels(data),
+        "leakage": lambda: tabulate_leakage(data),
+        "mean estimate": lambda: tabulate_mean_estimate(data),
+        "clusters": lambda: tabulate_clusters(data, seed),
+        "markers": lambda: tabulate_markers(data, seed),
+        "samples": lambda: tabulate_samples(data, seed),
     }
     if finer:
-        kinds["finer labels"] = lambda: finer_labels(subject, finer)
+        kinds["finer labels"] = lambda: tabulate_finer_labels(data, finer)
     tables = []
     for name, kind in kinds.items():
         if report is not None:

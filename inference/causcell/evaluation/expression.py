@@ -7,121 +7,121 @@ import warnings
 import numpy as np
 
 from causcell.concepts import UNLABELLED
-from causcell.evaluation.data import Subject
-from causcell.evaluation.metrics import mean_squared_error, pearson, sample_quality
-from causcell.evaluation.probes import clusters, partition_agreement
+from causcell.evaluation.data import EvaluationData
+from causcell.evaluation.probes import cluster_cells, partition_agreement
+from causcell.evaluation.quality import measure_matched_cells, sample_quality
+from causcell.evaluation.registry import REAL_SUFFIX, Kind, registered_metrics
 from causcell.evaluation.table import Table
 
 _MARKERS = 50
-
-
+_MIN_LABEL_CELLS = 16
 _COMPONENTS = (32, 128)
-
-
-_LEAST = 16
-
-
 _CLUSTER_COMPONENTS = 32
+_SAMPLE_KINDS: tuple[Kind, ...] = ("distribution", "label", "summary")
 
 
-def mean_estimate(subject: Subject) -> Table:
-    """PCC and MSE of the mean estimate, beside label means and principal components."""
-    estimates = {"model, mean estimate": subject.mean_estimate}
-    estimates |= {f"PCA-{count}": subject.principal_components(count)[1] for count in _COMPONENTS}
-    estimates[f"mean of each {_stratum_name(subject)}"] = subject.label_means
-    estimates["mean of all cells"] = np.tile(subject.expression[subject.learned].mean(axis=0), (len(subject.real), 1))
-    rows = {
-        name: {"PCC": pearson(subject.real, each), "MSE": mean_squared_error(subject.real, each)}
+def tabulate_mean_estimate(data: EvaluationData) -> Table:
+    """Measure the mean estimate cell by cell, beside label means and principal components."""
+    estimates = {"model, mean estimate": data.mean_estimate}
+    estimates |= {f"PCA-{count}": data.project_on_components(count)[1] for count in _COMPONENTS}
+    estimates[f"mean of each {data.stratum_name}"] = data.label_means
+    estimates["mean of all cells"] = np.tile(data.training_expression.mean(axis=0), (len(data.test_rows), 1))
+    titles = {metric.name: metric.title for metric in registered_metrics("cells")}
+    rows: dict[str, dict[str, float | None]] = {
+        name: {titles[key]: value for key, value in measure_matched_cells(data.test_expression, each).items()}
         for name, each in estimates.items()
     }
     return Table.of(
         "Mean estimate of the judged cells",
         rows,
-        tells="Pearson correlation over genes for each cell, averaged, and squared error over all entries, on the log "
-        "scale. Principal components and means are of the cells learned from.",
-        silent="Whether cells look real: both measures improve as variance is lost. No ceiling can be split off: each "
-        "cell was measured once.",
+        interpretation="Pearson correlation over genes for each cell, averaged, and squared error over all entries, on "
+        "the log scale. Principal components and means are of the cells learned from.",
+        limitations="Whether cells look real: both measures improve as variance is lost. No ceiling can be split off: "
+        "each cell was measured once.",
     )
 
 
-def cluster_agreement(subject: Subject, seed: int = 0) -> Table:
-    """Clusters found among generated cells against those of the real ones, and against labels."""
-    truth = subject.truth[:, subject.stratum]
+def tabulate_clusters(data: EvaluationData, seed: int = 0) -> Table:
+    """Hold clusters of generated cells against those of the real ones, and against labels."""
+    truth = data.test_labels[:, data.stratum_concept]
     labelled = truth != UNLABELLED
     count = max(2, len(np.unique(truth[labelled])))
-    pca = subject.components(_CLUSTER_COMPONENTS)
-    real = clusters(pca.transform(subject.real), count)
+    pca = data.fit_components(_CLUSTER_COMPONENTS)
+    real = cluster_cells(pca.transform(data.test_expression), count)
     estimates = {
-        "model, samples": subject.samples(seed),
-        "model, mean estimate": subject.mean_estimate,
-        "PCA-32": subject.principal_components(32)[1],
-        f"mean of each {_stratum_name(subject)}": subject.label_means,
-        "real cells, clustered anew (ceiling)": subject.real,
+        "model, samples": data.generate_samples(seed),
+        "model, mean estimate": data.mean_estimate,
+        "PCA-32": data.project_on_components(32)[1],
+        f"mean of each {data.stratum_name}": data.label_means,
+        "real cells, clustered anew (ceiling)": data.test_expression,
     }
     rows: dict[str, dict[str, float | None]] = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Number of distinct clusters")  # of means, fewer than labels
         for name, estimate in estimates.items():
-            found = clusters(pca.transform(estimate), count, seed=seed + 1)
+            found = cluster_cells(pca.transform(estimate), count, seed=seed + 1)
             against_real = partition_agreement(real, found)
             against_labels = partition_agreement(truth[labelled], found[labelled])
             rows[name] = {f"{measure}, clusters of real cells": each for measure, each in against_real.items()}
-            rows[name] |= {f"{measure}, {_stratum_name(subject)}": each for measure, each in against_labels.items()}
+            rows[name] |= {f"{measure}, {data.stratum_name}": each for measure, each in against_labels.items()}
     return Table.of(
         "Clusters of generated cells",
         rows,
-        tells="Generated cells are clustered (k-means in the real cells' principal components, as many clusters as "
-        "labels) and held against the clusters of the real cells they were generated from, and against labels.",
-        silent="Whether clusters are real populations; label means agree with labels by construction.",
+        interpretation="Generated cells are clustered (k-means in the real cells' principal components, as many "
+        "clusters as labels) and held against the clusters of the real cells they were generated from, and against "
+        "labels.",
+        limitations="Whether clusters are real populations; label means agree with labels by construction.",
     )
 
 
-def markers(subject: Subject, seed: int = 0) -> Table:
-    """Overlap of each label's top marker genes (Wilcoxon) between generated and real cells."""
-    codes = subject.truth[:, subject.stratum]
-    learned = subject.labels[subject.learned, subject.stratum]
+def tabulate_markers(data: EvaluationData, seed: int = 0) -> Table:
+    """Measure how many of each label's top marker genes (Wilcoxon) generated cells share with the real ones."""
+    codes = data.test_labels[:, data.stratum_concept]
+    training = data.training_labels[:, data.stratum_concept]
     frequent = [
         code
         for code in np.unique(codes[codes != UNLABELLED])
-        if (codes == code).sum() >= _LEAST and (learned == code).sum() >= _LEAST
+        if (codes == code).sum() >= _MIN_LABEL_CELLS and (training == code).sum() >= _MIN_LABEL_CELLS
     ]
     if len(frequent) < 2:
-        return _marker_table({})
-    kept, kept_learned = np.isin(codes, frequent), np.isin(learned, frequent)
-    reference = _top_markers(subject.real[kept], codes[kept])
+        return _make_marker_table({})
+    kept, kept_training = np.isin(codes, frequent), np.isin(training, frequent)
+    reference = _find_top_markers(data.test_expression[kept], codes[kept])
     estimates = {
-        "model, samples": subject.samples(seed),
-        "model, mean estimate": subject.mean_estimate,
-        "PCA-32": subject.principal_components(32)[1],
+        "model, samples": data.generate_samples(seed),
+        "model, mean estimate": data.mean_estimate,
+        "PCA-32": data.project_on_components(32)[1],
     }
-    found = {name: _top_markers(estimate[kept], codes[kept]) for name, estimate in estimates.items()}
-    others = subject.expression[subject.learned][kept_learned]
-    found["other real cells (ceiling)"] = _top_markers(others, learned[kept_learned])
-    genes = subject.real.shape[1]
+    found = {name: _find_top_markers(estimate[kept], codes[kept]) for name, estimate in estimates.items()}
+    others = data.training_expression[kept_training]
+    found["other real cells (ceiling)"] = _find_top_markers(others, training[kept_training])
+    genes = data.test_expression.shape[1]
+    count = _count_markers(genes)
     rows = {
-        name: {"overlap": float(np.mean([len(top[code] & reference[code]) / _count(genes) for code in frequent]))}
+        name: {"overlap": float(np.mean([len(top[code] & reference[code]) / count for code in frequent]))}
         for name, top in found.items()
     }
-    rows["by chance"] = {"overlap": _count(genes) / genes}
-    return _marker_table(rows)
+    rows["by chance"] = {"overlap": count / genes}
+    return _make_marker_table(rows)
 
 
-def _marker_table(rows: dict[str, dict[str, float]]) -> Table:
+def _make_marker_table(rows: dict[str, dict[str, float]]) -> Table:
     return Table.of(
         "Marker genes",
         rows,
-        tells=f"Share of each label's {_MARKERS} top genes (Wilcoxon, one label against the rest) of the judged cells "
-        "that generated cells have too. The ceiling is the real cells learned from, which are more.",
-        silent="The order and the size of differences. Estimates with less noise than cells rank genes by "
+        interpretation=f"Share of each label's {_MARKERS} top genes (Wilcoxon, one label against the rest) of the "
+        "judged cells that generated cells have too. The ceiling is the real cells learned from, which are more.",
+        limitations="The order and the size of differences. Estimates with less noise than cells rank genes by "
         "differences that cells can't show.",
     )
 
 
-def _count(genes: int) -> int:
+def _count_markers(genes: int) -> int:
     return min(_MARKERS, genes)
 
 
-def _top_markers(expression: np.ndarray, codes: np.ndarray) -> dict[int, set[str]]:
+def _find_top_markers(expression: np.ndarray, codes: np.ndarray) -> dict[int, set[str]]:
+    """Rank genes of cells [n x G] for every label code [n]: the names (columns as text) of its top genes, by code."""
     import anndata
     import pandas as pd
     import scanpy
@@ -132,51 +132,50 @@ def _top_markers(expression: np.ndarray, codes: np.ndarray) -> dict[int, set[str
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=RuntimeWarning)  # logarithms of fold changes of absent genes
         warnings.filterwarnings("ignore", category=pd.errors.PerformanceWarning)
-        scanpy.tl.rank_genes_groups(cells, "label", method="wilcoxon", n_genes=_count(expression.shape[1]))
+        scanpy.tl.rank_genes_groups(cells, "label", method="wilcoxon", n_genes=_count_markers(expression.shape[1]))
     names = cells.uns["rank_genes_groups"]["names"]
     return {int(code): set(names[code].tolist()) for code in names.dtype.names}
 
 
-def samples(subject: Subject, seed: int = 0) -> Table:
-    """Samples as a distribution within labels: distances, variance, zeros, correlations."""
-    codes = subject.truth[:, subject.stratum]
-    others = _resampled(subject, np.random.default_rng(seed))
-    estimates = {"model, samples": subject.samples(seed), "model, mean estimate": subject.mean_estimate}
-    estimates |= {"PCA-32": subject.principal_components(32)[1], "training cells of the same label": others}
+def tabulate_samples(data: EvaluationData, seed: int = 0) -> Table:
+    """Measure samples as a distribution within labels: distances, variance, zeros, correlations."""
+    codes = data.test_labels[:, data.stratum_concept]
+    others = _resample_training_cells(data, np.random.default_rng(seed))
+    estimates = {"model, samples": data.generate_samples(seed), "model, mean estimate": data.mean_estimate}
+    estimates |= {"PCA-32": data.project_on_components(32)[1], "training cells of the same label": others}
     rows: dict[str, dict[str, float | None]] = {}
-    ceiling: dict[str, float | None] = {"variance ratio": 1.0}
+    titles = {metric.name: metric.title for kind in _SAMPLE_KINDS for metric in registered_metrics(kind)}
+    ceiling: dict[str, float | None] = {
+        metric.title: 1.0 for metric in registered_metrics("label") if metric.better == "one"
+    }
     for name, estimate in estimates.items():
-        quality = sample_quality(subject.real, estimate, codes)
-        rows[name] = {_shown_measure(key): each for key, each in quality.items() if not key.endswith("_real")}
-        ceiling |= {_shown_measure(key.removesuffix("_real")): v for key, v in quality.items() if key.endswith("_real")}
+        quality = sample_quality(data.test_expression, estimate, codes)
+        rows[name] = {titles[key]: value for key, value in quality.items() if not key.endswith(REAL_SUFFIX)}
+        ceiling |= {
+            titles[key.removesuffix(REAL_SUFFIX)]: value for key, value in quality.items() if key.endswith(REAL_SUFFIX)
+        }
     rows["real cells (ceiling)"] = ceiling
     return Table.of(
         "Samples as a distribution",
         rows,
-        tells="Within each label of at least 16 cells, generated from one half against the real cells of the other: "
-        "energy distance (Euclidean, unbiased), MMD (Gaussian kernel, bandwidth the real cells' median distance), the "
-        "ratio of variances, the strength kept of the 200 strongest gene-gene correlations; and the share and mean of "
-        "nonzero values.",
-        silent="Whether a cell resembles the cell it was generated from, or a rare state is missing: distances in "
+        interpretation="Within each label of at least 16 cells, generated from one half against the real cells of the "
+        "other: energy distance (Euclidean, unbiased), MMD (Gaussian kernel, bandwidth the real cells' median "
+        "distance), the ratio of variances, the strength kept of the 200 strongest gene-gene correlations; and the "
+        "share and mean of nonzero values.",
+        limitations="Whether a cell resembles the cell it was generated from, or a rare state is missing: distances in "
         "thousands of genes are led by common, highly expressed ones.",
     )
 
 
-def _shown_measure(key: str) -> str:
-    return {"mmd": "MMD"}.get(key, key.replace("_", " "))
-
-
-def _resampled(subject: Subject, rng: np.random.Generator) -> np.ndarray:
-    """For each judged cell a random cell learned from, with the same labels where there is one, else of any."""
-    learned, chosen = subject.labels[subject.learned], np.empty(len(subject.real), dtype=np.int64)
-    for row, labels in enumerate(subject.truth):
-        for wanted in (labels == labels, np.arange(len(labels)) == subject.stratum, np.zeros(len(labels), dtype=bool)):
-            pool = np.flatnonzero((learned[:, wanted] == labels[wanted]).all(axis=1))
+def _resample_training_cells(data: EvaluationData, rng: np.random.Generator) -> np.ndarray:
+    """Choose for each test cell a random training cell with its labels: all, else the stratum's, else any; [t x G]."""
+    training, chosen = data.training_labels, np.empty(len(data.test_rows), dtype=np.int64)
+    every = np.ones(training.shape[1], dtype=bool)
+    stratum = np.arange(training.shape[1]) == data.stratum_concept
+    for row, labels in enumerate(data.test_labels):
+        for wanted in (every, stratum, ~every):
+            pool = np.flatnonzero((training[:, wanted] == labels[wanted]).all(axis=1))
             if len(pool):
                 chosen[row] = rng.choice(pool)
                 break
-    return subject.expression[subject.learned][chosen]
-
-
-def _stratum_name(subject: Subject) -> str:
-    return subject.schema.names[subject.stratum]
+    return data.training_expression[chosen]

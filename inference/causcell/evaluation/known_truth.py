@@ -1,4 +1,4 @@
-"""A trained model against the simulator's truth: counterfactual error of single cells, total effects, consequences."""
+"""A trained model against the simulator's truth: errors of counterfactual cells, total effects, consequences."""
 
 from __future__ import annotations
 
@@ -23,15 +23,33 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
     "exogenous": {"mode": "exogenous"},
     "isolated": {"mode": "isolated"},
 }
-"""The model's ways to intervene, by name."""
+"""Options of `Generator.counterfactual` for each way to intervene, by its name in tables."""
 
 
-def predicted_effect(
+def predict_effect(
     generator: Generator, cells: anndata.AnnData, do: Mapping[str, str], *, draws: int = 1, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A model's effect on each cell's mean expression over draws, [n x G], and label codes after it, int [n draws x m].
+    """Predict an intervention's effect on each cell, averaged over draws.
 
     The factual cell shares its draws with the counterfactual one.
+
+    Parameters
+    ----------
+    generator
+        A model of the simulator's concepts.
+    cells
+        Cells of the simulator.
+    do
+        Labels by concept: one joint intervention.
+    draws
+        Draws of embeddings and reference cells.
+    options
+        Further options of `Generator.counterfactual`, such as ``mode``.
+
+    Returns
+    -------
+    Effects on expression (mean estimates, log scale), float64 [n x G], and label codes after the intervention, int
+    [n draws x m].
     """
     options |= {"preset": "mean", "draws": draws}
     factual = generator.reconstruct(cells, **options)
@@ -42,7 +60,7 @@ def predicted_effect(
     return effect, SCHEMA.encode(acted.obs)
 
 
-def against_truth(
+def compare_with_truth(
     world: World,
     generator: Generator,
     training: anndata.AnnData,
@@ -51,7 +69,7 @@ def against_truth(
     *,
     draws: int = 16,
 ) -> Table:
-    """Errors of a single intervention on new cells, those that carry its label already left out.
+    """Measure the errors of a single intervention on new cells, those that carry its label already left out.
 
     Parameters
     ----------
@@ -62,11 +80,15 @@ def against_truth(
     training
         The training cells: mean shifts are taken from them.
     noise
-        Of new cells.
+        The noise of new cells.
     do
-        One concept's label.
+        A label of one concept.
     draws
-        Of embeddings and reference cells; effects are their mean (and a single draw is a row of its own).
+        Draws of embeddings and reference cells; effects are their mean (and a single draw is a row of its own).
+
+    Returns
+    -------
+    A table with a row for each way to intervene, each mean shift, no change, and the truth.
     """
     ((concept, label),) = do.items()
     before, after = world.labels(noise), world.labels(noise, do)
@@ -75,29 +97,31 @@ def against_truth(
     cells.obs_names = [f"new_{name}" for name in cells.obs_names]
     true = world.effect(noise, do)[moved]
     rows: dict[str, dict[str, float | None]] = {}
-    single, labels = predicted_effect(generator, cells, do)
-    rows["model, do, a single draw"] = {**_errors(single, true), "active after": _active(labels)}
+    single, labels = predict_effect(generator, cells, do)
+    rows["model, do, a single draw"] = {**_measure_errors(single, true), "active after": _share_active(labels)}
     for name, options in ESTIMATORS.items():
-        effect, labels = predicted_effect(generator, cells, do, draws=draws, **options)
-        rows[f"model, {name}"] = {**_errors(effect, true), "active after": _active(labels)}
-    for name, shift in mean_shifts(training, cells, do).items():
-        rows[name] = _errors(shift, true)
-    rows["no change"] = _errors(np.zeros_like(true), true) | {"active after": _active(before[moved])}
-    rows["truth"] = _errors(true, true) | {"active after": _active(after[moved])}
+        effect, labels = predict_effect(generator, cells, do, draws=draws, **options)
+        rows[f"model, {name}"] = {**_measure_errors(effect, true), "active after": _share_active(labels)}
+    for name, shift in compute_mean_shifts(training, cells, do).items():
+        rows[name] = _measure_errors(shift, true)
+    rows["no change"] = _measure_errors(np.zeros_like(true), true) | {"active after": _share_active(before[moved])}
+    rows["truth"] = _measure_errors(true, true) | {"active after": _share_active(after[moved])}
     return Table.of(
         f"do({concept} = {label})",
         rows,
-        tells="Squared error of the effect on expected expression over the true effect's squared size (1: no change), "
-        "of single cells and of their average; and the share of cells whose state is active afterwards.",
-        silent="How a model does on data whose mechanism is not this one: labels by a softmax of their parents', "
+        interpretation="Squared error of the effect on expected expression over the true effect's squared size (1: no "
+        "change), of single cells and of their average; and the share of cells whose state is active afterwards.",
+        limitations="How a model does on data whose mechanism is not this one: labels by a softmax of their parents', "
         "programmes that add up on the log scale.",
     )
 
 
-def mean_shifts(training: anndata.AnnData, cells: anndata.AnnData, do: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Effects [n x G] as differences between the training cells that carry the label and those that do not."""
+def compute_mean_shifts(
+    training: anndata.AnnData, cells: anndata.AnnData, do: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """Compute effects [n x G] as differences of means of the training cells with and without the label, by name."""
     ((concept, label),) = do.items()
-    x = log_expression(training)
+    x = log_normalise(training)
     carries = (training.obs[concept] == label).to_numpy()
     shift = x[carries].mean(axis=0) - x[~carries].mean(axis=0)
     shifts = {"mean shift": np.tile(shift, (cells.n_obs, 1))}
@@ -112,33 +136,33 @@ def mean_shifts(training: anndata.AnnData, cells: anndata.AnnData, do: Mapping[s
     return shifts
 
 
-def log_expression(cells: anndata.AnnData) -> np.ndarray:
-    """log1p of counts per 10,000, float64 [n x G]."""
+def log_normalise(cells: anndata.AnnData) -> np.ndarray:
+    """Normalise the counts of cells: log1p of counts per 10,000, float64 [n x G]."""
     counts = cells.X.toarray().astype(np.float64)
-    return np.log1p(TARGET_SUM * counts / counts.sum(axis=1, keepdims=True))
+    return np.asarray(np.log1p(TARGET_SUM * counts / counts.sum(axis=1, keepdims=True)))
 
 
-def _errors(effect: np.ndarray, true: np.ndarray) -> dict[str, float | None]:
+def _measure_errors(effect: np.ndarray, true: np.ndarray) -> dict[str, float | None]:
     return {
         "error of single cells": effect_error(effect, true),
         "error of the average": effect_error(effect.mean(axis=0)[None], true.mean(axis=0)[None]),
     }
 
 
-def _active(labels: np.ndarray) -> float:
+def _share_active(labels: np.ndarray) -> float:
     return float((labels[:, SCHEMA.index("state")] == SCHEMA["state"].code("active")).mean())
 
 
-def state_genes(world: World) -> np.ndarray:
-    """Genes that the state's programme moves and no other concept's, with its sign (1, 0, -1), [G]."""
+def find_state_genes(world: World) -> np.ndarray:
+    """Find the genes that the state's programme moves and no other concept's: its sign (1, 0, -1), float64 [G]."""
     i = SCHEMA.index("state")
     others = np.abs(world.interaction).sum(axis=(0, 1)) + sum(
         np.abs(programme).sum(axis=0) for j, programme in enumerate(world.programmes) if j != i
     )
     active, resting = (world.programmes[i][SCHEMA["state"].code(label)] for label in ("active", "resting"))
-    return np.sign(active - resting) * (others == 0)
+    return np.asarray(np.sign(active - resting) * (others == 0))
 
 
-def signature_effect(effect: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Mean effect on signature genes, each in its direction, of every cell, [n]."""
-    return effect @ signs / np.abs(signs).sum()
+def average_signature_effect(effect: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Average the effects [n x G] on a signature's genes, each in its direction (signs [G]), for every cell, [n]."""
+    return np.asarray(effect @ signs / np.abs(signs).sum())

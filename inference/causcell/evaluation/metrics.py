@@ -1,14 +1,36 @@
-"""Measures of generated against real expression (log scale, panel genes, clipped at zero)."""
+"""Measures of generated against real expression (log scale, panel genes, clipped at zero), as functions of arrays.
+
+Which of them appear in reports, `causcell.evaluation.registry` says.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from causcell._deprecation import renamed_arguments
+
+EXPRESSED = 0.05
+"""Values above this count as nonzero: log1p values of one count are far above, solvers' residues of zero below."""
+
+# -- matched cells -----------------------------------------------------------------------------------------------------
+
 
 def pearson(real: np.ndarray, generated: np.ndarray) -> float:
-    """Pearson correlation over genes for each cell, then the mean over cells, of [n x G] arrays.
+    """Pearson correlation over genes for each cell, averaged over cells.
 
     Cells whose expression (or profile) is the same in all genes have no correlation and are left out.
+
+    Parameters
+    ----------
+    real, generated
+        Expression of the same cells, [n x G].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> real = np.array([[0.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    >>> round(pearson(real, 2 * real + 1), 6)
+    1.0
     """
     a = real - real.mean(axis=1, keepdims=True)
     b = generated - generated.mean(axis=1, keepdims=True)
@@ -16,19 +38,46 @@ def pearson(real: np.ndarray, generated: np.ndarray) -> float:
     return float(((a * b).sum(axis=1)[norm > 0] / norm[norm > 0]).mean())
 
 
-EXPRESSED = 0.05
-"""Values above this count as nonzero: log1p values of one count are far above, solvers' residues of zero below."""
+def mean_squared_error(real: np.ndarray, generated: np.ndarray) -> float:
+    """Squared error of the same cells' expression, averaged over all entries of [n x G] arrays."""
+    return float(((real - generated) ** 2).mean())
+
+
+# -- distributions -----------------------------------------------------------------------------------------------------
 
 
 def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Energy distance of two sets of cells [n x G], [m x G]: Euclidean, unbiased (no cell with itself)."""
+    """Energy distance of two sets of cells, Euclidean and unbiased (Székely and Rizzo 2013).
+
+    2 E|a - b| - E|a - a'| - E|b - b'|, where no cell is compared with itself: its expectation is zero for sets drawn
+    from one distribution, and a value may be below.
+
+    Parameters
+    ----------
+    a, b
+        Expression, [n x G] and [m x G], at least two cells each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> energy_distance(np.zeros((3, 1)), np.ones((4, 1)))
+    2.0
+    """
     from scipy.spatial.distance import cdist, pdist
 
     return float(2 * cdist(a, b).mean() - pdist(a).mean() - pdist(b).mean())
 
 
 def maximum_mean_discrepancy(a: np.ndarray, b: np.ndarray, bandwidth: float) -> float:
-    """Squared MMD of two sets of cells [n x G], [m x G], unbiased; kernel exp(-d^2 / 2 bandwidth^2) (Gretton 2012)."""
+    """Squared maximum mean discrepancy of two sets of cells, unbiased (Gretton et al. 2012, equation 3).
+
+    Parameters
+    ----------
+    a, b
+        Expression, [n x G] and [m x G], at least two cells each.
+    bandwidth
+        Of the kernel exp(-d^2 / 2 bandwidth^2), in units of distance d.
+    """
     from scipy.spatial.distance import cdist, pdist
 
     def similar(squared: np.ndarray) -> float:
@@ -45,7 +94,8 @@ def median_distance(cells: np.ndarray) -> float:
     return float(np.median(pdist(cells)))
 
 
-def correlations_kept(cells: np.ndarray, real: np.ndarray, *, pairs: int = 200, least: int = 24) -> float | None:
+@renamed_arguments(least="min_cells")
+def correlations_kept(cells: np.ndarray, real: np.ndarray, *, pairs: int = 200, min_cells: int = 24) -> float | None:
     """Share of the strength of real cells' strongest gene-gene correlations that other cells have too.
 
     Pairs are chosen by the real cells, among genes that at least a tenth of them express. Other real cells do not
@@ -56,131 +106,141 @@ def correlations_kept(cells: np.ndarray, real: np.ndarray, *, pairs: int = 200, 
     cells, real
         Expression of one label's cells, [n x G] and [m x G].
     pairs
-        How many pairs of genes.
-    least
-        With fewer cells in either, or fewer pairs, nothing can be said: `None`.
+        Number of pairs of genes.
+    min_cells
+        With fewer cells in either set the share is not taken.
+
+    Returns
+    -------
+    The share, between -1 and 1 or a little above; `None` for too few cells, or fewer pairs than asked for.
     """
     often = np.flatnonzero((real > EXPRESSED).mean(axis=0) >= 0.1)
     upper = np.triu_indices(len(often), 1)
-    if min(len(cells), len(real)) < least or len(upper[0]) < pairs:
+    if min(len(cells), len(real)) < min_cells or len(upper[0]) < pairs:
         return None
-    found, expected = (_correlation(each[:, often])[upper] for each in (cells, real))
+    found, expected = (_correlate_genes(each[:, often])[upper] for each in (cells, real))
     strongest = np.argsort(-np.abs(expected))[:pairs]
     return float((found * np.sign(expected))[strongest].sum() / np.abs(expected[strongest]).sum())
 
 
-def _correlation(cells: np.ndarray) -> np.ndarray:
+def _correlate_genes(cells: np.ndarray) -> np.ndarray:
     """Pearson correlation of genes over cells, [G x G]; a gene that does not vary is correlated with none."""
     centred = cells - cells.mean(axis=0)
     norm = np.sqrt((centred**2).sum(axis=0))
     scaled = np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
-    return scaled.T @ scaled
+    return np.asarray(scaled.T @ scaled)
 
 
-def sample_quality(
-    real: np.ndarray, generated: np.ndarray, labels: np.ndarray, *, splits: int = 5, least: int = 16
-) -> dict[str, float]:
-    """How near generated cells are to real ones as a distribution, within labels.
+def variance_ratio(real: np.ndarray, generated: np.ndarray) -> float:
+    """Variance over cells summed over genes, of generated by real cells of one label, [n x G] and [m x G]."""
+    return float(generated.var(axis=0).sum() / real.var(axis=0).sum())
 
-    Each label with at least ``least`` cells is halved at random ``splits`` times; the cells generated from one half
-    are compared with the real cells of the other, so that copying a cell does not count as resembling its like.
 
-    Parameters
-    ----------
-    real, generated
-        Expression [n x G]; row i of ``generated`` was generated from row i of ``real``.
-    labels
-        A label a cell, [n].
+def nonzero_share(cells: np.ndarray) -> float:
+    """Share of the values of cells [n x G] that are expressed (above `EXPRESSED`)."""
+    return float((cells > EXPRESSED).mean())
 
-    Returns
-    -------
-    ``energy_distance``, ``mmd`` (`maximum_mean_discrepancy`; the bandwidth is the real cells' `median_distance` within
-    the label) and ``correlations`` (`correlations_kept`), each with a ``_real`` twin (real cells of one half against
-    the other: what a perfect model would reach); ``variance_ratio`` (within-label variance, generated by real);
-    ``nonzero`` and ``nonzero_mean`` with their ``_real`` twins. Where no label has enough cells for a measure, it is
-    left out.
+
+def nonzero_mean(cells: np.ndarray) -> float:
+    """Mean of the expressed values (above `EXPRESSED`) of cells [n x G]; 0 where there are none."""
+    expressed = cells > EXPRESSED
+    return float(cells[expressed].mean()) if expressed.any() else 0.0
+
+
+# -- effects -----------------------------------------------------------------------------------------------------------
+
+
+def shift_correlation(predicted: np.ndarray, real: np.ndarray) -> float:
+    """Pearson correlation over genes of two mean shifts [G]; 0 where one is the same for all genes."""
+    return 0.0 if _is_flat(predicted, real) else float(np.corrcoef(predicted, real)[0, 1])
+
+
+def shift_rank_correlation(predicted: np.ndarray, real: np.ndarray) -> float:
+    """Spearman correlation over genes of two mean shifts [G]; 0 where one is the same for all genes."""
+    from scipy.stats import spearmanr
+
+    return 0.0 if _is_flat(predicted, real) else float(spearmanr(predicted, real).statistic)
+
+
+def strongest_overlap(predicted: np.ndarray, real: np.ndarray, *, top: int = 50) -> float:
+    """Share of the ``top`` genes of a real shift [G], by absolute size, among those of a predicted one [G].
+
+    It is 0 where a shift is the same for all genes.
     """
-    rng = np.random.default_rng(0)
-    measured: dict[str, list[tuple[int, float]]] = {}
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) < least:
-            continue
-        halves = [np.array_split(rng.permutation(rows), 2) for _ in range(splits)]
-        bandwidth = median_distance(real[rows])
-        for name, cells in (("", generated), ("_real", real)):
-            distance = np.mean([energy_distance(cells[a], real[b]) for a, b in halves])
-            measured.setdefault(f"energy_distance{name}", []).append((len(rows), float(distance)))
-            discrepancy = np.mean([maximum_mean_discrepancy(cells[a], real[b], bandwidth) for a, b in halves])
-            measured.setdefault(f"mmd{name}", []).append((len(rows), float(discrepancy)))
-            kept = [correlations_kept(cells[a], real[b]) for a, b in halves]
-            if None not in kept:
-                measured.setdefault(f"correlations{name}", []).append((len(rows), float(np.mean(kept))))  # type: ignore[arg-type]
-        ratio = generated[rows].var(axis=0).sum() / real[rows].var(axis=0).sum()
-        measured.setdefault("variance_ratio", []).append((len(rows), float(ratio)))
-    quality = {
-        name: float(np.average([value for _, value in values], weights=[size for size, _ in values]))
-        for name, values in measured.items()
-    }
-    for name, cells in (("", generated), ("_real", real)):
-        expressed = cells > EXPRESSED
-        quality[f"nonzero{name}"] = float(expressed.mean())
-        quality[f"nonzero_mean{name}"] = float(cells[expressed].mean()) if expressed.any() else 0.0
-    return quality
+    if _is_flat(predicted, real):
+        return 0.0
+    count = min(top, len(real))
+    strongest = [set(np.argsort(-np.abs(shift), kind="stable")[:count].tolist()) for shift in (predicted, real)]
+    return len(strongest[0] & strongest[1]) / count
 
 
-def mean_squared_error(real: np.ndarray, generated: np.ndarray) -> float:
-    """Mean over all entries of [n x G] arrays."""
-    return float(((real - generated) ** 2).mean())
+def shift_slope(predicted: np.ndarray, real: np.ndarray) -> float:
+    """Slope through the origin of a predicted on a real shift [G]: 1 where their size agrees, 0 without a real one."""
+    return float(predicted @ real / (real @ real)) if real.any() else 0.0
+
+
+def _is_flat(predicted: np.ndarray, real: np.ndarray) -> bool:
+    return bool(np.ptp(predicted) == 0 or np.ptp(real) == 0)
 
 
 def effect_agreement(predicted: np.ndarray, real: np.ndarray, *, top: int = 50) -> dict[str, float]:
-    """How far a predicted mean shift of expression agrees with a real one, over genes.
+    """Agreement of a predicted mean shift of expression with a real one, over genes.
 
     Parameters
     ----------
     predicted, real
         Mean counterfactual less mean factual, and mean target less mean source, [G].
     top
-        How many genes, by size of the shift, are compared as a set.
+        Number of genes, by size of the shift, that are compared as a set.
 
     Returns
     -------
     ``pcc`` and ``spearman`` over genes (0 where a shift is the same for all genes); ``top_overlap``, the share of the
     real shift's ``top`` genes among those of the predicted; ``slope`` of the predicted on the real shift, 1 where
     their size agrees (a correlation can't tell).
-    """
-    from scipy.stats import spearmanr
 
-    count = min(top, len(real))
-    strongest = [set(np.argsort(-np.abs(shift), kind="stable")[:count].tolist()) for shift in (predicted, real)]
-    flat = np.ptp(predicted) == 0 or np.ptp(real) == 0
+    Examples
+    --------
+    >>> import numpy as np
+    >>> real = np.array([0.0, 1.0, -2.0, 0.5])
+    >>> agreement = effect_agreement(real / 2, real)
+    >>> round(agreement["pcc"], 6), agreement["slope"]
+    (1.0, 0.5)
+    """
     return {
-        "pcc": 0.0 if flat else float(np.corrcoef(predicted, real)[0, 1]),
-        "spearman": 0.0 if flat else float(spearmanr(predicted, real).statistic),
-        "top_overlap": 0.0 if flat else len(strongest[0] & strongest[1]) / count,
-        "slope": float(predicted @ real / (real @ real)) if real.any() else 0.0,
+        "pcc": shift_correlation(predicted, real),
+        "spearman": shift_rank_correlation(predicted, real),
+        "top_overlap": strongest_overlap(predicted, real, top=top),
+        "slope": shift_slope(predicted, real),
     }
 
 
-def differential_genes(source: np.ndarray, target: np.ndarray, *, rate: float = 0.05) -> np.ndarray:
-    """Genes whose expression differs between two sets of cells: Wilcoxon rank-sum, Benjamini-Hochberg, bool [G].
+@renamed_arguments(rate="fdr")
+def differential_genes(source: np.ndarray, target: np.ndarray, *, fdr: float = 0.05) -> np.ndarray:
+    """Genes whose expression differs between two sets of cells, bool [G].
+
+    Wilcoxon's rank-sum test for every gene, and the procedure of Benjamini and Hochberg (1995) over genes.
 
     Parameters
     ----------
     source, target
-        [n x G] and [m x G].
-    rate
-        False discovery rate.
+        Expression, [n x G] and [m x G].
+    fdr
+        False discovery rate, between 0 and 1.
     """
     from scipy.stats import false_discovery_control, mannwhitneyu
 
     p = mannwhitneyu(source, target, axis=0, method="asymptotic").pvalue
-    return false_discovery_control(np.nan_to_num(p, nan=1.0)) < rate
+    return np.asarray(false_discovery_control(np.nan_to_num(p, nan=1.0)) < fdr)
 
 
 def ranking_score(score: np.ndarray, truth: np.ndarray) -> float | None:
-    """Area under the ROC curve of ``score`` [G] for the genes in ``truth`` (bool [G]); `None` if all or none are."""
+    """Area under the ROC curve of a score [G] for the genes in ``truth`` (bool [G]).
+
+    Returns
+    -------
+    The area, 0.5 for a score that ranks by chance; `None` where all genes are in ``truth``, or none.
+    """
     from scipy.stats import mannwhitneyu
 
     if truth.all() or not truth.any():

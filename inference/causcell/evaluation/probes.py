@@ -1,4 +1,4 @@
-"""What can be read from an embedding: probes fitted on some cells and tested on others, and clusters."""
+"""Probes of embeddings, fitted on some cells and tested on others, and clusters of cells."""
 
 from __future__ import annotations
 
@@ -6,41 +6,53 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from causcell._deprecation import renamed_arguments
 from causcell.concepts import UNLABELLED
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Reader = Literal["linear", "neighbours"]
-
+Probe = Literal["linear", "neighbours"]
 
 _FOLDS = 5
-
-
 _NEIGHBOURS = 15
 
 
 def majority_rate(labels: np.ndarray) -> float:
-    """Share of the most frequent label among labelled cells: what is right without reading anything."""
+    """Share of the most frequent label among labelled cells: the accuracy of a guess that reads nothing.
+
+    Parameters
+    ----------
+    labels
+        Codes, int [n]; -1 is unlabelled; at least one is not.
+    """
     counts = np.bincount(labels[labels != UNLABELLED])
     return float(counts.max() / counts.sum())
 
 
-def probe_accuracy(embedding: np.ndarray, labels: np.ndarray, reader: Reader = "linear") -> float | None:
+@renamed_arguments(reader="probe")
+def probe_accuracy(embedding: np.ndarray, labels: np.ndarray, probe: Probe = "linear") -> float | None:
     """Accuracy of labels read from an embedding by a fresh probe, over five folds of the cells.
 
     Parameters
     ----------
     embedding
-        [n x k]; standardised by each fold's own cells.
+        Embedding of the cells, [n x k]; it is standardised by each fold's own cells.
     labels
         Codes, int [n]; -1 is unlabelled. Labels with fewer than five cells are left out.
-    reader
+    probe
         ``linear``: multinomial logistic regression; ``neighbours``: a vote of the 15 nearest cells.
 
     Returns
     -------
-    `None` where fewer than two labels are left.
+    The share of cells read right, averaged over folds; `None` where fewer than two labels are left.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.arange(20) % 2
+    >>> probe_accuracy(labels[:, None] + np.zeros((20, 3)), labels)
+    1.0
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
@@ -49,32 +61,51 @@ def probe_accuracy(embedding: np.ndarray, labels: np.ndarray, reader: Reader = "
         return None
     kept = np.isin(labels, frequent)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-    return float(cross_val_score(_probe(reader), embedding[kept], labels[kept], cv=folds).mean())
+    return float(cross_val_score(_make_probe(probe), embedding[kept], labels[kept], cv=folds).mean())
 
 
 def transferred_accuracy(
     embedding: np.ndarray, labels: np.ndarray, others: np.ndarray, other_labels: np.ndarray
 ) -> float | None:
-    """Accuracy on other cells [n' x k] of a linear probe fitted on these [n x k]; `None` without two labels there."""
+    """Accuracy on other cells of a linear probe that was fitted on these.
+
+    Parameters
+    ----------
+    embedding, labels
+        Of the cells that the probe is fitted on, [n x k] and codes int [n]; -1 is unlabelled.
+    others, other_labels
+        Of the cells that it is tested on, [n' x k] and codes int [n'].
+
+    Returns
+    -------
+    The share of the labelled other cells read right; `None` where the probe has fewer than two labels to learn, or no
+    other cell is labelled.
+    """
     known, other_known = labels != UNLABELLED, other_labels != UNLABELLED
     if len(np.unique(labels[known])) < 2 or not other_known.any():
         return None
-    fitted = _probe("linear").fit(embedding[known], labels[known])
+    fitted = _make_probe("linear").fit(embedding[known], labels[known])
     return float(fitted.score(others[other_known], other_labels[other_known]))
 
 
-def _probe(reader: Reader) -> Pipeline:
+def _make_probe(probe: Probe) -> Pipeline:
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    probe = LogisticRegression(max_iter=1000) if reader == "linear" else KNeighborsClassifier(_NEIGHBOURS)
-    return make_pipeline(StandardScaler(), probe)
+    classifier = LogisticRegression(max_iter=1000) if probe == "linear" else KNeighborsClassifier(_NEIGHBOURS)
+    return make_pipeline(StandardScaler(), classifier)
 
 
 def classification_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Accuracy, and precision, recall and F1 weighted by the labels' frequencies, over labelled cells."""
+    """Accuracy, and precision, recall and F1 weighted by the labels' frequencies, over labelled cells.
+
+    Parameters
+    ----------
+    truth, predicted
+        Label codes, int [n]; cells whose true code is -1 are left out.
+    """
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
     known = truth != UNLABELLED
@@ -89,15 +120,15 @@ def classification_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str,
     }
 
 
-def clusters(embedding: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:
-    """k-means clusters of cells, int [n]."""
+def cluster_cells(embedding: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:
+    """Cluster cells [n x k] by k-means into ``count`` clusters, int [n]."""
     from sklearn.cluster import KMeans
 
-    return KMeans(count, n_init=10, random_state=seed).fit_predict(embedding)
+    return np.asarray(KMeans(count, n_init=10, random_state=seed).fit_predict(embedding))
 
 
 def partition_agreement(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    """NMI and ARI (adjusted for chance) of two partitions of the same cells."""
+    """Normalised mutual information and adjusted Rand index of two partitions of the same cells, codes int [n]."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     return {"NMI": float(normalized_mutual_info_score(a, b)), "ARI": float(adjusted_rand_score(a, b))}

@@ -16,19 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._internal.files import new_folder
-from causcell.evaluation.table import Table, shown
+from causcell.evaluation.table import Table, format_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 JSON_FILE = "report.json"
-
-
 HTML_FILE = "report.html"
 
-
 _PACKAGES = ("causcell", "anndata", "numpy", "scipy", "scikit-learn", "scanpy", "onnxruntime", "torch")
-
+"""Distributions whose versions a report states, where they are installed."""
 
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
@@ -38,16 +35,16 @@ _STYLE = (
 )
 
 
-def circumstances() -> dict[str, Any]:
-    """The exact command, versions and hardware."""
+def run_environment() -> dict[str, Any]:
+    """Return the exact command, the versions of packages and the hardware of this run."""
     return {
         "command": " ".join(["causcell", *sys.argv[1:]]),
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | _list_versions(),
         "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
     }
 
 
-def _versions() -> dict[str, str]:
+def _list_versions() -> dict[str, str]:
     found = {}
     for name in _PACKAGES:
         try:
@@ -60,7 +57,22 @@ def _versions() -> dict[str, str]:
 def write_report(
     out: str | os.PathLike[str], title: str, facts: Mapping[str, Any], tables: Sequence[Table]
 ) -> dict[str, Any]:
-    """Write ``report.json`` and ``report.html`` into a new folder, and return what the JSON holds.
+    """Write ``report.json`` and ``report.html`` into a new folder.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    title
+        Head of the page.
+    facts
+        What else the report states, by name: `run_environment`, the cells, the model.
+    tables
+        Measures; a figure is drawn of each.
+
+    Returns
+    -------
+    The content of ``report.json``.
 
     Raises
     ------
@@ -70,20 +82,20 @@ def write_report(
     content = {"title": title, **facts, "tables": [table.to_json() for table in tables]}
     with new_folder(out) as folder:
         (folder / JSON_FILE).write_text(json.dumps(content, indent=1) + "\n")
-        (folder / HTML_FILE).write_text(_page(title, facts, tables))
+        (folder / HTML_FILE).write_text(_format_page(title, facts, tables))
     return content
 
 
-def _page(title: str, facts: Mapping[str, Any], tables: Sequence[Table]) -> str:
+def _format_page(title: str, facts: Mapping[str, Any], tables: Sequence[Table]) -> str:
     parts = [f"<h1>{html.escape(title)}</h1>", f"<pre>{html.escape(str(facts.get('command', '')))}</pre>"]
-    parts += [f"<p><b>{html.escape(name)}</b>: {html.escape(_flat(value))}</p>" for name, value in facts.items()]
+    parts += [f"<p><b>{html.escape(name)}</b>: {html.escape(_format_fact(value))}</p>" for name, value in facts.items()]
     for table in tables:
         parts += [
             f"<h2>{html.escape(table.name)}</h2>",
-            f"<p>{html.escape(table.tells)}</p>",
-            f'<p class="silent">What it can\'t tell: {html.escape(table.silent)}</p>',
-            _html_table(table),
-            f'<p><img alt="{html.escape(table.name)}" src="data:image/png;base64,{_figure(table)}"></p>',
+            f"<p>{html.escape(table.interpretation)}</p>",
+            f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',
+            _format_html_table(table),
+            f'<p><img alt="{html.escape(table.name)}" src="data:image/png;base64,{_draw_figure(table)}"></p>',
         ]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -91,25 +103,25 @@ def _page(title: str, facts: Mapping[str, Any], tables: Sequence[Table]) -> str:
     )
 
 
-def _flat(value: Any) -> str:
+def _format_fact(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "; ".join(f"{name} {_flat(each)}" for name, each in value.items())
+        return "; ".join(f"{name} {_format_fact(each)}" for name, each in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _html_table(table: Table) -> str:
+def _format_html_table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(measure)}</th>" for measure in table.measures)
     lines = [
         f"<tr><td>{html.escape(row)}</td>"
-        + "".join(f"<td>{shown(values.get(measure))}</td>" for measure in table.measures)
+        + "".join(f"<td>{format_values(values.get(measure))}</td>" for measure in table.measures)
         + "</tr>"
         for row, values in table.rows.items()
     ]
     return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
 
 
-def _figure(table: Table) -> str:
-    """A panel of bars for each measure, as base64 of a PNG."""
+def _draw_figure(table: Table) -> str:
+    """Draw a panel of bars for each measure, and return it as base64 of a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -118,19 +130,34 @@ def _figure(table: Table) -> str:
     FigureCanvasAgg(figure)
     panels = np.atleast_1d(figure.subplots(1, count, sharey=True))
     for ax, measure in zip(panels, table.measures, strict=True):
-        bars(table, measure, ax)
+        draw_bars(table, measure, ax)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def bars(table: Table, measure: str, ax: Axes) -> Axes:
-    """One measure of all rows, with the spread of repetitions."""
+def draw_bars(table: Table, measure: str, ax: Axes) -> Axes:
+    """Draw one measure of all rows as bars, from the first row at the top, with the spread of repetitions.
+
+    Parameters
+    ----------
+    table
+        The table.
+    measure
+        One of its measures; a row without it has no bar.
+    ax
+        Axes to draw on; several that share their vertical axis may be given one after another.
+
+    Returns
+    -------
+    The axes.
+    """
     names = list(table.rows)
     values = [table.rows[name].get(measure, (np.nan,)) for name in names]
     colours = ["C0" if "model" in name or "embedding" in name else "0.7" for name in names]
     ax.barh(names, [np.mean(each) for each in values], xerr=[np.std(each) for each in values], color=colours)
-    ax.invert_yaxis()
+    if not ax.yaxis_inverted():  # a shared axis that another panel has turned already
+        ax.invert_yaxis()
     ax.set_title(measure, fontsize=8)
     ax.tick_params(labelsize=7)
     return ax

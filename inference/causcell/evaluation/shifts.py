@@ -13,25 +13,22 @@ import numpy as np
 from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.counterfactual.interventions import MODES
 from causcell.errors import CausCellWarning, DataError
-from causcell.evaluation.data import Subject
-from causcell.evaluation.metrics import differential_genes, effect_agreement, ranking_score
+from causcell.evaluation.data import EvaluationData
+from causcell.evaluation.metrics import differential_genes
+from causcell.evaluation.quality import measure_effect
+from causcell.evaluation.registry import Kind, registered_metrics
 from causcell.evaluation.table import Table
 
-_LEAST = 8
-
-
+_MIN_CELLS = 8
 _SPLITS = 5
-
-
-_TELLS = (
+_KINDS: tuple[Kind, ...] = ("effect", "genes")
+_INTERPRETATION = (
     "Within each stratum, the mean counterfactual less the mean factual (mean estimates) against the mean real target "
     "cells less the mean real source cells, over genes: Pearson, Spearman, the overlap of the 50 strongest genes, the "
     "slope (1: of the right size), and the area under the ROC curve of the strength of a gene's shift for the genes "
     "that differ between real source and target cells (Wilcoxon, Benjamini-Hochberg 5 %). Averages over strata."
 )
-
-
-_SILENT = (
+_LIMITATIONS = (
     "Whether single cells respond as predicted, and whether source and target cells differ by the intervention alone: "
     "no cell was measured under both. Real shifts have noise, so a perfect prediction does not reach 1 (ceiling)."
 )
@@ -39,16 +36,18 @@ _SILENT = (
 
 @dataclass(frozen=True)
 class Case:
-    """Source cells to intervene on, and real cells that show what should come out.
+    """Source cells to intervene on, and real target cells that show what should come out.
 
     Attributes
     ----------
-    concept, source, target
-        ``do(concept = target)`` on cells that carry ``source``.
+    concept
+        Index of the concept that is intervened on.
+    source, target
+        Label codes: ``do(concept = target)`` on cells that carry ``source``.
     stratum
-        Codes by concept index that source and target cells share.
+        Pairs of a concept's index and a label code that source and target cells share.
     source_rows, target_rows
-        Rows of the subject's cells.
+        Rows of the evaluation's cells, int, ascending.
     """
 
     concept: int
@@ -59,37 +58,38 @@ class Case:
     target_rows: np.ndarray
 
 
-def seen_cases(subject: Subject) -> list[Case]:
-    """Each concept's most frequent label against every other, within labels of the stratifying concept.
+def find_seen_cases(data: EvaluationData) -> list[Case]:
+    """Find cases of each concept's most frequent label against every other, within labels of the stratifying concept.
 
     A concept that has the stratifying one among its effects is compared over all cells: within strata its total effect
-    does not show. Source and target cells are judged ones, at least eight each.
+    does not show. Source and target cells are test cells, at least eight each.
     """
     cases = []
-    for concept in range(len(subject.schema.concepts)):
-        codes = subject.truth[:, concept]
+    for concept in range(len(data.schema.concepts)):
+        codes = data.test_labels[:, concept]
         if (codes == UNLABELLED).all():
             continue
         source = int(np.bincount(codes[codes != UNLABELLED]).argmax())
         others = [int(code) for code in np.unique(codes[codes != UNLABELLED]) if code != source]
-        for target, stratum in itertools.product(others, _strata(subject, concept)):
+        for target, stratum in itertools.product(others, _list_strata(data, concept)):
             rows = [
-                subject.judged[_carry(subject.truth, {concept: code, **dict(stratum)})] for code in (source, target)
+                data.test_rows[_find_carriers(data.test_labels, {concept: code, **dict(stratum)})]
+                for code in (source, target)
             ]
-            if min(map(len, rows)) >= _LEAST:
+            if min(map(len, rows)) >= _MIN_CELLS:
                 cases.append(Case(concept, source, target, stratum, *rows))
     return cases
 
 
-def _strata(subject: Subject, concept: int) -> list[tuple[tuple[int, int], ...]]:
-    if subject.stratum in subject.schema.descendants({concept}) | {concept}:
+def _list_strata(data: EvaluationData, concept: int) -> list[tuple[tuple[int, int], ...]]:
+    if data.stratum_concept in data.schema.descendants({concept}) | {concept}:
         return [()]
-    codes = subject.truth[:, subject.stratum]
-    return [((subject.stratum, int(code)),) for code in np.unique(codes[codes != UNLABELLED])]
+    codes = data.test_labels[:, data.stratum_concept]
+    return [((data.stratum_concept, int(code)),) for code in np.unique(codes[codes != UNLABELLED])]
 
 
-def unseen_cases(subject: Subject, held_out: Mapping[str, str]) -> list[Case]:
-    """Cases whose target cells carry a combination of labels that was held out of training.
+def find_unseen_cases(data: EvaluationData, held_out: Mapping[str, str]) -> list[Case]:
+    """Find cases whose target cells carry a combination of labels that was held out of training.
 
     For each concept of the combination, source cells carry its other labels and the most frequent other label of that
     concept; they may be trained on, the target cells are not.
@@ -99,44 +99,57 @@ def unseen_cases(subject: Subject, held_out: Mapping[str, str]) -> list[Case]:
     DataError
         The combination has no case with at least eight source and target cells.
     """
-    schema, labels = subject.schema, subject.labels
+    schema, labels = data.schema, data.labels
     codes = {schema.index(concept): schema[concept].code(label) for concept, label in held_out.items()}
     cases = []
     for concept, target in codes.items():
         stratum = {index: code for index, code in codes.items() if index != concept}
-        near = _carry(labels, stratum) & (labels[:, concept] != UNLABELLED) & (labels[:, concept] != target)
+        near = _find_carriers(labels, stratum) & (labels[:, concept] != UNLABELLED) & (labels[:, concept] != target)
         if not near.any():
             continue
         source = int(np.bincount(labels[near, concept]).argmax())
         rows = [
-            np.flatnonzero(_carry(labels, {**stratum, concept: source})),
-            subject.judged[_carry(subject.truth, codes)],
+            np.flatnonzero(_find_carriers(labels, {**stratum, concept: source})),
+            data.test_rows[_find_carriers(data.test_labels, codes)],
         ]
-        if min(map(len, rows)) >= _LEAST:
+        if min(map(len, rows)) >= _MIN_CELLS:
             cases.append(Case(concept, source, target, tuple(stratum.items()), *rows))
     if not cases:
         raise DataError(
-            f"the held-out combination {described(schema, codes)} can't be judged: it needs at least {_LEAST} cells, "
-            "and as many that differ from it in one concept alone"
+            f"the held-out combination {format_combination(schema, codes)} can't be judged: it needs at least "
+            f"{_MIN_CELLS} cells, and as many that differ from it in one concept alone"
         )
     return cases
 
 
-def described(schema: ConceptSchema, codes: Mapping[int, int]) -> str:
-    """``concept=label,concept=label`` of codes by concept index."""
+def format_combination(schema: ConceptSchema, codes: Mapping[int, int]) -> str:
+    """Format label codes by concept index as ``concept=label,concept=label``."""
     return ",".join(f"{schema.names[i]}={schema.concepts[i].labels[code]}" for i, code in codes.items())
 
 
-def _carry(labels: np.ndarray, codes: Mapping[int, int]) -> np.ndarray:
-    """Which cells carry all of these labels, bool [n]."""
+def _find_carriers(labels: np.ndarray, codes: Mapping[int, int]) -> np.ndarray:
+    """Find the cells that carry all of these labels (codes by concept index), bool [n]."""
     carried = np.ones(len(labels), dtype=bool)
     for concept, code in codes.items():
         carried &= labels[:, concept] == code
     return carried
 
 
-def effects(subject: Subject, cases: Iterable[Case], title: str, *, seed: int = 0) -> list[Table]:
-    """A table for each concept intervened on: the model's modes, trivial baselines, ceiling."""
+def tabulate_effects(data: EvaluationData, cases: Iterable[Case], title: str, *, seed: int = 0) -> list[Table]:
+    """Make a table for each concept intervened on: the model's modes, trivial baselines, ceiling.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    cases
+        Shifts to predict; a table holds the averages over its concept's cases.
+    title
+        Beginning of the tables' names.
+    seed
+        Of generated cells, and of the halves that ceilings are taken from.
+    """
+    titles = {metric.name: metric.title for kind in _KINDS for metric in registered_metrics(kind)}
     by_concept: dict[int, list[Case]] = {}
     for case in cases:
         by_concept.setdefault(case.concept, []).append(case)
@@ -144,61 +157,59 @@ def effects(subject: Subject, cases: Iterable[Case], title: str, *, seed: int = 
     for concept, found in by_concept.items():
         measured: dict[str, dict[str, list[float]]] = {}
         for case in found:
-            for name, measures in _case_measures(subject, case, seed).items():
+            for name, measures in _measure_case(data, case, seed).items():
                 for measure, value in measures.items():
                     if value is not None:
-                        measured.setdefault(name, {}).setdefault(measure, []).append(value)
+                        measured.setdefault(name, {}).setdefault(titles[measure], []).append(value)
         rows = {name: {m: float(np.mean(v)) for m, v in measures.items()} for name, measures in measured.items()}
-        name = f"{title}: {subject.schema.names[concept]} ({len(found)} shifts)"
-        tables.append(Table.of(name, rows, tells=_TELLS, silent=_SILENT))
+        name = f"{title}: {data.schema.names[concept]} ({len(found)} shifts)"
+        tables.append(Table.of(name, rows, interpretation=_INTERPRETATION, limitations=_LIMITATIONS))
     return tables
 
 
-def _case_measures(subject: Subject, case: Case, seed: int) -> dict[str, dict[str, float | None]]:
-    source, target = subject.expression[case.source_rows], subject.expression[case.target_rows]
+def _measure_case(data: EvaluationData, case: Case, seed: int) -> dict[str, dict[str, float | None]]:
+    source, target = data.expression[case.source_rows], data.expression[case.target_rows]
     real = target.mean(axis=0) - source.mean(axis=0)
     differ = differential_genes(source, target)
-    shifts = predicted_shifts(subject, case, seed) | trained_shifts(subject, case)
-    rows: dict[str, dict[str, float | None]] = {
-        name: {**effect_agreement(shift, real), "AUC": ranking_score(np.abs(shift), differ)}
-        for name, shift in shifts.items()
-    }
-    rows |= _ceilings(source, target, np.random.default_rng(seed))
-    return rows
+    shifts = predict_shifts(data, case, seed) | compute_baseline_shifts(data, case)
+    rows = {name: measure_effect(shift, real, differ) for name, shift in shifts.items()}
+    return rows | _measure_ceilings(source, target, np.random.default_rng(seed))
 
 
-def predicted_shifts(subject: Subject, case: Case, seed: int = 0) -> dict[str, np.ndarray]:
-    """Mean shift of the source cells under the intervention, [G], by mode."""
-    cells = subject.cells[case.source_rows]
-    concept = subject.schema.concepts[case.concept]
-    options: dict[str, Any] = {"preset": "mean", "seed": seed, **subject.options}
+def predict_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str, np.ndarray]:
+    """Predict the mean shift of the source cells under the intervention, float64 [G], by mode."""
+    cells = data.cells[case.source_rows]
+    concept = data.schema.concepts[case.concept]
+    options: dict[str, Any] = {"preset": "mean", "seed": seed, **data.read_options}
     do = {concept.name: concept.labels[case.target]}
-    factual = subject.generator.reconstruct(cells, **options).X
+    factual = data.generator.reconstruct(cells, **options).X
     shifts = {}
     for mode in MODES:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
-            acted = subject.generator.counterfactual(cells, do, mode=mode, **options)
+            acted = data.generator.counterfactual(cells, do, mode=mode, **options)
         shifts[f"model, {mode}"] = np.asarray(acted.X - factual, dtype=np.float64).mean(axis=0)
     return shifts
 
 
-def trained_shifts(subject: Subject, case: Case) -> dict[str, np.ndarray]:
-    """Trivial predictions, [G]: no shift; that of the cells learned from, of all, and of the stratum where seen."""
-    x, labels = subject.expression[subject.learned], subject.labels[subject.learned]
+def compute_baseline_shifts(data: EvaluationData, case: Case) -> dict[str, np.ndarray]:
+    """Compute trivial predictions, float64 [G]: no shift, and the training cells' own, of all and of the stratum."""
+    x, labels = data.training_expression, data.training_labels
     shifts = {"no change": np.zeros(x.shape[1])}
     for name, stratum in (
         ("shift of the cells learned from, one for all", {}),
         ("shift of the cells learned from, per stratum (where seen)", dict(case.stratum)),
     ):
-        members = [_carry(labels, {case.concept: code, **stratum}) for code in (case.source, case.target)]
+        members = [_find_carriers(labels, {case.concept: code, **stratum}) for code in (case.source, case.target)]
         if all(each.any() for each in members):
             shifts[name] = x[members[1]].mean(axis=0, dtype=np.float64) - x[members[0]].mean(axis=0, dtype=np.float64)
     return shifts
 
 
-def _ceilings(source: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> dict[str, dict[str, float | None]]:
-    """The shift of one half of the real cells against that of the other, and what follows for a noise-free prediction.
+def _measure_ceilings(
+    source: np.ndarray, target: np.ndarray, rng: np.random.Generator
+) -> dict[str, dict[str, float | None]]:
+    """Measure the shift of one half of the real cells against that of the other: what a noise-free prediction has.
 
     Of a half's reliability r the whole's is 2 r / (1 + r) (Spearman-Brown), and the correlation of the truth with a
     measurement is the root of its reliability.
@@ -207,9 +218,7 @@ def _ceilings(source: np.ndarray, target: np.ndarray, rng: np.random.Generator) 
     for _ in range(_SPLITS):
         halves = [[x[part] for part in np.array_split(rng.permutation(len(x)), 2)] for x in (source, target)]
         a, b = (halves[1][i].mean(axis=0) - halves[0][i].mean(axis=0) for i in (0, 1))
-        agreement: dict[str, float | None] = {**effect_agreement(a, b)}
-        agreement["AUC"] = ranking_score(np.abs(a), differential_genes(halves[0][1], halves[1][1]))
-        for measure, value in agreement.items():
+        for measure, value in measure_effect(a, b, differential_genes(halves[0][1], halves[1][1])).items():
             if value is not None:
                 found.setdefault(measure, []).append(value)
     half: dict[str, float | None] = {measure: float(np.mean(values)) for measure, values in found.items()}

@@ -39,26 +39,23 @@ SCHEMA = ConceptSchema(
 
 
 _INTERACTION = ("treatment", "cell_type")
-
-
 _FACTORS = 2
-
-
 _NEGLECTED = 1e-6
+"""Probability of the counts that `World.expected` leaves out."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """All that is a cell's own, [n x ...]: the exogenous variables of the truth.
+    """Exogenous variables of the truth: all that is a cell's own, [n x ...].
 
     Attributes
     ----------
     gumbel
-        For each concept [n x labels].
+        Noise of each label of each concept, an array [n x labels] a concept.
     strength
-        Of each concept's programme, [n x m], mean 1.
+        Strength of each concept's programme, [n x m], mean 1.
     factor
-        Of variation that no concept explains, [n x 2].
+        Factors of variation that no concept explains, [n x 2].
     library
         Expected total of counts, [n].
     uniforms
@@ -74,22 +71,22 @@ class Noise:
 
 @dataclass(frozen=True)
 class World:
-    """The parameters of the truth.
+    """Parameters of the truth.
 
     Attributes
     ----------
     logits
-        Of each concept's labels: [parents' labels ... x labels].
+        Log-odds of each concept's labels, an array [parents' labels ... x labels] a concept.
     base
         Log rate of every gene, [G].
     programmes
-        Of each concept, [labels x G].
+        Log fold changes of each concept's labels, an array [labels x G] a concept.
     interaction
-        Of treatment and cell type, [2 x 3 x G].
+        Log fold changes of treatment and cell type together, [2 x 3 x G].
     loading
-        Of the factors, [2 x G].
+        Log fold changes by the factors, [2 x G].
     dispersion
-        Of the negative binomial: variance = mean + dispersion mean^2.
+        Dispersion of the negative binomial: variance = mean + dispersion mean^2.
     """
 
     logits: tuple[np.ndarray, ...]
@@ -101,12 +98,22 @@ class World:
 
     @classmethod
     def make(cls, genes: int = 80, *, activation: float = 3.0, seed: int = 0) -> World:
-        """A world of ``genes`` genes.
+        """Make a world at random.
 
         Parameters
         ----------
+        genes
+            Number of genes.
         activation
             Effect of treatment on the log-odds of the active state, for cell types A and B; type C does not respond.
+        seed
+            Of all parameters.
+
+        Examples
+        --------
+        >>> world = World.make(genes=12)
+        >>> world.cells(world.noise(20)).shape
+        (20, 12)
         """
         rng = np.random.default_rng((seed, 0))
         state = np.zeros((2, 3, 2))  # treatment x cell type x (active, resting)
@@ -128,7 +135,7 @@ class World:
         )
 
     def noise(self, cells: int, *, seed: int = 0, library: float = 200.0) -> Noise:
-        """The noise of new cells; ``library`` is the median of their expected totals."""
+        """Draw the noise of new cells; ``library`` is the median of their expected totals of counts."""
         rng = np.random.default_rng((seed, 1))
         return Noise(
             tuple(rng.gumbel(size=(cells, len(concept.labels))) for concept in SCHEMA.concepts),
@@ -139,7 +146,7 @@ class World:
         )
 
     def labels(self, noise: Noise, do: Mapping[str, str] | None = None) -> np.ndarray:
-        """Label codes under an intervention (none: as observed), int32 [n x m]."""
+        """Compute label codes under an intervention (none: as observed), int32 [n x m]."""
         forced = {SCHEMA.index(name): SCHEMA[name].code(label) for name, label in (do or {}).items()}
         codes = np.empty((len(noise.library), len(SCHEMA.concepts)), dtype=np.int32)
         for i in SCHEMA.order:
@@ -151,15 +158,16 @@ class World:
         return codes
 
     def _mean(self, codes: np.ndarray, noise: Noise) -> np.ndarray:
+        """Compute expected counts of cells with these label codes [n x m], float64 [n x G]."""
         a, b = (SCHEMA.index(name) for name in _INTERACTION)
         rate = self.base + self.interaction[codes[:, a], codes[:, b]] + noise.factor @ self.loading
         for i, programme in enumerate(self.programmes):
             rate = rate + noise.strength[:, i, None] * programme[codes[:, i]]
         share = np.exp(rate)
-        return noise.library[:, None] * share / share.sum(axis=1, keepdims=True)
+        return np.asarray(noise.library[:, None] * share / share.sum(axis=1, keepdims=True))
 
     def cells(self, noise: Noise, do: Mapping[str, str] | None = None) -> anndata.AnnData:
-        """Raw counts (CSR int32) and labels of the cells under an intervention (none: as observed).
+        """Simulate raw counts (CSR int32 [n x G]) and labels of the cells under an intervention (none: as observed).
 
         The same noise gives the same cells: rows of two interventions are counterfactuals of each other.
         """
@@ -179,9 +187,9 @@ class World:
         )
 
     def expected(self, noise: Noise, do: Mapping[str, str] | None = None) -> np.ndarray:
-        """Expected expression (log1p of counts per 10,000) of each cell over its counts' noise, float64 [n x G].
+        """Compute expression (log1p of counts per 10,000) expected over the noise of counts, float64 [n x G].
 
-        The sum over all counts of their probability (up to one in a million), totals taken at their expectation.
+        It is the sum over all counts of their probability (up to one in a million), totals taken at their expectation.
         """
         mean, size = self._mean(self.labels(noise, do), noise), 1 / self.dispersion
         probability = (size / (size + mean)) ** size  # of no count at all
@@ -194,10 +202,10 @@ class World:
         return expected
 
     def effect(self, noise: Noise, do: Mapping[str, str]) -> np.ndarray:
-        """True effect on each cell's expected expression, float64 [n x G]."""
-        return self.expected(noise, do) - self.expected(noise)
+        """Compute the true effect on each cell's expected expression, float64 [n x G]."""
+        return np.asarray(self.expected(noise, do) - self.expected(noise))
 
 
 def effect_error(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Squared error of predicted single-cell effects [n x G] over the true effects' squared size: 1 is no change."""
+    """Squared error of predicted single-cell effects [n x G] over the squared size of the true ones: 1 is no change."""
     return float(((predicted - true) ** 2).sum() / (true**2).sum())

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from causcell._deprecation import renamed_arguments
+
 
 @dataclass(frozen=True)
 class Table:
@@ -17,25 +19,39 @@ class Table:
     ----------
     name
         Title.
-    tells, silent
-        What the measures say, and what they can't tell; one or two sentences each.
+    interpretation
+        What the measures say, in one or two sentences.
+    limitations
+        What they can't tell, in one or two sentences.
     rows
         Values by row and measure, a value a repetition (fold, seed); a measure that could not be taken is left out.
     """
 
     name: str
-    tells: str
-    silent: str
+    interpretation: str
+    limitations: str
     rows: dict[str, dict[str, tuple[float, ...]]]
 
     @classmethod
-    def of(cls, name: str, rows: Mapping[str, Mapping[str, float | None]], *, tells: str, silent: str) -> Table:
-        """A table of one repetition; `None` is left out, and so is a row without any value."""
+    @renamed_arguments(tells="interpretation", silent="limitations")
+    def of(
+        cls, name: str, rows: Mapping[str, Mapping[str, float | None]], *, interpretation: str, limitations: str
+    ) -> Table:
+        """Make a table of one repetition; `None` is left out, and so is a row without any value.
+
+        Examples
+        --------
+        >>> table = Table.of(
+        ...     "Errors", {"model": {"MSE": 0.5}, "none": {"MSE": None}}, interpretation="Error.", limitations="Much."
+        ... )
+        >>> table.rows
+        {'model': {'MSE': (0.5,)}}
+        """
         kept: dict[str, dict[str, tuple[float, ...]]] = {
             row: {measure: (float(value),) for measure, value in values.items() if value is not None}
             for row, values in rows.items()
         }
-        return cls(name, tells, silent, {row: values for row, values in kept.items() if values})
+        return cls(name, interpretation, limitations, {row: values for row, values in kept.items() if values})
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -43,7 +59,13 @@ class Table:
         return tuple(dict.fromkeys(measure for values in self.rows.values() for measure in values))
 
     def to_json(self) -> dict[str, Any]:
-        """Mean, spread (standard deviation over repetitions) and values of every measure."""
+        """Return the table as ``report.json`` holds it.
+
+        Returns
+        -------
+        ``name``, ``tells`` (the interpretation), ``silent`` (the limitations), and ``rows``: by row and measure its
+        mean, spread (standard deviation over repetitions) and values.
+        """
         rows = {
             row: {
                 measure: {"mean": float(np.mean(each)), "spread": float(np.std(each)), "values": list(each)}
@@ -51,15 +73,15 @@ class Table:
             }
             for row, values in self.rows.items()
         }
-        return {"name": self.name, "tells": self.tells, "silent": self.silent, "rows": rows}
+        return {"name": self.name, "tells": self.interpretation, "silent": self.limitations, "rows": rows}
 
 
-def combined(repetitions: Sequence[Sequence[Table]]) -> list[Table]:
-    """Tables of several repetitions as one each, by name, their values side by side."""
+def merge_repetitions(repetitions: Sequence[Sequence[Table]]) -> list[Table]:
+    """Merge the tables of several repetitions by name, their values side by side."""
     merged: dict[str, Table] = {}
     for table in (table for tables in repetitions for table in tables):
         if table.name not in merged:
-            merged[table.name] = Table(table.name, table.tells, table.silent, {})
+            merged[table.name] = Table(table.name, table.interpretation, table.limitations, {})
         rows = merged[table.name].rows
         for row, values in table.rows.items():
             for measure, each in values.items():
@@ -67,19 +89,14 @@ def combined(repetitions: Sequence[Sequence[Table]]) -> list[Table]:
     return list(merged.values())
 
 
-def as_text(table: Table) -> list[str]:
-    """Lines of a table in plain text."""
-    cells = [["", *table.measures]]
-    cells += [[row, *(shown(values.get(measure)) for measure in table.measures)] for row, values in table.rows.items()]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))])
-        for line in cells
-    ]
+def format_values(values: Sequence[float] | None) -> str:
+    """Format the mean of a measure, with the spread of several repetitions; nothing for one that was not taken.
 
-
-def shown(values: Sequence[float] | None) -> str:
-    """Mean, with the spread of several repetitions; nothing for a measure that was not taken."""
+    Examples
+    --------
+    >>> format_values([1.0, 3.0]), format_values([0.25]), format_values(None)
+    ('2.000 ± 1.000', '0.250', '')
+    """
     if values is None:
         return ""
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")

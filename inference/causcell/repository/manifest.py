@@ -1,4 +1,4 @@
-"""The manifest of a model repository: all that a client needs to know and the graphs do not say."""
+"""The manifest of a model repository: all that a client needs to know and the ONNX graphs do not say."""
 
 from __future__ import annotations
 
@@ -26,17 +26,13 @@ from causcell.errors import (
 from causcell.preprocessing import Preprocessing, Scale, gene_digest
 
 SCHEMA_VERSION = 1
-
+"""Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
 
 MANIFEST_FILE = "manifest.json"
-
-
 REFERENCE_FILE = "reference.npz"
 
-
 EXPRESSION_FLOAT16 = "expression_float16"
-"""The graphs ``decoder`` and ``sampler`` give ``expression`` by this name too, rounded to half the bytes."""
-
+"""Output of ``decoder`` and ``sampler``: ``expression`` rounded to float16. Older exports have no such output."""
 
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -46,14 +42,34 @@ class _Part(BaseModel):
 
 
 class GenePanel(_Part):
-    """The genes a model reads and writes, in order, and the digest of that order."""
+    """The genes that a model reads and writes.
+
+    Attributes
+    ----------
+    names
+        Gene names, in the order of every expression array.
+    digest
+        Digest of the names in this order, see `causcell.preprocessing.gene_digest`.
+    """
 
     names: tuple[str, ...]
     digest: str
 
 
 class ExpressionInfo(_Part):
-    """Scale of the files the model was trained on, genes of a cell's total, and standardisation per panel gene."""
+    """Scale of the training file, and what turns its values into the network's input.
+
+    Attributes
+    ----------
+    scale
+        ``counts`` or ``log1p``: what the values of the training file are.
+    target_sum
+        Total that counts are scaled to for each cell; `None` for ``log1p``.
+    normalisation_genes
+        Names of the genes that a cell's total is taken over.
+    mean, deviation
+        Training mean and standard deviation of each panel gene, on the log scale.
+    """
 
     scale: Scale
     target_sum: float | None
@@ -63,7 +79,17 @@ class ExpressionInfo(_Part):
 
 
 class Dimensions(_Part):
-    """Lengths of the arrays: panel genes G, observed concepts m, numbers per concept k."""
+    """Lengths of the arrays.
+
+    Attributes
+    ----------
+    genes
+        G, genes of the panel.
+    concepts
+        m, observed concepts; embeddings have one more, the unexplained concept, last.
+    embedding
+        k, numbers of each concept's embedding.
+    """
 
     genes: int
     concepts: int
@@ -71,17 +97,30 @@ class Dimensions(_Part):
 
 
 class TensorInfo(_Part):
-    """Type and shape of a graph's input or output, the batch axis left out; -1 is an axis of any length."""
+    """An input or output of an ONNX graph.
+
+    Attributes
+    ----------
+    dtype
+        NumPy's name of the element type.
+    shape
+        Shape without the leading batch axis; -1 is an axis of any length.
+    """
 
     dtype: Literal["float32", "float16", "int64", "uint8"]
     shape: tuple[int, ...]
 
 
 class GraphInfo(_Part):
-    """Inputs and outputs of one graph, by name, and its arithmetic.
+    """An ONNX graph: its inputs, its outputs and its arithmetic.
 
-    ``products`` are the shapes [k x n] of the weight matrices that each cell's rows are multiplied by (in a loop: at
-    each step), 2 k n operations each.
+    Attributes
+    ----------
+    inputs, outputs
+        Tensors by name.
+    products
+        Shapes [k x n] of the weight matrices that each cell's rows are multiplied by (in a loop: at each step); each
+        takes 2 k n floating-point operations a cell.
     """
 
     inputs: dict[str, TensorInfo]
@@ -92,8 +131,16 @@ class GraphInfo(_Part):
 class Parity(_Part):
     """Differences between an exported graph's outputs and the trained model's, on real cells, over batch sizes.
 
-    ``flips`` is the share of values beyond the limit, which draws and long loops have a few of, at the threshold of
-    zero; the differences are without.
+    Attributes
+    ----------
+    maximum, mean
+        Largest and mean difference of the values within ``limit``. The difference of a value from the trained model's
+        value v is taken as a share of 1 + abs(v).
+    limit
+        Largest difference allowed.
+    flips
+        Fraction of values beyond ``limit``; excluded from ``maximum`` and ``mean``. Draws and long loops have a few,
+        where a value is at the threshold between zero and expressed.
     """
 
     maximum: float
@@ -103,51 +150,87 @@ class Parity(_Part):
 
 
 class Preset(_Part):
-    """A named solver setting, and its quality on held-out cells (`None` where no cells were held out)."""
+    """A named solver setting and its measured quality.
+
+    Attributes
+    ----------
+    solver
+        The setting.
+    quality
+        Measures on held-out cells by name; `None` where no cells were held out.
+    """
 
     solver: SolverSettings
     quality: dict[str, float] | None = None
 
 
 class TrainingCells(_Part):
-    """Digests of the training cells' names: base64 of sorted little-endian uint64 (blake2b, 8 bytes)."""
+    """The cells that a model was trained on, known by digests of their names.
+
+    Attributes
+    ----------
+    count
+        Number of distinct names.
+    digests
+        Base64 of the sorted digests, little-endian uint64 (BLAKE2b of 8 bytes).
+    """
 
     count: int
     digests: str
 
     @classmethod
     def of(cls, names: Iterable[str]) -> TrainingCells:
-        """Digests of these names."""
+        """Make the record of the cells with these names; a name that comes twice counts once.
+
+        Examples
+        --------
+        >>> TrainingCells.of(["b", "a", "b"]).contain(["a", "x"])
+        array([ True, False])
+        """
         digests = np.unique(name_digests(names))
         return cls(count=len(digests), digests=base64.b64encode(digests.astype("<u8").tobytes()).decode())
 
     def contain(self, names: Sequence[str]) -> np.ndarray:
-        """Which of the names are training cells', bool [n]."""
+        """Tell which names are those of training cells, bool [n]."""
         known = np.frombuffer(base64.b64decode(self.digests), dtype="<u8")
         return np.isin(name_digests(names), known)
 
 
 class Manifest(_Part):
-    """What ``manifest.json`` holds.
+    """The content of ``manifest.json``.
 
     Attributes
     ----------
     schema_version
-        Of this form; a client reads its own version and older ones.
+        Version of the manifest's form; a client reads its own version and older ones.
     digest
         SHA-256 of the manifest without this field and ``speed``: the model's identity.
-    genes, expression, concepts, edges, schedule, dimensions, head, precision
-        The model's panel, scale, concepts and graph, diffusion, shapes, and the precision of its matrix products.
+    genes
+        Gene panel.
+    expression
+        Scale of the training file and standardisation.
+    concepts, edges
+        Observed concepts with their labels; edges of the concept graph with their weights.
+    schedule
+        Noise schedule of the diffusion.
+    dimensions
+        Lengths of the arrays.
+    head
+        Name of the denoiser's head.
+    precision
+        Precision of the network's matrix products.
     presets, default_preset
-        Solver settings by name.
+        Solver settings by name, and the name of the one used if none is asked for.
     speed
         Cells per second of each preset where the model was exported, as `causcell.bench.measure` measures: one thread.
     graphs, parity
-        Graphs by name; what export measured of each against the trained model.
+        ONNX graphs by name; what export measured of each against the trained model.
     files
         SHA-256 of every file of the repository, by path.
-    training_cells, provenance, versions
-        What the model was trained on, how, and with which packages.
+    training_cells
+        Cells that the model was trained on.
+    provenance, versions
+        How the model was trained, and with which packages.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -172,12 +255,12 @@ class Manifest(_Part):
 
     @property
     def concept_schema(self) -> ConceptSchema:
-        """Concepts and graph."""
+        """The observed concepts and the concept graph."""
         return ConceptSchema(self.concepts, self.edges)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How values of a file become model input."""
+        """The transformation of a file's values to the model's input."""
         return Preprocessing(
             genes=self.genes.names,
             scale=self.expression.scale,
@@ -187,23 +270,30 @@ class Manifest(_Part):
         )
 
     def preset(self, name: str | None) -> Preset:
-        """A preset by name, or the default one; raises `ConfigurationError`."""
+        """Return a preset by name, or the default one; raises `ConfigurationError` if there is no such preset."""
         chosen = self.default_preset if name is None else name
         if chosen not in self.presets:
             raise ConfigurationError(f"there is no preset {chosen!r}; this model has {format_list(self.presets)}")
         return self.presets[chosen]
 
     def sealed(self) -> Manifest:
-        """The manifest with its own digest."""
+        """Return a copy with the digest of its content."""
         return self.model_copy(update={"digest": _own_digest(self.model_dump(mode="json"))})
 
     def to_json(self) -> str:
-        """Text of ``manifest.json``."""
+        """Return the text of ``manifest.json``."""
         return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> Manifest:
         """Read and check a manifest.
+
+        Parameters
+        ----------
+        text
+            Content of ``manifest.json``.
+        source
+            Name of the place it is from, for messages.
 
         Raises
         ------
@@ -223,16 +313,7 @@ class Manifest(_Part):
             raise SchemaVersionError(
                 f"{source} has schema version {version}, this CausCell reads up to {SCHEMA_VERSION}; update causcell"
             )
-        try:
-            manifest = cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise CorruptFileError(
-                f"{source} is not a valid manifest: {place}: {first['msg']}; export again"
-            ) from error
-        except CausCellError as error:  # a concept, schedule or solver that its own class refuses
-            raise CorruptFileError(f"{source} is not a valid manifest: {error}; export again") from error
+        manifest = cls._validate(fields, source)
         if _own_digest(fields) != manifest.digest:
             raise DigestError(
                 f"{source} was edited after export: its content does not match its digest {manifest.digest[:12]}...; "
@@ -242,13 +323,32 @@ class Manifest(_Part):
             raise DigestError(f"the gene panel in {source} does not match its digest; export again")
         return manifest
 
+    @classmethod
+    def _validate(cls, fields: Mapping[str, Any], source: str) -> Manifest:
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise CorruptFileError(
+                f"{source} is not a valid manifest: {place}: {first['msg']}; export again"
+            ) from error
+        except CausCellError as error:  # a concept, schedule or solver that its own class refuses
+            raise CorruptFileError(f"{source} is not a valid manifest: {error}; export again") from error
+
 
 def _own_digest(fields: Mapping[str, Any]) -> str:
-    """Of a manifest as it was written: a field that a later version adds does not change it."""
+    """Compute the digest of the fields that a manifest was written with, which later versions may add to."""
     identity = {name: value for name, value in fields.items() if name not in ("digest", "speed")}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def logits_name(concept: str) -> str:
-    """Name of the ``scm`` graph's output with a concept's label logits."""
+    """Return the name of the output of graph ``scm`` that holds a concept's label logits.
+
+    Examples
+    --------
+    >>> logits_name("stim")
+    'logits_stim'
+    """
     return f"logits_{concept}"

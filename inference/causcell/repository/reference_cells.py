@@ -24,11 +24,11 @@ class ReferenceCells:
     Attributes
     ----------
     exogenous
-        Posterior means, float32 [P x M x k].
+        Posterior means of the cells' exogenous embeddings, float32 [P x M x k].
     labels
-        Codes, int32 [P x m].
+        Codes of the cells' labels, int32 [P x m]; -1 is unlabelled.
     combinations
-        Every combination of labels among the training cells, int32 [C x m]; -1 is unlabelled.
+        Every combination of labels among all training cells, int32 [C x m]; -1 is unlabelled.
     """
 
     exogenous: np.ndarray
@@ -37,7 +37,7 @@ class ReferenceCells:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> ReferenceCells:
-        """Read from ``.npz`` (no pickle), a path or an open file; raises `CorruptFileError`."""
+        """Read from ``.npz``, a path or an open file; raises `CorruptFileError`. Nothing is unpickled."""
         try:
             with zipfile.ZipFile(file):  # np.load would also take a single array
                 arrays = np.load(file, allow_pickle=False)
@@ -65,67 +65,90 @@ class ReferenceCells:
         parent_labels: np.ndarray | None = None,
         parents: tuple[int, ...] = (),
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A reference cell that carries a label, for each cell.
+        """Draw, for each cell, a reference cell that carries a label.
 
-        The draw is keyed by cell and concept, so other interventions on the same cell do not change it.
+        A draw is keyed by cell and concept: batch, order and other interventions on the same cell do not change it.
 
         Parameters
         ----------
         concept, label
-            Indices of the concept and of its label.
+            Index of the concept, and code of the label.
         keys
-            Cells' keys, uint64 [n x 2].
+            Keys of the cells, uint64 [n x 2], see `causcell.randomness.cell_keys`.
         draw
             Index of the draw.
-        parent_labels
-            Labels that the reference cell should carry of the concept's ``parents``, int [n x parents]; without it
-            any cell with the label will do.
+        parent_labels, parents
+            Codes of labels that the reference cell should carry too, int [n x parents], and the concepts that they are
+            of; without them any reference cell with the label will do.
 
         Returns
         -------
-        int64 [n] rows of the reference cells; bool [n] where no reference cell carries label and parents' labels
-        together and one was drawn by the label alone.
+        rows
+            Rows of the reference cells, int64 [n].
+        unmatched
+            True where no reference cell carries all the labels, and one was drawn by ``label`` alone, bool [n].
 
         Raises
         ------
         InterventionError
             No reference cell carries the label.
+
+        Examples
+        --------
+        >>> from causcell.randomness import cell_keys
+        >>> reference = ReferenceCells(
+        ...     exogenous=np.zeros((4, 2, 3), dtype=np.float32),
+        ...     labels=np.array([[0], [1], [1], [0]], dtype=np.int32),
+        ...     combinations=np.array([[0], [1]], dtype=np.int32),
+        ... )
+        >>> rows, unmatched = reference.draw(0, 1, cell_keys(0, ["cell_a", "cell_b", "cell_c"]), draw=0)
+        >>> reference.labels[rows, 0]
+        array([1, 1, 1], dtype=int32)
         """
         carriers = np.flatnonzero(self.labels[:, concept] == label)
         if not len(carriers):
             raise InterventionError(
                 f"no reference cell carries label {label} of concept {concept}; train on cells that carry it"
             )
-
-        def pick(pool: np.ndarray) -> np.ndarray:
-            return pool[choices(keys, np.full(len(keys), len(pool)), Purpose.REFERENCE, draw=draw, step=concept)]
-
-        rows = pick(carriers)
+        rows = _pick(carriers, keys, concept, draw)
         unmatched = np.zeros(len(keys), dtype=bool)
         if parent_labels is None or not parents:
             return rows, unmatched
-        combos, inverse = np.unique(parent_labels, axis=0, return_inverse=True)
-        for i, combo in enumerate(combos):
+        combinations, inverse = np.unique(parent_labels, axis=0, return_inverse=True)
+        for i, combination in enumerate(combinations):
             here = np.flatnonzero(inverse.ravel() == i)
-            matched = carriers[(self.labels[np.ix_(carriers, np.array(parents))] == combo).all(axis=1)]
+            matched = carriers[(self.labels[np.ix_(carriers, np.array(parents))] == combination).all(axis=1)]
             if len(matched):
-                rows[here] = pick(matched)[here]
+                rows[here] = _pick(matched, keys, concept, draw)[here]
             else:
                 unmatched[here] = True
         return rows, unmatched
 
 
+def _pick(pool: np.ndarray, keys: np.ndarray, concept: int, draw: int) -> np.ndarray:
+    """Pick, for each cell, a row of the pool by the cell's key."""
+    places = choices(keys, np.full(len(keys), len(pool)), Purpose.REFERENCE, draw=draw, step=concept)
+    picked: np.ndarray = pool[places]
+    return picked
+
+
 def select_reference_cells(
     labels: np.ndarray, rng: np.random.Generator, per_label: int = CELLS_PER_LABEL
 ) -> np.ndarray:
-    """Rows of training cells to keep, ascending int64: each label gets up to ``per_label`` cells, rare labels first.
+    """Select the training cells to keep as reference cells: rare labels first, each up to ``per_label`` cells.
 
     Parameters
     ----------
     labels
-        Codes of all training cells, int [n x m].
+        Codes of the labels of all training cells, int [n x m]; -1 is unlabelled.
     rng
-        Picks the cells.
+        Generator that picks the cells.
+    per_label
+        Cells that each label of each concept gets, if it has so many.
+
+    Returns
+    -------
+    Rows of the cells to keep, int64, ascending.
     """
     kept = np.zeros(len(labels), dtype=bool)
     pools = [

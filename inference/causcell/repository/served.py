@@ -1,7 +1,8 @@
-"""What a served repository tells a client that has nothing but its address.
+"""The parts of a served repository for a client that has nothing but its address.
 
-A parameter of each model's configuration says which ONNX file it was written for. Beside the graphs stands one model
-more, ``reference``: its configuration carries the manifest, and its graph the bytes of ``reference.npz``, by chunks.
+A parameter of each model's configuration says which ONNX file it was written for. Beside the graphs stands one Triton
+model more, the carrier, named ``reference``: its configuration carries the manifest, and its ONNX graph gives the bytes
+of ``reference.npz``, by chunks.
 """
 
 from __future__ import annotations
@@ -12,31 +13,31 @@ from typing import Any
 
 from causcell.repository.manifest import GraphInfo, TensorInfo
 
-REFERENCE_MODEL = "reference"
+CARRIER_MODEL = "reference"
+"""Name of the Triton model that carries the manifest and the reference cells."""
 
-
-REFERENCE_CONFIG = f"{REFERENCE_MODEL}/config.pbtxt"
-
+CARRIER_CONFIG = f"{CARRIER_MODEL}/config.pbtxt"
+"""Path of the carrier's configuration in a repository."""
 
 CHUNK = 65536
-"""Bytes of the reference cells' file that one row of the ``reference`` graph gives; the last is filled with zeros."""
+"""Bytes of the reference cells' file that one row of the carrier's graph gives; the last chunk is filled with zeros."""
 
-
-REFERENCE_GRAPH = GraphInfo(
+CARRIER_GRAPH = GraphInfo(
     inputs={"chunk": TensorInfo(dtype="int64", shape=(1,))},
     outputs={"bytes": TensorInfo(dtype="uint8", shape=(1, CHUNK))},
 )
+"""Inputs and outputs of the carrier's graph: a chunk's number, int64 [B x 1]; its bytes, uint8 [B x 1 x `CHUNK`]."""
 
-
-MANIFEST_PARAMETER = "causcell.repository.manifest"
-
+MANIFEST_PARAMETER = "causcell.manifest"
+"""Parameter of the carrier's configuration that holds the manifest."""
 
 REFERENCE_BYTES_PARAMETER = "causcell.reference_bytes"
-
+"""Parameter of the carrier's configuration that holds the size of the reference cells' file in bytes."""
 
 DIGEST_PARAMETER = "causcell.sha256"
+"""Parameter of each graph's configuration that holds the SHA-256 of its ONNX file."""
 
 
 def manifest_parameter(fields: Mapping[str, Any]) -> str:
-    """Text of the manifest as the configuration carries it."""
+    """Return the text of `MANIFEST_PARAMETER` for a manifest's fields as ``manifest.json`` holds them."""
     return json.dumps(fields, separators=(",", ":"))

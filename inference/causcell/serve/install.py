@@ -1,7 +1,7 @@
-"""Lays down a real Triton server beside this environment: ``python -m causcell.serve.install``.
+"""Install a real Triton server beside this environment: ``python -m causcell.serve.install``.
 
 NVIDIA's wheel ``nvidia-pytriton`` carries the ``tritonserver`` binary and its Python backend, without the backend for
-ONNX Runtime; ``causcell.triton.backend`` stands in for that. It runs in an environment of its own, with numpy below 2,
+ONNX Runtime; ``causcell/serve/backend`` stands in for that. It runs in an environment of its own, with numpy below 2,
 which the Python backend's stub needs.
 """
 
@@ -21,27 +21,26 @@ from causcell._internal.files import new_folder
 from causcell.errors import RuntimeUnavailableError
 
 WHEEL = "nvidia-pytriton==0.7.0"
-"""Triton 2.51.0."""
-
+"""Requirement of the wheel that carries Triton 2.51.0."""
 
 _NUMPY = "numpy==1.26.4"
 
 
 @dataclass(frozen=True)
 class Installation:
-    """Parts of an installed server, in a folder.
+    """Paths of an installed server's parts.
 
     Attributes
     ----------
     folder
-        Its place.
+        Folder that holds them.
     """
 
     folder: Path
 
     @property
     def binary(self) -> Path:
-        """``tritonserver``."""
+        """Path of ``tritonserver``."""
         return self.folder / "wheel" / "pytriton" / "tritonserver" / "bin" / "tritonserver"
 
     @property
@@ -56,12 +55,17 @@ class Installation:
 
 
 def default_installation() -> Installation:
-    """The one that belongs to this Python environment, there or not."""
+    """Return the installation that belongs to this Python environment, which may not be there yet."""
     return Installation(Path(sys.prefix) / "share" / "causcell" / "triton")
 
 
 def install(installation: Installation) -> None:
-    """Download and lay down; does nothing if it is there.
+    """Download a server and lay it down; do nothing if it is there.
+
+    Parameters
+    ----------
+    installation
+        Where to.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def install(installation: Installation) -> None:
 
 
 def _runtime() -> str:
-    """The ONNX Runtime of this environment, so that server and client compute alike."""
+    """Return the requirement of this environment's ONNX Runtime, so that server and client compute alike."""
     try:
         return f"onnxruntime=={metadata.version('onnxruntime')}"
     except metadata.PackageNotFoundError:
@@ -103,4 +107,4 @@ def _pip(python: str | Path, *arguments: str) -> None:
 
 if __name__ == "__main__":
     install(default_installation())
-    print(f"Triton stands in {default_installation().folder}")
+    print(f"Triton is installed in {default_installation().folder}")

@@ -3,63 +3,69 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sysconfig
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from causcell.errors import ConfigurationError, RuntimeUnavailableError, ServerUnavailableError
+from causcell.engine.providers import check_provider
+from causcell.errors import ConfigurationError, RuntimeUnavailableError, ServerUnavailableError, format_list
 from causcell.repository.folder import open_repository
-from causcell.repository.manifest import Manifest
-from causcell.serve.install import Installation, default_installation
+from causcell.repository.manifest import MANIFEST_FILE, Manifest
+from causcell.serve.command import find_server
+from causcell.serve.process import spawn
 
 _HOST = "127.0.0.1"
 
-
-_THREADS_VARIABLE = "CAUSCELL_TRITON_THREADS"
-
-
-_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_CONFIGURATIONS = {"cuda": "gpu"}
+"""Configurations of the repository that stand in ``configs/NAME.pbtxt``, by provider; ``config.pbtxt`` is for CPUs."""
 
 
 class TritonServer:
-    """A server of one model repository; a context manager.
+    """Serve one model repository; a context manager.
 
     Parameters
     ----------
     repository
-        Its folder; every digest is checked.
+        Its folder.
     http_port, grpc_port
-        A free one each, if not given.
+        Ports on loopback; a free one each, if not given or 0.
     threads
         Compute threads of each model; the CPUs that the server may use, if not given.
+    provider
+        One of `causcell.engine.providers.PROVIDERS`: ``cpu`` (if not given), or ``cuda``, by the configurations for
+        GPUs that every repository holds.
     log
         File for the server's output; a temporary one, removed with the server, if not given.
     options
-        More of ``tritonserver``'s own.
+        Further options of ``tritonserver``.
+    verify
+        Check every digest. Turn it off to serve a repository whose configurations were changed on purpose.
+
+    Attributes
+    ----------
+    manifest
+        Manifest of the repository.
+    process
+        The running process; `None` before `start` and after the end.
 
     Raises
     ------
     ConfigurationError
-        A port is taken.
+        A port is taken, or there is no such provider.
     ModelRepositoryError
         The repository can't be used.
     RuntimeUnavailableError
-        There is no Triton here.
+        The repository has no configurations for the provider.
     """
 
     def __init__(
@@ -69,14 +75,16 @@ class TritonServer:
         http_port: int | None = None,
         grpc_port: int | None = None,
         threads: int | None = None,
+        provider: str | None = None,
         log: str | os.PathLike[str] | None = None,
         options: Sequence[str] = (),
+        verify: bool = True,
     ) -> None:
         self.repository = Path(repository).absolute()
-        self.manifest = self._read_manifest()
-        self.http_port, self.grpc_port = (_checked_port(port) for port in (http_port, grpc_port))
+        self.manifest = _read_manifest(self.repository, verify)
+        self.http_port, self.grpc_port = (_check_port(port) for port in (http_port, grpc_port))
         self._threads = threads
-        self._options = list(options)
+        self._options = [*_provider_options(provider, self.repository, self.manifest), *options]
         self._scratch = tempfile.TemporaryDirectory(prefix="causcell-triton-")
         self.log = Path(log) if log is not None else Path(self._scratch.name) / "triton.log"
         self._memory_prefix = f"causcell_triton_{uuid.uuid4().hex[:12]}"
@@ -84,12 +92,12 @@ class TritonServer:
 
     @property
     def grpc(self) -> str:
-        """Location for a client."""
+        """Location for a client that speaks gRPC."""
         return f"grpc://{_HOST}:{self.grpc_port}"
 
     @property
     def http(self) -> str:
-        """Location for a client."""
+        """Location for a client that speaks HTTP."""
         return f"http://{_HOST}:{self.http_port}"
 
     def __enter__(self) -> TritonServer:
@@ -104,13 +112,20 @@ class TritonServer:
     def start(self, timeout: float = 120.0) -> None:
         """Start, and wait until every model is ready.
 
+        Parameters
+        ----------
+        timeout
+            Seconds to wait.
+
         Raises
         ------
         ServerUnavailableError
             It ended, or was not ready in time; the message has what its log says.
+        RuntimeUnavailableError
+            There is no Triton here.
         """
-        command, environment = self._command()
-        self.process = self._spawn(command, environment)
+        command, environment = find_server(Path(self._scratch.name), self._memory_prefix, self._threads)
+        self.process = spawn([*command, *self._common_options()], environment, self.log)
         end = time.monotonic() + timeout
         try:
             while not self.is_ready():
@@ -123,33 +138,8 @@ class TritonServer:
             self.kill()
             raise
 
-    def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        """From a thread that lives as long as the server: the kernel's "parent", whose end it follows, is a thread."""
-        spawned: Future[subprocess.Popen[bytes]] = Future()
-
-        def live() -> None:
-            try:
-                with self.log.open("ab") as log:
-                    process = subprocess.Popen(
-                        command,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        stdin=subprocess.DEVNULL,
-                        env=environment,
-                        start_new_session=True,
-                        preexec_fn=_die_with_parent,
-                    )
-            except BaseException as error:
-                spawned.set_exception(error)
-            else:
-                spawned.set_result(process)
-                process.wait()
-
-        threading.Thread(target=live, name="causcell-triton", daemon=True).start()
-        return spawned.result()
-
     def is_ready(self) -> bool:
-        """Whether it runs, and all models are ready."""
+        """Tell if the server runs and all models are ready."""
         try:
             with urlopen(f"{self.http}/v2/health/ready", timeout=1) as answer:
                 return bool(answer.status == 200)
@@ -157,12 +147,17 @@ class TritonServer:
             return False
 
     def wait(self) -> int:
-        """Until the process ends; its exit status."""
-        assert self.process is not None
-        return self.process.wait()
+        """Wait until the server ends, and return its exit status; 0 if it does not run."""
+        return 0 if self.process is None else self.process.wait()
 
     def stop(self, grace: float = 15.0) -> None:
-        """Let requests in flight finish, then end the server and all its processes; nothing is left in memory."""
+        """End the server after the requests in flight, and all its processes; nothing is left in shared memory.
+
+        Parameters
+        ----------
+        grace
+            Seconds after which it is killed.
+        """
         if self.process is None:
             return
         self.terminate()
@@ -171,7 +166,7 @@ class TritonServer:
         self.kill()
 
     def terminate(self) -> None:
-        """Ask it to end, without waiting."""
+        """Ask the server to end, without waiting."""
         if self.process is not None:
             self.process.terminate()
 
@@ -191,41 +186,8 @@ class TritonServer:
         self.stop()
         self._scratch.cleanup()
 
-    def _read_manifest(self) -> Manifest:
-        return open_repository(self.repository).manifest
-
-    def _command(self) -> tuple[list[str], dict[str, str]]:
-        native = shutil.which("tritonserver")
-        environment = dict(os.environ)
-        if native is not None:
-            command = [native]
-            if self._threads is not None:
-                command += [
-                    "--backend-config=onnxruntime,enable-global-threadpool=1",
-                    f"--backend-config=onnxruntime,intra_op_thread_count={self._threads}",
-                ]
-            if "--allow-client-shm" in subprocess.run([native, "--help"], capture_output=True, text=True).stdout:
-                command.append("--allow-client-shm=true")
-        else:
-            installation = default_installation()
-            if not installation.binary.exists():
-                raise RuntimeUnavailableError(
-                    "there is no tritonserver on the PATH, and none beside this environment; lay one down with "
-                    "`make triton` (python -m causcell.serve.install), or run inside NVIDIA's container"
-                )
-            backends = self._stand_in(installation)
-            command = [
-                str(installation.binary),
-                f"--backend-directory={backends}",
-                f"--backend-config=python,shm-region-prefix-name={self._memory_prefix}",
-                "--backend-config=python,shm-default-byte-size=16777216",
-            ]
-            environment |= {
-                "PATH": f"{installation.environment / 'bin'}{os.pathsep}{environment.get('PATH', '')}",
-                "LD_LIBRARY_PATH": _library_folder(),
-                _THREADS_VARIABLE: str(self._threads or len(os.sched_getaffinity(0))),
-            }
-        command += [
+    def _common_options(self) -> list[str]:
+        return [
             f"--model-repository={self.repository}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
@@ -237,26 +199,37 @@ class TritonServer:
             "--exit-timeout-secs=10",
             *self._options,
         ]
-        return command, environment
-
-    def _stand_in(self, installation: Installation) -> Path:
-        """A folder of backends: the Python one, and under the name ``onnxruntime`` the one that stands in for it."""
-        backends = Path(self._scratch.name) / "backends"
-        if not backends.exists():
-            backends.mkdir()
-            (backends / "python").symlink_to(installation.python_backend)
-            (backends / "onnxruntime").mkdir()
-            (backends / "onnxruntime" / "model.py").symlink_to(Path(__file__).parent / "backend" / "model.py")
-        return backends
 
     def _complaint(self) -> str:
+        """Return what the log says of a start that failed."""
         text = self.log.read_text(errors="replace")
         found = re.findall(r"(?:failed to (?:load|start) '?\w+'? |unrecognized option ).*", text)
         lines = found or text.strip().splitlines()[-3:]
         return " / ".join(line.partition(r"\n")[0].strip(' |"')[:300] for line in lines[:3]) or "it wrote no log"
 
 
-def _checked_port(port: int | None) -> int:
+def _read_manifest(repository: Path, verify: bool) -> Manifest:
+    if verify:
+        return open_repository(repository).manifest
+    path = repository / MANIFEST_FILE
+    return Manifest.from_json(path.read_bytes(), str(path))
+
+
+def _provider_options(provider: str | None, repository: Path, manifest: Manifest) -> list[str]:
+    name = _CONFIGURATIONS.get(check_provider(provider or "cpu"))
+    if name is None:
+        return []
+    absent = [graph for graph in manifest.graphs if not (repository / graph / "configs" / f"{name}.pbtxt").is_file()]
+    if absent:  # Triton would run these on the CPU and not say so
+        raise RuntimeUnavailableError(
+            f"provider {provider!r} needs configs/{name}.pbtxt beside each graph, which {format_list(absent)} in "
+            f"{str(repository)!r} lack; export again"
+        )
+    return [f"--model-config-name={name}"]
+
+
+def _check_port(port: int | None) -> int:
+    """Return a port that is free now: the one given, or any."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -266,20 +239,3 @@ def _checked_port(port: int | None) -> int:
                 f"port {port} can't be had ({error}); give another, or 0 for a free one"
             ) from error
         return int(probe.getsockname()[1])
-
-
-def _library_folder() -> str:
-    """Where the shared library of this Python is, which the models' processes load."""
-    folder, name = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME")
-    try:
-        ctypes.CDLL(str(Path(folder) / name) if (Path(folder) / name).exists() else name)
-    except (OSError, TypeError) as error:
-        raise RuntimeUnavailableError(
-            f"Triton's models need the shared library of this Python ({error}); install it (Debian: libpython3-dev), "
-            "or take a Python that was built with --enable-shared"
-        ) from error
-    return str(folder)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGTERM)

@@ -6,9 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from causcell.bench import measure as bench
+from causcell.bench import measure, reference_design
 from causcell.bench.measure import run_bench
+from causcell.bench.metered_engine import MeteredEngine
 from causcell.bench.reference_design import ReferenceDesign, gemm_gflops
+from causcell.bench.timing import BATCH_SIZE
+from causcell.errors import ConfigurationError, RuntimeUnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +20,14 @@ def results(repository):
 
 
 def test_every_documented_key_is_there(results):
-    described = bench.__doc__.split("::\n")[1].split("\n\nA percentile")[0]
+    described = measure.__doc__.split("::\n")[1].split("\n\nA percentile")[0]
     keys = [name for line in described.splitlines() for name in re.findall(r"^    ([a-z_.<>, ]+?)(?:  |$)", line)]
     names = {name.strip() for key in keys for name in key.split(",")} - {""}
     assert len(names) >= 15
     assert {name.partition(".")[0] for name in names} <= set(results)
     cpus = len(os.sched_getaffinity(0))
     assert results["threads"] == sorted({1, cpus})
+    assert results["provider"] == "cpu"
     for preset in results["presets"].values():
         assert set(preset) == {"cells_per_second", "latency", "split_ms"}
         assert set(preset["latency"]) == {str(threads) for threads in results["threads"]}
@@ -52,13 +56,13 @@ def test_the_split_adds_up_to_the_whole(results):
     """Each part is measured by itself: a factor of ten for a machine that does other work too."""
     for preset in results["presets"].values():
         parts = sum(value for name, value in preset["split_ms"].items() if name != "encode")
-        whole = bench.BATCH_SIZE / preset["cells_per_second"] * 1e3
+        whole = BATCH_SIZE / preset["cells_per_second"] * 1e3
         assert whole / 10 < parts < 10 * whole
 
 
 def test_gemm_counts_its_operations(monkeypatch):
     """Two products of 3 rows: 2 x 3 x (4 x 5 + 6 x 7) operations, over the median time."""
-    monkeypatch.setattr(bench, "_times", lambda call, seconds: (call(), np.array([1.0, 2.0, 9.0]))[1])
+    monkeypatch.setattr(reference_design, "time_calls", lambda call, seconds: (call(), np.array([1.0, 2.0, 9.0]))[1])
     assert gemm_gflops([(4, 5), (6, 7)], 1.0, batch=3) == pytest.approx(2 * 3 * (20 + 42) / 2.0 / 1e9)
 
 
@@ -69,5 +73,35 @@ def test_the_reference_design_is_as_wide_as_the_panel_and_takes_a_thousand_steps
     assert first.shape == (3, 50)
     assert np.isfinite(first).all()
     assert (first != second).all()  # fresh noise
-    monkeypatch.setattr(bench, "_times", lambda call, seconds: np.array([0.5]))
+    monkeypatch.setattr(reference_design, "time_calls", lambda call, seconds: np.array([0.5]))
     assert design.cells_per_second(1.0, batch=100) == pytest.approx(100 / (0.5 * 1000))
+
+
+def test_a_metered_engine_counts_and_passes_on(generator):
+    engine = MeteredEngine(generator.engine)
+    expression = np.zeros((4, 50), dtype=np.float32)
+    found = engine.run("encoder_scm", {"expression": expression}, ["endogenous"])
+    assert engine.bytes == expression.nbytes + found["endogenous"].nbytes
+    assert engine.seconds > 0
+    for name in ("manifest", "reference", "description", "concurrency", "threads"):
+        assert getattr(engine, name) is getattr(generator.engine, name)
+    assert engine.status() == generator.engine.status()
+
+
+# -- what can not be measured ------------------------------------------------------------------------------------------
+
+
+def test_cuda_where_the_runtime_has_none(repository):
+    with pytest.raises(RuntimeUnavailableError, match="CUDAExecutionProvider"):
+        run_bench(repository, provider="cuda", batches=[2], seconds=0.01)
+
+
+def test_a_servers_provider_is_chosen_there():
+    with pytest.raises(ConfigurationError, match=r"provider is 'cuda', but is chosen where grpc://.* is served"):
+        run_bench("grpc://127.0.0.1:9", provider="cuda")
+
+
+@pytest.mark.parametrize("options", [{"seconds": 0}, {"batches": []}, {"batches": [4, 0]}], ids=str)
+def test_nothing_to_measure(repository, options):
+    with pytest.raises(ConfigurationError, match="take numbers above 0"):
+        run_bench(repository, **options)

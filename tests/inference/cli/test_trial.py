@@ -1,4 +1,4 @@
-"""``causcell trial``: average effects, effects on cells, and what can't be asked for."""
+"""``causcell trial``: average effects, effects on cells, what can't be asked for, and flags that were renamed."""
 
 from pathlib import Path
 
@@ -39,3 +39,30 @@ def test_trial_names_what_it_can_not_do(
     assert run_command("trial", data, "--models", made / "models", "--out", tmp_path / "out.h5ad", *words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_flags_by_their_old_names_are_taken_with_a_warning(
+    repository: Path, cells: anndata.AnnData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells[:20].write_h5ad(tmp_path / "cells.h5ad")
+    words = ["trial", tmp_path / "cells.h5ad", "--models", repository, "--concept", "stim", "--draws", 1]
+    words = [*words, "--no-progress", "--out"]
+    assert run_command(*words, tmp_path / "old.h5ad", "--least", 0.2, "--rate", 0.1) == 0
+    told = capsys.readouterr().err
+    assert "warning: --least is deprecated; use --min-effect" in told
+    assert "warning: --rate is deprecated; use --fdr" in told
+    assert run_command(*words, tmp_path / "new.h5ad", "--min-effect", 0.2, "--fdr", 0.1) == 0
+    assert capsys.readouterr().err == ""
+    old, new = (anndata.read_h5ad(tmp_path / f"{name}.h5ad").uns["causcell"]["trial"] for name in ("old", "new"))
+    assert (old["least"], old["rate"]) == (new["least"], new["rate"]) == (0.2, 0.1)
+    assert run_command(*words, tmp_path / "both.h5ad", "--least", 0.2, "--min-effect", 0.2) == 2
+    assert "--least is the old name of --min-effect" in capsys.readouterr().err
+
+
+def test_old_flags_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("trial", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "--min-effect" in shown
+    assert "--fdr" in shown
+    assert "--least" not in shown
+    assert "--rate" not in shown

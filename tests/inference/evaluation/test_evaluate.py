@@ -7,21 +7,23 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from causcell.cli.tables import format_measures
 from causcell.errors import DataError, OutputExistsError, UnknownConceptError
-from causcell.evaluation.data import Subject, read_subject
+from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.evaluate import Evaluation, evaluate
-from causcell.evaluation.expression import markers, mean_estimate
+from causcell.evaluation.expression import tabulate_markers, tabulate_mean_estimate
 from causcell.evaluation.probes import (
     classification_scores,
-    clusters,
+    cluster_cells,
     majority_rate,
     partition_agreement,
     probe_accuracy,
 )
-from causcell.evaluation.report import write_report
-from causcell.evaluation.shifts import effects, seen_cases, unseen_cases
-from causcell.evaluation.table import Table, as_text, combined
+from causcell.evaluation.report import draw_bars, write_report
+from causcell.evaluation.shifts import find_seen_cases, find_unseen_cases, tabulate_effects
+from causcell.evaluation.table import Table, merge_repetitions
 from causcell.generator import Generator
 
 # -- probes ------------------------------------------------------------------------------------------------------------
@@ -35,11 +37,11 @@ def separated(labels: np.ndarray, distance: float, *, seed: int = 0) -> np.ndarr
 
 def test_a_probe_reads_what_is_there_and_guesses_where_nothing_is() -> None:
     labels = np.arange(300) % 3
-    told, silent = separated(labels, 8.0), separated(np.zeros(300, dtype=int), 8.0)
-    for reader in ("linear", "neighbours"):
-        assert probe_accuracy(told, labels, reader) > 0.98
+    informed, silent = separated(labels, 8.0), separated(np.zeros(300, dtype=int), 8.0)
+    for probe in ("linear", "neighbours"):
+        assert probe_accuracy(informed, labels, probe) > 0.98
         # 300 guesses of three labels: a third, within four standard errors of 0.027
-        assert abs(probe_accuracy(silent, labels, reader) - 1 / 3) < 0.11
+        assert abs(probe_accuracy(silent, labels, probe) - 1 / 3) < 0.11
 
 
 def test_a_probe_is_tested_on_cells_it_was_not_fitted_on() -> None:
@@ -74,7 +76,7 @@ def test_scores_are_weighted_by_label_frequency() -> None:
 
 def test_clusters_find_separated_labels_whatever_their_names() -> None:
     labels = np.repeat([0, 1, 2], 40)
-    found = clusters(separated(labels, 10.0), 3)
+    found = cluster_cells(separated(labels, 10.0), 3)
     assert partition_agreement(labels, found) == {"NMI": pytest.approx(1), "ARI": pytest.approx(1)}
 
 
@@ -82,22 +84,22 @@ def test_clusters_find_separated_labels_whatever_their_names() -> None:
 
 
 def test_tables_of_repetitions_are_joined_by_name_row_and_measure() -> None:
-    first = Table.of("a", {"x": {"m": 1.0, "n": None}, "empty": {"m": None}}, tells="t", silent="s")
-    second = Table.of("a", {"x": {"m": 3.0, "n": 5.0}}, tells="t", silent="s")
-    (joined,) = combined([[first], [second]])
+    first = Table.of("a", {"x": {"m": 1.0, "n": None}, "empty": {"m": None}}, interpretation="t", limitations="s")
+    second = Table.of("a", {"x": {"m": 3.0, "n": 5.0}}, interpretation="t", limitations="s")
+    (joined,) = merge_repetitions([[first], [second]])
     assert joined.rows == {"x": {"m": (1.0, 3.0), "n": (5.0,)}}
     assert joined.to_json()["rows"]["x"]["m"] == {"mean": 2.0, "spread": 1.0, "values": [1.0, 3.0]}
-    assert as_text(joined)[1].split() == ["x", "2.000", "±", "1.000", "5.000"]
+    assert format_measures(joined)[1].split() == ["x", "2.000", "±", "1.000", "5.000"]
 
 
 # -- a trained model ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def subject(generator: Generator, cells: anndata.AnnData) -> Subject:
-    """Judged are all but the cells trained on (16 of 320 are held out by default): here every fourth cell."""
+def data(generator: Generator, cells: anndata.AnnData) -> EvaluationData:
+    """Every fourth cell is a test cell, in place of the few that the model was not trained on."""
     rows = np.arange(cells.n_obs)
-    return read_subject(generator, cells, judged=rows[::4], learned=rows[rows % 4 > 0])
+    return read_evaluation_data(generator, cells, test_rows=rows[::4], training_rows=rows[rows % 4 > 0])
 
 
 @pytest.fixture(scope="module")
@@ -106,27 +108,27 @@ def evaluation(generator: Generator, cells: anndata.AnnData) -> Iterator[Evaluat
 
 
 def test_cells_trained_on_are_left_out_by_name(generator: Generator, cells: anndata.AnnData) -> None:
-    subject = read_subject(generator, cells)
+    data = read_evaluation_data(generator, cells)
     trained = generator.manifest.training_cells.contain(cells.obs_names.tolist())
-    assert set(subject.cells.obs_names[subject.judged]) == set(cells.obs_names[~trained])
-    assert set(subject.cells.obs_names[subject.learned]) == set(cells.obs_names[trained])
-    np.testing.assert_array_equal(subject.expression[subject.judged], subject.real)
+    assert set(data.cells.obs_names[data.test_rows]) == set(cells.obs_names[~trained])
+    assert set(data.cells.obs_names[data.training_rows]) == set(cells.obs_names[trained])
+    np.testing.assert_array_equal(data.expression[data.test_rows], data.test_expression)
 
 
-def test_of_cells_none_of_which_was_trained_on_a_half_is_learned_from(
+def test_of_cells_none_of_which_was_trained_on_a_half_is_for_training_baselines(
     generator: Generator, cells: anndata.AnnData
 ) -> None:
     others = cells.copy()
     others.obs_names = [f"new_{name}" for name in cells.obs_names]
-    subject = read_subject(generator, others)
-    assert len(subject.judged) == len(subject.learned) == 160
-    assert not set(subject.judged) & set(subject.learned)
+    data = read_evaluation_data(generator, others)
+    assert len(data.test_rows) == len(data.training_rows) == 160
+    assert not set(data.test_rows) & set(data.training_rows)
 
 
-def test_too_few_cells_to_judge_are_refused(generator: Generator, cells: anndata.AnnData) -> None:
+def test_too_few_test_cells_are_refused(generator: Generator, cells: anndata.AnnData) -> None:
     trained = generator.manifest.training_cells.contain(cells.obs_names.tolist())
     with pytest.raises(DataError, match="0 of 288 cells are left that the model was not trained on"):
-        read_subject(generator, cells[trained])
+        read_evaluation_data(generator, cells[trained])
 
 
 def test_an_evaluation_says_who_was_judged_and_has_every_table(evaluation: Evaluation, cells: anndata.AnnData) -> None:
@@ -137,7 +139,7 @@ def test_an_evaluation_says_who_was_judged_and_has_every_table(evaluation: Evalu
     assert len(set(names)) == len(names)
     for part in ("own embeddings", "Leakage", "Mean estimate", "Clusters", "Samples", "Finer labels"):
         assert any(part in name for name in names), part
-    assert all(table.tells and table.silent for table in evaluation.tables)
+    assert all(table.interpretation and table.limitations for table in evaluation.tables)
     values = [v for table in evaluation.tables for row in table.rows.values() for each in row.values() for v in each]
     assert np.isfinite(values).all()
 
@@ -152,51 +154,51 @@ def test_an_unknown_column_of_finer_labels_is_named(generator: Generator, cells:
         evaluate(cells, generator, finer=["subtype"])
 
 
-def test_estimates_are_ordered_as_what_they_know(subject: Subject) -> None:
+def test_estimates_are_ordered_as_what_they_know(data: EvaluationData) -> None:
     """Principal components of the cell itself beat its type's mean, which beats the mean of all."""
-    rows = {name: values["MSE"][0] for name, values in mean_estimate(subject).rows.items()}
+    rows = {name: values["MSE"][0] for name, values in tabulate_mean_estimate(data).rows.items()}
     assert rows["PCA-32"] < rows["mean of each cell_type"] < rows["mean of all cells"]
 
 
-def test_markers_of_real_cells_overlap_more_than_by_chance(subject: Subject) -> None:
-    rows = markers(subject).rows
+def test_markers_of_real_cells_overlap_more_than_by_chance(data: EvaluationData) -> None:
+    rows = tabulate_markers(data).rows
     assert rows["by chance"]["overlap"] == (1.0,)  # 50 of 50 genes
     assert rows["other real cells (ceiling)"]["overlap"] == (1.0,)
 
 
-def test_effects_are_held_against_cells_that_share_the_stratum(subject: Subject) -> None:
-    cases = seen_cases(subject)
+def test_effects_are_held_against_cells_that_share_the_stratum(data: EvaluationData) -> None:
+    cases = find_seen_cases(data)
     assert cases
-    stratum = subject.schema.index("cell_type")
+    stratum = data.schema.index("cell_type")
     for case in cases:
-        assert (subject.labels[case.source_rows, case.concept] == case.source).all()
-        assert (subject.labels[case.target_rows, case.concept] == case.target).all()
-        assert set(case.source_rows) | set(case.target_rows) <= set(subject.judged)
+        assert (data.labels[case.source_rows, case.concept] == case.source).all()
+        assert (data.labels[case.target_rows, case.concept] == case.target).all()
+        assert set(case.source_rows) | set(case.target_rows) <= set(data.test_rows)
         # cell_type follows donor: there the total effect is compared, over all cells
-        assert bool(case.stratum) == (subject.schema.names[case.concept] in ("stim", "state"))
+        assert bool(case.stratum) == (data.schema.names[case.concept] in ("stim", "state"))
         for concept, code in case.stratum:
             assert concept == stratum
-            assert (subject.labels[np.r_[case.source_rows, case.target_rows], concept] == code).all()
+            assert (data.labels[np.r_[case.source_rows, case.target_rows], concept] == code).all()
 
 
-def test_no_change_has_no_agreement_and_the_ceiling_is_above_a_half(subject: Subject) -> None:
-    for table in effects(subject, seen_cases(subject), "Interventions"):
+def test_no_change_has_no_agreement_and_the_ceiling_is_above_a_half(data: EvaluationData) -> None:
+    for table in tabulate_effects(data, find_seen_cases(data), "Interventions"):
         assert set(table.rows["no change"].values()) == {(0.0,), (0.5,)}
         half = table.rows["real cells, one half against the other"]["pcc"][0]
         assert table.rows["noise-free prediction (ceiling)"]["pcc"][0] >= half
 
 
-def test_unseen_cases_have_held_out_targets_and_sources_one_concept_away(subject: Subject) -> None:
+def test_unseen_cases_have_held_out_targets_and_sources_one_concept_away(data: EvaluationData) -> None:
     held_out = {"stim": "IFN", "cell_type": "B"}
-    codes = {subject.schema.index(name): subject.schema[name].code(label) for name, label in held_out.items()}
-    cases = unseen_cases(subject, held_out)
+    codes = {data.schema.index(name): data.schema[name].code(label) for name, label in held_out.items()}
+    cases = find_unseen_cases(data, held_out)
     assert {case.concept for case in cases} == set(codes)
     for case in cases:
-        assert set(case.target_rows) <= set(subject.judged)
+        assert set(case.target_rows) <= set(data.test_rows)
         for concept, code in codes.items():
-            assert (subject.labels[case.target_rows, concept] == code).all()
+            assert (data.labels[case.target_rows, concept] == code).all()
             expected = case.source if concept == case.concept else code
-            assert (subject.labels[case.source_rows, concept] == expected).all()
+            assert (data.labels[case.source_rows, concept] == expected).all()
 
 
 def test_a_report_is_json_and_one_page_that_needs_nothing_else(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -213,3 +215,35 @@ def test_a_report_is_json_and_one_page_that_needs_nothing_else(evaluation: Evalu
     assert "http" not in page
     with pytest.raises(OutputExistsError):
         write_report(tmp_path / "report", "again", facts, evaluation.tables)
+
+
+@pytest.mark.parametrize("measures", [1, 2, 3, 4])
+def test_bars_stand_in_the_order_of_the_table(measures: int) -> None:
+    """The first row is at the top, for any number of panels that share their axis."""
+    names = tuple("abcd"[:measures])
+    rows = {row: dict.fromkeys(names, 1.0) for row in ("first", "second")}
+    table = Table.of("a", rows, interpretation="i", limitations="l")
+    panels = np.atleast_1d(Figure().subplots(1, measures, sharey=True))
+    for ax, measure in zip(panels, names, strict=True):
+        draw_bars(table, measure, ax)
+    for ax in panels:
+        bottom, top = ax.get_ylim()
+        first, second = ax.convert_yunits("first"), ax.convert_yunits("second")
+        assert abs(first - top) < abs(second - top)
+        assert abs(second - bottom) < abs(first - bottom)
+
+
+# -- old names ---------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_by_their_old_names_are_taken_with_a_warning(generator: Generator, cells: anndata.AnnData) -> None:
+    rows = np.arange(cells.n_obs)
+    with pytest.warns(DeprecationWarning, match="use training_rows="):
+        data = read_evaluation_data(generator, cells, test_rows=rows[:32], learned=rows[32:])
+    np.testing.assert_array_equal(data.training_rows, rows[32:])
+    labels = np.arange(40) % 2
+    with pytest.warns(DeprecationWarning, match="use probe="):
+        assert probe_accuracy(separated(labels, 8.0), labels, reader="neighbours") > 0.9
+    with pytest.warns(DeprecationWarning, match="use (interpretation|limitations)="):
+        table = Table.of("a", {"x": {"m": 1.0}}, tells="t", silent="s")
+    assert table == Table("a", "t", "s", {"x": {"m": (1.0,)}})

@@ -9,7 +9,12 @@ import anndata
 import numpy as np
 import pytest
 
-from causcell.evaluation.known_truth import against_truth, predicted_effect, signature_effect, state_genes
+from causcell.evaluation.known_truth import (
+    average_signature_effect,
+    compare_with_truth,
+    find_state_genes,
+    predict_effect,
+)
 from causcell.evaluation.simulator import SCHEMA, Noise, World
 from causcell.generator import Generator
 from causcell_export import export
@@ -65,7 +70,7 @@ def noise() -> Noise:
 
 
 def errors(models: dict[str, Generator], variant: str, noise: Noise, do: dict[str, str]) -> dict[str, dict[str, float]]:
-    table = against_truth(VARIANTS[variant][0], models[variant], training_cells(WORLD), noise, do, draws=2)
+    table = compare_with_truth(VARIANTS[variant][0], models[variant], training_cells(WORLD), noise, do, draws=2)
     return {row: {measure: values[0] for measure, values in each.items()} for row, each in table.rows.items()}
 
 
@@ -99,7 +104,7 @@ def test_a_treatment_that_activates_nobody_is_found_to_activate_nobody(models: d
     do = {"treatment": "treated"}
     control = NULL_WORLD.labels(noise)[:, 0] == 0
     cells = NULL_WORLD.cells(noise)[control]
-    labels = predicted_effect(models["null"], cells, do)[1]
+    labels = predict_effect(models["null"], cells, do)[1]
     before = SCHEMA.encode(cells.obs)
     assert abs((labels[:, 3] == ACTIVE).mean() - (before[:, 3] == ACTIVE).mean()) < 0.1
 
@@ -114,15 +119,15 @@ def test_the_states_signature_follows_the_state_with_the_graph_and_the_treatment
     """
     labels = WORLD.labels(noise)
     cells = WORLD.cells(noise)[(labels[:, 0] == 0) & (labels[:, 3] != ACTIVE)]
-    signs = state_genes(WORLD)
+    signs = find_state_genes(WORLD)
 
-    def shown(variant: str, do: dict[str, str]) -> float:
-        return float(signature_effect(predicted_effect(models[variant], cells, do)[0], signs).mean())
+    def signature(variant: str, do: dict[str, str]) -> float:
+        return float(average_signature_effect(predict_effect(models[variant], cells, do)[0], signs).mean())
 
     free, held = {"treatment": "treated"}, {"treatment": "treated", "state": "resting"}
-    assert shown("graph", free) > shown("graph", held) + 0.15
-    assert shown("graph", held) < 0.1
-    assert shown("independent", free) == pytest.approx(shown("independent", held), abs=1e-5)
+    assert signature("graph", free) > signature("graph", held) + 0.15
+    assert signature("graph", held) < 0.1
+    assert signature("independent", free) == pytest.approx(signature("independent", held), abs=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["learned", "independent"])

@@ -13,8 +13,8 @@ from causcell.evaluation.metrics import (
     median_distance,
     pearson,
     ranking_score,
-    sample_quality,
 )
+from causcell.evaluation.quality import measure_quality, sample_quality
 
 
 def test_pearson_is_over_genes_for_each_cell():
@@ -53,6 +53,31 @@ def test_sample_quality_of_samples_and_of_profiles():
     assert profile["variance_ratio"] == pytest.approx(0, abs=1e-9)
     assert good["nonzero"] == pytest.approx(good["nonzero_real"], abs=0.05) != profile["nonzero"]
     assert abs(good["energy_distance_real"]) < 0.1
+
+
+def test_quality_is_that_of_matched_cells_and_of_samples():
+    """The names, and their order, that a model's manifest holds."""
+    rng = np.random.default_rng(8)
+    real, generated = modules(rng, 100, 0.6), modules(rng, 100, 0.3)
+    labels = np.repeat(["a", "b"], 50)
+    quality = measure_quality(real, generated, labels)
+    expected = {"pcc": pearson(real, generated), "mse": mean_squared_error(real, generated)}
+    assert list(quality.items()) == list((expected | sample_quality(real, generated, labels)).items())
+    assert list(quality) == [
+        *("pcc", "mse", "energy_distance", "mmd", "correlations"),
+        *("energy_distance_real", "mmd_real", "correlations_real", "variance_ratio"),
+        *("nonzero", "nonzero_mean", "nonzero_real", "nonzero_mean_real"),
+    ]
+
+
+def test_arguments_by_their_old_names_are_taken_with_a_warning():
+    real = modules(np.random.default_rng(9), 30, 0.6)
+    with pytest.warns(DeprecationWarning, match="use min_cells="):
+        assert correlations_kept(real, real, least=31) is None
+    with pytest.warns(DeprecationWarning, match="use min_cells="):
+        assert "energy_distance" not in sample_quality(real, real, np.zeros(30), least=31)
+    with pytest.warns(DeprecationWarning, match="use fdr="):
+        assert not differential_genes(real, real, rate=0.1).any()
 
 
 def test_sample_quality_without_a_label_of_enough_cells():

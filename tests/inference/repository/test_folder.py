@@ -1,28 +1,19 @@
-"""A model repository that is not what was exported is refused, and so are inputs that are not a graph's."""
+"""A model repository that is not what was exported is refused."""
 
 import json
 import shutil
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
+from engine_contract import zero_inputs
 
 from causcell import Generator, open_repository
 from causcell._internal.digests import file_digest
-from causcell.engine import onnx as onnx_engine
 from causcell.engine.open import open_engine
-from causcell.errors import (
-    ConfigurationError,
-    CorruptFileError,
-    DigestError,
-    EngineError,
-    ModelRepositoryError,
-    RuntimeUnavailableError,
-    SchemaVersionError,
-)
+from causcell.errors import CorruptFileError, DigestError, ModelRepositoryError, SchemaVersionError
 from causcell.repository.manifest import SCHEMA_VERSION, GenePanel, Manifest, TrainingCells
-from causcell.repository.served import REFERENCE_CONFIG, manifest_parameter
+from causcell.repository.served import CARRIER_CONFIG, manifest_parameter
 from causcell_export.triton_config import reference_config
 
 GRAPHS = ("encoder_scm", "scm", "denoiser")
@@ -32,13 +23,6 @@ GRAPHS = ("encoder_scm", "scm", "denoiser")
 def copy(repository, tmp_path):
     """A copy of the repository to spoil."""
     return shutil.copytree(repository, tmp_path / "copy")
-
-
-@pytest.fixture(scope="module")
-def engine(repository):
-    engine = open_engine(repository, threads=1)
-    yield engine
-    engine.close()
 
 
 def edit_manifest(folder, change):
@@ -56,7 +40,7 @@ def reseal(folder, **fields):
     text = manifest.model_copy(update=fields).sealed().to_json()
     path.write_text(text)
     size = (folder / "reference.npz").stat().st_size
-    (folder / REFERENCE_CONFIG).write_text(reference_config(manifest_parameter(json.loads(text)), size))
+    (folder / CARRIER_CONFIG).write_text(reference_config(manifest_parameter(json.loads(text)), size))
 
 
 def reseal_file(folder, name):
@@ -66,13 +50,6 @@ def reseal_file(folder, name):
 
 def open_manifest(folder):
     return Manifest.from_json((folder / "manifest.json").read_bytes(), "manifest.json")
-
-
-def inputs(engine, graph, batch=3):
-    return {
-        name: np.zeros((batch, *tensor.shape), dtype=tensor.dtype)
-        for name, tensor in engine.manifest.graphs[graph].inputs.items()
-    }
 
 
 # -- a whole repository ------------------------------------------------------------------------------------------------
@@ -85,23 +62,15 @@ def test_a_copy_is_the_same_model(repository, copy):
 
 def test_every_file_has_a_digest(repository):
     files = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
-    assert set(open_repository(repository).manifest.files) == files - {"manifest.json", REFERENCE_CONFIG}
+    assert set(open_repository(repository).manifest.files) == files - {"manifest.json", CARRIER_CONFIG}
 
 
 def test_the_file_that_carries_the_manifest_to_clients_of_a_server_must_hold_it(copy):
     """It can't have a digest: it holds the manifest, which would hold that."""
-    path = copy / REFERENCE_CONFIG
+    path = copy / CARRIER_CONFIG
     path.write_text(path.read_text().replace("cell_type", "cell_kind", 1))
     with pytest.raises(DigestError, match=r"reference/config\.pbtxt.*holds another than manifest\.json"):
         open_repository(copy)
-
-
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_graphs_take_and_give_what_the_manifest_says(engine, graph):
-    outputs = engine.run(graph, inputs(engine, graph))
-    stated = engine.manifest.graphs[graph].outputs
-    assert {name: (3, *tensor.shape) for name, tensor in stated.items()} == {k: v.shape for k, v in outputs.items()}
-    assert {name: tensor.dtype for name, tensor in stated.items()} == {k: str(v.dtype) for k, v in outputs.items()}
 
 
 def test_training_cells_are_known_by_name(repository, run):
@@ -246,7 +215,7 @@ def test_graph_of_another_panel(copy, graph):
     reseal_file(copy, f"{graph}/1/model.onnx")
     engine = open_engine(copy, threads=1)
     with pytest.raises(DigestError, match=f"{graph}/1/model.onnx was exported for another gene panel"):
-        engine.run(graph, inputs(engine, graph))
+        engine.run(graph, zero_inputs(engine, graph))
 
 
 def test_graph_that_the_runtime_cannot_load(copy):
@@ -256,7 +225,7 @@ def test_graph_that_the_runtime_cannot_load(copy):
     reseal_file(copy, "scm/1/model.onnx")
     engine = open_engine(copy, threads=1)
     with pytest.raises(CorruptFileError, match=r"scm/1/model\.onnx can't be loaded by ONNX Runtime"):
-        engine.run("scm", inputs(engine, "scm"))
+        engine.run("scm", zero_inputs(engine, "scm"))
 
 
 def test_file_without_a_digest(copy):
@@ -277,111 +246,3 @@ def test_a_spoiled_repository_does_not_open_as_a_generator(copy):
     (copy / "reference.npz").unlink()
     with pytest.raises(CorruptFileError, match=r"reference\.npz is missing"):
         Generator.open(copy)
-
-
-# -- engines -----------------------------------------------------------------------------------------------------------
-
-
-def test_unknown_graph(engine):
-    with pytest.raises(EngineError, match=r"no graph 'vae'; this model has .*'denoiser'"):
-        engine.run("vae", {})
-
-
-def test_wrong_input_names(engine):
-    given = inputs(engine, "scm")
-    given["masks"] = given.pop("mask")
-    with pytest.raises(
-        EngineError,
-        match="graph 'scm' takes 'exogenous', 'forced', 'mask', and was given 'exogenous', 'forced', 'masks'",
-    ):
-        engine.run("scm", given)
-
-
-def test_missing_input(engine):
-    with pytest.raises(EngineError, match="graph 'encoder_scm' takes 'expression', and was given"):
-        engine.run("encoder_scm", {})
-
-
-def test_wrong_dtype(engine):
-    given = inputs(engine, "encoder_scm")
-    given["expression"] = given["expression"].astype(np.float64)
-    with pytest.raises(
-        EngineError, match=r"input 'expression' of graph 'encoder_scm' is float64 \[3, 50\]; it takes float32"
-    ):
-        engine.run("encoder_scm", given)
-
-
-@pytest.mark.parametrize("shape", [(3, 49), (3,), (3, 50, 1)])
-def test_wrong_shape(engine, shape):
-    with pytest.raises(EngineError, match=r"is float32 \[3.*it takes float32 \[batch, 50\]"):
-        engine.run("encoder_scm", {"expression": np.zeros(shape, dtype=np.float32)})
-
-
-@pytest.mark.parametrize("shape", [(3, 5), (3, 7, 4), (3, 2, 5, 1)])
-def test_wrong_shape_beside_a_free_axis(engine, shape):
-    given = {
-        "endogenous": inputs(engine, "scm")["exogenous"],
-        "noise": inputs(engine, "encoder_scm")["expression"],
-        "solver": np.zeros(shape, dtype=np.float32),
-    }
-    with pytest.raises(EngineError, match=r"'solver' of graph 'sampler' is .*; it takes float32 \[batch, any, 5\]"):
-        engine.run("sampler", given)
-
-
-def test_different_batch_sizes(engine):
-    given = inputs(engine, "scm")
-    given["mask"] = given["mask"][:2]
-    with pytest.raises(EngineError, match=r"inputs of graph 'scm' are of different batch sizes: \[2, 3\]"):
-        engine.run("scm", given)
-
-
-def test_a_graph_that_fails(engine):
-    """A timestep beyond the table can't be seen from outside; what the runtime says of it is passed on."""
-    given = inputs(engine, "denoiser") | {"timestep": np.full((3, 1), 100_000, dtype=np.int64)}
-    with pytest.raises(EngineError, match="graph 'denoiser' failed: "):
-        engine.run("denoiser", given)
-
-
-def test_unknown_provider(repository):
-    with pytest.raises(ConfigurationError, match="provider 'tpu' is not known; known are 'cpu', 'cuda'"):
-        open_engine(repository, provider="tpu")
-
-
-def test_provider_that_is_not_there(repository, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"no CUDAExecutionProvider; it has 'CPU.*install causcell\[gpu\]"
-    ):
-        open_engine(repository, provider="cuda")
-
-
-def test_provider_that_did_not_load(repository, monkeypatch):
-    """ONNX Runtime falls back to the CPU silently where CUDA's libraries are missing; this engine does not."""
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    only_cpu = onnxruntime.InferenceSession
-
-    def fall_back(path, options, providers):
-        return only_cpu(path, options, providers=["CPUExecutionProvider"])
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", fall_back)
-    engine = open_engine(repository, provider="cuda")
-    with pytest.raises(
-        RuntimeUnavailableError, match="CUDAExecutionProvider was asked for, but did not load for 'scm'"
-    ):
-        engine.run("scm", inputs(engine, "scm"))
-
-
-def test_both_runtimes_installed(repository, monkeypatch):
-    monkeypatch.setattr(onnx_engine, "_is_installed", lambda name: True)
-    with pytest.raises(RuntimeUnavailableError, match="both installed and overwrite each other; uninstall both"):
-        open_engine(repository)
-
-
-@pytest.mark.parametrize("threads", [0, -1])
-def test_no_threads(repository, threads):
-    with pytest.raises(ConfigurationError, match=f"threads is {threads}; take at least 1"):
-        open_engine(repository, threads=threads)
-
-
-def test_threads_stand_in_the_description(repository):
-    assert open_engine(repository, threads=3).description.endswith("CPUExecutionProvider, 3 threads")

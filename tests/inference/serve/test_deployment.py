@@ -39,6 +39,7 @@ def known_flags() -> set[str]:
     return set(re.findall(r"^  (--[a-z-]+)", told.stdout + told.stderr, re.MULTILINE))
 
 
+@pytest.mark.serving
 def test_every_flag_of_the_documents_is_one_of_the_servers(containers):
     documented = re.search(r"```\ndocker run.*?```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     after = documented.group().partition("tritonserver ")[2]
@@ -61,6 +62,7 @@ def test_what_the_text_adds_to_a_configuration_fits_it():
         assert accelerator.parameters[f"trt_profile_{name}_shapes"] == ",".join(shapes)
 
 
+@pytest.mark.serving
 def test_a_server_starts_with_the_flags_of_the_deployment(repository, containers):
     own = [flag for flag in containers["triton"]["args"] if not flag.startswith("--model-repository")]
     with TritonServer(repository, options=own) as server:

@@ -18,10 +18,11 @@ import pytest
 from causcell.cli.main import main
 from causcell.engine.open import open_engine
 from causcell.errors import ConfigurationError, CorruptFileError, RuntimeUnavailableError, ServerUnavailableError
-from causcell.repository.manifest import Manifest
-from causcell.serve import server as serving
+from causcell.serve import command as serve_command
 from causcell.serve.install import Installation
 from causcell.serve.server import TritonServer
+
+pytestmark = pytest.mark.serving
 
 
 def run(*words: object) -> int:
@@ -111,13 +112,6 @@ def test_it_listens_on_loopback_alone(server):
     assert {int(place.partition(":")[2], 16) for place in listening} == {server.http_port, server.grpc_port}
 
 
-class Unchecked(TritonServer):
-    """Serves a folder as it is."""
-
-    def _read_manifest(self) -> Manifest:
-        return Manifest.from_json((self.repository / "manifest.json").read_bytes(), "manifest.json")
-
-
 def test_a_server_that_does_not_start_says_why(repository, tmp_path):
     with pytest.raises(
         ServerUnavailableError, match=r"ended while it started: unrecognized option '--no-such-option'$"
@@ -126,7 +120,7 @@ def test_a_server_that_does_not_start_says_why(repository, tmp_path):
     folder = Path(shutil.copytree(repository, tmp_path / "models"))
     os.truncate(folder / "decoder" / "1" / "model.onnx", 1000)
     with pytest.raises(ServerUnavailableError, match=r"ended while it started: failed to load 'decoder' .*Protobuf"):
-        Unchecked(folder, threads=1).start()
+        TritonServer(folder, threads=1, verify=False).start()
     with socket.socket() as other:
         server = TritonServer(repository, threads=1)
         other.bind(("127.0.0.1", server.grpc_port))
@@ -138,15 +132,16 @@ def test_a_server_that_does_not_start_says_why(repository, tmp_path):
 def test_no_repository_and_no_triton_are_told_apart(repository, tmp_path, monkeypatch, capsys):
     with pytest.raises(CorruptFileError, match="is no model repository"):
         TritonServer(tmp_path)
-    monkeypatch.setattr(serving, "default_installation", lambda: Installation(tmp_path))
+    monkeypatch.setattr(serve_command, "default_installation", lambda: Installation(tmp_path))
     with pytest.raises(RuntimeUnavailableError, match=r"no tritonserver on the PATH.*make triton"):
         TritonServer(repository).start()
     assert run("serve", repository, "--http-port", 0, "--grpc-port", 0) == 2
     assert "make triton" in capsys.readouterr().err
 
 
-def test_a_tritonserver_on_the_path_goes_first(repository, tmp_path, monkeypatch):
-    """As inside NVIDIA's container: the binary's own backends, and shared memory asked for where it has to be."""
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """What a ``tritonserver`` on the PATH is told, as inside NVIDIA's container; it ends at once."""
     program = tmp_path / "tritonserver"
     program.write_text(
         f'#!/bin/sh\nif [ "$1" = --help ]; then echo "  --allow-client-shm <boolean>"; exit; fi\n'
@@ -154,13 +149,43 @@ def test_a_tritonserver_on_the_path_goes_first(repository, tmp_path, monkeypatch
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(ServerUnavailableError, match="ended while it started"):
-        TritonServer(repository, threads=3).start()
-    told = (tmp_path / "told").read_text().split()
-    assert "--allow-client-shm=true" in told
-    assert "--backend-config=onnxruntime,intra_op_thread_count=3" in told
-    assert f"--model-repository={repository}" in told
-    assert not any(flag.startswith("--backend-directory") for flag in told)
+
+    def start(server: TritonServer) -> list[str]:
+        with pytest.raises(ServerUnavailableError, match="ended while it started"):
+            server.start()
+        return (tmp_path / "told").read_text().split()
+
+    return start
+
+
+def test_a_tritonserver_on_the_path_goes_first(repository, told):
+    """Its own backends, and shared memory asked for where it has to be."""
+    flags = told(TritonServer(repository, threads=3))
+    assert "--allow-client-shm=true" in flags
+    assert "--backend-config=onnxruntime,intra_op_thread_count=3" in flags
+    assert f"--model-repository={repository}" in flags
+    assert not any(flag.startswith("--backend-directory") for flag in flags)
+
+
+# -- providers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_provider_chooses_the_configurations(repository, told):
+    assert "--model-config-name=gpu" in told(TritonServer(repository, provider="cuda"))
+    for provider in (None, "cpu"):
+        assert not any("--model-config-name" in flag for flag in told(TritonServer(repository, provider=provider)))
+
+
+def test_a_provider_that_can_not_be(repository, tmp_path):
+    """Unknown; without configurations, where Triton would take the CPU's and not say so; without a GPU."""
+    with pytest.raises(ConfigurationError, match="provider 'tpu' is not known; known are 'cpu', 'cuda'"):
+        TritonServer(repository, provider="tpu")
+    folder = Path(shutil.copytree(repository, tmp_path / "models"))
+    shutil.rmtree(folder / "scm" / "configs")
+    with pytest.raises(RuntimeUnavailableError, match=r"needs configs/gpu\.pbtxt beside each graph, which 'scm' in"):
+        TritonServer(folder, provider="cuda", verify=False)
+    with pytest.raises(ServerUnavailableError, match=r"ended while it started: failed to load .*GPU"):
+        TritonServer(repository, provider="cuda", threads=1).start()
 
 
 # -- what the commands show of it --------------------------------------------------------------------------------------

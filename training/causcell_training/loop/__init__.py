@@ -1,1 +1,1 @@
-"""The training loop: plan, callbacks, batches, and what a finished run writes."""
+"""The training loop, run by Lightning: the plan, its batches and callbacks, and what a finished run writes."""

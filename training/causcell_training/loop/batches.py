@@ -2,33 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causcell_training.config import TrainConfig
-from causcell_training.data.cells import ShuffledBatches, TrainingData
+from causcell_training.data.cells import TrainingData
+from causcell_training.data.split import TRAINING
 
 EVALUATION_ROWS = 512
+"""Cells of a batch that is not trained on."""
 
 
-class _Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Batches by their rows."""
+class ShuffledBatches(Sampler[np.ndarray]):
+    """Rows of the training cells in batches, shuffled anew each epoch; the same for the same seed and epoch.
+
+    Batches are of equal size as nearly as can be, at least the size asked for.
+
+    Parameters
+    ----------
+    rows
+        Training rows, int64 [n].
+    batch_size
+        Least number of rows in a batch; fewer rows than that are one batch.
+    seed
+        Seed of the order.
+    """
+
+    def __init__(self, rows: np.ndarray, batch_size: int, seed: int) -> None:
+        self._rows = rows
+        self._count = max(1, len(rows) // batch_size)
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of an epoch; the loop calls this before each, a resumed one included."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Count the batches of an epoch."""
+        return self._count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch, int64."""
+        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._rows)
+        yield from np.array_split(order, self._count)
+
+
+class BatchesByRows(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of training data, looked up by their rows: expression [B x G] and label codes [B x m]."""
 
     def __init__(self, data: TrainingData) -> None:
         self._data = data
 
     def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
+        """Take the batch of some rows; see `TrainingData.batch`."""
         return self._data.batch(rows)
 
 
 def training_batches(data: TrainingData, config: TrainConfig) -> DataLoader[tuple[Tensor, Tensor]]:
-    sampler = ShuffledBatches(data.rows("train"), config.optimisation.batch_size, config.seed)
-    return DataLoader(_Rows(data), batch_size=None, sampler=sampler)
+    """Load the training rows in shuffled batches of ``config.optimisation.batch_size`` cells and a little more."""
+    sampler = ShuffledBatches(data.rows(TRAINING), config.optimisation.batch_size, config.seed)
+    return DataLoader(BatchesByRows(data), batch_size=None, sampler=sampler)
 
 
 def evaluation_batches(data: TrainingData, rows: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:
-    parts = np.array_split(rows, -(-len(rows) // EVALUATION_ROWS))
-    return DataLoader(_Rows(data), batch_size=None, sampler=parts)
+    """Load some rows (int64 [n]) in their order, in batches of at most `EVALUATION_ROWS` cells."""
+    return DataLoader(BatchesByRows(data), batch_size=None, sampler=split_rows(rows))
+
+
+def split_rows(rows: np.ndarray) -> list[np.ndarray]:
+    """Split rows (int64 [n]) into consecutive parts of nearly equal size, at most `EVALUATION_ROWS` each."""
+    return np.array_split(rows, -(-len(rows) // EVALUATION_ROWS))

@@ -9,14 +9,23 @@ import lightning.pytorch as lightning
 
 
 class MetricsFile(lightning.Callback):
-    """Appends every term and measure to ``metrics.csv`` after each validation: columns epoch, step, name, value."""
+    """Append every term and measure to a CSV file, with columns epoch, step, name and value.
+
+    Terms of the objective are written after every epoch, measures on the validation rows after those that end with a
+    validation.
+
+    Parameters
+    ----------
+    path
+        The file; it is made where there is none.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._begun = False
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A resumed run goes over the epochs after its checkpoint again: their rows go."""
+        """Drop the rows of epochs that a resumed run goes over again: those after its checkpoint."""
         if not self._begun and self._path.exists():
             with self._path.open(newline="") as file:
                 header, *rows = csv.reader(file)
@@ -26,16 +35,17 @@ class MetricsFile(lightning.Callback):
         self._begun = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Append the terms of the epoch, and the measures of its validation."""
         new = not self._path.exists()
         with self._path.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
                 writer.writerow(["epoch", "step", "name", "value"])
-            names = [n for n in trainer.callback_metrics if n.startswith("train/") or self._validated(trainer)]
+            names = [n for n in trainer.callback_metrics if n.startswith("train/") or self._was_validated(trainer)]
             for name in names:
                 value = float(trainer.callback_metrics[name])
                 writer.writerow([trainer.current_epoch, trainer.global_step, name, f"{value:.6g}"])
 
     @staticmethod
-    def _validated(trainer: lightning.Trainer) -> bool:
+    def _was_validated(trainer: lightning.Trainer) -> bool:
         return (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0

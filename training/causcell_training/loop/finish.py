@@ -1,16 +1,15 @@
-"""What a finished training writes for export."""
+"""The end of a training: everything that export needs of it is written to the run folder."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.preprocessing import gene_digest
@@ -18,13 +17,12 @@ from causcell.repository.manifest import TrainingCells
 from causcell.repository.reference_cells import ReferenceCells, select_reference_cells
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
-from causcell_training.loop.batches import EVALUATION_ROWS
+from causcell_training.data.split import TEST, TRAINING, VALIDATION
+from causcell_training.loop.batches import split_rows
+from causcell_training.loop.training_plan import TrainingPlan, plan_name
 from causcell_training.model import CausCell
-from causcell_training.run import (
-    HELD_OUT_FILE,
-    REFERENCE_FILE,
-    Run,
-)
+from causcell_training.run import Run
+from causcell_training.run_folder import HELD_OUT_FILE, REFERENCE_FILE
 
 if TYPE_CHECKING:
     import anndata
@@ -32,54 +30,94 @@ if TYPE_CHECKING:
 _MOST_HELD_OUT = 4096  # cells of each part kept in the run folder
 
 
-def finish_run(
-    path: Path,
-    data: TrainingData,
-    config: TrainConfig,
-    model: CausCell,
-    trainer: lightning.Trainer,
-    best: ModelCheckpoint,
-    seconds: float,
-) -> Run:
-    """Write all that export needs."""
-    train = data.rows("train")
-    _reference_cells(data, model, config.seed).save(path / REFERENCE_FILE)
-    held_out = _held_out_cells(data, config.seed)
+@dataclass(frozen=True)
+class TrainingFacts:
+    """Facts of a finished training.
+
+    Attributes
+    ----------
+    seconds
+        Wall-clock time.
+    epochs, steps
+        Epochs and optimiser steps taken.
+    best_validation_mse
+        Mean squared error of the kept weights' mean estimate on the validation rows, log scale.
+    device
+        Device trained on.
+    plan
+        Name of the training plan.
+    """
+
+    seconds: float
+    epochs: int
+    steps: int
+    best_validation_mse: float
+    device: str
+    plan: str
+
+
+def finish_run(path: Path, data: TrainingData, config: TrainConfig, model: CausCell, facts: TrainingFacts) -> Run:
+    """Write reference cells, held-out cells, weights and description of a trained model.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    data
+        The cells.
+    config
+        Settings.
+    model
+        The trained model, in evaluation mode on the CPU.
+    facts
+        How the training went.
+
+    Returns
+    -------
+    Run
+        The finished run.
+    """
+    train = data.rows(TRAINING)
+    _embed_reference_cells(data, model, config.seed).save(path / REFERENCE_FILE)
+    held_out = _select_held_out_cells(data, config.seed)
     held_out.write_h5ad(path / HELD_OUT_FILE)
     provenance: dict[str, Any] = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
-        "best_held_out_mse": round(float(best.best_model_score or np.nan), 6),
-        "cells": {part: len(data.rows(part)) for part in ("train", "choose", "report")},
+        "seconds": round(facts.seconds, 1),
+        "epochs": facts.epochs,
+        "steps": facts.steps,
+        "best_held_out_mse": round(facts.best_validation_mse, 6),
+        "cells": {part: len(data.rows(part)) for part in (TRAINING, VALIDATION, TEST)},
         "gene_digest": gene_digest(data.preprocessing.genes),
-        "device": str(trainer.strategy.root_device),
+        "device": facts.device,
         "config": config.model_dump(mode="json"),
-        "held_out": _held_out_measures(model, held_out),
+        "held_out": _measure_test_cells(model, held_out),
     }
-    run = Run(path, config, model, TrainingCells.of(data.names[train]), provenance, _versions())
+    if facts.plan != plan_name(TrainingPlan):
+        provenance["plan"] = facts.plan
+    run = Run(path, config, model, TrainingCells.of(data.names[train]), provenance, _find_versions())
     run.save()
     return run
 
 
 @torch.no_grad()
-def _reference_cells(data: TrainingData, model: CausCell, seed: int) -> ReferenceCells:
-    train = data.rows("train")
+def _embed_reference_cells(data: TrainingData, model: CausCell, seed: int) -> ReferenceCells:
+    """Choose the reference cells among the training rows, and encode them."""
+    train = data.rows(TRAINING)
     labels = data.labels[train]
     rows = train[select_reference_cells(labels, np.random.default_rng((seed, 1)))]
-    parts = np.array_split(rows, -(-len(rows) // EVALUATION_ROWS))
-    exogenous = np.concatenate([model.encode(data.batch(part)[0])[0].numpy() for part in parts])
+    exogenous = np.concatenate([model.encode(data.batch(part)[0])[0].numpy() for part in split_rows(rows)])
     return ReferenceCells(exogenous, data.labels[rows], np.unique(labels, axis=0))
 
 
-def _held_out_cells(data: TrainingData, seed: int) -> anndata.AnnData:
+def _select_held_out_cells(data: TrainingData, seed: int) -> anndata.AnnData:
+    """Select validation and test rows, some of each where there are many, with labels and part in ``obs``."""
     import anndata
     import pandas as pd
 
     rng = np.random.default_rng((seed, 2))
     kept = []
-    for part in ("choose", "report"):
+    for part in (VALIDATION, TEST):
         rows = data.rows(part)
         kept.append(rng.choice(rows, _MOST_HELD_OUT, replace=False) if len(rows) > _MOST_HELD_OUT else rows)
     rows = np.sort(np.concatenate(kept))
@@ -92,16 +130,17 @@ def _held_out_cells(data: TrainingData, seed: int) -> anndata.AnnData:
 
 
 @torch.no_grad()
-def _held_out_measures(model: CausCell, held_out: anndata.AnnData) -> dict[str, float]:
-    """PCC and MSE of the mean estimate on the cells to report on."""
-    report = held_out[held_out.obs["part"] == "report"]
-    if not report.n_obs:
+def _measure_test_cells(model: CausCell, held_out: anndata.AnnData) -> dict[str, float]:
+    """Measure the mean estimate on the test rows, PCC and MSE; nothing where there are none."""
+    test = held_out[held_out.obs["part"] == TEST]
+    if not test.n_obs:
         return {}
-    real = report.X.toarray()
+    real = test.X.toarray()
     estimate = model.mean_estimate(model.scm(model.encode(torch.from_numpy(real))[0])).numpy()
     return {"pcc": round(pearson(real, estimate), 4), "mse": round(mean_squared_error(real, estimate), 4)}
 
 
-def _versions() -> dict[str, str]:
+def _find_versions() -> dict[str, str]:
+    """Find the versions of the packages that training depends on."""
     packages = ("causcell", "torch", "lightning", "numpy", "anndata", "scanpy")
     return {name: metadata.version(name) for name in packages}

@@ -1,4 +1,4 @@
-"""Surroundings of the training loop: random numbers, interrupts, logging."""
+"""Surroundings of the training loop: random numbers, interrupts and log messages stay the caller's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seed torch for the block, and leave the caller's stream as it was."""
+    """Seed torch for the block, and leave the caller's random stream as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -22,7 +22,10 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 @contextmanager
 def own_interrupt() -> Iterator[None]:
-    """Give Ctrl-C back to the caller: Lightning answers it by ignoring it from then on and leaving the process."""
+    """Give Ctrl-C back to the caller.
+
+    Lightning answers it by ignoring it from then on and leaving the process; here it is a `KeyboardInterrupt`.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -35,18 +38,18 @@ def own_interrupt() -> Iterator[None]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice on hardware, loaders and folders to itself: none of it is the user's to act on."""
-    talkers = [
+    """Silence Lightning's advice on hardware, loaders and folders for the block: none of it is the user's to act on."""
+    loggers = [
         logging.getLogger(name)
         for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     ]
-    levels = [talker.level for talker in talkers]
-    for talker in talkers:
-        talker.setLevel(logging.WARNING)
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             yield
     finally:
-        for talker, level in zip(talkers, levels, strict=True):
-            talker.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

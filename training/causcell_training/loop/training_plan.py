@@ -1,4 +1,4 @@
-"""The training plan: the model, its objective, and what is measured on held-out cells."""
+"""The training plan: the model, its objective, its optimiser, and what is measured on validation rows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from causcell.concepts import UNLABELLED
 from causcell.errors import RunError
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
-from causcell_training.data.genes import principal_axes
+from causcell_training.data.components import principal_axes
+from causcell_training.data.split import TRAINING
 from causcell_training.model import CausCell
 from causcell_training.objective import Objective
-from causcell_training.run import (
-    SPLIT_FILE,
-)
+from causcell_training.run_folder import SPLIT_FILE
 
 MONITOR = "held_out/mse"
+"""Measure of the validation rows that stops training and chooses the weights; less is better."""
 
 
 class TrainingPlan(lightning.LightningModule):
-    """What Lightning runs: the model, its objective, and what is measured on held-out cells."""
+    """Plan of a training: the Lightning module that `causcell_training.fit` runs.
+
+    A subclass given as ``fit(..., plan=...)`` may override
+
+    - ``__init__(data, config)``, to set another ``self.objective``, a module that is called as `Objective` is, or to
+      change ``self.model``, which stays a `CausCell`, after ``super().__init__(data, config)``;
+    - ``training_step(batch)``, which returns the loss of a batch and logs what ``metrics.csv`` shall hold under names
+      that begin with ``train/``;
+    - ``validation_step(batch)``, which logs at least `MONITOR`, ``held_out/mse``;
+    - ``configure_optimizers()``, and any other hook of Lightning's. Random numbers are seeded in
+      ``on_train_epoch_start``, and the digest of the data is kept in checkpoints by ``on_save_checkpoint`` and
+      compared by ``on_load_checkpoint``: an override calls ``super()``'s, else a resumed run is another one.
+
+    The trained ``self.model`` is what the run keeps; it is exported and served as any other.
+
+    Parameters
+    ----------
+    data
+        Cells to train on.
+    config
+        Settings.
+
+    Attributes
+    ----------
+    config
+        Settings.
+    model
+        The model in training; its encoder already projects to the principal components of the training rows.
+    objective
+        The objective, with the parameters that only training needs.
+
+    Examples
+    --------
+    A plan whose learning rate falls along a cosine:
+
+    >>> import torch
+    >>> class CosinePlan(TrainingPlan):
+    ...     def configure_optimizers(self):
+    ...         optimizer = super().configure_optimizers()
+    ...         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.config.optimisation.epochs)
+    ...         return {"optimizer": optimizer, "lr_scheduler": schedule}
+    """
 
     def __init__(self, data: TrainingData, config: TrainConfig) -> None:
         super().__init__()
@@ -32,43 +74,79 @@ class TrainingPlan(lightning.LightningModule):
         self.model = CausCell(data.schema, data.preprocessing, config.model)
         axes = principal_axes(data, config.model.components, config.seed)
         self.model.encoder.projection.copy_(torch.from_numpy(axes))
-        labels = torch.from_numpy(data.labels[data.rows("train")].astype(np.int64))
+        labels = torch.from_numpy(data.labels[data.rows(TRAINING)].astype(np.int64))
         self.objective = Objective(data.schema, config.model.embedding, labels, config.objective)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the digest of the data and the name of the plan in a checkpoint."""
         checkpoint["data_digest"] = self._data_digest
+        checkpoint["plan"] = plan_name(type(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume with other data or another plan; raises `RunError`."""
         if checkpoint["data_digest"] != self._data_digest:
             raise RunError(
                 f"the run was begun with other cells, labels or another split (see its {SPLIT_FILE}); resume it with "
-                "the same data and --split"
+                "the same data and split="
             )
+        own, begun = plan_name(type(self)), checkpoint.get("plan", plan_name(TrainingPlan))
+        if begun != own:
+            raise RunError(f"the run was begun with plan={begun}, not {own}; resume it with the same")
 
     def on_train_epoch_start(self) -> None:
-        """Random numbers of each epoch hang on seed and epoch, so that a resumed run draws those it would have."""
+        """Seed torch by seed and epoch, so that a resumed run draws the random numbers that it would have drawn."""
         torch.manual_seed(int(np.random.SeedSequence((self.config.seed, self.current_epoch)).generate_state(1)[0]))
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        terms = self.objective(self.model, *batch)
+        """Compute the loss of a batch, and log every term of it as ``train/<term>``.
+
+        Parameters
+        ----------
+        batch
+            Log-scale expression, float32 [B x G], and label codes, int64 [B x m].
+
+        Returns
+        -------
+        Tensor
+            The loss, a scalar.
+        """
+        terms: dict[str, Tensor] = self.objective(self.model, *batch)
         sizes = len(batch[0])
         self.log_dict({f"train/{n}": t for n, t in terms.items()}, on_step=False, on_epoch=True, batch_size=sizes)
         return terms["total"]
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Measure a batch of validation rows: `MONITOR`, and the accuracy of each concept's labels.
+
+        `MONITOR` is the mean squared error of the mean estimate over cells and genes, on the log scale;
+        ``held_out/accuracy_<concept>`` is the share of labelled cells whose most likely label is their own.
+
+        Parameters
+        ----------
+        batch
+            Log-scale expression, float32 [B x G], and label codes, int64 [B x m].
+        """
         expression, labels = batch
         z = self.model.scm(self.model.encode(expression)[0])
         estimate = self.model.mean_estimate(z)
         metrics = {MONITOR: ((estimate - expression) ** 2).mean()}
         for i, logits in enumerate(self.model.label_logits(z)):
-            labelled = labels[:, i] >= 0
+            labelled = labels[:, i] != UNLABELLED
             if labelled.any():
                 right = (logits.argmax(dim=1) == labels[:, i])[labelled].float().mean()
                 metrics[f"held_out/accuracy_{self.model.schema.names[i]}"] = right
         self.log_dict(metrics, batch_size=len(expression))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Matrices of the networks decay; biases, norms, deviations and label tables, which are levels, do not."""
+    def configure_optimizers(self) -> Any:
+        """Make the optimiser, AdamW (Loshchilov & Hutter 2019).
+
+        Matrices of the networks decay; biases, norms, deviations and label priors, which are levels, do not.
+
+        Returns
+        -------
+        torch.optim.Optimizer
+            The optimiser; an override may return whatever Lightning takes.
+        """
         settings = self.config.optimisation
         matrices = [parameter for parameter in self.model.parameters() if parameter.ndim > 1]
         decayed = {id(parameter) for parameter in matrices}
@@ -79,3 +157,8 @@ class TrainingPlan(lightning.LightningModule):
             betas=(0.9, 0.99),
             fused=self.device.type == "cpu",  # a fifth of a step; Lightning can't clip for it under mixed precision
         )
+
+
+def plan_name(plan: type[TrainingPlan]) -> str:
+    """Name a plan by its module and class."""
+    return f"{plan.__module__}.{plan.__qualname__}"

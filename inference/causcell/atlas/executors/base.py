@@ -1,4 +1,4 @@
-"""What an executor is: whoever has the shards of an atlas made."""
+"""The interface of executors, which have the shards of an atlas made."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class _Pool:
 
     @property
     def working(self) -> bool:
-        """Whether shards are left or under way."""
+        """True while shards are left or under way."""
         return bool(self._waiting or self._flying)
 
     def submit(self) -> None:

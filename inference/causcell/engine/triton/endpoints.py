@@ -1,38 +1,34 @@
-"""Servers of one model: work is spread over them, and a server that fails is left alone for a while."""
+"""Servers of one model: requests are spread over them, and a server that fails is left alone for a while."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from causcell.engine.triton.client import TritonClient
-from causcell.errors import (
-    DeadlineExceededError,
-    ServerUnavailableError,
-)
+from causcell.engine.triton.retries import TRANSIENT
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TRANSIENT = (ServerUnavailableError, DeadlineExceededError)
-
-
-_FIRST_EJECTION, _LONGEST_EJECTION = 0.5, 15.0
+_FIRST_EJECTION, _LONGEST_EJECTION = 0.5, 15.0  # seconds
 
 
 class Endpoints:
-    """Servers of one model: work is spread over them, and one that fails is left alone for a while.
+    """Choose a server for each request, and leave failing servers alone.
+
+    Iterating gives every server. Safe to use from several threads.
 
     Parameters
     ----------
     servers
-        At least one.
+        Clients of servers that serve the same model, at least one.
     clock
-        Seconds, ascending.
+        Function that returns seconds, ascending.
     """
 
     def __init__(self, servers: Sequence[TritonClient], clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,11 +39,15 @@ class Endpoints:
         self._ejected_until = dict.fromkeys(range(len(servers)), 0.0)
         self._lock = threading.Lock()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[TritonClient]:
         return iter(self._servers)
 
     def use(self, call: Callable[[TritonClient], T]) -> T:
-        """Call with the least busy server in use; if all are ejected, with the one whose time is up first."""
+        """Call with the least busy server that is not ejected.
+
+        If all are ejected, the one whose time is up first is used. A server whose call fails with a
+        `causcell.engine.triton.retries.TRANSIENT` error is ejected, and the error is raised.
+        """
         with self._lock:
             now = self._clock()
             place = min(self._busy, key=lambda i: (max(self._ejected_until[i] - now, 0.0), self._busy[i]))
@@ -67,8 +67,14 @@ class Endpoints:
             with self._lock:
                 self._busy[place] -= 1
 
+    def is_any_healthy(self) -> bool:
+        """Tell if a server is left that is not ejected."""
+        with self._lock:
+            now = self._clock()
+            return any(until <= now for until in self._ejected_until.values())
+
     def _eject(self, place: int, error: Exception) -> None:
-        """Leave a server alone, each time for longer; requests that were in flight together are one failure."""
+        """Leave a server alone, each time for longer; requests that were in flight together count as one failure."""
         with self._lock:
             now = self._clock()
             if self._ejected_until[place] > now:
@@ -77,10 +83,3 @@ class Endpoints:
             pause = min(_FIRST_EJECTION * 2 ** (self._failures[place] - 1), _LONGEST_EJECTION)
             self._ejected_until[place] = now + pause
         _log.warning("%s; leaving it alone for %.1f s", error, pause)
-
-    @property
-    def healthy(self) -> bool:
-        """Whether a server is in use."""
-        with self._lock:
-            now = self._clock()
-            return any(until <= now for until in self._ejected_until.values())

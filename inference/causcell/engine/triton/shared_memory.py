@@ -12,29 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-_ALIGNMENT = 64
-
+_ALIGNMENT = 64  # bytes
 
 _counter = itertools.count()
-
-
-def _process_space() -> str:
-    """Names the kernel's run and the process namespace: process numbers mean the same there, and nowhere else."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
-    namespace = re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
-    return f"{boot}-{namespace}"
 
 
 class Region:
     """Memory that a server reads inputs from and writes outputs to.
 
     Its file is unlinked as soon as the server has mapped it: a client that is killed leaves nothing in ``/dev/shm``.
-    A region for another kind of memory (CUDA) would have the same methods.
+
+    Parameters
+    ----------
+    size
+        Bytes.
 
     Attributes
     ----------
     name
-        By which the server knows it; tells the process that it belongs to, see `abandoned`.
+        Name by which the server knows the region; it tells which process owns it, see `find_abandoned`.
     size
         Bytes.
 
@@ -50,28 +46,34 @@ class Region:
         self._memory = SharedMemory(create=True, size=size)
         self._linked = True
         try:
-            _reserve(self._memory.name, size)
+            _allocate(self._memory.name, size)
         except BaseException:
             self.close()
             raise
 
     def register(self, register: Callable[[str, str, int], object]) -> None:
-        """Have the server map it, by its name, the file's key and the size; raises what ``register`` does."""
+        """Let the server map the region, then unlink its file.
+
+        Parameters
+        ----------
+        register
+            Called with the region's name, the file's key and the size; what it raises is raised.
+        """
         try:
             register(self.name, f"/{self._memory.name}", self.size)
         finally:
             self._unlink()
 
     def write(self, offset: int, array: np.ndarray) -> None:
-        """Copy an array to a place."""
+        """Copy an array into the region, ``offset`` bytes from its start."""
         np.copyto(self._view(offset, array.dtype.name, array.shape), array)
 
     def read(self, offset: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A copy of an array from a place."""
+        """Copy an array out of the region, ``offset`` bytes from its start."""
         return self._view(offset, dtype, shape).copy()
 
     def close(self) -> None:
-        """Let go of this process's mapping."""
+        """Release this process's mapping."""
         self._unlink()
         self._memory.close()
 
@@ -84,26 +86,48 @@ class Region:
             self._linked = False
 
 
-def _reserve(name: str, size: int) -> None:
-    """Have the pages of a file there now: those that are not to be had later end the process that writes to them."""
+def place_arrays(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Lay arrays out one after the other, aligned.
+
+    Parameters
+    ----------
+    sizes
+        Bytes of each array.
+
+    Returns
+    -------
+    Offset of each array, and the size of the whole, in bytes.
+
+    Examples
+    --------
+    >>> place_arrays([100, 64, 1])
+    ([0, 128, 192], 256)
+    """
+    offsets, end = [], 0
+    for size in sizes:
+        offsets.append(end)
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return offsets, end
+
+
+def find_abandoned(names: Iterable[str]) -> list[str]:
+    """Return those of a server's regions whose process, of this host and process namespace, is gone."""
+    prefix = f"causcell-{_process_space()}-"
+    owned = (name for name in names if name.startswith(prefix))
+    return [name for name in owned if not Path("/proc", name.removeprefix(prefix).split("-")[0]).exists()]
+
+
+def _process_space() -> str:
+    """Name the kernel's boot and the process namespace: process numbers mean the same there, and nowhere else."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    namespace = re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
+    return f"{boot}-{namespace}"
+
+
+def _allocate(name: str, size: int) -> None:
+    """Allocate the pages now: running out later would raise SIGBUS."""
     file = os.open(Path("/dev/shm", name), os.O_RDWR)
     try:
         os.posix_fallocate(file, 0, size)
     finally:
         os.close(file)
-
-
-def offsets(sizes: Iterable[int]) -> tuple[list[int], int]:
-    """Aligned places for arrays of these sizes in bytes, and the size of the whole."""
-    places, end = [], 0
-    for size in sizes:
-        places.append(end)
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return places, end
-
-
-def abandoned(names: Iterable[str]) -> list[str]:
-    """Of the regions that a server knows, those whose process, of this host and process namespace, is gone."""
-    prefix = f"causcell-{_process_space()}-"
-    owned = (name for name in names if name.startswith(prefix))
-    return [name for name in owned if not Path("/proc", name.removeprefix(prefix).split("-")[0]).exists()]

@@ -1,1 +1,1 @@
-"""backend."""
+"""Files that run in the environment of a Triton server, without causcell."""

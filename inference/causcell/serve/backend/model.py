@@ -34,7 +34,7 @@ class TritonPythonModel:
         self._outputs = [tensor["name"] for tensor in config["output"]]
 
     def execute(self, requests):
-        """A response a request."""
+        """Evaluate all requests at once, and return a response for each."""
         wanted = set().union(*(request.requested_output_names() for request in requests))
         names = [name for name in self._outputs if name in wanted]
         given = [

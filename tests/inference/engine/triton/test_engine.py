@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_contract import reference_inputs
 
 from causcell.cells.collection import Cells
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.engine.open import open_engine
+from causcell.engine.triton.client import TritonClient
 from causcell.engine.triton.connection import Connection, parse_location
-from causcell.errors import ConfigurationError, CorruptFileError, DigestError, EngineError, SchemaVersionError
+from causcell.errors import CorruptFileError, DigestError, EngineError, SchemaVersionError
 from causcell.generator import Generator
 from causcell.repository.manifest import Manifest
 from causcell.repository.served import manifest_parameter
@@ -31,6 +33,8 @@ WAYS = {
     "http, shared memory": ("http", Connection()),
     "one at a time": ("grpc", Connection(in_flight=1)),
 }
+
+pytestmark = pytest.mark.serving
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -53,15 +57,6 @@ def check_alike(found: np.ndarray, expected: np.ndarray, limit: float = 1e-4, fl
 
 
 # -- the same model ----------------------------------------------------------------------------------------------------
-
-
-def test_manifest_and_reference_cells_come_from_the_server(served, generator):
-    assert served.manifest == generator.manifest
-    for name in ("exogenous", "labels", "combinations"):
-        np.testing.assert_array_equal(
-            getattr(served.engine.reference, name), getattr(generator.engine.reference, name), strict=True
-        )
-    assert served.engine.description.startswith("Triton 2.")
 
 
 @pytest.mark.parametrize(
@@ -116,12 +111,7 @@ def test_embeddings_are_the_embedded_engines(served, generator, cells):
 
 def test_requests_that_the_server_batches_together_are_answered_apart(server, engine, generator):
     """Many small ones at once; the server's own count shows that some were batched."""
-    exogenous = generator.engine.reference.exogenous[:96]
-    inputs = {
-        "exogenous": exogenous,
-        "forced": np.zeros_like(exogenous),
-        "mask": np.zeros(exogenous.shape[:2], dtype=np.float32),
-    }
+    inputs = reference_inputs(generator.engine, 96)
     expected = generator.engine.run("scm", inputs)
     asked = [slice(start, start + 1 + start % 3) for start in range(90)] * 3
     before = engine.statistics()[server.grpc]["scm"]
@@ -157,83 +147,26 @@ def test_a_host_that_runs_out_of_shared_memory_goes_on_without(server, generator
     check_alike(found["endogenous"], expected["endogenous"])
 
 
-def test_only_the_outputs_that_are_asked_for_are_answered(engine, generator):
-    z = generator.engine.run("scm", _scm_inputs(generator))["endogenous"]
-    inputs = {"x_t": np.zeros((len(z), 50), np.float32), "timestep": np.full((len(z), 1), 999), "endogenous": z}
-    whole = generator.engine.run("denoiser", inputs)
-    for chosen in (engine, generator.engine):
-        (name,) = (found := chosen.run("denoiser", inputs, ("slab_mean",)))
-        check_alike(found[name], whole["slab_mean"])
-
-
-def _scm_inputs(generator):
-    exogenous = generator.engine.reference.exogenous[:5]
-    mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
-    return {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask}
-
-
 # -- what does not fit -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda inputs: inputs.pop("mask"), r"takes 'exogenous', 'forced', 'mask', and was given"),
-        (lambda inputs: inputs.update(mask=inputs["mask"][:2]), "different batch sizes"),
-        (lambda inputs: inputs.update(mask=inputs["mask"].astype(np.float64)), "is float64"),
-        (lambda inputs: inputs.update(mask=inputs["mask"][:, :2]), r"float32 \[5, 2\]"),
-        (lambda inputs: inputs.update({k: np.resize(v, (1025, *v.shape[1:])) for k, v in inputs.items()}), "1024 at"),
-    ],
-    ids=["name", "batch", "type", "shape", "too large"],
-)
-def test_inputs_that_are_not_the_graphs(engine, generator, change, message):
-    inputs = _scm_inputs(generator)
-    change(inputs)
-    with pytest.raises(EngineError, match=message):
-        engine.run("scm", inputs)
+@pytest.fixture
+def client(server):
+    with contextlib.closing(TritonClient(*parse_location(server.grpc), Connection())) as opened:
+        yield opened
 
 
-def test_what_the_server_itself_refuses_is_an_engine_error_at_once(engine, generator):
-    """Past the client's own checks: a shape that the server does not take, and a model that it does not have."""
-    (one,) = engine._endpoints
+def test_what_the_server_itself_refuses_is_an_engine_error_at_once(client, generator):
+    """Past the engine's own checks: a shape that the server does not take, and a model that it does not have."""
     with pytest.raises(EngineError, match="expected 3 inputs but got 1"):
-        one.infer("scm", {"exogenous": np.zeros((2, 3, 3), np.float32)}, {"endogenous": ("float32", (2, 3, 3))})
-    many = {name: np.resize(each, (1025, *each.shape[1:])) for name, each in _scm_inputs(generator).items()}
+        client.infer("scm", {"exogenous": np.zeros((2, 3, 3), np.float32)}, {"endogenous": ("float32", (2, 3, 3))})
+    many = {name: np.resize(each, (1025, *each.shape[1:])) for name, each in reference_inputs(generator.engine).items()}
     with pytest.raises(EngineError, match=r"refused the request .*batch-size must be <= 1024"):
-        one.infer("scm", many, {"endogenous": ("float32", many["exogenous"].shape)})
+        client.infer("scm", many, {"endogenous": ("float32", many["exogenous"].shape)})
     with pytest.raises(EngineError, match="refused the request"):
-        one.infer("nothing", {"x": np.zeros((2, 3), np.float32)}, {"y": ("float32", (2, 3))})
-    with pytest.raises(EngineError, match="there is no graph 'nothing'"):
-        engine.run("nothing", {})
-    assert engine.run("scm", _scm_inputs(generator))  # and goes on
-
-
-@pytest.mark.parametrize(
-    "location",
-    ["ftp://host:1", "grpc://", "grpc://host:port", "http://host:8000/models", "grpc://a:1,", "grpc://a:1,grpc://a:1"],
-)
-def test_a_location_that_is_no_address(location):
-    with pytest.raises(ConfigurationError, match=r"is no address of a server|names a server twice"):
-        open_engine(location)
-
-
-def test_addresses():
-    addresses = parse_location("grpc://a, https://b,http://[::1]:80,grpcs://c:9")
-    assert [str(each) for each in addresses] == ["grpc://a:8001", "https://b:443", "http://[::1]:80", "grpcs://c:9"]
-
-
-@pytest.mark.parametrize("options", [{"threads": 1}, {"provider": "cpu"}])
-def test_options_of_the_other_engine_are_refused(server, repository, options):
-    with pytest.raises(ConfigurationError, match=r"chosen where .* is served"):
-        open_engine(server.grpc, **options)
-    with pytest.raises(ConfigurationError, match="a connection is for servers"):
-        open_engine(repository, connection=Connection())
-
-
-@pytest.mark.parametrize("options", [{"deadline": 0}, {"patience": -1}, {"in_flight": 0}, {"certificates": "/none"}])
-def test_connections_that_can_not_be(options):
-    with pytest.raises(ConfigurationError, match=r"deadline is|no file of certificates"):
-        Connection(**options)
+        client.infer("nothing", {"x": np.zeros((2, 3), np.float32)}, {"y": ("float32", (2, 3))})
+    inputs = reference_inputs(generator.engine)
+    assert client.infer("scm", inputs, {"endogenous": ("float32", inputs["exogenous"].shape)})  # and goes on
 
 
 # -- servers of something else -----------------------------------------------------------------------------------------
@@ -248,7 +181,7 @@ def edit_config(folder: Path, model: str, pattern: str, text: str) -> None:
 
 def carry(folder: Path, fields: dict) -> None:
     escaped = manifest_parameter(fields).replace("\\", "\\\\").replace('"', '\\"').replace("'", "\\'")
-    pattern = r'(?s)(?<=key: "causcell.repository.manifest"\n  value \{\n    string_value: ")(\\.|[^"\\])*(?=")'
+    pattern = r'(?s)(?<=key: "causcell.manifest"\n  value \{\n    string_value: ")(\\.|[^"\\])*(?=")'
     edit_config(folder, "reference", pattern, escaped)
 
 
@@ -276,13 +209,6 @@ def serve_a_graph_less(folder: Path) -> None:
     shutil.rmtree(folder / "scm")
 
 
-class Unchecked(TritonServer):
-    """Serves a folder as it is."""
-
-    def _read_manifest(self) -> Manifest:
-        return Manifest.from_json((self.repository / "manifest.json").read_bytes(), "manifest.json")
-
-
 @pytest.mark.parametrize(
     ("harm", "error", "message"),
     [
@@ -299,7 +225,7 @@ def test_a_server_of_something_else(repository, tmp_path, harm, error, message):
     folder = tmp_path / "models"
     shutil.copytree(repository, folder)
     harm(folder)
-    with Unchecked(folder, threads=1) as server, pytest.raises(error, match=message):
+    with TritonServer(folder, threads=1, verify=False) as server, pytest.raises(error, match=message):
         open_engine(server.grpc)
 
 
@@ -311,7 +237,7 @@ def test_servers_of_one_location_must_serve_one_model(server, repository, tmp_pa
     other = Manifest.model_validate(fields).sealed()
     carry(folder, json.loads(other.to_json()))
     with (
-        Unchecked(folder, threads=1) as second,
+        TritonServer(folder, threads=1, verify=False) as second,
         pytest.raises(DigestError, match="must serve the same model"),
     ):
         open_engine(f"{server.grpc},{second.grpc}")

@@ -19,14 +19,18 @@ import anndata
 import numpy as np
 import pytest
 import trustme
+from engine_contract import reference_inputs
 from paths import MODEL_REPOSITORY
 
 from causcell.cli.main import main
 from causcell.engine.open import open_engine
-from causcell.engine.triton.connection import Connection
+from causcell.engine.triton.client import TritonClient
+from causcell.engine.triton.connection import Connection, parse_location
 from causcell.errors import EngineError, ServerUnavailableError
 from causcell.generator import Generator
 from causcell.serve.server import TritonServer
+
+pytestmark = pytest.mark.serving
 
 CADDYFILE = MODEL_REPOSITORY / "Caddyfile"
 TOKEN = "0123456789abcdef"
@@ -146,12 +150,11 @@ def test_the_systems_authorities_are_trusted_if_none_are_given(front, scheme, mo
 
 def test_memory_is_not_shared_through_a_front(front, server, scheme):
     """Its Caddyfile passes on no request for it; the client goes on without."""
-    with (
-        contextlib.closing(open_engine(server.grpc, connection=Connection(shared_memory=False))) as watcher,
-        contextlib.closing(open_engine(front.location(scheme), connection=front.connection)),
-    ):
-        (one,) = watcher._endpoints
-        assert not one.shared_regions()
+    watcher = TritonClient(*parse_location(server.grpc), Connection(shared_memory=False))
+    with contextlib.closing(watcher):
+        before = set(watcher.shared_regions())
+        with contextlib.closing(open_engine(front.location(scheme), connection=front.connection)):
+            assert set(watcher.shared_regions()) <= before
 
 
 @pytest.mark.parametrize(
@@ -178,10 +181,8 @@ def test_a_front_without_its_server_is_unavailable(own_server, tmp_path, scheme,
     with front_of(own_server, tmp_path) as front:
         engine = open_engine(front.location(scheme), connection=front.connection)
         own_server.kill()
-        exogenous = generator.engine.reference.exogenous[:5]
-        mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
         with contextlib.closing(engine), pytest.raises(ServerUnavailableError, match="is not available"):
-            engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
+            engine.run("scm", reference_inputs(generator.engine))
 
 
 @pytest.fixture

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_contract import reference_inputs
 
 from causcell.cells.collection import Cells
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.engine.open import open_engine
-from causcell.engine.triton.connection import Connection
+from causcell.engine.triton.client import TritonClient
+from causcell.engine.triton.connection import Connection, parse_location
 from causcell.errors import DeadlineExceededError, EngineError, ServerUnavailableError
 from causcell.generator import Generator
 from causcell.serve.server import TritonServer
+
+pytestmark = pytest.mark.serving
 
 
 def shared_memory_files() -> set[str]:
@@ -45,12 +49,6 @@ def alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path("/proc", str(pid), "status").read_text()
     except OSError:
         return False
-
-
-def scm_inputs(generator, rows=5):
-    exogenous = generator.engine.reference.exogenous[:rows]
-    mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
-    return {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask}
 
 
 def blocks(generator, cells, on_block=lambda number: None):
@@ -91,7 +89,7 @@ def test_a_server_killed_in_the_middle_of_an_atlas(own_server, repository, cells
 
 def test_a_server_stopped_politely_finishes_what_it_has(own_server, generator):
     """Every request that was sent is answered, or refused as unavailable: none is lost, none is wrong."""
-    inputs = scm_inputs(generator, 64)
+    inputs = reference_inputs(generator.engine, 64)
     expected = generator.engine.run("scm", inputs)["endogenous"]
     outcomes = []
     with contextlib.closing(open_engine(own_server.grpc, connection=Connection(patience=0, in_flight=8))) as engine:
@@ -132,13 +130,13 @@ def test_nothing_is_left_of_a_server(repository):
 
 
 KILLED_CLIENT = """
-import os, signal, sys
+import sys
 import numpy as np
-from causcell import Generator
-with Generator.open(sys.argv[1], batch_size=64) as generator:
-    generator.causal_graph.factual(generator.engine.reference.exogenous[:64])
-    print("registered", flush=True)
-    sys.stdin.read()
+from causcell.engine.open import open_engine
+engine = open_engine(sys.argv[1])
+engine.run("encoder_scm", {"expression": np.zeros((64, 50), dtype=np.float32)})
+print("registered", flush=True)
+sys.stdin.read()
 """
 
 
@@ -150,24 +148,23 @@ def test_a_client_killed_with_memory_registered_leaves_none(server, generator):
     )
     assert client.stdout.readline() == "registered\n"
     mine = f"-{client.pid}-"
-    with contextlib.closing(open_engine(server.grpc, connection=Connection(shared_memory=False))) as watcher:
-        (one,) = watcher._endpoints
-        assert any(mine in name for name in one.shared_regions())
+    with contextlib.closing(TritonClient(*parse_location(server.grpc), Connection(shared_memory=False))) as watcher:
+        assert any(mine in name for name in watcher.shared_regions())
         client.kill()
         client.wait()
         assert shared_memory_files() <= before
         with contextlib.closing(open_engine(server.grpc)) as engine:
             np.testing.assert_allclose(
-                engine.run("scm", scm_inputs(generator))["endogenous"],
-                generator.engine.run("scm", scm_inputs(generator))["endogenous"],
+                engine.run("scm", reference_inputs(generator.engine))["endogenous"],
+                generator.engine.run("scm", reference_inputs(generator.engine))["endogenous"],
                 atol=1e-4,
             )
-        assert not any(mine in name for name in one.shared_regions())
+        assert not any(mine in name for name in watcher.shared_regions())
 
 
 def test_many_clients_at_once(server, generator):
     """32, over both protocols, each its own rows, for three seconds: no answer is wrong, none is missing."""
-    inputs = scm_inputs(generator, 96)
+    inputs = reference_inputs(generator.engine, 96)
     expected = generator.engine.run("scm", inputs)["endogenous"]
     end = time.monotonic() + 3
 
@@ -191,7 +188,7 @@ def test_a_models_process_that_died_is_an_engine_error_that_says_so(own_server, 
         for pid in stubs(own_server):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(EngineError, match=r"a model's process died.*restart the server"):
-            engine.run("scm", scm_inputs(generator))
+            engine.run("scm", reference_inputs(generator.engine))
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -208,15 +205,15 @@ def test_a_server_that_hangs(own_server, generator, protocol):
         own_server.process.send_signal(signal.SIGSTOP)
         try:
             with pytest.raises(DeadlineExceededError, match="did not answer within the deadline"):
-                engine.run("scm", scm_inputs(generator))
+                engine.run("scm", reference_inputs(generator.engine))
         finally:
             own_server.process.send_signal(signal.SIGCONT)
-        assert open_engine(location).run("scm", scm_inputs(generator))
+        assert open_engine(location).run("scm", reference_inputs(generator.engine))
 
 
 def test_work_goes_on_with_the_servers_that_are_left(server, own_server, generator, caplog):
     """Of two, one is killed: no call fails, the dead one is left alone, and work is spread again when it is back."""
-    inputs = scm_inputs(generator)
+    inputs = reference_inputs(generator.engine)
     location = f"{own_server.grpc},{server.grpc}"
     with contextlib.closing(open_engine(location, connection=Connection(patience=30))) as engine:
 

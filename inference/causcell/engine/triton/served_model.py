@@ -1,0 +1,144 @@
+"""Read from servers the model that they serve: its manifest, its reference cells and its largest batches."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from causcell.engine.triton.client import TritonClient
+from causcell.engine.triton.retries import TRANSIENT, retry_transient
+from causcell.errors import CorruptFileError, DigestError, format_list
+from causcell.repository.manifest import REFERENCE_FILE, Manifest
+from causcell.repository.reference_cells import ReferenceCells
+from causcell.repository.served import (
+    CARRIER_GRAPH,
+    CARRIER_MODEL,
+    DIGEST_PARAMETER,
+    MANIFEST_PARAMETER,
+    REFERENCE_BYTES_PARAMETER,
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model as a server describes it.
+
+    Attributes
+    ----------
+    manifest
+        Manifest of the model, checked by its digest.
+    largest_batch
+        Rows that one request to each graph may have.
+    """
+
+    manifest: Manifest
+    largest_batch: dict[str, int]
+
+
+def read_served_model(servers: Sequence[TritonClient], patience: float) -> ServedModel:
+    """Read the model that all servers that answer agree upon.
+
+    Parameters
+    ----------
+    servers
+        Clients of all servers of one location.
+    patience
+        Seconds to go on trying for with each server.
+
+    Raises
+    ------
+    ServerUnavailableError, DeadlineExceededError
+        No server answers.
+    ModelRepositoryError
+        A server serves no model of CausCell's, parts of different exports, a newer version's, or another model than the
+        others.
+    """
+    found: dict[str, ServedModel] = {}
+    unavailable: list[Exception] = []
+    for server in servers:
+        try:
+            found[str(server.address)] = retry_transient(partial(_read_model, server), patience, longest_pause=1.0)
+        except TRANSIENT as error:
+            unavailable.append(error)
+            _log.warning("%s", error)
+    if not found:
+        raise unavailable[0]
+    first, model = next(iter(found.items()))
+    for address, other in found.items():
+        if other.manifest.digest != model.manifest.digest:
+            raise DigestError(
+                f"{first} serves model {model.manifest.digest[:12]}, {address} serves {other.manifest.digest[:12]}; "
+                "servers of one location must serve the same model"
+            )
+    largest = {graph: min(each.largest_batch[graph] for each in found.values()) for graph in model.manifest.graphs}
+    return ServedModel(model.manifest, largest)
+
+
+def read_reference_bytes(server: TritonClient) -> bytes:
+    """Read the bytes of ``reference.npz`` from the carrier, in as few requests as its largest batch allows."""
+    config = server.config(CARRIER_MODEL)
+    size = int(_read_parameter(config, REFERENCE_BYTES_PARAMETER))
+    tensor = CARRIER_GRAPH.outputs["bytes"]
+    chunks = np.arange(-(-size // tensor.shape[1]))[:, None]
+    rows = int(config["max_batch_size"])
+    parts = []
+    for start in range(0, len(chunks), rows):
+        asked = chunks[start : start + rows]
+        wanted = {"bytes": (tensor.dtype, (len(asked), *tensor.shape))}
+        parts.append(server.infer(CARRIER_MODEL, {"chunk": asked}, wanted)["bytes"])
+    return np.concatenate(parts).tobytes()[:size]
+
+
+def load_reference_cells(content: bytes, manifest: Manifest, location: str) -> ReferenceCells:
+    """Load the reference cells that a server sent; raises `DigestError` if they are not those of the manifest."""
+    if hashlib.sha256(content).hexdigest() != manifest.files[REFERENCE_FILE]:
+        raise DigestError(
+            f"the reference cells that {location} serves are not those of its manifest; serve one export's "
+            "repository, whole"
+        )
+    return ReferenceCells.load(io.BytesIO(content))
+
+
+def _read_model(server: TritonClient) -> ServedModel:
+    """Read the manifest of a server, and check that every graph is of the file that the manifest names."""
+    served = set(server.model_names())
+    carrier = _read_config(server, CARRIER_MODEL, served)
+    manifest = Manifest.from_json(_read_parameter(carrier, MANIFEST_PARAMETER), str(server.address))
+    largest = {}
+    for graph in manifest.graphs:
+        config = _read_config(server, graph, served)
+        if _read_parameter(config, DIGEST_PARAMETER) != manifest.files[f"{graph}/1/model.onnx"]:
+            raise DigestError(
+                f"{server.address} serves {graph!r} of another export than its manifest's; serve one export's "
+                "repository, whole"
+            )
+        largest[graph] = max(int(config.get("max_batch_size", 0)), 1)
+    return ServedModel(manifest, largest)
+
+
+def _read_config(server: TritonClient, model: str, served: set[str]) -> dict[str, Any]:
+    if model not in served:
+        raise CorruptFileError(
+            f"{server.address} serves no model {model!r}, but {format_list(sorted(served))}; serve the whole "
+            "repository that causcell export wrote"
+        )
+    return server.config(model)
+
+
+def _read_parameter(config: dict[str, Any], name: str) -> str:
+    try:
+        return str(config["parameters"][name]["string_value"])
+    except KeyError as error:
+        raise CorruptFileError(
+            f"model {config.get('name')!r} has no parameter {name!r} in its configuration; serve the repository that "
+            "causcell export wrote, its config.pbtxt as written"
+        ) from error

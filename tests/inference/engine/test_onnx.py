@@ -1,0 +1,94 @@
+"""The engine in this process: the contract of engines, and what ONNX Runtime adds to it."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from engine_contract import EngineContract, zero_inputs
+
+from causcell.engine import onnx as onnx_engine
+from causcell.engine.open import open_engine
+from causcell.errors import ConfigurationError, RuntimeUnavailableError
+
+
+@pytest.fixture(scope="module")
+def engine(repository):
+    opened = open_engine(repository, threads=1)
+    yield opened
+    opened.close()
+
+
+class TestOnnxEngine(EngineContract):
+    """The contract, against a second engine on the same model."""
+
+    @pytest.fixture
+    def embedded(self, generator):
+        return generator.engine
+
+
+def test_its_status_is_this_process(engine, repository):
+    (endpoint,) = engine.status()
+    assert endpoint == {
+        "address": str(repository),
+        "ready": True,
+        "runtime": "ONNX Runtime",
+        "version": onnxruntime.__version__,
+        "provider": "cpu",
+        "threads": 1,
+    }
+
+
+def test_threads_stand_in_the_description(repository):
+    engine = open_engine(repository, threads=3)
+    assert engine.threads == 3
+    assert engine.description.endswith("CPUExecutionProvider, 3 threads")
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads(repository, threads):
+    with pytest.raises(ConfigurationError, match=f"threads is {threads}; take at least 1"):
+        open_engine(repository, threads=threads)
+
+
+def test_an_engine_that_was_closed_can_be_used_again(repository):
+    engine = open_engine(repository, threads=1)
+    before = engine.run("scm", zero_inputs(engine, "scm"))["endogenous"]
+    engine.close()
+    np.testing.assert_array_equal(engine.run("scm", zero_inputs(engine, "scm"))["endogenous"], before)
+
+
+# -- providers ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_provider(repository):
+    with pytest.raises(ConfigurationError, match="provider 'tpu' is not known; known are 'cpu', 'cuda'"):
+        open_engine(repository, provider="tpu")
+
+
+def test_a_provider_that_this_runtime_was_built_without(repository, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"no CUDAExecutionProvider; it has 'CPU.*install causcell\[gpu\]"
+    ):
+        open_engine(repository, provider="cuda")
+
+
+def test_a_provider_that_did_not_load(repository, monkeypatch):
+    """ONNX Runtime falls back to the CPU silently where CUDA's libraries are missing; this engine does not."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    only_cpu = onnxruntime.InferenceSession
+
+    def fall_back(path, options, providers):
+        return only_cpu(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fall_back)
+    engine = open_engine(repository, provider="cuda")
+    with pytest.raises(
+        RuntimeUnavailableError, match="CUDAExecutionProvider was asked for, but did not load for 'scm'"
+    ):
+        engine.run("scm", zero_inputs(engine, "scm"))
+
+
+def test_both_runtimes_installed(repository, monkeypatch):
+    monkeypatch.setattr(onnx_engine, "_is_installed", lambda name: True)
+    with pytest.raises(RuntimeUnavailableError, match="both installed and overwrite each other; uninstall both"):
+        open_engine(repository)

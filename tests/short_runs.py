@@ -1,0 +1,60 @@
+"""Short trainings that tests of training share, and how their results are compared."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import small_config
+
+from causcell_training import Run, TrainConfig, TrainingPlan
+
+EPOCHS = 6
+
+
+def brief(**overrides: Any) -> TrainConfig:
+    """Six epochs, validated every second one, on all genes."""
+    return small_config(**{"genes": "all", "optimisation.epochs": EPOCHS, "optimisation.ema_decay": 0.5, **overrides})
+
+
+def weights(run: Run) -> dict[str, np.ndarray]:
+    """The model's weights by name."""
+    return {name: tensor.numpy() for name, tensor in run.model.state_dict().items()}
+
+
+def assert_same_weights(one: Run, other: Run) -> None:
+    """Bit for bit: the same operations on the same numbers, on one machine."""
+    expected = weights(other)
+    for name, array in weights(one).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def differ(one: Run, other: Run) -> bool:
+    """Any weight of one run is another one in the other."""
+    expected = weights(other)
+    return any((array != expected[name]).any() for name, array in weights(one).items())
+
+
+def interrupt(patch: pytest.MonkeyPatch, epoch: int, error: BaseException) -> None:
+    """Let training fail in the middle of an epoch (counted from 0)."""
+    step = TrainingPlan.training_step
+    batches = iter(range(1000))
+
+    def failing(self: Any, batch: Any) -> Any:
+        if self.current_epoch == epoch and next(batches) == 1:  # its second batch
+            raise error
+        return step(self, batch)
+
+    patch.setattr(TrainingPlan, "training_step", failing)
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Content of every file below a folder."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Rows of a ``metrics.csv``."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
