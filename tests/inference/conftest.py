@@ -1,12 +1,15 @@
-"""A real Triton server on loopback, over the repository that other tests share; `make triton` lays one down."""
+"""A real Triton server on loopback (`make triton` lays one down), and the few cells that tests of results share."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import anndata
 import pytest
 
+from causcell.errors import CausCellWarning
 from causcell.serve.server import TritonServer
 
 pytest.register_assert_rewrite("engine_contract")
@@ -36,6 +39,20 @@ def own_server(repository: Path) -> Iterator[TritonServer]:
     """One to do harm to."""
     with TritonServer(repository, threads=1) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def few(cells: anndata.AnnData) -> anndata.AnnData:
+    """Cells of a batch and a half; treat as read-only."""
+    return cells[:96].copy()
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """For tests that do not look at warnings of unseen combinations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausCellWarning)
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -91,7 +91,7 @@ class PanelReader:
 
     def __init__(self, preprocessing: Preprocessing, var_names: Sequence[str], *, allow_missing: float = 0.0) -> None:
         if not 0 <= allow_missing < 1:
-            raise ConfigurationError(f"allow_missing_genes is {allow_missing}; it is a fraction from 0 to below 1")
+            raise ConfigurationError(f"allow_missing_genes={allow_missing} is no fraction from 0 to below 1")
         check_gene_names(var_names)
         self._scale = preprocessing.scale
         place = {str(gene): i for i, gene in enumerate(var_names)}

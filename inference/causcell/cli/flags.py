@@ -12,7 +12,10 @@ _VALUE = r"""(?P<value>'[^']*'|"[^"]*"|[\w.+-]*)"""
 
 
 def command_flags(app: typer.Typer, words: Sequence[str]) -> dict[str, str]:
-    """Return the flags of the command that the words name, by the names of its arguments in Python.
+    """Return flags by the names of arguments in Python: those of the command that the words name go before others'.
+
+    Other commands' are there for messages that speak of them: materialize asks for an atlas made with
+    ``--store embeddings``.
 
     Parameters
     ----------
@@ -33,9 +36,10 @@ def command_flags(app: typer.Typer, words: Sequence[str]) -> dict[str, str]:
     """
     group: Any = typer.main.get_command(app)
     commands = getattr(group, "commands", {})
-    command = next((commands[word] for word in words if word in commands), group)
+    named = next((commands[word] for word in words if word in commands), group)
     return {
         parameter.name: max(parameter.opts, key=len)
+        for command in (*commands.values(), named)
         for parameter in command.params
         if parameter.param_type_name == "option"
     }
@@ -43,6 +47,8 @@ def command_flags(app: typer.Typer, words: Sequence[str]) -> dict[str, str]:
 
 def name_flags(message: str, flags: Mapping[str, str]) -> str:
     """Replace arguments in a message (``steps=20``) by flags (``--steps 20``); others are left as they are.
+
+    What stands in quotes or in a path is the user's: a label or folder ``'seed=3'`` is no argument.
 
     Parameters
     ----------
@@ -68,4 +74,4 @@ def name_flags(message: str, flags: Mapping[str, str]) -> str:
         return f"{name} {value[1:-1] if plain else value}"
 
     names = "|".join(map(re.escape, flags))
-    return re.sub(rf"(?<![\w.\[=-])(?P<name>{names})={_VALUE}", flag, message)
+    return re.sub(rf"(?<![\w.\[=/;:'\"-])(?P<name>{names})={_VALUE}", flag, message)

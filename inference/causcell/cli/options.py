@@ -108,6 +108,7 @@ def read_connection(path: Path | None) -> Connection | None:
     if path is None:
         return None
     import tomllib
+    from dataclasses import fields
 
     from pydantic import TypeAdapter, ValidationError
 
@@ -123,7 +124,7 @@ def read_connection(path: Path | None) -> Connection | None:
         place = ".".join(map(str, first["loc"]))
         raise ConfigurationError(
             f"connection={str(path)!r}: {place}: {first['msg']}; known are "
-            f"{format_list(Connection.__dataclass_fields__)}"
+            f"{format_list(each.name for each in fields(Connection))}"
         ) from error
 
 

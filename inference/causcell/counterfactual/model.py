@@ -90,7 +90,7 @@ class CounterfactualModel:
 
     def __init__(self, engine: Engine, *, batch_size: int = 256) -> None:
         if batch_size < 1:
-            raise ConfigurationError(f"batch_size is {batch_size}; take at least 1")
+            raise ConfigurationError(f"batch_size={batch_size}: take at least 1")
         self.engine, self.batch_size = engine, batch_size
         self.schema = engine.manifest.concept_schema
         self.preprocessing = engine.manifest.preprocessing

@@ -50,7 +50,7 @@ def test_what_is_closed_makes_no_more():
     assert len(made) == count <= 4
 
 
-def test_ahead_works_in_one_other_thread():
+def test_items_are_made_in_one_other_thread():
     threads = set()
 
     def items():
@@ -64,8 +64,38 @@ def test_ahead_works_in_one_other_thread():
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_in_order(width):
+def test_results_come_in_the_order_of_the_items(width):
     assert list(map_ordered(lambda i: i * i, range(20), width)) == [i * i for i in range(20)]
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_no_more_calls_are_in_flight_than_asked_for(width):
+    flying, most, lock = 0, 0, threading.Lock()
+
+    def call(item):
+        nonlocal flying, most
+        with lock:
+            flying += 1
+            most = max(most, flying)
+        time.sleep(0.01)
+        with lock:
+            flying -= 1
+        return item
+
+    assert list(map_ordered(call, range(12), width)) == list(range(12))
+    assert 1 < most <= width
+
+
+def test_an_error_of_a_call_is_raised_where_its_result_would_have_been():
+    def call(item):
+        if item == 2:
+            raise ValueError("third")
+        return item
+
+    results = map_ordered(call, range(9), 3)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="third"):
+        next(results)
 
 
 def test_a_clock_adds_up_by_stage_and_starts_anew():

@@ -10,7 +10,6 @@ import pytest
 from scipy import sparse
 from simulation import simulated_cells
 
-from causcell._internal.batching import batches, pad_batch
 from causcell.cells import csc as rowwise
 from causcell.cells.collection import Cells, Collection, open_cells
 from causcell.errors import CausCellError, CausCellWarning, CellNameError, ConfigurationError, DataError
@@ -104,6 +103,7 @@ def test_rows_far_apart_are_read_one_by_one(adata, tmp_path):
             np.testing.assert_array_equal(dense(cells.values(far)), adata.X.toarray()[far])
 
 
+@pytest.mark.filterwarnings("ignore:Element .* was written without encoding metadata")
 def test_a_file_of_earlier_times(adata, tmp_path):
     """anndata 0.7 wrote labels in another form, which anndata still reads."""
     path = write(adata, tmp_path, "h5ad")
@@ -300,7 +300,7 @@ def test_a_collection_is_one_file_after_the_other(adata, two):
         assert len(cells) == CELLS
         keyed = [f"a:{name}" for name in adata.obs_names[:25]] + [f"b:{name}" for name in adata.obs_names[25:]]
         assert cells.names.tolist() == keyed
-        assert cells.names_of(slice(23, 28)).tolist() == keyed[23:28]
+        assert cells.read_names(slice(23, 28)).tolist() == keyed[23:28]
         assert cells.obs.index.tolist() == keyed
         assert cells.obs["stim"].astype(str).tolist() == adata.obs["stim"].astype(str).tolist()
         assert cells.obs["donor"].isna().tolist() == [False] * 25 + [True] * 15
@@ -332,20 +332,3 @@ def test_one_path_has_no_key(two):
         assert cells.names[0] == "cell_0000"
     with open_cells({"a": two["a"]}) as cells:
         assert cells.names[0] == "a:cell_0000"
-
-
-# -- batches -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("count", "size"), [(10, 3), (9, 3), (2, 5), (1, 1), (5, 1)])
-def test_batches_cover_all_rows_once_in_order(count, size):
-    covered = [np.arange(count)[rows] for rows in batches(count, size)]
-    np.testing.assert_array_equal(np.concatenate(covered), np.arange(count))
-    assert all(len(rows) == size for rows in covered[:-1])
-    assert 0 < len(covered[-1]) <= size
-
-
-def test_padded_repeats_the_last_row():
-    array = np.arange(6).reshape(3, 2)
-    np.testing.assert_array_equal(pad_batch(array, 5), array[[0, 1, 2, 2, 2]])
-    np.testing.assert_array_equal(pad_batch(array, 3), array)

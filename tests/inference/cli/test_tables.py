@@ -1,5 +1,9 @@
 """Tables in plain text: aligned, whole, and with what users name as it is."""
 
+import re
+
+import pytest
+
 from causcell.cli.tables import format_measures, format_table
 from causcell.evaluation.table import Table
 
@@ -30,3 +34,23 @@ def test_measures_show_the_spread_of_repetitions() -> None:
         "model  2.000 ± 1.000",
         "mean           0.500  0.250",
     ]
+
+
+@pytest.mark.parametrize("width", [200, 5000])
+def test_a_long_line_is_neither_wrapped_nor_cut(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal is."""
+    monkeypatch.setenv("COLUMNS", "20")
+    header, line = format_table(["name", "value"], [["x" * width, "[red]1[/red]"]])
+    assert line == f"{'x' * width}  [red]1[/red]"
+    assert header.startswith("name ")
+
+
+def test_there_is_no_colour_and_no_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the terminal asks for: output goes to files too."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = "\n".join(format_table(["preset", "steps"], [["fast", "5"]]))
+    assert not re.search(r"\x1b|[│┃─━]", text)
+
+
+def test_an_empty_row_is_an_empty_line() -> None:
+    assert format_table(["preset", "steps"], [["fast", "5"], ["", ""]])[-1] == ""

@@ -1,18 +1,44 @@
-"""Flags of ``causcell trial`` that were renamed."""
+"""``causcell trial``: average effects, effects on cells, what can't be asked for, and flags that were renamed."""
 
 from pathlib import Path
 
 import anndata
 import pytest
+from commands import run_command
 
-from causcell.cli.main import main
+
+def test_trial_writes_average_effects_and_effects_on_cells(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["trial", data, "--models", made / "models", "--draws", "2", "--no-progress"]
+    assert run_command(*words, "--concept", "stim", "--replicate", "donor", "--out", tmp_path / "average.h5ad") == 0
+    out, _ = capsys.readouterr()
+    assert "320 cells, 3 independent units (donor)" in out
+    assert "ctrl against IFN: " in out
+    average = anndata.read_h5ad(tmp_path / "average.h5ad")
+    assert list(average.obs_names) == ["IFN", "ctrl"]
+    where = ["--where", 'stim == "ctrl"']
+    assert run_command(*words, "--do", "stim=IFN", *where, "--out", tmp_path / "cells.h5ad") == 0
+    effects = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    assert (effects.obs["stim"] == "ctrl").all()
+    assert effects.layers["deviation"].shape == effects.shape
 
 
-def run(*words: object) -> int:
-    """Exit status of the command line for these words."""
-    with pytest.raises(SystemExit) as exit_:
-        main([str(word) for word in words])
-    return 0 if exit_.value.code is None else int(exit_.value.code)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give either --concept"),
+        (["--concept", "stim", "--do", "stim=IFN"], "give either --concept"),
+        (["--do", "stim=IFN", "--baseline", "ctrl"], "--baseline and --replicate belong to --concept"),
+        (["--concept", "dose"], "there is no concept 'dose'"),
+    ],
+)
+def test_trial_names_what_it_can_not_do(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run_command("trial", data, "--models", made / "models", "--out", tmp_path / "out.h5ad", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.h5ad").exists()
 
 
 def test_flags_by_their_old_names_are_taken_with_a_warning(
@@ -21,20 +47,20 @@ def test_flags_by_their_old_names_are_taken_with_a_warning(
     cells[:20].write_h5ad(tmp_path / "cells.h5ad")
     words = ["trial", tmp_path / "cells.h5ad", "--models", repository, "--concept", "stim", "--draws", 1]
     words = [*words, "--no-progress", "--out"]
-    assert run(*words, tmp_path / "old.h5ad", "--least", 0.2, "--rate", 0.1) == 0
+    assert run_command(*words, tmp_path / "old.h5ad", "--least", 0.2, "--rate", 0.1) == 0
     told = capsys.readouterr().err
     assert "warning: --least is deprecated; use --min-effect" in told
     assert "warning: --rate is deprecated; use --fdr" in told
-    assert run(*words, tmp_path / "new.h5ad", "--min-effect", 0.2, "--fdr", 0.1) == 0
+    assert run_command(*words, tmp_path / "new.h5ad", "--min-effect", 0.2, "--fdr", 0.1) == 0
     assert capsys.readouterr().err == ""
     old, new = (anndata.read_h5ad(tmp_path / f"{name}.h5ad").uns["causcell"]["trial"] for name in ("old", "new"))
     assert (old["least"], old["rate"]) == (new["least"], new["rate"]) == (0.2, 0.1)
-    assert run(*words, tmp_path / "both.h5ad", "--least", 0.2, "--min-effect", 0.2) == 2
+    assert run_command(*words, tmp_path / "both.h5ad", "--least", 0.2, "--min-effect", 0.2) == 2
     assert "--least is the old name of --min-effect" in capsys.readouterr().err
 
 
 def test_old_flags_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("trial", "--help") == 0
+    assert run_command("trial", "--help") == 0
     shown = capsys.readouterr().out
     assert "--min-effect" in shown
     assert "--fdr" in shown

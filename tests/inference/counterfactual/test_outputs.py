@@ -1,7 +1,5 @@
 """What an atlas holds besides expression: embeddings that become expression again, effects, summaries."""
 
-from dataclasses import replace
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -10,13 +8,10 @@ from atlases import GENES, SMALL, tree
 
 from causcell.atlas.journal import Journal
 from causcell.atlas.materialize import materialize_atlas
-from causcell.atlas.write import write_atlas
-from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import plan_interventions
-from causcell.counterfactual.outputs import most_frequent
-from causcell.counterfactual.request import Request
+from causcell.counterfactual.model import CounterfactualModel
+from causcell.counterfactual.outputs import OUTPUT_KINDS, Prediction, array_widths, make_accumulator, most_frequent
+from causcell.counterfactual.request import make_request
 from causcell.errors import AtlasError, ConfigurationError
-from causcell.generator import Generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
@@ -33,15 +28,37 @@ def some(cells):
 def write(generator, some):
     """``write(path, store, ...)``: an atlas of some cells."""
 
-    def write(path, store, do=DO, draws=1, dtype="float32", preset=None, **options):
-        with Cells(some) as cells:
-            interventions = plan_interventions(generator.schema, do)
-            settings = generator.solver_settings(preset=preset)
-            request = Request(interventions, settings, draws=draws, seed=5, store=store, dtype=dtype)
-            write_atlas(generator, cells, generator.reader(cells), request, path, **(SMALL | options))
+    def write(path, store, do=DO, **options):
+        generator.write_atlas(some, path, do, seed=5, store=store, **(SMALL | options))
         return path
 
     return write
+
+
+# -- what is kept of a prediction --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
+def test_every_kind_gives_the_arrays_that_it_announces(kind):
+    """By place and width, for the cells alone: a batch is padded. Two draws of one intervention."""
+    cells, padded, genes, embedding = 3, 5, 4, 6
+    accumulator = make_accumulator(kind, lambda z, noise: z[:, 0, :genes] + noise, (cells, 1, 2))
+    for draw in (0, 1):
+        z = np.full((padded, 1, embedding), draw + 1, dtype=np.float32)
+        codes, unmatched = np.zeros((padded, 2), dtype=np.int32), np.zeros(padded, dtype=bool)
+        accumulator.add(Prediction(0, draw, z - 1, z, codes, unmatched), np.float32(0.25))
+    arrays = accumulator.arrays()
+    assert {place: array.shape[-1] for place, array in arrays.items()} == array_widths(kind, genes, embedding)
+    kept = 1 if kind == "summary" else 2
+    assert {array.shape[:-1] for array in arrays.values()} == {(cells, 1, kept)}
+    expected = {
+        "expression": {"X": [1.25, 2.25]},
+        "embeddings": {"obsm/X_causcell": [1, 2]},
+        "effects": {"X": [1, 1]},
+        "summary": {"X": [1.75], "layers/deviation": [np.sqrt(0.5)]},
+    }
+    for place, values in expected[kind].items():
+        np.testing.assert_allclose(arrays[place][0, 0, :, 0], values, rtol=1e-6)
 
 
 # -- effects -----------------------------------------------------------------------------------------------------------
@@ -68,7 +85,7 @@ def test_a_cell_that_carries_the_label_has_no_effect(some, write, tmp_path):
 
 def test_effects_of_nothing(generator):
     with pytest.raises(ConfigurationError, match=r"effects .* are those of interventions; name one"):
-        Request(plan_interventions(generator.schema, [{}, *DO]), generator.solver_settings(), store="effects")
+        make_request(generator.manifest, [{}, *DO], store="effects")
 
 
 # -- summary -----------------------------------------------------------------------------------------------------------
@@ -94,7 +111,7 @@ def test_the_most_frequent_label_is_kept_the_lowest_of_several():
 
 def test_a_summary_of_one_draw(generator):
     with pytest.raises(ConfigurationError, match=r"draws is 1; a summary over draws .* takes at least 2"):
-        Request(plan_interventions(generator.schema, DO), generator.solver_settings(), store="summary")
+        make_request(generator.manifest, DO, store="summary")
 
 
 # -- embeddings --------------------------------------------------------------------------------------------------------
@@ -106,7 +123,7 @@ def test_expression_from_embeddings_is_the_same_atlas(generator, write, tmp_path
     """Every file of it, bit for bit."""
     direct = write(tmp_path / "direct.zarr", "expression", draws=draws, dtype=dtype)
     stored = write(tmp_path / "stored.zarr", "embeddings", draws=draws)
-    plan, written = materialize_atlas(generator, stored, tmp_path / "made.zarr", dtype=dtype, **SMALL)
+    plan, written = materialize_atlas(generator.model, stored, tmp_path / "made.zarr", dtype=dtype, **SMALL)
     assert tree(tmp_path / "made.zarr") == tree(direct)
     assert plan.digest == Journal(direct).require_plan().digest
     assert written.made == CELLS * len(DO) * draws
@@ -139,22 +156,23 @@ def test_in_memory_it_is_the_same(generator, some, write, tmp_path):
 
 def test_what_cannot_be_materialized(generator, write, tmp_path, monkeypatch):
     expression = write(tmp_path / "expression.zarr", "expression")
-    with pytest.raises(AtlasError, match=r"holds expression; give an atlas made with --store embeddings"):
-        materialize_atlas(generator, expression, tmp_path / "made.zarr")
+    with pytest.raises(AtlasError, match=r"holds expression; give an atlas made with store='embeddings'"):
+        materialize_atlas(generator.model, expression, tmp_path / "made.zarr")
     with pytest.raises(AtlasError, match="is no atlas"):
-        materialize_atlas(generator, tmp_path, tmp_path / "made.zarr")
+        materialize_atlas(generator.model, tmp_path, tmp_path / "made.zarr")
     stored = write(tmp_path / "stored.zarr", "embeddings")
-    other = Generator(generator.engine, batch_size=generator.batch_size)
+    other = CounterfactualModel(generator.engine, batch_size=generator.batch_size)
     changed = generator.manifest.model_copy(update={"digest": "0" * 64})
-    monkeypatch.setattr(Generator, "manifest", property(lambda self: changed if self is other else generator.manifest))
+    monkeypatch.setattr(
+        CounterfactualModel, "manifest", property(lambda self: changed if self is other else self.engine.manifest)
+    )
     with pytest.raises(ConfigurationError, match=r"was made with the model .*, and this one is 000000000000"):
         materialize_atlas(other, stored, tmp_path / "made.zarr")
     Journal(stored).unfinish()
     with pytest.raises(AtlasError, match="is not finished; run the command that makes it again"):
-        materialize_atlas(generator, stored, tmp_path / "made.zarr")
+        materialize_atlas(generator.model, stored, tmp_path / "made.zarr")
 
 
 def test_unknown_store(generator, some):
     with pytest.raises(ConfigurationError, match="store 'means' is not known; known are 'expression', 'embeddings'"):
         generator.counterfactual(some, do=DO, store="means")
-    assert replace(Request(plan_interventions(generator.schema, DO), generator.solver_settings()), draws=2)
