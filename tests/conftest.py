@@ -5,32 +5,15 @@ from pathlib import Path
 
 import anndata
 import pytest
-from simulation import CONCEPTS, EDGES, simulated_cells
+from short_runs import small_config
+from simulation import simulated_cells
 
 from causcell.generator import Generator
 from causcell_export import export
-from causcell_training import Run, TrainConfig, fit
-from causcell_training.config import load_config
+from causcell_training import Run, fit
 
 # With --doctest-modules every file would be imported; these are programs of their own.
 collect_ignore_glob = ["installed_client.py", "archive/make.py", "benchmarks/[!t]*.py"]
-
-
-def small_config(**overrides: object) -> TrainConfig:
-    """Settings of a model that trains in seconds; dotted names are given with ``__`` for the dot."""
-    small = {
-        "concept": CONCEPTS,
-        "edge": EDGES,
-        "genes": 50,
-        "model.embedding": 8,
-        "model.encoder_width": 32,
-        "model.width": 32,
-        "model.blocks": 1,
-        "optimisation.epochs": 10,
-        "optimisation.batch_size": 64,
-        "optimisation.validate_every": 2,
-    }
-    return load_config(overrides=small | {name.replace("__", "."): value for name, value in overrides.items()})
 
 
 @pytest.fixture(scope="session")

@@ -144,10 +144,11 @@ def run_benchmark(
 
 
 def _check_counts(folds: int, seeds: int, choose: int, split: str | os.PathLike[str] | None) -> None:
-    if folds < 1 or seeds < 1 or choose < 0:
-        raise ConfigurationError(f"folds {folds}, seeds {seeds}, choose {choose}: take at least 1, 1 and 0")
+    for name, value, least in (("folds", folds, 1), ("seeds", seeds, 1), ("choose", choose, 0)):
+        if value < least:
+            raise ConfigurationError(f"{name}={value}: take at least {least}")
     if split is not None and folds > 1:
-        raise ConfigurationError(f"a split and {folds} folds exclude each other; leave one out")
+        raise ConfigurationError(f"split={os.fspath(split)!r} and folds={folds} exclude each other; leave one out")
 
 
 def _list_scenarios(
@@ -169,12 +170,13 @@ def _list_scenarios(
             yield Scenario("in distribution", np.sort(part))
     for combination in combinations:
         codes = {schema.index(concept): schema[concept].code(label) for concept, label in combination.items()}
-        name = f"unseen {format_combination(schema, codes)}"
+        text = format_combination(schema, codes)
         if len(codes) < 2:
             raise ConfigurationError(
-                f"hold_out of {name!r} names one concept; give two or more (CONCEPT=LABEL,CONCEPT=LABEL): a label "
-                "that no training cell carries can't be learned"
+                f"hold_out={text!r} names one concept; give two or more (CONCEPT=LABEL,CONCEPT=LABEL): a label that no "
+                "training cell carries can't be learned"
             )
+        name = f"unseen {text}"
         rows = np.flatnonzero((labels[:, list(codes)] == list(codes.values())).all(axis=1))
         if len(rows) < _MIN_HELD_OUT:
             raise DataError(f"{name}: {len(rows)} cells carry it; to judge takes at least {_MIN_HELD_OUT}")

@@ -16,9 +16,9 @@ from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.generator import Generator
 from causcell.plot import counterfactual_embedding
 from causcell_export.exporter import export
-from causcell_export.quality import TEST
 from causcell_training.config import TrainConfig, load_config
 from causcell_training.curves import training_curves
+from causcell_training.data.split import TEST
 from causcell_training.fitting import fit
 from causcell_training.run import Run
 

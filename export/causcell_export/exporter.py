@@ -89,23 +89,23 @@ def export(
     >>> cells = anndata.AnnData(counts)
     >>> cells.obs["stim"] = ["ctrl", "stim"] * 20
     >>> config = load_config(
-    ...     overrides={"concept": ["stim"], "genes": "all", "model.width": 8, "optimisation.epochs": 1}
+    ...     overrides={"concept": ["stim"], "genes": "all", "model.blocks": 1, "optimisation.epochs": 1}
     ... )
     >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> run = fit(cells, folder / "run", config=config, progress=False)
+    >>> run = fit(cells, folder / "run", config=config)
     >>> with Generator.open(export(run, folder / "models")) as generator:
     ...     generator.counterfactual(cells, do={"stim": "stim"}).shape
     (40, 12)
     """
     if precision not in PRECISIONS:
-        raise ConfigurationError(f"precision {precision!r} is not known; known are {format_list(PRECISIONS)}")
+        raise ConfigurationError(f"precision={precision!r} is not known; known are {format_list(PRECISIONS)}")
     run = run if isinstance(run, Run) else Run.load(run)
     held_out = run.held_out()
     with new_folder(out) as staging:
         parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript)
         run.reference.save(staging / REFERENCE_FILE)
         write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")
-        manifest = _manifest(run, staging, parity).model_copy(update={"precision": precision})
+        manifest = _describe_model(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
         _write_manifest(with_quality(manifest, staging, held_out), staging)
     return Path(out)
@@ -148,7 +148,7 @@ def _write_configs(
     )
 
 
-def _manifest(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest:
+def _describe_model(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest:
     """Describe the model and the files written so far; the quality of presets is not measured yet."""
     model = run.model
     infos = {

@@ -15,6 +15,7 @@ import onnx
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from causcell._internal.quiet import quiet_loggers
 from causcell.repository.manifest import TensorInfo
 from causcell.repository.served import CHUNK
 from causcell_export.graphs import Graph
@@ -84,7 +85,7 @@ def write_chunks(content: bytes, path: Path) -> None:
 def matrix_products(path: Path) -> tuple[tuple[int, int], ...]:
     """List the shapes [k x n] of the weight matrices that rows of an ONNX file's batch meet; those of a loop once."""
 
-    def found(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> list[tuple[int, int]]:
+    def list_products(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> list[tuple[int, int]]:
         shapes = shapes | {weight.name: tuple(weight.dims) for weight in graph.initializer}
         products = []
         for node in graph.node:
@@ -94,10 +95,10 @@ def matrix_products(path: Path) -> tuple[tuple[int, int], ...]:
                 transposed = "transB" in attributes and attributes["transB"].i
                 products.append((n, k) if transposed else (k, n))
             bodies = [each.g for each in node.attribute if each.type == onnx.AttributeProto.GRAPH]
-            products += [product for body in bodies for product in found(body, shapes)]
+            products += [product for body in bodies for product in list_products(body, shapes)]
         return products
 
-    return tuple(found(onnx.load(path).graph, {}))
+    return tuple(list_products(onnx.load(path).graph, {}))
 
 
 def _strip(graph: onnx.GraphProto) -> None:
@@ -120,14 +121,10 @@ def _free_axes(name: str, tensor: TensorInfo) -> dict[int, Any]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's progress lines and its notices about packages that are not needed."""
-    exporters = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [exporter.level for exporter in exporters]
-    for exporter in exporters:
-        exporter.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for exporter, level in zip(exporters, levels, strict=True):
-            exporter.setLevel(level)
+    with (
+        quiet_loggers(("torch.onnx", "onnxscript", "onnx_ir"), logging.ERROR),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield

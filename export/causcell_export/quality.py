@@ -13,12 +13,10 @@ from causcell.bench.workload import Workload
 from causcell.evaluation.quality import measure_quality
 from causcell.generator import Generator
 from causcell.repository.manifest import Manifest, Preset
+from causcell_training.data.split import TEST, VALIDATION
 
 if TYPE_CHECKING:
     import anndata
-
-VALIDATION, TEST = "choose", "report"
-"""Parts of the held-out cells, as ``obs["part"]`` of a run's file names them."""
 
 _MOST_CELLS = {VALIDATION: 256, TEST: 1024}
 _SEEDS = range(3)
@@ -44,7 +42,8 @@ def with_quality(manifest: Manifest, root: Path, held_out: anndata.AnnData) -> M
     """
     with Generator.open(root) as generator:
         validation, test = (
-            _measured(generator, held_out[held_out.obs["part"] == part], limit) for part, limit in _MOST_CELLS.items()
+            _measure_presets(generator, held_out[held_out.obs["part"] == part], limit)
+            for part, limit in _MOST_CELLS.items()
         )
     with Generator.open(root, threads=1) as generator:
         workload = Workload(generator)
@@ -91,7 +90,7 @@ def default_preset(steps: Mapping[str, int], distances: Mapping[str, Sequence[fl
     return "accurate"
 
 
-def _measured(generator: Generator, cells: anndata.AnnData, limit: int) -> dict[str, dict[str, list[float]]]:
+def _measure_presets(generator: Generator, cells: anndata.AnnData, limit: int) -> dict[str, dict[str, list[float]]]:
     """Measure each preset on at most so many cells, one value a seed; nothing where there is no cell."""
     cells = cells[:: -(-cells.n_obs // limit) or 1].to_memory()
     if not cells.n_obs:

@@ -19,14 +19,14 @@ def write_torchscript(graph: Graph, example: Mapping[str, np.ndarray], path: Pat
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # deprecated in PyTorch, and what Triton's backend loads
         if isinstance(graph.module, Sampler):
-            script = _scripted_loop(graph.module, *inputs)
+            script = _script_loop(graph.module, *inputs)
         else:
             script = torch.jit.trace(graph.module, inputs, check_trace=False)
         path.parent.mkdir(parents=True)
         torch.jit.save(torch.jit.freeze(script), str(path))
 
 
-def _scripted_loop(sampler: Sampler, endogenous: Tensor, noise: Tensor, solver: Tensor) -> torch.jit.ScriptModule:
+def _script_loop(sampler: Sampler, endogenous: Tensor, noise: Tensor, solver: Tensor) -> torch.jit.ScriptModule:
     """Script a sampler for any number of steps: a trace would keep the example's."""
     step = torch.jit.trace(sampler.step, (noise, noise, solver[:, 0], endogenous), check_trace=False)
     return torch.jit.script(_Loop(step, torch.jit.trace(sampler.expression, noise)).eval())

@@ -17,7 +17,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from simulation import CONCEPTS, EDGES, simulated_cells
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from exported import export_unmeasured
 
 from causcell import Generator, open_repository
 from causcell.cli.main import main
-from causcell_export import export
 from causcell_training import Run
 
 VERSIONS = sorted(path.name for path in Path(__file__).parent.iterdir() if (path / "expected.json").is_file())
@@ -91,7 +91,7 @@ def test_run_opens(archive):
 
 
 def test_run_is_exported_again_as_the_same_model(archive, tmp_path):
-    again = export(Run.load(archive.folder / "run"), tmp_path / "models")
+    again = export_unmeasured(Run.load(archive.folder / "run"), tmp_path / "models")
     with Generator.open(again, threads=1, batch_size=8) as generator:
         embedded = generator.embed(archive.cells)
         drawn = generator.counterfactual(archive.cells, grid=["cell_type"], solver="draw", seed=7)

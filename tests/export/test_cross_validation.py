@@ -5,11 +5,13 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from conftest import small_config
+from exported import export_unmeasured
+from short_runs import small_config
 from simulation import CONCEPTS, EDGES
 
 from causcell.concepts import ConceptSchema, as_pairs, schema_from_obs
 from causcell.errors import ConfigurationError, DataError
+from causcell_export import cross_validation
 from causcell_export.cross_validation import _list_scenarios, _read_test_rows, choose_combinations, run_benchmark
 
 HELD_OUT = {"stim": "IFN", "cell_type": "B"}
@@ -71,10 +73,19 @@ def test_chosen_combinations_can_be_learned_from_the_rest(cells: anndata.AnnData
 
 
 @pytest.mark.parametrize(
-    "options", [{"folds": 0}, {"seeds": 0}, {"hold_out": ["stim=IFN"]}, {"folds": 2, "split": "split.csv"}]
+    ("options", "message"),
+    [
+        ({"folds": 0}, "folds=0: take at least 1"),
+        ({"seeds": 0}, "seeds=0: take at least 1"),
+        ({"choose": -1}, "choose=-1: take at least 0"),
+        ({"hold_out": ["stim=IFN"]}, "hold_out='stim=IFN' names one concept"),
+        ({"folds": 2, "split": "split.csv"}, r"split='split\.csv' and folds=2 exclude each other"),
+    ],
 )
-def test_settings_that_can_not_be_carried_out_are_refused(cells: anndata.AnnData, options: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError):
+def test_settings_that_can_not_be_carried_out_are_refused(
+    cells: anndata.AnnData, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         run_benchmark(cells, small_config(optimisation__epochs=1, model__timesteps=21), **options)
 
 
@@ -85,7 +96,10 @@ def test_a_rare_combination_is_refused(cells: anndata.AnnData) -> None:
         run_benchmark(few, small_config(optimisation__epochs=1), hold_out=["stim=IFN,cell_type=B"])
 
 
-def test_a_benchmark_judges_in_distribution_and_on_a_held_out_combination(cells: anndata.AnnData) -> None:
+def test_a_benchmark_judges_in_distribution_and_on_a_held_out_combination(
+    cells: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_validation, "export", export_unmeasured)
     lines: list[str] = []
     config = small_config(optimisation__epochs=2, genes=30)
     result = run_benchmark(cells, config, hold_out=["stim=IFN,cell_type=B"], report=lines.append)

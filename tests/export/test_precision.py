@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from exported import export_unmeasured
 
 from causcell.engine.open import open_engine
 from causcell.errors import ConfigurationError
@@ -18,7 +19,7 @@ LOWERED = ("denoiser", "decoder", "sampler")
 
 @pytest.fixture(scope="module")
 def half(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(run, tmp_path_factory.mktemp("half") / "repository", precision="fp16")
+    return export_unmeasured(run, tmp_path_factory.mktemp("half") / "repository", precision="fp16")
 
 
 def weights(repository: Path, graph: str) -> list[onnx.TensorProto]:
@@ -81,6 +82,6 @@ def test_large_activations_do_not_overflow(repository: Path, half: Path) -> None
 
 
 def test_unknown_precision(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="precision 'int4' is not known; known are 'fp32', 'fp16'"):
+    with pytest.raises(ConfigurationError, match="precision='int4' is not known; known are 'fp32', 'fp16'"):
         export(run, tmp_path / "models", precision="int4")
     assert list(tmp_path.iterdir()) == []

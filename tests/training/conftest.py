@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anndata
 import pytest
-from short_runs import brief, interrupt
+from short_runs import interrupt, short_config
 
 from causcell_training import Run, fit
 
@@ -13,7 +13,7 @@ from causcell_training import Run, fit
 @pytest.fixture(scope="session")
 def finished(cells: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Trained without interruption."""
-    return fit(cells, tmp_path_factory.mktemp("finished") / "run", config=brief())
+    return fit(cells, tmp_path_factory.mktemp("finished") / "run", config=short_config())
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def broken_off(cells: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory)
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, 5, RuntimeError("power cut"))
         with pytest.raises(RuntimeError, match="power cut"):
-            fit(cells, path, config=brief())
+            fit(cells, path, config=short_config())
     return path
 
 

@@ -110,12 +110,12 @@ def test_an_override_into_what_is_no_section_is_refused(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "train.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"--config '.*train\.toml' can't be read"):
+    with pytest.raises(ConfigurationError, match=r"config='.*train\.toml' can't be read"):
         load_config(path)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"--config '.*none\.toml' can't be read"):
+    with pytest.raises(ConfigurationError, match=r"config='.*none\.toml' can't be read"):
         load_config(tmp_path / "none.toml")
 
 

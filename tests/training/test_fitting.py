@@ -11,11 +11,17 @@ import anndata
 import numpy as np
 import pytest
 import torch
-from short_runs import assert_same_weights, brief, differ, interrupt, weights
+from short_runs import assert_same_weights, differ, interrupt, short_config, weights
 
 from causcell.errors import CausCellError, ConfigurationError
 from causcell_training import Run, TrainConfig, fit
 from causcell_training.config import load_config
+
+
+def with_logged_layer(cells: anndata.AnnData) -> anndata.AnnData:
+    """The cells with log1p values in a layer, beside the counts."""
+    values = np.log1p(cells.X.toarray() / 7).astype(np.float32)
+    return anndata.AnnData(cells.X, obs=cells.obs, var=cells.var, layers={"logged": values})
 
 
 def test_a_seed_gives_the_same_weights_and_leaves_the_callers_randomness(
@@ -24,7 +30,7 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_callers_randomness(
     torch.manual_seed(1234)  # what the caller did before is no part of a run
     torch.rand(3)
     before_torch, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
-    again = fit(cells, tmp_path / "run", config=brief())
+    again = fit(cells, tmp_path / "run", config=short_config())
     assert torch.equal(torch.get_rng_state(), before_torch)
     np.testing.assert_array_equal(np.random.get_state()[1], before_numpy)
     assert_same_weights(again, finished)
@@ -34,7 +40,7 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_callers_randomness(
 
 
 def test_another_seed_gives_another_model(cells: anndata.AnnData, finished: Run, tmp_path: Path) -> None:
-    other = fit(cells, tmp_path / "run", config=brief(**{"seed": 1, "optimisation.epochs": 2}))
+    other = fit(cells, tmp_path / "run", config=short_config(**{"seed": 1, "optimisation.epochs": 2}))
     assert differ(other, finished)
     assert (tmp_path / "run" / "split.csv").read_text() != (finished.path / "split.csv").read_text()
 
@@ -44,7 +50,7 @@ def test_cells_without_some_labels_train(cells: anndata.AnnData, tmp_path: Path)
     rng = np.random.default_rng(0)
     for name in ("donor", "state"):
         partly.obs.loc[rng.random(cells.n_obs) < 0.6, name] = np.nan
-    run = fit(partly, tmp_path / "run", config=brief(**{"optimisation.epochs": 2}))
+    run = fit(partly, tmp_path / "run", config=short_config(**{"optimisation.epochs": 2}))
     assert all(np.isfinite(array).all() for array in weights(run).values())
     assert (run.reference.labels == -1).any()
     donor = run.model.schema.index("donor")
@@ -53,7 +59,7 @@ def test_cells_without_some_labels_train(cells: anndata.AnnData, tmp_path: Path)
 
 
 def test_concepts_and_edges_are_arguments_too(cells: anndata.AnnData, tmp_path: Path) -> None:
-    config = brief(**{"optimisation.epochs": 2, "concept": (), "edge": ()})
+    config = short_config(**{"optimisation.epochs": 2, "concept": (), "edge": ()})
     edges = [("stim", "state"), "donor:state"]
     run = fit(cells, tmp_path / "run", concepts=["donor", "stim", "state"], edges=edges, config=config)
     assert run.model.schema.names == ("donor", "stim", "state")
@@ -62,10 +68,8 @@ def test_concepts_and_edges_are_arguments_too(cells: anndata.AnnData, tmp_path: 
 
 
 def test_arguments_go_before_settings(cells: anndata.AnnData, tmp_path: Path) -> None:
-    logged = anndata.AnnData(
-        cells.X, obs=cells.obs, var=cells.var, layers={"logged": np.log1p(cells.X.toarray() / 7).astype(np.float32)}
-    )
-    config = brief(**{"optimisation.epochs": 1, "genes": 20})
+    logged = with_logged_layer(cells)
+    config = short_config(**{"optimisation.epochs": 1, "genes": 20})
     run = fit(logged, tmp_path / "run", config=config, genes=30, layer="logged", expression="log1p", seed=5)
     expected = config.model_copy(update={"genes": 30, "layer": "logged", "expression": "log1p", "seed": 5})
     assert run.config == expected
@@ -94,13 +98,13 @@ def test_an_argument_that_cant_be_used_is_named_and_leaves_no_folder(
     cells: anndata.AnnData, tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        fit(cells, tmp_path / "run", **{"config": brief()} | arguments)
+        fit(cells, tmp_path / "run", **{"config": short_config()} | arguments)
     assert not (tmp_path / "run").exists()
 
 
 def test_bad_data_leave_no_folder(cells: anndata.AnnData, tmp_path: Path) -> None:
     with pytest.raises(CausCellError):
-        fit(cells, tmp_path / "run", config=brief(concept=("nothing",), edge=()))
+        fit(cells, tmp_path / "run", config=short_config(concept=("nothing",), edge=()))
     assert not (tmp_path / "run").exists()
 
 
@@ -118,12 +122,10 @@ def test_arguments_are_checked_before_torch_is_waited_for(tmp_path: Path) -> Non
 
 def test_the_path_of_a_file_a_split_and_all_kinds_of_settings(cells: anndata.AnnData, tmp_path: Path) -> None:
     """Layer, gene file and log1p values: whatever the settings, those written load to the same."""
-    logged = anndata.AnnData(
-        cells.X, obs=cells.obs, var=cells.var, layers={"logged": np.log1p(cells.X.toarray() / 7).astype(np.float32)}
-    )
+    logged = with_logged_layer(cells)
     logged.write_h5ad(tmp_path / "cells.h5ad")
     (tmp_path / "genes.txt").write_text("GENE4\nGENE2\nGENE9\n")
-    config = brief(
+    config = short_config(
         **{
             "layer": "logged",
             "genes": str(tmp_path / "genes.txt"),
@@ -144,7 +146,7 @@ def test_the_path_of_a_file_a_split_and_all_kinds_of_settings(cells: anndata.Ann
 
 
 def test_held_out_cells_are_estimated_better_than_by_each_genes_mean(cells: anndata.AnnData, tmp_path: Path) -> None:
-    config = brief(
+    config = short_config(
         **{
             "optimisation.epochs": 30,
             "optimisation.learning_rate": 1e-2,
@@ -175,5 +177,5 @@ def test_a_keyboard_interrupt_is_the_callers(
     """It is not turned into an exit of the process, and Ctrl-C goes on working."""
     interrupt(monkeypatch, 0, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        fit(cells, tmp_path / "run", config=brief())
+        fit(cells, tmp_path / "run", config=short_config())
     assert signal.getsignal(signal.SIGINT) is interrupt_signal

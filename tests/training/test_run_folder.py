@@ -8,20 +8,16 @@ from typing import Any
 import anndata
 import numpy as np
 import pytest
-from short_runs import EPOCHS, assert_same_weights, brief, read_metrics, tree
+from short_runs import EPOCHS, assert_same_weights, read_metrics, short_config, tree
 
-from causcell.errors import (
-    CausCellError,
-    OutputExistsError,
-    RunError,
-)
+from causcell.errors import CausCellError, OutputExistsError, RunError
 from causcell_training import Run, fit
 from causcell_training.config import load_config
 from causcell_training.run_folder import begin_run
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(cells: anndata.AnnData, finished: Run, interrupted: Path) -> None:
-    resumed = fit(cells, interrupted, config=brief(), resume=True)
+    resumed = fit(cells, interrupted, config=short_config(), resume=True)
     assert {path.name for path in interrupted.iterdir()} == {path.name for path in finished.path.iterdir()}
     assert resumed.provenance["epochs"] == EPOCHS
     assert resumed.provenance["steps"] == finished.provenance["steps"]
@@ -37,12 +33,12 @@ def test_a_resumed_run_takes_the_settings_file_that_was_written(
 
 def test_a_finished_run_is_not_resumed(cells: anndata.AnnData, finished: Run) -> None:
     with pytest.raises(RunError, match="has finished; there is nothing to resume"):
-        fit(cells, finished.path, config=brief(), resume=True)
+        fit(cells, finished.path, config=short_config(), resume=True)
 
 
 def test_nothing_is_resumed_where_nothing_is(cells: anndata.AnnData, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no checkpoint.*without resume=True"):
-        fit(cells, tmp_path / "run", config=brief(), resume=True)
+        fit(cells, tmp_path / "run", config=short_config(), resume=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -52,7 +48,7 @@ def test_a_run_broken_off_before_its_first_checkpoint_says_how_to_begin_again(
     """Without --resume its folder is refused as taken: the remedy has to name that."""
     shutil.rmtree(interrupted / "checkpoints")
     with pytest.raises(RunError, match=r"no checkpoint.*remove"):
-        fit(cells, interrupted, config=brief(), resume=True)
+        fit(cells, interrupted, config=short_config(), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +57,7 @@ def test_a_run_broken_off_before_its_first_checkpoint_says_how_to_begin_again(
 def test_other_settings_are_not_resumed(cells: anndata.AnnData, interrupted: Path, change: dict[str, Any]) -> None:
     before = tree(interrupted)
     with pytest.raises(RunError, match=r"other settings.*config\.toml"):
-        fit(cells, interrupted, config=brief(**change), resume=True)
+        fit(cells, interrupted, config=short_config(**change), resume=True)
     assert tree(interrupted) == before
 
 
@@ -70,32 +66,34 @@ def test_another_split_is_not_resumed(cells: anndata.AnnData, interrupted: Path)
     before = tree(interrupted)
     words = np.where(np.arange(cells.n_obs) % 4, "train", "test")
     with pytest.raises(RunError, match="split"):
-        fit(cells, interrupted, config=brief(), split=dict(zip(cells.obs_names, words, strict=True)), resume=True)
+        fit(
+            cells, interrupted, config=short_config(), split=dict(zip(cells.obs_names, words, strict=True)), resume=True
+        )
     assert tree(interrupted) == before
 
 
 def test_other_cells_are_not_resumed(cells: anndata.AnnData, interrupted: Path) -> None:
     before = tree(interrupted)
     with pytest.raises(CausCellError):
-        fit(cells[:, :40].copy(), interrupted, config=brief(), resume=True)
+        fit(cells[:, :40].copy(), interrupted, config=short_config(), resume=True)
     assert tree(interrupted) == before
 
 
 def test_an_existing_folder_is_refused_and_left_as_it_is(cells: anndata.AnnData, finished: Run, tmp_path: Path) -> None:
     before = tree(finished.path)
     with pytest.raises(OutputExistsError, match="exists already"):
-        fit(cells, finished.path, config=brief())
+        fit(cells, finished.path, config=short_config())
     assert tree(finished.path) == before
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputExistsError, match="exists already"):
-        fit(cells, tmp_path / "file", config=brief())
+        fit(cells, tmp_path / "file", config=short_config())
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_an_unfinished_run_is_not_overwritten(cells: anndata.AnnData, broken_off: Path) -> None:
     before = tree(broken_off)
     with pytest.raises(OutputExistsError):
-        fit(cells, broken_off, config=brief())
+        fit(cells, broken_off, config=short_config())
     assert tree(broken_off) == before
 
 
@@ -104,7 +102,7 @@ def test_an_unfinished_run_is_not_overwritten(cells: anndata.AnnData, broken_off
 
 def begin(path: Path) -> None:
     """Write a new run's folder over whatever is at a path."""
-    begin_run(path, brief(), ["a", "b"], ["train", "choose"], overwrite=True)
+    begin_run(path, short_config(), ["a", "b"], ["train", "choose"], overwrite=True)
 
 
 @pytest.mark.parametrize("which", ["finished", "interrupted"])
@@ -112,7 +110,7 @@ def test_a_run_is_overwritten_where_that_is_asked_for(
     cells: anndata.AnnData, finished: Run, interrupted: Path, tmp_path: Path, which: str
 ) -> None:
     path = interrupted if which == "interrupted" else Path(shutil.copytree(finished.path, tmp_path / "again"))
-    again = fit(cells, path, config=brief(**{"optimisation.epochs": 2}), overwrite=True)
+    again = fit(cells, path, config=short_config(**{"optimisation.epochs": 2}), overwrite=True)
     assert {file.name for file in path.iterdir()} == {file.name for file in finished.path.iterdir()}
     assert Run.load(path).provenance == again.provenance
     assert again.provenance["epochs"] == 2
@@ -159,7 +157,7 @@ def test_only_a_runs_folder_is_overwritten(
     make(finished, tmp_path / "run")
     before = tree(tmp_path)
     with pytest.raises(OutputExistsError, match=message):
-        fit(cells, tmp_path / "run", config=brief(), overwrite=True)
+        fit(cells, tmp_path / "run", config=short_config(), overwrite=True)
     assert tree(tmp_path) == before
 
 
@@ -169,5 +167,5 @@ def test_a_run_is_kept_when_the_data_of_the_next_cant_be_used(
     path = Path(shutil.copytree(finished.path, tmp_path / "run"))
     before = tree(path)
     with pytest.raises(CausCellError):
-        fit(cells, path, config=brief(), concepts=["nothing"], edges=[], overwrite=True)
+        fit(cells, path, config=short_config(), concepts=["nothing"], edges=[], overwrite=True)
     assert tree(path) == before

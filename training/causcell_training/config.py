@@ -1,4 +1,4 @@
-"""Settings of a training run; a TOML file given by ``--config`` has the same names and sections."""
+"""Settings of a training run; a TOML file of settings has the same names and sections."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
         try:
             fields = tomllib.loads(Path(path).read_text())
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"--config {os.fspath(path)!r} can't be read: {error}") from error
+            raise ConfigurationError(f"config={os.fspath(path)!r} can't be read: {error}") from error
     for name, value in (overrides or {}).items():
         *sections, key = name.split(".")
         target = fields
@@ -212,7 +212,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         name, found, text = setting.partition("=")
         if not (name and found):
-            raise ConfigurationError(f"--set {setting!r} is not of the form SECTION.KEY=VALUE, such as model.width=128")
+            raise ConfigurationError(f"setting={setting!r} is not SECTION.KEY=VALUE, such as model.width=128")
         try:
             overrides[name] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from commands import counts, embed_words, generate_words, refused, replaced, says, train_words
+from commands import embed_words, generate_words, refused, says, train_words
+from simulation import counts, replaced
 
 
 def with_value(cells: anndata.AnnData, value: float) -> anndata.AnnData:

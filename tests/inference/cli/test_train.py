@@ -97,7 +97,7 @@ def test_train_resumes_what_ctrl_c_interrupted(
         (["--genes=--7"], ["--7"]),
         (["--genes", "panel.txt"], ["--genes", "'panel.txt'", "'all'", "file of gene names"]),
         (["--seed", "-1"], ["seed", "-1", "greater than or equal to 0"]),
-        (["--set", "model.width"], ["--set", "'model.width'", "SECTION.KEY=VALUE"]),
+        (["--set", "model.width"], ["--set model.width", "SECTION.KEY=VALUE"]),
         (["--set", "model.breadth=3"], ["'model.breadth'", "3"]),
         (["--set", "optimisation.epochs=0"], ["'optimisation.epochs'", "0", "greater than or equal to 1"]),
         (["--set", "optimisation.held_out=few"], ["'optimisation.held_out'", "'few'", "number"]),

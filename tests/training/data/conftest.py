@@ -2,7 +2,7 @@
 
 import anndata
 import pytest
-from conftest import small_config
+from short_runs import small_config
 
 from causcell_training.data.cells import TrainingData, prepare
 

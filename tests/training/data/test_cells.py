@@ -7,13 +7,12 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small_config
 from scipy import sparse
+from short_runs import small_config
+from simulation import counts, replaced
 
 from causcell.concepts import UNLABELLED
-from causcell.errors import (
-    UnknownConceptError,
-)
+from causcell.errors import UnknownConceptError
 from causcell_training.data.cells import TrainingData, prepare
 
 ALL_GENES = small_config(genes="all")
@@ -92,8 +91,8 @@ def test_a_layer_is_read_in_place_of_x(cells: anndata.AnnData, prepared: Trainin
 def test_counts_are_scaled_over_all_genes_of_the_file_and_logged(
     cells: anndata.AnnData, prepared: TrainingData
 ) -> None:
-    counts = cells.X.toarray().astype(np.float64)
-    everywhere = pd.DataFrame(np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)), columns=cells.var_names)
+    raw = cells.X.toarray().astype(np.float64)
+    everywhere = pd.DataFrame(np.log1p(1e4 * raw / raw.sum(axis=1, keepdims=True)), columns=cells.var_names)
     expected = everywhere[list(prepared.preprocessing.genes)].to_numpy()
     np.testing.assert_allclose(prepared.expression.toarray(), expected, rtol=1e-6)  # float32
     assert prepared.preprocessing.normalisation_genes == tuple(cells.var_names)
@@ -109,11 +108,9 @@ def test_log1p_values_are_taken_as_given(cells: anndata.AnnData) -> None:
 
 
 def test_moments_are_those_of_the_training_cells_with_a_floor(cells: anndata.AnnData) -> None:
-    steady = cells.copy()
-    counts = steady.X.toarray()
-    counts[:, 5] = 0  # never expressed: its deviation is 0
-    steady.X = sparse.csr_matrix(counts)
-    data = prepare(steady, ALL_GENES)
+    steady = counts(cells)
+    steady[:, 5] = 0  # never expressed: its deviation is 0
+    data = prepare(replaced(cells, steady), ALL_GENES)
     training = data.expression.toarray().astype(np.float64)[data.rows("train")]
     assert training.std(axis=0)[5] < 0.1
     np.testing.assert_allclose(data.preprocessing.mean, training.mean(axis=0), rtol=1e-5, atol=1e-6)
@@ -125,11 +122,9 @@ def test_moments_are_those_of_the_training_cells_with_a_floor(cells: anndata.Ann
 
 def test_held_out_cells_decide_neither_panel_nor_moments(cells: anndata.AnnData, prepared: TrainingData) -> None:
     held_out = np.flatnonzero(prepared.part != "train")
-    strange = cells.copy()
-    counts = strange.X.toarray()
-    counts[held_out] = np.random.default_rng(0).integers(0, 1000, size=(len(held_out), cells.n_vars))
-    strange.X = sparse.csr_matrix(counts)
-    found = prepare(strange, small_config())
+    strange = counts(cells)
+    strange[held_out] = np.random.default_rng(0).integers(0, 1000, size=(len(held_out), cells.n_vars))
+    found = prepare(replaced(cells, strange), small_config())
     assert found.preprocessing.genes == prepared.preprocessing.genes
     np.testing.assert_array_equal(found.preprocessing.mean, prepared.preprocessing.mean)
     np.testing.assert_array_equal(found.preprocessing.deviation, prepared.preprocessing.deviation)

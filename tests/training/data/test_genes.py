@@ -5,14 +5,10 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from conftest import small_config
-from scipy import sparse
+from short_runs import small_config
+from simulation import counts, replaced
 
-from causcell.errors import (
-    CausCellError,
-    ConfigurationError,
-    GenePanelError,
-)
+from causcell.errors import CausCellError, ConfigurationError, GenePanelError
 from causcell_training.data.cells import prepare
 
 ALL_GENES = small_config(genes="all")
@@ -27,11 +23,9 @@ def test_as_many_highly_variable_genes_as_asked_in_the_files_order(cells: anndat
 
 def test_genes_that_vary_are_preferred(cells: anndata.AnnData) -> None:
     """Genes that hold the same share of every cell's counts are never among the most variable."""
-    flat = cells.copy()
-    counts = flat.X.toarray()
-    counts[:, 10:20] = 0
-    flat.X = sparse.csr_matrix(counts)
-    chosen = prepare(flat, small_config(genes=30)).preprocessing.genes
+    flat = counts(cells)
+    flat[:, 10:20] = 0
+    chosen = prepare(replaced(cells, flat), small_config(genes=30)).preprocessing.genes
     assert len(chosen) == 30
     assert not set(chosen) & set(cells.var_names[10:20])
 

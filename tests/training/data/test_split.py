@@ -7,13 +7,9 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small_config
-from short_runs import brief
+from short_runs import short_config, small_config
 
-from causcell.errors import (
-    DataError,
-    UnknownLabelError,
-)
+from causcell.errors import DataError, UnknownLabelError
 from causcell_training import Run
 from causcell_training.data.cells import prepare
 
@@ -133,5 +129,5 @@ def test_cells_of_which_each_is_the_only_one_of_its_label_are_too_few(cells: ann
 
 def test_the_split_that_a_run_wrote_can_be_given_to_another(cells: anndata.AnnData, finished: Run) -> None:
     data = prepare(cells, finished.config)
-    again = prepare(cells, brief(seed=9), finished.path / "split.csv")
+    again = prepare(cells, short_config(seed=9), finished.path / "split.csv")
     np.testing.assert_array_equal(again.part, data.part)

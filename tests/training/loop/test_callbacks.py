@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anndata
 import pandas as pd
-from short_runs import EPOCHS, brief, read_metrics
+from short_runs import EPOCHS, read_metrics, short_config
 
 from causcell_training import Run, fit
 
@@ -28,7 +28,7 @@ def test_every_term_and_measure_is_in_the_metrics(finished: Run) -> None:
 
 
 def test_a_resumed_runs_metrics_hold_every_epoch_once(cells: anndata.AnnData, finished: Run, interrupted: Path) -> None:
-    fit(cells, interrupted, config=brief(), resume=True)
+    fit(cells, interrupted, config=short_config(), resume=True)
     told = [[(row["epoch"], row["name"]) for row in read_metrics(path / "metrics.csv")]
             for path in (interrupted, finished.path)]  # fmt: skip
     assert told[0] == told[1]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from short_runs import EPOCHS, assert_same_weights, brief, read_metrics, weights
+from short_runs import EPOCHS, assert_same_weights, read_metrics, short_config, weights
 
 from causcell.errors import CausCellError
 from causcell_training import Run, TrainingPlan, fit
@@ -21,7 +21,7 @@ from causcell_training.loop.training_plan import MONITOR
 
 def test_training_stops_when_held_out_cells_no_longer_improve(cells: anndata.AnnData, tmp_path: Path) -> None:
     """Steps too small to change a float32 weight improve nothing: the first validation stays the best."""
-    config = brief(
+    config = short_config(
         **{
             "optimisation.learning_rate": 1e-30,
             "optimisation.epochs": 50,
@@ -35,14 +35,14 @@ def test_training_stops_when_held_out_cells_no_longer_improve(cells: anndata.Ann
 def test_a_training_shorter_than_the_time_between_validations_is_validated_all_the_same(
     cells: anndata.AnnData, tmp_path: Path
 ) -> None:
-    config = brief(**{"optimisation.epochs": 1, "optimisation.validate_every": 5})
+    config = short_config(**{"optimisation.epochs": 1, "optimisation.validate_every": 5})
     run = fit(cells, tmp_path / "run", config=config)
     assert run.provenance["epochs"] == 1
     assert Run.load(tmp_path / "run").provenance == run.provenance
 
 
 def test_a_training_that_diverges_is_no_finished_run(cells: anndata.AnnData, tmp_path: Path) -> None:
-    config = brief(**{"optimisation.learning_rate": 1e30})
+    config = short_config(**{"optimisation.learning_rate": 1e30})
     with pytest.raises(CausCellError, match="learning_rate"):
         fit(cells, tmp_path / "run", config=config)
     assert not (tmp_path / "run" / "run.json").exists()
@@ -58,7 +58,7 @@ def test_the_best_averaged_weights_are_kept_and_not_the_last(
 
     monkeypatch.setattr(TrainingPlan, "validation_step", worse_and_worse)
     monkeypatch.setattr(trainer, "shutil", SimpleNamespace(rmtree=lambda _path: None))  # keep the checkpoints
-    run = fit(cells, tmp_path / "run", config=brief())
+    run = fit(cells, tmp_path / "run", config=short_config())
     stored = {
         name: torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=False)
         for name in ("best", "last")
@@ -103,7 +103,7 @@ def test_callbacks_of_ones_own_hear_everything_and_change_nothing(
     """A checkpoint by another measure is left to its owner; the run's weights are still the best by its own."""
     listener = Listener()
     kept = ModelCheckpoint(tmp_path / "mine", monitor="train/total", mode="max")
-    run = fit(cells, tmp_path / "run", config=brief(), callbacks=[listener, kept])
+    run = fit(cells, tmp_path / "run", config=short_config(), callbacks=[listener, kept])
     assert listener.epochs == EPOCHS
     assert {"train/total", "held_out/mse", "held_out/accuracy_stim"} <= listener.heard
     assert Path(kept.best_model_path).is_file()
@@ -114,7 +114,7 @@ def test_callbacks_of_ones_own_hear_everything_and_change_nothing(
 def test_a_progress_bar_of_ones_own_takes_the_place_of_fits(cells: anndata.AnnData, tmp_path: Path) -> None:
     bar = TQDMProgressBar()
     bar.disable()
-    config = brief(**{"optimisation.epochs": 1})
+    config = short_config(**{"optimisation.epochs": 1})
     for progress in (False, True):
         fit(cells, tmp_path / f"run_{progress}", config=config, progress=progress, callbacks=[bar])
 
@@ -123,7 +123,7 @@ def test_a_logger_gets_every_term_and_measure_and_changes_nothing(
     cells: anndata.AnnData, finished: Run, tmp_path: Path
 ) -> None:
     logger = CSVLogger(tmp_path / "logs")
-    run = fit(cells, tmp_path / "run", config=brief(), logger=logger)
+    run = fit(cells, tmp_path / "run", config=short_config(), logger=logger)
     assert {"train/total", "held_out/mse"} <= set(
         (Path(logger.log_dir) / "metrics.csv").read_text().partition("\n")[0].split(",")
     )
@@ -134,7 +134,7 @@ def test_lightnings_own_logger_writes_into_the_run_folder(
     cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = brief(**{"optimisation.epochs": 1})
+    config = short_config(**{"optimisation.epochs": 1})
     run = fit(cells, tmp_path / "run", config=config, logger=True)
     assert any(file.is_file() for file in (run.path / "lightning_logs").rglob("*"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]

@@ -6,7 +6,7 @@ from typing import Any
 import anndata
 import pytest
 import torch
-from short_runs import assert_same_weights, brief, differ, interrupt, read_metrics
+from short_runs import assert_same_weights, differ, interrupt, read_metrics, short_config
 from torch import Tensor
 
 from causcell.errors import RunError
@@ -16,7 +16,7 @@ from causcell_training.data.cells import prepare
 
 def test_weight_decay_shrinks_the_networks_matrices_alone(cells: anndata.AnnData) -> None:
     """A step without gradients: what decays shrinks by learning rate times decay, all else stays."""
-    config = brief(**{"optimisation.weight_decay": 10.0, "optimisation.learning_rate": 0.01})
+    config = short_config(**{"optimisation.weight_decay": 10.0, "optimisation.learning_rate": 0.01})
     plan = TrainingPlan(prepare(cells, config), config)
     before = {name: parameter.detach().clone() for name, parameter in plan.named_parameters()}
     for parameter in plan.parameters():
@@ -47,7 +47,7 @@ class SamePlan(TrainingPlan):
 def test_a_plan_of_ones_own_trains_and_stands_in_the_provenance(
     cells: anndata.AnnData, finished: Run, tmp_path: Path
 ) -> None:
-    run = fit(cells, tmp_path / "run", config=brief(), plan=LighterPlan)
+    run = fit(cells, tmp_path / "run", config=short_config(), plan=LighterPlan)
     penalties = [
         float(row["value"]) for row in read_metrics(run.path / "metrics.csv") if row["name"] == "train/penalty"
     ]
@@ -60,13 +60,13 @@ def test_a_plan_of_ones_own_trains_and_stands_in_the_provenance(
 def test_a_plan_that_changes_nothing_gives_the_same_weights(
     cells: anndata.AnnData, finished: Run, tmp_path: Path
 ) -> None:
-    assert_same_weights(fit(cells, tmp_path / "run", config=brief(), plan=SamePlan), finished)
+    assert_same_weights(fit(cells, tmp_path / "run", config=short_config(), plan=SamePlan), finished)
     assert "plan" not in finished.provenance
 
 
 def test_another_plan_is_not_resumed(cells: anndata.AnnData, interrupted: Path) -> None:
     with pytest.raises(RunError, match=r"plan=.*TrainingPlan, not .*SamePlan"):
-        fit(cells, interrupted, config=brief(), plan=SamePlan, resume=True)
+        fit(cells, interrupted, config=short_config(), plan=SamePlan, resume=True)
 
 
 def test_a_run_is_resumed_by_its_own_plan(
@@ -75,5 +75,5 @@ def test_a_run_is_resumed_by_its_own_plan(
     with monkeypatch.context() as patch:
         interrupt(patch, 3, RuntimeError("power cut"))
         with pytest.raises(RuntimeError, match="power cut"):
-            fit(cells, tmp_path / "run", config=brief(), plan=SamePlan)
-    assert_same_weights(fit(cells, tmp_path / "run", config=brief(), plan=SamePlan, resume=True), finished)
+            fit(cells, tmp_path / "run", config=short_config(), plan=SamePlan)
+    assert_same_weights(fit(cells, tmp_path / "run", config=short_config(), plan=SamePlan, resume=True), finished)

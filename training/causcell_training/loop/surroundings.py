@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import torch
 
+from causcell._internal.quiet import quiet_loggers
+
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
@@ -39,17 +41,7 @@ def own_interrupt() -> Iterator[None]:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence Lightning's advice on hardware, loaders and folders for the block: none of it is the user's to act on."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    with quiet_loggers(names, logging.WARNING), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        yield

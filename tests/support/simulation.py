@@ -37,3 +37,13 @@ def simulated_cells(cells: int = 320, genes: int = 60, seed: int = 0) -> anndata
     )
     var = pd.DataFrame(index=[f"GENE{i}" for i in range(genes)])
     return anndata.AnnData(sparse.csr_matrix(counts), obs=obs, var=var)
+
+
+def counts(cells: anndata.AnnData) -> np.ndarray:
+    """Values of all cells, float32 [n x genes]."""
+    return cells.X.toarray().astype(np.float32)
+
+
+def replaced(cells: anndata.AnnData, values: np.ndarray) -> anndata.AnnData:
+    """Cells of the same names and labels with other values, which are stored as CSR."""
+    return anndata.AnnData(sparse.csr_matrix(values), obs=cells.obs, var=cells.var)

@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 
 import anndata
-import numpy as np
 import pytest
-from scipy import sparse
 
 from causcell.cli.main import main
 
@@ -72,17 +70,6 @@ def generate_words(data: Path, models: Path, out: Path, *words: object) -> list[
 
 def embed_words(data: Path, models: Path, out: Path, *words: object) -> list[object]:
     return ["embed", data, "--models", models, "--out", out, "--no-progress", *words]
-
-
-# -- cells with other values -------------------------------------------------------------------------------------------
-
-
-def counts(cells: anndata.AnnData) -> np.ndarray:
-    return cells.X.toarray().astype(np.float32)
-
-
-def replaced(cells: anndata.AnnData, values: np.ndarray) -> anndata.AnnData:
-    return anndata.AnnData(sparse.csr_matrix(values), obs=cells.obs, var=cells.var)
 
 
 # -- an environment that lacks something -------------------------------------------------------------------------------

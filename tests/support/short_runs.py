@@ -1,4 +1,4 @@
-"""Short trainings that tests of training share, and how their results are compared."""
+"""Short trainings that tests share, and how their results are compared."""
 
 import csv
 from pathlib import Path
@@ -6,14 +6,32 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import small_config
+from simulation import CONCEPTS, EDGES
 
 from causcell_training import Run, TrainConfig, TrainingPlan
+from causcell_training.config import load_config
 
 EPOCHS = 6
 
 
-def brief(**overrides: Any) -> TrainConfig:
+def small_config(**overrides: object) -> TrainConfig:
+    """Settings of a model that trains in seconds; dotted names are given with ``__`` for the dot."""
+    small = {
+        "concept": CONCEPTS,
+        "edge": EDGES,
+        "genes": 50,
+        "model.embedding": 8,
+        "model.encoder_width": 32,
+        "model.width": 32,
+        "model.blocks": 1,
+        "optimisation.epochs": 10,
+        "optimisation.batch_size": 64,
+        "optimisation.validate_every": 2,
+    }
+    return load_config(overrides=small | {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def short_config(**overrides: Any) -> TrainConfig:
     """Six epochs, validated every second one, on all genes."""
     return small_config(**{"genes": "all", "optimisation.epochs": EPOCHS, "optimisation.ema_decay": 0.5, **overrides})
 

@@ -1,0 +1,26 @@
+"""Exported models that tests share, and how their files are read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as triton
+
+from causcell_export import export, exporter
+from causcell_training import Run
+
+GRAPHS = ("encoder_scm", "scm", "denoiser", "decoder", "sampler")
+"""Graphs of the default head's model."""
+
+
+def export_unmeasured(run: Run, out: Path, **options: Any) -> Path:
+    """Export a run, verified, and leave out what takes a third of the time: quality and speed of each preset."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "with_quality", lambda manifest, root, held_out: manifest)
+        return export(run, out, **options)
+
+
+def read_config(repository: Path, graph: str, file: str = "config.pbtxt") -> triton.ModelConfig:
+    """Read Triton's configuration of a model; typed: an unknown field or value raises."""
+    return text_format.Parse((repository / graph / file).read_text(), triton.ModelConfig())
