@@ -84,7 +84,7 @@ class _NamesInMessages(Sequence[str]):
         self._cells, self._rows = cells, rows
 
     def __len__(self) -> int:
-        return self._rows.stop - self._rows.start
+        return int(self._rows.stop - self._rows.start)
 
     def __getitem__(self, place: Any) -> Any:
         row = self._rows.start + place

@@ -33,6 +33,17 @@ def test_a_killed_process_loses_its_shard_which_is_made_again(two_files, whole_o
     assert tree(path) == whole_of_two
 
 
+def test_a_run_that_is_stopped_ends_when_its_processes_have(two_files, tmp_path):
+    """What they are at is finished first, so that the next run finds nobody else writing there."""
+
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        two_files.write(tmp_path / "atlas.zarr", executor=Processes(2), on_event=interrupt)
+    assert worker_processes() == []
+
+
 def test_processes_that_are_lost_again_and_again_are_an_error(two_files, tmp_path, monkeypatch):
     monkeypatch.setattr(processes_module, "make_shard", lose_worker)
     monkeypatch.setattr(processes_module, "_MOST_LOST", 1)
