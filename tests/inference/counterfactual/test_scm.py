@@ -38,11 +38,6 @@ class Batch:
 
 
 @pytest.fixture(scope="module")
-def schema(generator):
-    return generator.schema
-
-
-@pytest.fixture(scope="module")
 def batch(generator, cells):
     with generator.bind(open_cells(cells[:64].copy())) as bound:
         chosen = bound.read(slice(0, 64))
