@@ -40,12 +40,9 @@ from scipy import sparse
 from causcell import Generator
 from causcell._internal.batching import pad_batch
 from causcell._internal.units import format_duration, format_size
-from causcell.atlas.plan import make_plan
-from causcell.atlas.task import Measured
-from causcell.atlas.write import run_plan
 from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import plan_interventions
-from causcell.counterfactual.request import Request
+from causcell.cells.panel_cells import PanelCells
+from causcell.counterfactual.request import Request, make_request
 from causcell.randomness import CellNoise, cell_keys
 
 CAUSCELL = Path(sys.executable).parent / "causcell"
@@ -299,18 +296,16 @@ def compare_workers(data: Path, models: str, arguments: argparse.Namespace) -> N
 def compare_with_engine(data: Path, models: str, arguments: argparse.Namespace) -> None:
     """The whole of generate against the engine alone, in one process, one compute thread, turn about."""
     for steps, where in ((1, "tenth < 4"), (10, "tenth == 0")):  # enough for starting up not to count
-        with Generator.open(models, threads=1) as generator, Cells(data, where=where) as cells:
-            reader = generator.reader(cells)
+        with Generator.open(models, threads=1) as generator, generator.bind(Cells(data, where=where)) as cells:
             settings = generator.solver_settings(solver="draw", steps=steps)
-            request = Request(plan_interventions(generator.schema, None, [GRID]), settings)
+            request = make_request(generator.manifest, grid=[GRID], settings=settings)
             rates: dict[str, list[float]] = {"whole": [], "engine": []}
             for _ in range(arguments.repeats):
                 out = arguments.folder / "share.zarr"
                 shutil.rmtree(out, ignore_errors=True)
-                plan = make_plan(generator, cells, reader, request)
-                written = run_plan(plan, Measured(generator, cells, reader), out)
-                rates["whole"].append(written.made / written.seconds)
-                rates["engine"].append(engine_rate(generator, cells, reader, request))
+                made = generator.write_atlas(data, out, grid=[GRID], where=where, solver="draw", steps=steps)
+                rates["whole"].append(made.made / made.seconds)
+                rates["engine"].append(engine_rate(generator, cells, request))
             shares = np.array(rates["whole"]) / np.array(rates["engine"])
             print(
                 f"{steps} steps, one thread: generate {np.median(rates['whole']):,.0f} rows/s, engine alone "
@@ -319,23 +314,22 @@ def compare_with_engine(data: Path, models: str, arguments: argparse.Namespace) 
             )
 
 
-def engine_rate(generator: Generator, cells: Cells, reader: object, request: Request, seconds: float = 3.0) -> float:
+def engine_rate(generator: Generator, cells: PanelCells, request: Request, seconds: float = 3.0) -> float:
     """Rows/s of interventions, uniforms and decoder, over and over on one batch."""
-    size, solver = generator.batch_size, generator.build_solver(request.settings)
-    rows = slice(0, min(size, len(cells)))
-    expression = pad_batch(cells.read(reader, rows), size)  # type: ignore[arg-type]
-    exogenous = generator.engine.run("encoder_scm", {"expression": expression})["exogenous_mean"]
-    labels = pad_batch(cells.labels(generator.schema)[rows], size)
-    keys = pad_batch(cell_keys(0, cells.names_of(rows)), size)
+    model, size = generator.model, generator.batch_size
+    solver, batch = model.build_solver(request.settings), cells.read(slice(0, min(size, len(cells))))
+    exogenous = model.encode(pad_batch(batch.expression, size)).mean
+    labels = pad_batch(cells.labels[batch.rows], size)
+    keys = pad_batch(cell_keys(0, batch.names), size)
     made, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        endogenous = generator.scm.factual(exogenous)["endogenous"]
+        endogenous = model.scm.factual(exogenous)["endogenous"]
         noise = CellNoise(keys, len(generator.preprocessing.genes))
         for intervention in request.interventions:
-            result = generator.scm.intervene(
+            result = model.scm.intervene(
                 intervention, exogenous=exogenous, endogenous=endogenous, labels=labels, keys=keys
             )
-            generator.decode(result.endogenous, noise, solver)
+            model.decode(result.endogenous, noise, solver)
             made += size
     return made / (time.perf_counter() - started)
 

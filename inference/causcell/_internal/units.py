@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
+import re
+
+from pydantic import ByteSize, TypeAdapter
 
 from causcell.errors import ConfigurationError
 
 _SIZES = TypeAdapter(ByteSize)
+_FORM = re.compile(r"\s*\d*\.?\d+\s*[A-Za-z]*\s*")
+"""A number and a unit; `ByteSize` passes over what follows them, such as the rest of ``64,000kB``."""
 
 
 def parse_size(text: str | int) -> int:
@@ -23,8 +27,10 @@ def parse_size(text: str | int) -> int:
     (64000000, 524288, 100)
     """
     try:
+        if not _FORM.fullmatch(str(text)):
+            raise ValueError(text)
         size = int(_SIZES.validate_python(f"{text}B" if str(text).lower().endswith("i") else text))
-    except (ValidationError, OverflowError):
+    except (ValueError, OverflowError):  # pydantic's errors are ValueErrors
         size = 0
     if size < 1:
         raise ConfigurationError(f"size {text!r} is not one; write it as 64MB, 1GB or 512KiB")

@@ -303,7 +303,7 @@ def _layout(cells: int, rows_per_cell: int, batch_size: int, chunk_rows: int, sh
 def digest_source(cells: PanelCells) -> SourceDigests:
     """Digest cells as they are read for a model."""
     spaced = np.unique(np.linspace(0, len(cells) - 1, min(_SAMPLED_CELLS, len(cells))).astype(int)).tolist()
-    values = (cells.read(slice(row, row + 1)).expression.tobytes() for row in spaced)
+    values = (cells.read_expression(slice(row, row + 1)).tobytes() for row in spaced)
     return SourceDigests(
         names=_digest([cells.cells.name_digests.astype("<u8").tobytes()]),
         labels=_digest([cells.labels.astype("<i4").tobytes()]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from causcell.cells.collection import AnyCells, AnySource, open_cells
+from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
 from causcell.cells.panel import PanelReader
 from causcell.concepts import ConceptSchema
 from causcell.errors import CausCellWarning, ConfigurationError, format_list
@@ -74,6 +75,20 @@ class CellSource:
             allow_missing_genes=self.allow_missing_genes,
             announce=announce,
         )
+
+
+class _NamesInMessages(Sequence[str]):
+    """Names of consecutive cells, of which one is read when the message of an error needs it."""
+
+    def __init__(self, cells: Cells, rows: slice) -> None:
+        self._cells, self._rows = cells, rows
+
+    def __len__(self) -> int:
+        return int(self._rows.stop - self._rows.start)
+
+    def __getitem__(self, place: Any) -> Any:
+        row = self._rows.start + place
+        return self._cells.read_names(slice(row, row + 1))[0]
 
 
 class PanelCells:
@@ -175,12 +190,15 @@ class PanelCells:
         ExpressionError
             Values that are not of the declared scale, or a cell without a single count.
         """
+        return CellBatch(rows, self.read_names(rows), self.read_expression(rows))
+
+    def read_expression(self, rows: slice) -> np.ndarray:
+        """Return the panel expression of consecutive cells without their names, float32 [n x G]; see `read`."""
         pieces = [
-            (names := part.read_names(within), self._readers[place].read(part.values(within), names))
+            self._readers[place].read(part.values(within), _NamesInMessages(part, within))
             for place, part, within in self.cells.split_rows(rows)
         ]
-        names, expression = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
-        return CellBatch(rows, names, expression)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     @property
     def source(self) -> CellSource | None:

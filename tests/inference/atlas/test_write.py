@@ -7,12 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from atlases import GENES, ROW, tree
+from atlases import GENES, ROW, AtlasRecipe, tree
 
-from causcell.atlas.write import write_atlas
-from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import plan_interventions
-from causcell.counterfactual.request import Request
 from causcell.errors import CausCellWarning, ConfigurationError, OutputExistsError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
@@ -34,29 +30,17 @@ def in_memory(generator, some):
 
 
 @pytest.fixture(scope="module")
-def write(generator, some):
-    """``write(path, ...)``: write the plan's atlas."""
-
-    def write(path, source=some, dtype="float32", **options):
-        cells = Cells(source)
-        request = Request(
-            plan_interventions(generator.schema, PLAN["do"]),
-            generator.solver_settings(preset="balanced"),
-            draws=PLAN["draws"],
-            seed=PLAN["seed"],
-            dtype=dtype,
-        )
-        return write_atlas(generator, cells, generator.reader(cells), request, path, **options)
-
-    return write
+def recipe(generator, some):
+    """All cells in one shard, of several draws."""
+    return AtlasRecipe(generator, some, {"preset": "balanced", **PLAN})
 
 
 @pytest.fixture(scope="module")
-def store(write, tmp_path_factory):
+def store(recipe, tmp_path_factory):
     path = tmp_path_factory.mktemp("atlas") / "atlas.zarr"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausCellWarning)
-        assert write(path) == ROWS
+        assert recipe.write(path).rows == ROWS
     return path
 
 
@@ -89,9 +73,9 @@ def test_store_is_the_result_in_memory(store, in_memory):
         (1, 20, (18, 1)),
     ],
 )
-def test_shards_of_any_size_hold_the_same(write, in_memory, tmp_path, chunk, shard, form):
+def test_shards_of_any_size_hold_the_same(recipe, in_memory, tmp_path, chunk, shard, form):
     """Draws to the last bit or two: which values vectorised loops leave over hangs on a batch's other cells."""
-    write(tmp_path / "atlas.zarr", chunk_size=chunk * ROW, shard_size=shard * ROW)
+    recipe.write(tmp_path / "atlas.zarr", chunk_size=chunk * ROW, shard_size=shard * ROW)
     read = anndata.read_zarr(tmp_path / "atlas.zarr")
     np.testing.assert_allclose(read.X, in_memory.X, rtol=1e-5, atol=1e-6)
     pd.testing.assert_frame_equal(read.obs, in_memory.obs)
@@ -99,9 +83,9 @@ def test_shards_of_any_size_hold_the_same(write, in_memory, tmp_path, chunk, sha
     assert (x.shards, x.chunks) == ((form[0], GENES), (form[1], GENES))
 
 
-def test_a_file_gives_the_same_store(write, store, some, tmp_path):
+def test_a_file_gives_the_same_store(recipe, store, some, tmp_path):
     some.write_h5ad(tmp_path / "cells.h5ad")
-    write(tmp_path / "atlas.zarr", tmp_path / "cells.h5ad")
+    recipe.write(tmp_path / "atlas.zarr", tmp_path / "cells.h5ad")
     np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "atlas.zarr").X, anndata.read_zarr(store).X)
 
 
@@ -115,9 +99,9 @@ def test_rows_of_a_cell_stand_together_and_cells_in_input_order(store, some):
     assert read.obs_names[3] == "cell_0000|cell_type=B|1"
 
 
-def test_half_precision(write, store, tmp_path):
+def test_half_precision(recipe, store, tmp_path):
     """Within 5e-4 of a value's size (half a unit of 11 bits is 4.9e-4), or 3e-8 for values below its normal range."""
-    write(tmp_path / "half.zarr", dtype="float16")
+    recipe.write(tmp_path / "half.zarr", dtype="float16")
     half, full = anndata.read_zarr(tmp_path / "half.zarr"), anndata.read_zarr(store)
     assert half.X.dtype == np.float16
     np.testing.assert_allclose(half.X.astype(np.float32), full.X, rtol=5e-4, atol=3e-8)
@@ -155,11 +139,11 @@ def test_store_opens_lazily(store, in_memory):
     np.testing.assert_array_equal(x[100:110], in_memory.X[100:110])
 
 
-def test_writing_warns_of_nothing_that_a_user_could_not_change(write, some, tmp_path):
+def test_writing_warns_of_nothing_that_a_user_could_not_change(recipe, some, tmp_path):
     """What zarr and anndata say to the program that calls them is not for the program's user."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        write(tmp_path / "atlas.zarr", some[:5].copy())
+        recipe.write(tmp_path / "atlas.zarr", some[:5].copy())
     assert {each.category for each in caught} <= {CausCellWarning}, {str(each.message) for each in caught}
 
 
@@ -181,48 +165,48 @@ def test_scanpy_takes_it(store):
 # -- what is there already ---------------------------------------------------------------------------------------------
 
 
-def something(path):
+def make_folder(path):
     path.mkdir()
     (path / "precious.txt").write_text("mine")
     return path / "precious.txt"
 
 
-def a_file(path):
+def make_file(path):
     path.write_text("mine")
     return path
 
 
-@pytest.mark.parametrize("make", [something, a_file])
-def test_what_is_there_is_refused_and_left_alone(write, tmp_path, make):
+@pytest.mark.parametrize("make", [make_folder, make_file])
+def test_what_is_there_is_refused_and_left_alone(recipe, tmp_path, make):
     kept = make(tmp_path / "atlas.zarr")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputExistsError, match=r"atlas\.zarr' exists already and is not overwritten; remove it"):
-        write(tmp_path / "atlas.zarr")
+        recipe.write(tmp_path / "atlas.zarr")
     assert kept.read_text() == "mine"
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_another_store_is_not_taken_for_an_atlas(write, some, tmp_path):
+def test_another_store_is_not_taken_for_an_atlas(recipe, some, tmp_path):
     some.write_zarr(tmp_path / "atlas.zarr")
     before = tree(tmp_path)
     with pytest.raises(OutputExistsError, match="exists already"):
-        write(tmp_path / "atlas.zarr")
+        recipe.write(tmp_path / "atlas.zarr")
     assert tree(tmp_path) == before
 
 
-def test_an_empty_folder_is_taken(write, some, tmp_path):
+def test_an_empty_folder_is_taken(recipe, some, tmp_path):
     (tmp_path / "atlas.zarr").mkdir()
-    write(tmp_path / "atlas.zarr", some[:5].copy())
+    recipe.write(tmp_path / "atlas.zarr", some[:5].copy())
     assert anndata.read_zarr(tmp_path / "atlas.zarr").n_obs == 30
 
 
-def test_unknown_dtype(write, tmp_path):
+def test_unknown_dtype(recipe, tmp_path):
     with pytest.raises(ConfigurationError, match="dtype 'int8' is not known; known are 'float32', 'float16'"):
-        write(tmp_path / "atlas.zarr", dtype="int8")
+        recipe.write(tmp_path / "atlas.zarr", dtype="int8")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_chunks_larger_than_shards(write, tmp_path):
+def test_chunks_larger_than_shards(recipe, tmp_path):
     with pytest.raises(ConfigurationError, match="chunks of 2000 bytes are larger than shards of 1000"):
-        write(tmp_path / "atlas.zarr", chunk_size=2000, shard_size=1000)
+        recipe.write(tmp_path / "atlas.zarr", chunk_size=2000, shard_size=1000)
     assert list(tmp_path.iterdir()) == []
