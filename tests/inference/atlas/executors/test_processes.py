@@ -9,7 +9,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from atlases import CELLS, kill_once_a_shard_is_done, lose_worker, tree
+from atlases import CELLS, environment, kill_once_a_shard_is_done, lose_worker, tree
 
 from causcell.atlas.executors import Processes
 from causcell.atlas.executors import processes as processes_module
@@ -74,7 +74,11 @@ def test_processes_end_with_their_parent(repository, two_files, tmp_path):
     words = ["generate", f"a={two_files.cells['a']}", "--models", repository, "--out", tmp_path / "atlas.zarr"]
     words += ["--grid", "stim", "--solver", "draw", "--steps", "500", "--workers", "2", "--no-progress"]
     words += ["--batch-size", "4", "--chunk-size", "1600", "--shard-size", "1600"]  # 4 cells
-    parent = subprocess.Popen([Path(sys.executable).parent / "causcell", *map(str, words)], start_new_session=True)
+    parent = subprocess.Popen(
+        [Path(sys.executable).parent / "causcell", *map(str, words)],
+        env=environment(TMPDIR=str(tmp_path)),  # what a killed program leaves behind
+        start_new_session=True,
+    )
     try:
         children = []
         for _ in range(1200):
