@@ -72,7 +72,7 @@ def evaluate(
     Raises
     ------
     ConfigurationError
-        A metric of another distribution can't be used; see `causcell.evaluation.registry`.
+        A metric of another package can't be used; see `causcell.evaluation.register_metric`.
     DataError
         Fewer than 16 cells are left that the model was not trained on.
     UnknownConceptError

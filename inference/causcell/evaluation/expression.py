@@ -10,14 +10,13 @@ from causcell.concepts import UNLABELLED
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.probes import cluster_cells, partition_agreement
 from causcell.evaluation.quality import measure_matched_cells, sample_quality
-from causcell.evaluation.registry import REAL_SUFFIX, Kind, registered_metrics
+from causcell.evaluation.registry import REAL_SUFFIX, metric_titles, registered_metrics
 from causcell.evaluation.table import Table
 
 _MARKERS = 50
 _MIN_LABEL_CELLS = 16
 _COMPONENTS = (32, 128)
 _CLUSTER_COMPONENTS = 32
-_SAMPLE_KINDS: tuple[Kind, ...] = ("distribution", "label", "summary")
 
 
 def tabulate_mean_estimate(data: EvaluationData) -> Table:
@@ -26,7 +25,7 @@ def tabulate_mean_estimate(data: EvaluationData) -> Table:
     estimates |= {f"PCA-{count}": data.project_on_components(count)[1] for count in _COMPONENTS}
     estimates[f"mean of each {data.stratum_name}"] = data.label_means
     estimates["mean of all cells"] = np.tile(data.training_expression.mean(axis=0), (len(data.test_rows), 1))
-    titles = {metric.name: metric.title for metric in registered_metrics("cells")}
+    titles = metric_titles("cells")
     rows: dict[str, dict[str, float | None]] = {
         name: {titles[key]: value for key, value in measure_matched_cells(data.test_expression, each).items()}
         for name, each in estimates.items()
@@ -144,7 +143,7 @@ def tabulate_samples(data: EvaluationData, seed: int = 0) -> Table:
     estimates = {"model, samples": data.generate_samples(seed), "model, mean estimate": data.mean_estimate}
     estimates |= {"PCA-32": data.project_on_components(32)[1], "training cells of the same label": others}
     rows: dict[str, dict[str, float | None]] = {}
-    titles = {metric.name: metric.title for kind in _SAMPLE_KINDS for metric in registered_metrics(kind)}
+    titles = metric_titles("distribution", "label", "summary")
     ceiling: dict[str, float | None] = {
         metric.title: 1.0 for metric in registered_metrics("label") if metric.better == "one"
     }

@@ -1,6 +1,6 @@
 """Measures of generated against real expression (log scale, panel genes, clipped at zero), as functions of arrays.
 
-Which of them appear in reports, `causcell.evaluation.registry` says.
+Those that reports measure are registered in `causcell.evaluation.registry`.
 """
 
 from __future__ import annotations
