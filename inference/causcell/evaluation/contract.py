@@ -33,7 +33,7 @@ def check_metric(metric: str | Metric, *, seed: int = 0) -> None:
     metric
         The name of a registered metric, as `Metric.key` has it, or a `Metric`.
     seed
-        Of the simulated arrays.
+        Seed of the simulated arrays.
 
     Raises
     ------

@@ -65,7 +65,7 @@ def evaluate(
     scale, layer
         Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
     seed
-        Of the choice of cells, of samples and of interventions.
+        Seed of the choice of cells, of samples and of interventions.
     report
         Called with the name of each table that is begun.
 

@@ -76,7 +76,7 @@ def maximum_mean_discrepancy(a: np.ndarray, b: np.ndarray, bandwidth: float) -> 
     a, b
         Expression, [n x G] and [m x G], at least two cells each.
     bandwidth
-        Of the kernel exp(-d^2 / 2 bandwidth^2), in units of distance d.
+        Bandwidth of the kernel exp(-d^2 / 2 bandwidth^2), in units of distance d.
     """
     from scipy.spatial.distance import cdist, pdist
 

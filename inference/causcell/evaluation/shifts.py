@@ -146,7 +146,7 @@ def tabulate_effects(data: EvaluationData, cases: Iterable[Case], title: str, *,
     title
         Beginning of the tables' names.
     seed
-        Of generated cells, and of the halves that ceilings are taken from.
+        Seed of generated cells, and of the halves that ceilings are taken from.
     """
     titles = metric_titles("effect", "genes")
     by_concept: dict[int, list[Case]] = {}
