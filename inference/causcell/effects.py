@@ -62,7 +62,7 @@ class EffectSettings:
     draws
         Draws of each cell's embeddings and reference cells.
     seed
-        Of all random numbers, keyed by cell.
+        Seed of all random numbers, keyed by cell.
     fdr
         False discovery rate at which a gene counts as changed, between 0 and 1.
     min_effect
