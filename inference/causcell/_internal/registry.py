@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from causcell.errors import CausCellWarning, ConfigurationError, format_list
+from causcell._internal.choices import check_choice
+from causcell.errors import CausCellWarning, ConfigurationError
 
 T = TypeVar("T")
 
@@ -15,8 +17,9 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Things of one kind by name; a name is given once.
 
-    A plugin is an entry point of an installed package. Which there are is read when a name is asked for that is neither
-    built in nor registered, and a plugin is imported when its own name is.
+    A plugin is an entry point of an installed package. Which there are takes tens of milliseconds to read: that is done
+    when all names are asked for, or one that is neither built in nor registered, and again when ``sys.path`` changes. A
+    plugin is imported when its own name is asked for.
 
     Parameters
     ----------
@@ -45,6 +48,7 @@ class Registry(Generic[T]):
         self._kind, self._group, self._check = kind, group, check
         self._builtin = dict(builtin or {})
         self._loaded: dict[str, T] = {}
+        self._plugins_on: tuple[list[str], dict[str, EntryPoint]] | None = None
 
     def register(self, name: str, value: object, *, replace: bool = False) -> None:
         """Give a thing its name.
@@ -73,8 +77,8 @@ class Registry(Generic[T]):
         self._loaded[name] = checked
 
     def names(self) -> tuple[str, ...]:
-        """Return all names: built-in ones, registered ones, those of plugins."""
-        return tuple(dict.fromkeys([*self._builtin, *self._loaded, *sorted(self._plugins())]))
+        """Return all names: built-in ones, those of plugins, registered ones."""
+        return tuple(dict.fromkeys([*self._builtin, *sorted(self._plugins()), *self._loaded]))
 
     def __contains__(self, name: str) -> bool:
         return name in self._loaded or name in self._builtin or name in self._plugins()
@@ -85,35 +89,32 @@ class Registry(Generic[T]):
             self._loaded[name] = self._check(name, self._find(name))
         return self._loaded[name]
 
-    def unknown(self, name: str) -> str:
-        """Return the message about a name that is not known: the names there are, and the nearest of them."""
-        import difflib
-
-        known = self.names()
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{self._kind} {name!r} is not known; known are {format_list(known)}{hint}"
+    def check_name(self, name: str) -> str:
+        """Return a name that is known, without importing what it names; raises `ConfigurationError`, as above."""
+        return name if name in self else check_choice(name, self.names(), self._kind)
 
     def _find(self, name: str) -> object:
         if name not in self._builtin:
-            plugin = self._plugins().get(name)
-            if plugin is None:
-                raise ConfigurationError(self.unknown(name))
-            return self._load(plugin)
+            return self._load(self._plugins()[self.check_name(name)])
         found = self._builtin[name]
         return self._load(EntryPoint(name, found, self._group)) if isinstance(found, str) else found
 
     def _load(self, entry: EntryPoint) -> object:
         try:
             return entry.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever another package's module raises
             raise ConfigurationError(
-                f"{self._kind} {entry.name!r} ({entry.value}{_origin(entry)}) can't be imported: {error}; repair or "
-                "uninstall that package"
+                f"{self._kind} {entry.name!r} ({entry.value}{_origin(entry)}) can't be imported: "
+                f"{type(error).__name__}: {error}; repair or uninstall that package"
             ) from error
 
     def _plugins(self) -> dict[str, EntryPoint]:
-        """Entry points by name; a name of a built-in thing stays that thing's, with a warning."""
+        if self._plugins_on is None or self._plugins_on[0] != sys.path:
+            self._plugins_on = (list(sys.path), self._read_plugins())
+        return self._plugins_on[1]
+
+    def _read_plugins(self) -> dict[str, EntryPoint]:
+        """Read entry points by name; a name of a built-in thing stays that thing's, with a warning."""
         plugins: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self._group):
             if entry.name in self._builtin:
@@ -121,7 +122,7 @@ class Registry(Generic[T]):
                     f"{self._kind} {entry.name!r} ({entry.value}{_origin(entry)}) is left out: CausCell has one of "
                     "that name; rename it in that package",
                     CausCellWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
             elif plugins.setdefault(entry.name, entry).value != entry.value:
                 raise ConfigurationError(

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from causcell._internal.versions import installed_versions
 
 BATCH_SIZE = 256
 """Cells in a batch of the headline figures."""
@@ -130,12 +131,7 @@ def describe_hardware() -> dict[str, Any]:
 
 def list_versions() -> dict[str, str]:
     """Return the versions of causcell, NumPy, Python and, where it is installed, ONNX Runtime."""
-    found = {"causcell": metadata.version("causcell"), "numpy": np.__version__}
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    found = installed_versions("causcell", "numpy", "onnxruntime", "onnxruntime-gpu")
     return found | {"python": platform.python_version()}
 
 

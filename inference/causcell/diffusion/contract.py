@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def _spec_of(build: SolverBuilder) -> SolverSpec:
     takes = inspect.signature(build).parameters
     spec = SolverSpec(build, takes_steps="steps" in takes, takes_eta="eta" in takes, estimate="sample")
     random = _build(spec, SCHEDULES[0], next(_options(spec))).random
-    return spec if random else SolverSpec(build, spec.takes_steps, spec.takes_eta, "mean")
+    return spec if random else replace(spec, estimate="mean")
 
 
 def _options(spec: SolverSpec) -> Iterator[dict[str, Any]]:

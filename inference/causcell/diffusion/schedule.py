@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from causcell.errors import ConfigurationError, format_list
+from causcell._internal.choices import check_choice
+from causcell.errors import ConfigurationError
 
 ScheduleKind = Literal["linear", "cosine"]
 """Kinds of `NoiseSchedule`."""
@@ -42,10 +43,7 @@ class NoiseSchedule:
     timesteps: int = 1000
 
     def __post_init__(self) -> None:
-        if self.kind not in ("linear", "cosine"):
-            raise ConfigurationError(
-                f"noise schedule {self.kind!r} is not known; known are {format_list(('linear', 'cosine'))}"
-            )
+        check_choice(self.kind, get_args(ScheduleKind), "noise schedule")
         if self.timesteps < 2 or (self.kind == "linear" and self.timesteps <= 20):
             raise ConfigurationError(f"a noise schedule of {self.timesteps} timesteps is too short; use more than 20")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Sequence
-from importlib import metadata
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from causcell._internal.versions import installed_versions
 from causcell.engine.protocol import check_request
 from causcell.engine.providers import EXECUTION_PROVIDERS, check_provider
 from causcell.engine.status import EndpointStatus
@@ -140,8 +140,7 @@ class OnnxEngine:
 
 
 def _load_runtime() -> ModuleType:
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if len(installed) == 2:
+    if len(installed_versions("onnxruntime", "onnxruntime-gpu")) == 2:
         raise RuntimeUnavailableError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; uninstall both, then install "
             "one: causcell[cpu] or causcell[gpu]"
@@ -152,14 +151,6 @@ def _load_runtime() -> ModuleType:
         raise RuntimeUnavailableError(
             f"ONNX Runtime can't be imported ({error}); install causcell[cpu] or causcell[gpu]"
         ) from error
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _runtime_errors(runtime: ModuleType) -> tuple[type[Exception], ...]:

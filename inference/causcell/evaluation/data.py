@@ -160,7 +160,7 @@ def read_evaluation_data(
     scale, layer
         Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
     seed
-        Of the choice of at most 4,096 test rows and 20,000 training rows.
+        Seed of the choice of at most 4,096 test rows and 20,000 training rows.
 
     Raises
     ------

@@ -65,14 +65,14 @@ def evaluate(
     scale, layer
         Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
     seed
-        Of the choice of cells, of samples and of interventions.
+        Seed of the choice of cells, of samples and of interventions.
     report
         Called with the name of each table that is begun.
 
     Raises
     ------
     ConfigurationError
-        A metric of another distribution can't be used; see `causcell.evaluation.registry`.
+        A metric of another package can't be used; see `causcell.evaluation.register_metric`.
     DataError
         Fewer than 16 cells are left that the model was not trained on.
     UnknownConceptError

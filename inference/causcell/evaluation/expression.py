@@ -10,23 +10,21 @@ from causcell.concepts import UNLABELLED
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.probes import cluster_cells, partition_agreement
 from causcell.evaluation.quality import measure_matched_cells, sample_quality
-from causcell.evaluation.registry import REAL_SUFFIX, Kind, registered_metrics
+from causcell.evaluation.registry import REAL_SUFFIX, metric_titles, registered_metrics
 from causcell.evaluation.table import Table
 
 _MARKERS = 50
 _MIN_LABEL_CELLS = 16
-_COMPONENTS = (32, 128)
-_CLUSTER_COMPONENTS = 32
-_SAMPLE_KINDS: tuple[Kind, ...] = ("distribution", "label", "summary")
+_COMPONENTS, _MORE_COMPONENTS = 32, 128
 
 
 def tabulate_mean_estimate(data: EvaluationData) -> Table:
     """Measure the mean estimate cell by cell, beside label means and principal components."""
     estimates = {"model, mean estimate": data.mean_estimate}
-    estimates |= {f"PCA-{count}": data.project_on_components(count)[1] for count in _COMPONENTS}
+    estimates |= {f"PCA-{count}": data.project_on_components(count)[1] for count in (_COMPONENTS, _MORE_COMPONENTS)}
     estimates[f"mean of each {data.stratum_name}"] = data.label_means
     estimates["mean of all cells"] = np.tile(data.training_expression.mean(axis=0), (len(data.test_rows), 1))
-    titles = {metric.name: metric.title for metric in registered_metrics("cells")}
+    titles = metric_titles("cells")
     rows: dict[str, dict[str, float | None]] = {
         name: {titles[key]: value for key, value in measure_matched_cells(data.test_expression, each).items()}
         for name, each in estimates.items()
@@ -41,17 +39,23 @@ def tabulate_mean_estimate(data: EvaluationData) -> Table:
     )
 
 
+def _generate_estimates(data: EvaluationData, seed: int) -> dict[str, np.ndarray]:
+    """Generate the test cells' expression by every means, [t x G] each: the model's, and principal components."""
+    return {
+        "model, samples": data.generate_samples(seed),
+        "model, mean estimate": data.mean_estimate,
+        f"PCA-{_COMPONENTS}": data.project_on_components(_COMPONENTS)[1],
+    }
+
+
 def tabulate_clusters(data: EvaluationData, seed: int = 0) -> Table:
     """Hold clusters of generated cells against those of the real ones, and against labels."""
     truth = data.test_labels[:, data.stratum_concept]
     labelled = truth != UNLABELLED
     count = max(2, len(np.unique(truth[labelled])))
-    pca = data.fit_components(_CLUSTER_COMPONENTS)
+    pca = data.fit_components(_COMPONENTS)
     real = cluster_cells(pca.transform(data.test_expression), count)
-    estimates = {
-        "model, samples": data.generate_samples(seed),
-        "model, mean estimate": data.mean_estimate,
-        "PCA-32": data.project_on_components(32)[1],
+    estimates = _generate_estimates(data, seed) | {
         f"mean of each {data.stratum_name}": data.label_means,
         "real cells, clustered anew (ceiling)": data.test_expression,
     }
@@ -87,12 +91,10 @@ def tabulate_markers(data: EvaluationData, seed: int = 0) -> Table:
         return _make_marker_table({})
     kept, kept_training = np.isin(codes, frequent), np.isin(training, frequent)
     reference = _find_top_markers(data.test_expression[kept], codes[kept])
-    estimates = {
-        "model, samples": data.generate_samples(seed),
-        "model, mean estimate": data.mean_estimate,
-        "PCA-32": data.project_on_components(32)[1],
+    found = {
+        name: _find_top_markers(estimate[kept], codes[kept])
+        for name, estimate in _generate_estimates(data, seed).items()
     }
-    found = {name: _find_top_markers(estimate[kept], codes[kept]) for name, estimate in estimates.items()}
     others = data.training_expression[kept_training]
     found["other real cells (ceiling)"] = _find_top_markers(others, training[kept_training])
     genes = data.test_expression.shape[1]
@@ -141,10 +143,9 @@ def tabulate_samples(data: EvaluationData, seed: int = 0) -> Table:
     """Measure samples as a distribution within labels: distances, variance, zeros, correlations."""
     codes = data.test_labels[:, data.stratum_concept]
     others = _resample_training_cells(data, np.random.default_rng(seed))
-    estimates = {"model, samples": data.generate_samples(seed), "model, mean estimate": data.mean_estimate}
-    estimates |= {"PCA-32": data.project_on_components(32)[1], "training cells of the same label": others}
+    estimates = _generate_estimates(data, seed) | {"training cells of the same label": others}
     rows: dict[str, dict[str, float | None]] = {}
-    titles = {metric.name: metric.title for kind in _SAMPLE_KINDS for metric in registered_metrics(kind)}
+    titles = metric_titles("distribution", "label", "summary")
     ceiling: dict[str, float | None] = {
         metric.title: 1.0 for metric in registered_metrics("label") if metric.better == "one"
     }

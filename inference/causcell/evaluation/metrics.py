@@ -1,6 +1,6 @@
 """Measures of generated against real expression (log scale, panel genes, clipped at zero), as functions of arrays.
 
-Which of them appear in reports, `causcell.evaluation.registry` says.
+Those that reports measure are registered in `causcell.evaluation.registry`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def maximum_mean_discrepancy(a: np.ndarray, b: np.ndarray, bandwidth: float) -> 
     a, b
         Expression, [n x G] and [m x G], at least two cells each.
     bandwidth
-        Of the kernel exp(-d^2 / 2 bandwidth^2), in units of distance d.
+        Bandwidth of the kernel exp(-d^2 / 2 bandwidth^2), in units of distance d.
     """
     from scipy.spatial.distance import cdist, pdist
 

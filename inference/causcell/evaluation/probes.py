@@ -72,9 +72,9 @@ def transferred_accuracy(
     Parameters
     ----------
     embedding, labels
-        Of the cells that the probe is fitted on, [n x k] and codes int [n]; -1 is unlabelled.
+        Embedding and label codes of the cells that the probe is fitted on, [n x k] and int [n]; -1 is unlabelled.
     others, other_labels
-        Of the cells that it is tested on, [n' x k] and codes int [n'].
+        Those of the cells that it is tested on, [n' x k] and int [n'].
 
     Returns
     -------

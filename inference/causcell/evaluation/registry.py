@@ -1,23 +1,12 @@
-"""The one place where metrics register: the tables, ``causcell benchmark`` and the exporter measure what is here.
-
-To add a metric, make a `Metric` and either call `register_metric` before an evaluation, or name it in the packaging of
-another distribution, under the entry-point group ``causcell.metrics``; it is found when the first metric is asked
-for::
-
-    [project.entry-points."causcell.metrics"]
-    median_error = "my_package.metrics:MEDIAN_ERROR"
-
-`causcell.evaluation.contract.check_metric` tests that a metric is what its kind says.
-"""
+"""Registry of metrics, those of this package and those from outside."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Literal, get_args
 
+from causcell._internal.registry import Registry
 from causcell.errors import ConfigurationError, format_list
 from causcell.evaluation import metrics
 
@@ -44,8 +33,8 @@ BETTER: dict[Better, str] = {
 }
 """Directions in which a metric is good."""
 
-GROUP = "causcell.metrics"
-"""Entry-point group of metrics in other distributions."""
+ENTRY_POINTS = "causcell.metrics"
+"""Entry-point group of metrics from other packages; each names a `Metric`, and has its `Metric.key` for a name."""
 
 REAL_SUFFIX = "_real"
 """Ends the names of the values that real cells have, among the values of generated ones."""
@@ -91,9 +80,9 @@ class Metric:
     title: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z]\w*", self.name) or self.name.endswith(REAL_SUFFIX) or self.name in _RESERVED:
+        if not self.name.isidentifier() or self.name.endswith(REAL_SUFFIX) or self.name in _RESERVED:
             raise ConfigurationError(
-                f"the metric's name is {self.name!r}; take letters, digits and underscores, beginning with a letter, "
+                f"the metric's name is {self.name!r}; take letters, digits and underscores, "
                 f"not ending with {REAL_SUFFIX!r}, and not {format_list(_RESERVED)}"
             )
         if self.kind not in get_args(Kind):
@@ -109,144 +98,106 @@ class Metric:
             object.__setattr__(self, "title", self.name.replace("_", " "))
 
     @property
-    def measures_shifts(self) -> bool:
-        """`True` for metrics of predicted shifts, `False` for metrics of expression."""
-        return self.kind in _SHIFT_KINDS
+    def key(self) -> str:
+        """Name in the registry: that of the metric, after ``shift_`` for the kinds ``effect`` and ``genes``.
 
-
-class MetricRegistry:
-    """Metrics by name, in the order of their registration.
-
-    Parameters
-    ----------
-    builtin
-        Metrics to begin with.
-    group
-        Entry-point group to look for more in, at the first request; none for `None`.
-    """
-
-    def __init__(self, builtin: Iterable[Metric] = (), *, group: str | None = None) -> None:
-        self._metrics: list[Metric] = []
-        self._group = group
-        for metric in builtin:
-            self._metrics.append(self._unclashing(metric, self._metrics))
-
-    def register(self, metric: Metric) -> Metric:
-        """Add a metric and return it.
-
-        Raises
-        ------
-        ConfigurationError
-            Its name or title is taken: names are unique among metrics of expression, and among those of shifts.
+        So a metric of expression and one of shifts, whose values never meet, may have one name.
         """
-        self._load()
-        self._metrics.append(self._unclashing(metric, self._metrics))
-        return metric
-
-    def of_kind(self, kind: Kind) -> tuple[Metric, ...]:
-        """Return the metrics of a kind, those of other distributions included.
-
-        Raises
-        ------
-        ConfigurationError
-            A metric of another distribution can't be loaded, is no `Metric`, or has a name that is taken.
-        """
-        self._load()
-        return tuple(metric for metric in self._metrics if metric.kind == kind)
-
-    def _load(self) -> None:
-        """Add the metrics of other distributions: all of them, or none if one is not usable."""
-        if self._group is None:
-            return
-        found = list(self._metrics)
-        for entry in sorted(metadata.entry_points(group=self._group), key=lambda each: (each.name, each.value)):
-            origin = f"metric {entry.name!r} ({entry.value}) of {entry.dist.name if entry.dist else 'a distribution'}"
-            try:
-                metric = entry.load()
-            except Exception as error:  # whatever another distribution's module raises
-                raise ConfigurationError(
-                    f"{origin} can't be loaded ({type(error).__name__}: {error}); mend or uninstall that distribution"
-                ) from error
-            if not isinstance(metric, Metric):
-                raise ConfigurationError(
-                    f"{origin} is a {type(metric).__name__}; the entry point must name a "
-                    "causcell.evaluation.registry.Metric"
-                )
-            try:
-                found.append(self._unclashing(metric, found))
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{origin}: {error}") from error
-        self._metrics, self._group = found, None
-
-    @staticmethod
-    def _unclashing(metric: Metric, others: Iterable[Metric]) -> Metric:
-        for other in others:
-            if other.measures_shifts == metric.measures_shifts and (
-                other.name == metric.name or other.title == metric.title
-            ):
-                raise ConfigurationError(
-                    f"a metric named {metric.name!r}, titled {metric.title!r}, clashes with {other.name!r}, titled "
-                    f"{other.title!r}, which is registered already; take another name and title"
-                )
-        return metric
+        return f"shift_{self.name}" if self.kind in _SHIFT_KINDS else self.name
 
 
-_REGISTRY = MetricRegistry(
-    (
-        Metric("pcc", metrics.pearson, "cells", "higher", title="PCC"),
-        Metric("mse", metrics.mean_squared_error, "cells", "lower", title="MSE"),
-        Metric("energy_distance", lambda real, made, bandwidth: metrics.energy_distance(made, real), "distribution",
-               "lower"),
-        Metric("mmd", lambda real, made, bandwidth: metrics.maximum_mean_discrepancy(made, real, bandwidth),
-               "distribution", "lower", title="MMD"),
-        Metric("correlations", lambda real, made, bandwidth: metrics.correlations_kept(made, real), "distribution",
-               "higher"),
-        Metric("variance_ratio", metrics.variance_ratio, "label", "one"),
-        Metric("nonzero", metrics.nonzero_share, "summary", "real"),
-        Metric("nonzero_mean", metrics.nonzero_mean, "summary", "real"),
-        Metric("pcc", metrics.shift_correlation, "effect", "higher"),
-        Metric("spearman", metrics.shift_rank_correlation, "effect", "higher"),
-        Metric("top_overlap", metrics.strongest_overlap, "effect", "higher", title="top_overlap"),
-        Metric("slope", metrics.shift_slope, "effect", "one"),
-        Metric("AUC", lambda predicted, differ: metrics.ranking_score(abs(predicted), differ), "genes", "higher"),
-    ),
-    group=GROUP,
+def _check(name: str, found: object) -> Metric:
+    if not isinstance(found, Metric):
+        raise ConfigurationError(f"metric {name!r} is {found!r}; give a causcell.evaluation.Metric")
+    if name != found.key:
+        raise ConfigurationError(
+            f"metric {name!r} is named {found.name!r}, of kind {found.kind!r}; name its entry point {found.key!r}"
+        )
+    return found
+
+
+_BUILTIN = (
+    Metric("pcc", metrics.pearson, "cells", "higher", title="PCC"),
+    Metric("mse", metrics.mean_squared_error, "cells", "lower", title="MSE"),
+    Metric("energy_distance", lambda real, made, bandwidth: metrics.energy_distance(made, real), "distribution",
+           "lower"),
+    Metric("mmd", lambda real, made, bandwidth: metrics.maximum_mean_discrepancy(made, real, bandwidth),
+           "distribution", "lower", title="MMD"),
+    Metric("correlations", lambda real, made, bandwidth: metrics.correlations_kept(made, real), "distribution",
+           "higher"),
+    Metric("variance_ratio", metrics.variance_ratio, "label", "one"),
+    Metric("nonzero", metrics.nonzero_share, "summary", "real"),
+    Metric("nonzero_mean", metrics.nonzero_mean, "summary", "real"),
+    Metric("pcc", metrics.shift_correlation, "effect", "higher"),
+    Metric("spearman", metrics.shift_rank_correlation, "effect", "higher"),
+    Metric("top_overlap", metrics.strongest_overlap, "effect", "higher", title="top_overlap"),
+    Metric("slope", metrics.shift_slope, "effect", "one"),
+    Metric("AUC", lambda predicted, differ: metrics.ranking_score(abs(predicted), differ), "genes", "higher"),
 )  # fmt: skip
+
+METRICS: Registry[Metric] = Registry("metric", ENTRY_POINTS, _check, {metric.key: metric for metric in _BUILTIN})
 
 
 def register_metric(
-    name: str, function: Callable[..., float | None], *, kind: Kind, better: Better, title: str = ""
-) -> Metric:
-    """Register a metric for all evaluations of this process.
+    name: str,
+    function: Callable[..., float | None],
+    *,
+    kind: Kind,
+    better: Better,
+    title: str = "",
+    replace: bool = False,
+) -> None:
+    """Make a metric known to tables, ``causcell benchmark`` and the exporter.
+
+    It is known in this process. A package that brings metrics to every process (the command line) has an entry point of
+    the group ``causcell.metrics`` for each, which names a `Metric`. Try a metric by
+    `causcell.evaluation.contract.check_metric` first.
 
     Parameters
     ----------
     name, function, kind, better, title
         See `Metric`; the function's arguments follow from the kind, see `KINDS`.
-
-    Returns
-    -------
-    The metric, for `causcell.evaluation.contract.check_metric`.
+    replace
+        Take the place of a metric of that name.
 
     Raises
     ------
     ConfigurationError
-        The name or title is taken, or a value is not allowed.
+        A name that is taken, or no identifier; a value that is not allowed.
     """
-    return _REGISTRY.register(Metric(name, function, kind, better, title))
+    metric = Metric(name, function, kind, better, title)
+    METRICS.register(metric.key, metric, replace=replace)
 
 
-def registered_metrics(kind: Kind) -> tuple[Metric, ...]:
-    """Return the metrics of a kind in the order of their registration, those of other distributions included.
+def registered_metrics(*kinds: Kind) -> tuple[Metric, ...]:
+    """Return the metrics of one or more kinds, kind after kind: of this package, of installed plugins, registered.
 
     Raises
     ------
     ConfigurationError
-        A metric of another distribution can't be used.
+        A metric of another package can't be used.
 
     Examples
     --------
     >>> [metric.name for metric in registered_metrics("cells")][:2]
     ['pcc', 'mse']
     """
-    return _REGISTRY.of_kind(kind)
+    found = [METRICS[name] for name in METRICS.names()]
+    return tuple(metric for kind in kinds for metric in found if metric.kind == kind)
+
+
+def metric_titles(*kinds: Kind) -> dict[str, str]:
+    """Return the columns of a table of metrics: titles by name; raises `ConfigurationError` for two with one title."""
+    titles: dict[str, str] = {}
+    for metric in registered_metrics(*kinds):
+        if metric.title in titles.values():
+            raise ConfigurationError(
+                f"metric {metric.name!r} has the title {metric.title!r}, which another one in its table has"
+            )
+        titles[metric.name] = metric.title
+    return titles
+
+
+def known_metrics() -> tuple[str, ...]:
+    """Return the names of all metrics, as `Metric.key` has them: of this package, of installed plugins, registered."""
+    return METRICS.names()

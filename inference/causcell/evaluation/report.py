@@ -10,12 +10,12 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._internal.files import new_folder
+from causcell._internal.versions import installed_versions
 from causcell.evaluation.table import Table, format_values
 
 if TYPE_CHECKING:
@@ -39,19 +39,9 @@ def run_environment() -> dict[str, Any]:
     """Return the exact command, the versions of packages and the hardware of this run."""
     return {
         "command": " ".join(["causcell", *sys.argv[1:]]),
-        "versions": {"python": platform.python_version()} | _list_versions(),
+        "versions": {"python": platform.python_version()} | installed_versions(*_PACKAGES),
         "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
     }
-
-
-def _list_versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def write_report(

@@ -16,12 +16,11 @@ from causcell.errors import CausCellWarning, DataError
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.metrics import differential_genes
 from causcell.evaluation.quality import measure_effect
-from causcell.evaluation.registry import Kind, registered_metrics
+from causcell.evaluation.registry import metric_titles
 from causcell.evaluation.table import Table
 
 _MIN_CELLS = 8
 _SPLITS = 5
-_KINDS: tuple[Kind, ...] = ("effect", "genes")
 _INTERPRETATION = (
     "Within each stratum, the mean counterfactual less the mean factual (mean estimates) against the mean real target "
     "cells less the mean real source cells, over genes: Pearson, Spearman, the overlap of the 50 strongest genes, the "
@@ -147,9 +146,9 @@ def tabulate_effects(data: EvaluationData, cases: Iterable[Case], title: str, *,
     title
         Beginning of the tables' names.
     seed
-        Of generated cells, and of the halves that ceilings are taken from.
+        Seed of generated cells, and of the halves that ceilings are taken from.
     """
-    titles = {metric.name: metric.title for kind in _KINDS for metric in registered_metrics(kind)}
+    titles = metric_titles("effect", "genes")
     by_concept: dict[int, list[Case]] = {}
     for case in cases:
         by_concept.setdefault(case.concept, []).append(case)

@@ -107,7 +107,7 @@ class World:
         activation
             Effect of treatment on the log-odds of the active state, for cell types A and B; type C does not respond.
         seed
-            Of all parameters.
+            Seed of all parameters.
 
         Examples
         --------

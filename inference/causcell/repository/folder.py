@@ -9,7 +9,7 @@ from pathlib import Path
 
 from causcell._internal.digests import file_digest
 from causcell.errors import CorruptFileError, DigestError, format_list
-from causcell.repository.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest
+from causcell.repository.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, graph_file
 from causcell.repository.reference_cells import ReferenceCells
 from causcell.repository.served import CARRIER_CONFIG, manifest_parameter
 
@@ -34,7 +34,7 @@ class Repository:
 
     def graph_path(self, graph: str) -> Path:
         """Return the path of a graph's ONNX file."""
-        return self.path / graph / "1" / "model.onnx"
+        return self.path / graph_file(graph)
 
 
 def open_repository(path: str | os.PathLike[str]) -> Repository:
@@ -85,7 +85,7 @@ def _check_files(root: Path, manifest: Manifest) -> None:
                 f"{file} is not the file that was exported ({file.stat().st_size} bytes, another SHA-256 than the "
                 "manifest's): it was truncated or changed; restore it, or export again"
             )
-    needed = [REFERENCE_FILE, *(f"{graph}/1/model.onnx" for graph in manifest.graphs)]
+    needed = [REFERENCE_FILE, *map(graph_file, manifest.graphs)]
     absent = [name for name in needed if name not in manifest.files]
     if absent:
         raise CorruptFileError(f"{root / MANIFEST_FILE} lists no digest of {format_list(absent)}; export again")

@@ -343,6 +343,17 @@ def _own_digest(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+def graph_file(graph: str) -> str:
+    """Return the path of a graph's ONNX file in its repository, a key of `Manifest.files`.
+
+    Examples
+    --------
+    >>> graph_file("scm")
+    'scm/1/model.onnx'
+    """
+    return f"{graph}/1/model.onnx"
+
+
 def logits_name(concept: str) -> str:
     """Return the name of the output of graph ``scm`` that holds a concept's label logits.
 

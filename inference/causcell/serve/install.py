@@ -14,10 +14,10 @@ import tempfile
 import venv
 import zipfile
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from causcell._internal.files import new_folder
+from causcell._internal.versions import installed_versions
 from causcell.errors import RuntimeUnavailableError
 
 WHEEL = "nvidia-pytriton==0.7.0"
@@ -92,10 +92,8 @@ def install(installation: Installation) -> None:
 
 def _runtime() -> str:
     """Return the requirement of this environment's ONNX Runtime, so that server and client compute alike."""
-    try:
-        return f"onnxruntime=={metadata.version('onnxruntime')}"
-    except metadata.PackageNotFoundError:
-        return "onnxruntime>=1.20"
+    version = installed_versions("onnxruntime").get("onnxruntime")
+    return f"onnxruntime=={version}" if version else "onnxruntime>=1.20"
 
 
 def _pip(python: str | Path, *arguments: str) -> None:

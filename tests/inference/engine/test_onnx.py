@@ -89,6 +89,6 @@ def test_a_provider_that_did_not_load(repository, monkeypatch):
 
 
 def test_both_runtimes_installed(repository, monkeypatch):
-    monkeypatch.setattr(onnx_engine, "_is_installed", lambda name: True)
+    monkeypatch.setattr(onnx_engine, "installed_versions", lambda *names: dict.fromkeys(names, "1.0"))
     with pytest.raises(RuntimeUnavailableError, match="both installed and overwrite each other; uninstall both"):
         open_engine(repository)

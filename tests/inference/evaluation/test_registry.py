@@ -1,4 +1,4 @@
-"""Metrics register in one place: built-in ones, a process's own, other distributions'; and keep to a contract."""
+"""Registered metrics: each keeps the contract, those from outside are measured, and no name is taken twice."""
 
 import json
 import os
@@ -9,50 +9,33 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from metric_from_outside import CENTRE_DISTANCE, MEDIAN_ERROR, SIZE_RATIO, median_error
+from paths import ROOT
+from plugins import install_plugin, write_plugin
 
-from causcell.errors import ConfigurationError
+from causcell.errors import CausCellWarning, ConfigurationError
+from causcell.evaluation import Metric, known_metrics, register_metric, registered_metrics
 from causcell.evaluation.contract import check_metric
 from causcell.evaluation.quality import measure_effect, measure_quality
-from causcell.evaluation.registry import GROUP, KINDS, Metric, MetricRegistry, registered_metrics
+from causcell.evaluation.registry import METRICS, metric_titles
 
-OUTSIDE = """
-import numpy as np
-from causcell.evaluation.registry import Metric
-
-def median_error(real, generated):
-    return float(np.median(np.abs(real - generated)))
-
-def centre_distance(real, generated, bandwidth):
-    return float(np.linalg.norm(real.mean(axis=0) - generated.mean(axis=0))) / bandwidth
-
-def size_ratio(predicted, real):
-    return float(np.linalg.norm(predicted) / np.linalg.norm(real)) if real.any() else None
-
-MEDIAN_ERROR = Metric("median_error", median_error, "cells", "lower")
-CENTRE_DISTANCE = Metric("centre_distance", centre_distance, "distribution", "lower")
-SIZE_RATIO = Metric("size_ratio", size_ratio, "effect", "one")
-NO_METRIC = median_error
-TAKEN = Metric("mse", median_error, "cells", "lower")
-"""
-"""A module of another distribution: the worked example of metrics from outside the package."""
-
-BUILT_IN = [metric for kind in KINDS for metric in registered_metrics(kind)]
+BUILTIN = (
+    *("pcc", "mse", "energy_distance", "mmd", "correlations", "variance_ratio", "nonzero", "nonzero_mean"),
+    *("shift_pcc", "shift_spearman", "shift_top_overlap", "shift_slope", "shift_AUC"),
+)
 
 
-def install(folder: Path, entries: dict[str, str], module: str = "outside_metrics") -> Path:
-    """Lay a distribution into a folder, as an installer does: a module, and metadata with its entry points."""
-    folder.mkdir(exist_ok=True)
-    (folder / f"{module}.py").write_text(OUTSIDE)
-    information = folder / f"{module}-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    lines = [f"{name} = {module}:{target}" for name, target in entries.items()]
-    (information / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]) + "\n")
-    return folder
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(METRICS, "_loaded", METRICS._loaded.copy())
 
 
-@pytest.mark.parametrize("metric", BUILT_IN, ids=lambda metric: f"{metric.kind}-{metric.name}")
-def test_built_in_metrics_keep_to_the_contract(metric: Metric) -> None:
+# -- contract ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", [*BUILTIN, MEDIAN_ERROR, CENTRE_DISTANCE, SIZE_RATIO], ids=str)
+def test_every_metric_keeps_the_contract(metric: str | Metric) -> None:
     check_metric(metric)
 
 
@@ -71,7 +54,7 @@ def test_built_in_metrics_keep_to_the_contract(metric: Metric) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_the_contract_tells_what_a_metric_breaks(metric: Metric, message: str) -> None:
+def test_the_contract_tells_what_is_broken(metric: Metric, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_metric(metric)
 
@@ -93,51 +76,70 @@ def test_a_metric_that_makes_no_sense_is_refused(values: dict[str, object], mess
         Metric(**{"name": "a", "function": len, "kind": "cells", "better": "lower"} | values)
 
 
-def test_names_and_titles_are_never_overwritten() -> None:
-    registry = MetricRegistry([Metric("a", len, "cells", "lower", title="A")])
-    for clash in (
-        Metric("a", len, "cells", "lower"),
-        Metric("a", len, "summary", "real"),
-        Metric("A", len, "label", "one"),
+@pytest.mark.usefixtures("forgotten")
+def test_a_name_is_given_once() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"metric 'mse' exists already; take another name, or say replace=True"
     ):
-        with pytest.raises(ConfigurationError, match="registered already"):
-            registry.register(clash)
-    shift = registry.register(Metric("a", len, "effect", "higher"))  # of shifts: another table
-    assert registry.of_kind("effect") == (shift,)
-    assert [metric.title for metric in registry.of_kind("cells")] == ["A"]
+        register_metric("mse", median_error, kind="label", better="lower")
+    register_metric("mse", median_error, kind="effect", better="lower")  # of shifts: the two are never in one table
+    assert known_metrics()[-1] == "shift_mse"
+    assert registered_metrics("effect")[-1].name == "mse"
+    register_metric("mse", median_error, kind="cells", better="lower", replace=True)
+    assert METRICS["mse"].function is median_error
+    assert [metric.name for metric in registered_metrics("cells")] == ["pcc", "mse"]
 
 
-def test_metrics_of_other_distributions_are_found_when_one_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(install(tmp_path / "lazy", {"error": "MEDIAN_ERROR"}, "lazy_metrics"))
-    registry = MetricRegistry(BUILT_IN, group=GROUP)
-    assert "lazy_metrics" not in sys.modules
-    *built_in, found = registry.of_kind("cells")
-    assert [metric.name for metric in built_in] == ["pcc", "mse"]
-    assert found.name == "median_error"
-    check_metric(found)
-    with pytest.raises(ConfigurationError, match=r"'median_error'.*registered already"):
-        registry.register(found)
+@pytest.mark.usefixtures("forgotten")
+def test_a_title_is_given_once_in_a_table() -> None:
+    register_metric("median_error", median_error, kind="cells", better="lower", title="MSE")
+    with pytest.raises(ConfigurationError, match=r"metric 'median_error' has the title 'MSE', which another one"):
+        metric_titles("cells")
+
+
+def test_an_unknown_metric_is_told_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"metric 'spearman' is not known; did you mean 'shift_spearman'\?"):
+        check_metric("spearman")
+
+
+# -- plugins -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_plugin_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(tmp_path, monkeypatch, "causcell.metrics", "median_error = metric_from_outside:MEDIAN_ERROR")
+    assert known_metrics() == (*BUILTIN, "median_error")
+    assert registered_metrics("cells")[-1] is MEDIAN_ERROR
+    with pytest.raises(ConfigurationError, match="metric 'median_error' exists already"):
+        register_metric("median_error", lambda real, made: 0.0, kind="cells", better="lower")
+
+
+def test_a_plugin_does_not_take_the_place_of_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(tmp_path, monkeypatch, "causcell.metrics", "mse = metric_from_outside:MEDIAN_ERROR")
+    with pytest.warns(CausCellWarning, match=r"metric 'mse' .*of outside.* is left out"):
+        known_metrics()
+    assert METRICS["mse"].function is not median_error
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("entry", "message"),
     [
-        ("ABSENT", r"metric 'broken' \(.*:ABSENT\) of .* can't be loaded \(AttributeError.*mend or uninstall"),
-        ("NO_METRIC", "is a function; the entry point must name a causcell.evaluation.registry.Metric"),
-        ("TAKEN", "metric 'broken'.*clashes with 'mse'"),
+        ("broken = metric_from_outside:ABSENT", r"'broken' \(.*:ABSENT of outside\) can't be imported: AttributeError"),
+        ("function = metric_from_outside:median_error", r"metric 'function' is .*; give a causcell.evaluation.Metric"),
+        ("other = metric_from_outside:MEDIAN_ERROR", "'other' is named 'median_error'.*its entry point 'median_error'"),
+        ("size_ratio = metric_from_outside:SIZE_RATIO", "kind 'effect'.*its entry point 'shift_size_ratio'"),
     ],
 )
-def test_an_unusable_metric_of_another_distribution_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, message: str
+def test_a_plugin_that_is_no_usable_metric_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, message: str
 ) -> None:
-    entries = {"a_good_one": "MEDIAN_ERROR", "broken": target}
-    monkeypatch.syspath_prepend(install(tmp_path / "site", entries, f"broken_{target.lower()}"))
-    registry = MetricRegistry(BUILT_IN, group=GROUP)
-    for _ in range(2):  # it is not forgotten by a second attempt, nor is the good one added
+    install_plugin(tmp_path, monkeypatch, "causcell.metrics", entry)
+    for _ in range(2):  # it is not forgotten by a second attempt
         with pytest.raises(ConfigurationError, match=message):
-            registry.of_kind("cells")
+            registered_metrics("cells")
+
+
+# -- measures ----------------------------------------------------------------------------------------------------------
 
 
 def test_metrics_without_a_value_are_left_out() -> None:
@@ -162,16 +164,22 @@ main.main(sys.argv[1:])
 """The command line where the client alone is installed."""
 
 
-def test_evaluate_needs_no_torch_and_reports_metrics_of_other_distributions(
+def test_evaluate_needs_no_torch_and_reports_metrics_from_outside(
     repository: Path, cells: anndata.AnnData, tmp_path: Path
 ) -> None:
     others = cells.copy()
     others.obs_names = [f"new_{name}" for name in cells.obs_names]  # none was trained on: half of them are test cells
     others.write_h5ad(tmp_path / "cells.h5ad")
-    metrics = {"error": "MEDIAN_ERROR", "centre": "CENTRE_DISTANCE", "size": "SIZE_RATIO"}
-    site = install(tmp_path / "site", metrics)
+    site = tmp_path / "site"
+    write_plugin(
+        site,
+        "causcell.metrics",
+        "median_error = metric_from_outside:MEDIAN_ERROR",
+        "centre_distance = metric_from_outside:CENTRE_DISTANCE",
+        "shift_size_ratio = metric_from_outside:SIZE_RATIO",
+    )
     words = ["evaluate", "cells.h5ad", "--models", str(repository), "--out", "report", "--threads", "1"]
-    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(site), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", CLIENT_ALONE, *words],
         env=os.environ | {"PYTHONPATH": path},

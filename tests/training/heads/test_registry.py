@@ -163,9 +163,9 @@ def test_an_unknown_head_is_told_with_the_nearest() -> None:
     with pytest.raises(ConfigurationError) as error:
         load_config(overrides={"model.head": "spike-slab"})
     assert str(error.value).startswith(
-        "setting 'model.head' = 'spike-slab': head 'spike-slab' is not known; known are 'plain', 'skip', 'spike_slab'"
+        "setting 'model.head' = 'spike-slab': head 'spike-slab' is not known; did you mean 'spike_slab'? known are "
+        "'plain', 'skip', 'spike_slab'"
     )
-    assert "did you mean 'spike_slab'?" in str(error.value)
 
 
 @pytest.mark.parametrize(

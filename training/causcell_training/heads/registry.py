@@ -89,6 +89,4 @@ def known_heads() -> tuple[str, ...]:
 
 def check_head_name(name: str) -> str:
     """Return a head's name if there is such a head, without importing it; raises `ConfigurationError`."""
-    if name not in HEADS:
-        raise ConfigurationError(HEADS.unknown(name))
-    return name
+    return HEADS.check_name(name)

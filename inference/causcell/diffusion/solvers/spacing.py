@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from causcell._internal.choices import check_choice
 from causcell.diffusion.schedule import NoiseSchedule
 from causcell.diffusion.solvers.table import half_log_snr
-from causcell.errors import ConfigurationError, format_list
+from causcell.errors import ConfigurationError
 
 Spacing = Literal["trailing", "uniform", "log_snr"]
 
-SPACINGS: tuple[Spacing, ...] = ("trailing", "uniform", "log_snr")
+SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 """Names of the spacings of `timesteps`."""
 
 
@@ -46,6 +47,7 @@ def timesteps(schedule: NoiseSchedule, steps: int, spacing: Spacing = "trailing"
     >>> timesteps(NoiseSchedule(), 5, "uniform")
     array([999, 749, 500, 250,   0])
     """
+    check_choice(spacing, SPACINGS, "spacing")
     total = schedule.timesteps
     if not 1 <= steps <= total:
         raise ConfigurationError(f"{steps} steps are not possible; take from 1 to {total}, the schedule's timesteps")
@@ -53,9 +55,7 @@ def timesteps(schedule: NoiseSchedule, steps: int, spacing: Spacing = "trailing"
         return np.round(total - np.arange(steps) * total / steps).astype(np.int64) - 1
     if spacing == "uniform":
         return np.round(np.linspace(total - 1, 0, steps)).astype(np.int64)
-    if spacing == "log_snr":
-        rising = half_log_snr(schedule.alpha_bar)[::-1]
-        nearest = np.interp(np.linspace(rising[0], rising[-1], steps), rising, np.arange(total)[::-1])
-        left = np.arange(steps)[::-1]  # times needed below each
-        return np.minimum.accumulate(np.maximum(np.round(nearest).astype(np.int64), left) - left) + left
-    raise ConfigurationError(f"spacing {spacing!r} is not known; known are {format_list(SPACINGS)}")
+    rising = half_log_snr(schedule.alpha_bar)[::-1]
+    nearest = np.interp(np.linspace(rising[0], rising[-1], steps), rising, np.arange(total)[::-1])
+    left = np.arange(steps)[::-1]  # times needed below each
+    return np.minimum.accumulate(np.maximum(np.round(nearest).astype(np.int64), left) - left) + left

@@ -15,7 +15,7 @@ import numpy as np
 from causcell.engine.triton.client import TritonClient
 from causcell.engine.triton.retries import TRANSIENT, retry_transient
 from causcell.errors import CorruptFileError, DigestError, format_list
-from causcell.repository.manifest import REFERENCE_FILE, Manifest
+from causcell.repository.manifest import REFERENCE_FILE, Manifest, graph_file
 from causcell.repository.reference_cells import ReferenceCells
 from causcell.repository.served import (
     CARRIER_GRAPH,
@@ -116,7 +116,7 @@ def _read_model(server: TritonClient) -> ServedModel:
     largest = {}
     for graph in manifest.graphs:
         config = _read_config(server, graph, served)
-        if _read_parameter(config, DIGEST_PARAMETER) != manifest.files[f"{graph}/1/model.onnx"]:
+        if _read_parameter(config, DIGEST_PARAMETER) != manifest.files[graph_file(graph)]:
             raise DigestError(
                 f"{server.address} serves {graph!r} of another export than its manifest's; serve one export's "
                 "repository, whole"
