@@ -7,16 +7,19 @@ from head_from_outside import LaplaceHead
 from short_runs import small_config
 
 from causcell.diffusion.sampling import draw_spike_slab
+from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConfigurationError
 from causcell.generator import Generator
 from causcell.randomness import CellNoise, Purpose, cell_keys, uniforms
 from causcell_export import export
 from causcell_training import fit
-from causcell_training.heads import register_head
+from causcell_training.heads import SkipHead, register_head
 
 
-def test_a_head_without_a_posterior_exports_and_generates_but_does_not_draw(cells, tmp_path):
+def test_a_head_without_a_posterior_exports_and_generates_but_does_not_draw(cells, tmp_path, monkeypatch):
     """`skip` speaks for `plain`, which it extends: the contract test of heads traces both."""
+    few_steps = {**SkipHead.presets, "accurate": SolverSettings("ddpm", steps=20)}  # 250 take long to measure
+    monkeypatch.setattr(SkipHead, "presets", few_steps)
     run = fit(cells, tmp_path / "run", config=small_config(model__head="skip", optimisation__epochs=1))
     with Generator.open(export(run, tmp_path / "models"), threads=1, batch_size=64) as generator:
         assert generator.manifest.head == "skip"

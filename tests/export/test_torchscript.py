@@ -15,8 +15,6 @@ from causcell_export import export
 from causcell_export.graphs import example_inputs, graphs
 from causcell_training import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # it is what Triton's backend loads
-
 
 @pytest.fixture(scope="module")
 def with_torchscript(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
