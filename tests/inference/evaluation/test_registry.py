@@ -179,7 +179,7 @@ def test_evaluate_needs_no_torch_and_reports_metrics_from_outside(
         "shift_size_ratio = metric_from_outside:SIZE_RATIO",
     )
     words = ["evaluate", "cells.h5ad", "--models", str(repository), "--out", "report", "--threads", "1"]
-    path = os.pathsep.join([str(site), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(site), str(ROOT / "tests" / "support"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", CLIENT_ALONE, *words],
         env=os.environ | {"PYTHONPATH": path},
