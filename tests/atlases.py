@@ -4,10 +4,13 @@ import contextlib
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import anndata
 
 from causcell.atlas.journal import FOLDER, Journal, ShardRecord
 from causcell.atlas.open import OpenAtlas, open_atlas
@@ -77,6 +80,13 @@ def tree(path: Path) -> dict[str, bytes]:
         for file in sorted(path.rglob("*"))
         if file.is_file() and FOLDER not in file.parts
     }
+
+
+def write_zarr(cells: anndata.AnnData, path: Path) -> None:
+    """Write cells as ``.zarr`` in the form of anndata's default; its notice that there will be another is left out."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data")
+        cells.write_zarr(path)
 
 
 def times(path: Path) -> dict[Path, int]:

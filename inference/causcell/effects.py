@@ -91,7 +91,7 @@ class EffectSettings:
         check_choice(self.mode, MODES, "mode")
         if not 0 < self.fdr < 1 or self.min_effect < 0:
             raise ConfigurationError(
-                f"fdr is {self.fdr}, min_effect {self.min_effect}; take an fdr between 0 and 1, and min_effect >= 0"
+                f"fdr={self.fdr} and min_effect={self.min_effect}: the one lies between 0 and 1, the other is 0 or more"
             )
 
     def request(self, interventions: tuple[Intervention, ...]) -> Request:
@@ -354,7 +354,7 @@ def _make_result(
         obs=obs,
         var=pd.DataFrame(index=list(generator.preprocessing.genes)),
         layers=layers | {"p_value": p, "q_value": q, "changed": q < fdr},
-        uns={"causcell": generator.provenance() | facts | {"expression": "log1p", "estimate": "mean"}},
+        uns={"causcell": generator.model.provenance() | facts | {"expression": "log1p", "estimate": "mean"}},
     )
 
 

@@ -26,6 +26,9 @@ _MOVED = {
 }
 """Old attributes of a generator, by their names in its model."""
 
+_REPLACED = {"blocks": "causcell.counterfactual.stream.stream_blocks", "reader": "Generator.bind"}
+"""Old methods of a generator whose place something of another form took."""
+
 
 class OpenedModel:
     """A model that is open: what it is, and how it is closed.
@@ -128,6 +131,8 @@ class OpenedModel:
         return self.engine.threads
 
     def __getattr__(self, name: str) -> Any:
+        if name in _REPLACED:
+            raise AttributeError(f"Generator.{name} is no longer there; use {_REPLACED[name]}")
         if name not in _MOVED:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         warn_deprecated(f"Generator.{name}", f"Generator.model.{_MOVED[name]}")

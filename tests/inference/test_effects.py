@@ -117,7 +117,7 @@ def test_what_a_trial_refuses(generator: Generator, cells: anndata.AnnData) -> N
         simulated_trial(generator, cells, "cell_type", where='donor == "d1"', replicate="donor")
     with pytest.raises(DataError, match="draws is 1"):
         cell_effects(generator, cells, {"stim": "IFN"}, draws=1)
-    with pytest.raises(ConfigurationError, match=r"fdr is 1\.5"):
+    with pytest.raises(ConfigurationError, match=r"fdr=1\.5"):
         simulated_trial(generator, cells, "cell_type", fdr=1.5)
 
 

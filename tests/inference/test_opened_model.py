@@ -102,3 +102,9 @@ def test_its_source_opens_the_same_model_anywhere(repository, monkeypatch, tmp_p
 def test_a_provider_that_is_not_there_is_refused_with_what_to_install(repository):
     with pytest.raises(RuntimeUnavailableError, match=r"no CUDAExecutionProvider; it has .*install causcell\[gpu\]"):
         Generator.open(repository, provider="cuda")
+
+
+@pytest.mark.parametrize(("old", "new"), [("reader", "Generator.bind"), ("blocks", "stream_blocks")])
+def test_old_methods_that_took_another_form_name_what_took_their_place(generator, old, new):
+    with pytest.raises(AttributeError, match=f"no longer there; use .*{new}"):
+        getattr(generator, old)

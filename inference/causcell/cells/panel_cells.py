@@ -190,12 +190,7 @@ class PanelCells:
         ExpressionError
             Values that are not of the declared scale, or a cell without a single count.
         """
-        pieces = [
-            (names := part.read_names(within), self._readers[place].read(part.values(within), names))
-            for place, part, within in self.cells.split_rows(rows)
-        ]
-        names, expression = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
-        return CellBatch(rows, names, expression)
+        return CellBatch(rows, self.read_names(rows), self.read_expression(rows))
 
     def read_expression(self, rows: slice) -> np.ndarray:
         """Return the panel expression of consecutive cells without their names, float32 [n x G]; see `read`."""

@@ -157,6 +157,7 @@ def stream_blocks(
     """
     solver = model.build_solver(request.settings)
     clock = clock or StageClock()
+    labels = source.labels  # assembled before threads ask for them
 
     def read() -> Iterator[B]:
         for within in ranges:
@@ -171,7 +172,7 @@ def stream_blocks(
         with clock("sample"):
             keys = pad_batch(cell_keys(request.seed, batch.names), model.batch_size)
             predictions = source.predict(encoded, keys, request, solver)
-            return _collect(model, batch, source.labels[batch.rows], predictions, keys, request, solver)
+            return _collect(model, batch, labels[batch.rows], predictions, keys, request, solver)
 
     return map_ordered(generate, prefetch(read(), _READ_AHEAD), model.engine.concurrency)
 

@@ -86,6 +86,16 @@ def test_no_more_calls_are_in_flight_than_asked_for(width):
     assert 1 < most <= width
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_items_are_taken_as_they_are_needed(width):
+    """What waits for its turn is held in memory: no more of it than there are calls in flight."""
+    taken = []
+    results = map_ordered(abs, (taken.append(i) or i for i in range(20)), width)
+    for done in range(1, 6):
+        next(results)
+        assert len(taken) == done + width - 1
+
+
 def test_an_error_of_a_call_is_raised_where_its_result_would_have_been():
     def call(item):
         if item == 2:

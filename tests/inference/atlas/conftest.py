@@ -6,7 +6,7 @@ from typing import Any
 
 import anndata
 import pytest
-from atlases import CELLS, AtlasRecipe, tree
+from atlases import CELLS, AtlasRecipe, tree, write_zarr
 
 from causcell.generator import Generator
 
@@ -44,7 +44,7 @@ def two_files(generator: Generator, cells: anndata.AnnData, tmp_path_factory: py
     """An atlas of 160 cells in two files: 100 in an .h5ad, 60 in a .zarr whose genes stand in another order."""
     folder = tmp_path_factory.mktemp("two_files")
     cells[:100].write_h5ad(folder / "a.h5ad")
-    cells[100:CELLS, ::-1].write_zarr(folder / "b.zarr")
+    write_zarr(cells[100:CELLS, ::-1], folder / "b.zarr")
     return AtlasRecipe(generator, {"a": str(folder / "a.h5ad"), "b": str(folder / "b.zarr")})
 
 

@@ -41,15 +41,14 @@ def test_the_lock_goes_with_its_process(recipe, whole, tmp_path):
         print("locked", flush=True)
         time.sleep(60)
     """
-    holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "locked\n"
-        with pytest.raises(OutputBusyError):
-            recipe.write(out)
-    finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "locked\n"
+            with pytest.raises(OutputBusyError):
+                recipe.write(out)
+        finally:
+            holder.send_signal(signal.SIGKILL)
     recipe.write(out)
     assert tree(out) == whole
 

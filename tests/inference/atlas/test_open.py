@@ -4,15 +4,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from atlases import ROW, AtlasRecipe
+from atlases import ROW, AtlasRecipe, write_zarr
 
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import FileSource, ObjectSource
+from causcell.cells.collection import Cells, Collection
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import Intervention
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import check_row_names
-from causcell.errors import CellNameError
+from causcell.errors import CellNameError, ExpressionError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
@@ -27,6 +28,8 @@ class Reads:
         """Reads of each cell's name, by source and place."""
         self.labels = Counter()
         """How often labels were assembled, by the number of cells that they were of."""
+        self.asked = Counter()
+        """How often the labels of a file, or of a collection of files, were asked for."""
         encode = ConceptSchema.encode
 
         def counted_encode(schema, obs):
@@ -34,8 +37,17 @@ class Reads:
             return encode(schema, obs)
 
         monkeypatch.setattr(ConceptSchema, "encode", counted_encode)
+        for kind in (Cells, Collection):
+            monkeypatch.setattr(kind, "labels", self._asked(kind.labels))
         for kind in (FileSource, ObjectSource):
             monkeypatch.setattr(kind, "names", self._counted(kind.names))
+
+    def _asked(self, labels):
+        def asked(cells, schema):
+            self.asked[len(cells)] += 1
+            return labels(cells, schema)
+
+        return asked
 
     def _counted(self, read):
         def names(source, start, stop):
@@ -53,7 +65,7 @@ def test_a_cells_name_is_read_twice_and_labels_are_assembled_once(generator, cel
     source = cells[:280].copy()
     if form != "memory":
         path = tmp_path / f"cells.{form}"
-        source.write_h5ad(path) if form == "h5ad" else source.write_zarr(path)
+        source.write_h5ad(path) if form == "h5ad" else write_zarr(source, path)
         source = path
     chosen = 280 if where is None else int((cells.obs["donor"][:280] != "d1").sum())
     reads = Reads(monkeypatch)
@@ -62,7 +74,7 @@ def test_a_cells_name_is_read_twice_and_labels_are_assembled_once(generator, cel
     assert summary.made == 2 * chosen
     assert len(reads.names) >= chosen
     assert max(reads.names.values()) == 2
-    assert reads.labels == {chosen: 1}
+    assert reads.labels == reads.asked == {chosen: 1}
 
 
 def test_going_on_with_an_atlas_reads_no_more(recipe, finished, monkeypatch):
@@ -78,6 +90,20 @@ def test_files_of_a_collection_are_each_read_once(two_files, tmp_path, monkeypat
     two_files.write(tmp_path / "atlas.zarr")
     assert (len(reads.names), max(reads.names.values())) == (160, 2)
     assert reads.labels == {100: 1, 60: 1}
+    assert reads.asked == {160: 1, 100: 1, 60: 1}
+
+
+@pytest.mark.parametrize("where", [None, "donor != 'd1'"])
+def test_a_cell_that_cannot_be_read_is_named_when_the_plan_looks_at_it(two_files, cells, where):
+    """Though names are not read along with the values that are looked at."""
+    second = cells[100:160].copy()
+    kept = np.arange(60) if where is None else np.flatnonzero(second.obs["donor"] != "d1")
+    row = int(kept[7])
+    second.X = second.X.toarray().astype("float32")
+    second.X[row] = 0.5
+    files = {"a": two_files.cells["a"], "b": second}
+    with pytest.raises(ExpressionError, match=rf"holds 0\.5 in cell 'b:{second.obs_names[row]}'"):
+        two_files.generator.plan_atlas(files, where=where)
 
 
 # -- names of rows -----------------------------------------------------------------------------------------------------

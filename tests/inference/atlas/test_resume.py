@@ -61,6 +61,7 @@ print(place + 1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_random_moments_it_ends_the_same(recipe, whole, repository, tmp_path, seed):
     """kill -9 in the midst of whatever it does, 15 times: what reruns end with is what an uninterrupted run writes."""

@@ -10,10 +10,7 @@ from causcell.counterfactual.model import ModelSource
 from causcell.errors import RuntimeUnavailableError
 from causcell.generator import Generator
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning"),
-    pytest.mark.filterwarnings("ignore:Writing zarr v2 data"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
 
 def test_a_task_survives_pickling(two_files, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from atlases import GENES, ROW, AtlasRecipe, tree
+from atlases import GENES, ROW, AtlasRecipe, tree, write_zarr
 
 from causcell.errors import CausCellWarning, ConfigurationError, OutputExistsError
 
@@ -187,7 +187,7 @@ def test_what_is_there_is_refused_and_left_alone(recipe, tmp_path, make):
 
 
 def test_another_store_is_not_taken_for_an_atlas(recipe, some, tmp_path):
-    some.write_zarr(tmp_path / "atlas.zarr")
+    write_zarr(some, tmp_path / "atlas.zarr")
     before = tree(tmp_path)
     with pytest.raises(OutputExistsError, match="exists already"):
         recipe.write(tmp_path / "atlas.zarr")

@@ -213,6 +213,16 @@ def test_a_source_is_pickled_and_opens_the_same_rows(two, schema, preprocessing,
         assert again.source == bound.source
 
 
+def test_a_source_opens_values_of_the_scale_that_was_declared(some, schema, preprocessing, bind, tmp_path):
+    """A worker that took log1p values for counts would refuse them."""
+    normalised = some.copy()
+    normalised.X = np.log1p(some.X.toarray() * 0.37).astype(np.float32)
+    normalised.write_h5ad(tmp_path / "log1p.h5ad")
+    bound = bind(tmp_path / "log1p.h5ad", expression="log1p")
+    with bound.source.open(schema, preprocessing) as again:
+        np.testing.assert_array_equal(again.read(slice(0, 9)).expression, bound.read(slice(0, 9)).expression)
+
+
 def test_a_source_does_not_depend_on_the_working_directory(two, schema, preprocessing, bind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = bind("first.h5ad").source

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import SMALL_MODEL, check_missing, refused, run_command, says, train_words, without_package
 
-from causcell_training import fitting
+from causcell_training.loop.training_plan import TrainingPlan
 
 
 def test_train_takes_data_concepts_edges_and_settings(made: Path) -> None:
@@ -43,9 +43,9 @@ def test_train_reads_a_settings_file_before_which_flags_go_and_tells_the_outcome
 def test_train_resumes_what_ctrl_c_interrupted(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    step = fitting.TrainingPlan.training_step
+    step = TrainingPlan.training_step
 
-    def interrupted(self: fitting.TrainingPlan, batch: object) -> object:
+    def interrupted(self: TrainingPlan, batch: object) -> object:
         if self.current_epoch == 1:
             raise KeyboardInterrupt
         return step(self, batch)
@@ -63,7 +63,7 @@ def test_train_resumes_what_ctrl_c_interrupted(
         "--no-progress",
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.TrainingPlan, "training_step", interrupted)
+        patch.setattr(TrainingPlan, "training_step", interrupted)
         patch.setattr("signal.signal", lambda *_: None)  # whatever is done to Ctrl-C, these tests keep theirs
         assert run_command(*words) == 130
     assert "Traceback" not in capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_train_resumes_what_ctrl_c_interrupted(
             ["cycle", "stim", "state", "->", "leave one"],
         ),
         (["--concept", "state", "--edge", "stim:state", "--edge", "stim:state"], ["given twice", "stim:state"]),
-        (["--expression", "cpm"], ["expression", "'cpm'", "'counts'", "'log1p'"]),
+        (["--expression", "cpm"], ["--expression cpm", "'counts'", "'log1p'"]),
         (["--layer", "spliced"], ["'spliced'", "layers are"]),
         (["--genes", "0"], ["--genes", "0", "'all'"]),
         (["--genes=-7"], ["--genes", "-7", "'all'"]),

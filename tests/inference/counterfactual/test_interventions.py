@@ -8,11 +8,6 @@ from causcell.errors import ConceptError, InterventionError, UnknownConceptError
 STIM, DONOR = range(2)
 
 
-@pytest.fixture(scope="module")
-def schema(generator):
-    return generator.schema
-
-
 def names(interventions):
     return [each.name for each in interventions]
 

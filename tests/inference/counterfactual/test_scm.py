@@ -15,8 +15,7 @@ from causcell.counterfactual.interventions import MODES, Intervention
 from causcell.randomness import cell_keys
 from causcell.repository.manifest import logits_name
 
-STIM, DONOR, CELL_TYPE, STATE = range(4)
-UNEXPLAINED = 4
+STIM, DONOR, CELL_TYPE, STATE, UNEXPLAINED = range(5)
 DESCENDANTS = {STIM: {STATE}, DONOR: {CELL_TYPE, STATE}, CELL_TYPE: {STATE}, STATE: set()}
 TARGETS = [("stim", "IFN"), ("donor", "d2"), ("cell_type", "T"), ("state", "active")]
 TOLERANCE = 1e-5
@@ -35,11 +34,6 @@ class Batch:
 
     def __getitem__(self, rows):
         return Batch(self.exogenous[rows], self.labels[rows], self.keys[rows])
-
-
-@pytest.fixture(scope="module")
-def schema(generator):
-    return generator.schema
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,7 @@ from causcell.atlas.verify import verify_atlas
 from causcell.counterfactual.model import ModelSource
 from causcell.errors import ConfigurationError, OutputFullError, RuntimeUnavailableError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning"),
-    pytest.mark.filterwarnings("ignore:Writing zarr v2 data"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
 
 class LastFirst:

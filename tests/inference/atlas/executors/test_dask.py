@@ -13,10 +13,7 @@ from causcell.atlas.verify import verify_atlas
 from causcell.cli.main import main
 from causcell.errors import CausCellWarning, RuntimeUnavailableError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning"),
-    pytest.mark.filterwarnings("ignore:Writing zarr v2 data"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
 
 def test_the_command_takes_the_address_of_a_scheduler(repository, two_files, cluster, tmp_path, capsys):

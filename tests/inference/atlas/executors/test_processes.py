@@ -9,30 +9,39 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from atlases import CELLS, kill_once_a_shard_is_done, lose_worker, tree
+from atlases import CELLS, environment, kill_once_a_shard_is_done, lose_worker, tree
 
 from causcell.atlas.executors import Processes
 from causcell.atlas.executors import processes as processes_module
 from causcell.atlas.journal import FOLDER, Journal
 from causcell.errors import ConfigurationError, ExpressionError, WorkerLostError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning"),
-    pytest.mark.filterwarnings("ignore:Writing zarr v2 data"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
+
+
+def worker_processes():
+    """Find the processes that this one started, but for those of the cluster that other tests share."""
+    return [child.pid for child in multiprocessing.active_children() if not child.name.startswith("Dask Worker")]
 
 
 def test_a_killed_process_loses_its_shard_which_is_made_again(two_files, whole_of_two, tmp_path):
     path, killed = tmp_path / "atlas.zarr", []
-
-    def pids():
-        return [child.pid for child in multiprocessing.active_children()]
-
-    watcher = kill_once_a_shard_is_done(path, pids, killed)
+    watcher = kill_once_a_shard_is_done(path, worker_processes, killed)
     two_files.write(path, executor=Processes(2))
     watcher.join()
     assert killed
     assert tree(path) == whole_of_two
+
+
+def test_a_run_that_is_stopped_ends_when_its_processes_have(two_files, tmp_path):
+    """What they are at is finished first, so that the next run finds nobody else writing there."""
+
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        two_files.write(tmp_path / "atlas.zarr", executor=Processes(2), on_event=interrupt)
+    assert worker_processes() == []
 
 
 def test_processes_that_are_lost_again_and_again_are_an_error(two_files, tmp_path, monkeypatch):
@@ -41,7 +50,7 @@ def test_processes_that_are_lost_again_and_again_are_an_error(two_files, tmp_pat
     with pytest.raises(WorkerLostError, match=r"2 worker processes in a row were lost .* run the same command again"):
         two_files.write(tmp_path / "atlas.zarr", executor=Processes(1))
     end = time.monotonic() + 10  # a process that is told to end takes a moment
-    while multiprocessing.active_children():
+    while worker_processes():
         assert time.monotonic() < end
 
 
@@ -57,7 +66,7 @@ def test_an_error_in_a_process_is_the_users(two_files, cells, tmp_path):
     with pytest.raises(ExpressionError, match=rf"holds 0\.5 in cell 'b:cell_{victim:04d}'"):
         two_files.write(tmp_path / "atlas.zarr", sources, executor=Processes(2))
     assert len(Journal(tmp_path / "atlas.zarr").records()) > 0
-    assert not multiprocessing.active_children()
+    assert not worker_processes()
 
 
 def test_processes_end_with_their_parent(repository, two_files, tmp_path):
@@ -65,7 +74,11 @@ def test_processes_end_with_their_parent(repository, two_files, tmp_path):
     words = ["generate", f"a={two_files.cells['a']}", "--models", repository, "--out", tmp_path / "atlas.zarr"]
     words += ["--grid", "stim", "--solver", "draw", "--steps", "500", "--workers", "2", "--no-progress"]
     words += ["--batch-size", "4", "--chunk-size", "1600", "--shard-size", "1600"]  # 4 cells
-    parent = subprocess.Popen([Path(sys.executable).parent / "causcell", *map(str, words)], start_new_session=True)
+    parent = subprocess.Popen(
+        [Path(sys.executable).parent / "causcell", *map(str, words)],
+        env=environment(TMPDIR=str(tmp_path)),  # what a killed program leaves behind
+        start_new_session=True,
+    )
     try:
         children = []
         for _ in range(1200):
@@ -106,9 +119,7 @@ def test_more_processes_than_shards(recipe, whole, tmp_path):
     path, started = tmp_path / "atlas.zarr", []
     recipe.write(path)
     Journal(path).withdraw(3)
-    recipe.write(
-        path, executor=Processes(4), on_event=lambda event: started.append(len(multiprocessing.active_children()))
-    )
+    recipe.write(path, executor=Processes(4), on_event=lambda event: started.append(len(worker_processes())))
     assert started == [1]
     assert tree(path) == whole
 
