@@ -215,7 +215,7 @@ def _number_units(obs: pd.DataFrame, replicate: str | None) -> np.ndarray | None
         raise UnknownConceptError(f"obs has no column {replicate!r}; its columns are {format_list(obs.columns, 40)}")
     codes, names = obs[replicate].factorize()
     if (codes < 0).any():
-        raise ConceptError(f"obs[{replicate!r}] is missing for {(codes < 0).sum()} cells; leave them out (where)")
+        raise ConceptError(f"obs[{replicate!r}] is missing for {(codes < 0).sum()} cells; leave them out by where=")
     if len(names) < _MIN_UNITS:
         raise DataError(
             f"obs[{replicate!r}] has {len(names)} label in these cells; a standard error over replicates needs "

@@ -86,7 +86,7 @@ def _call(metric: Metric, arrays: Arrays) -> float | None:
 
 
 def _badness(better: Better, value: float, target: float | None) -> float:
-    """Order of values from good to bad."""
+    """Return a number that is smaller the better the value is."""
     if better == "higher":
         return -value
     if better == "lower":
@@ -99,7 +99,7 @@ def _shapes(arrays: Arrays) -> str:
 
 
 def _reorder(kind: Kind, arrays: Arrays, rng: np.random.Generator) -> Arrays:
-    """Rows and columns in another order, the same in all arrays; rows of cells that are not matched in one each."""
+    """Put rows and columns into another order: the same in all arrays, but for rows of cells that are not matched."""
     matrices = [each for each in arrays if isinstance(each, np.ndarray)]
     columns = rng.permutation(matrices[0].shape[-1])
     rows = rng.permutation(len(matrices[0]))
@@ -113,7 +113,7 @@ def _reorder(kind: Kind, arrays: Arrays, rng: np.random.Generator) -> Arrays:
 
 
 def _simulate_cells(rng: np.random.Generator, dtype: type[np.floating]) -> np.ndarray:
-    """Cells [120 x 60] of one label on the log scale: genes in three modules that vary together, a third of it zero."""
+    """Simulate cells [120 x 60] of one label, log scale: genes in three modules that vary together, a third zero."""
     shared = np.repeat(rng.standard_normal((_CELLS, 3)), _GENES // 3, axis=1)
     values = np.linspace(0.5, 2, _GENES) + 0.8 * shared + 0.5 * rng.standard_normal((_CELLS, _GENES))
     return np.asarray(np.where(values > EXPRESSED, values, 0), dtype=dtype)

@@ -97,12 +97,16 @@ class ModelDescription(BaseModel):
     @property
     def preprocessing(self) -> Preprocessing:
         """Preprocessing from the values of a file to model input, its moments as float32 [G]."""
-        return Preprocessing(
-            genes=self.genes,
+        return self._expression_info.preprocessing(self.genes)
+
+    @property
+    def _expression_info(self) -> ExpressionInfo:
+        return ExpressionInfo(
             scale=self.scale,
+            target_sum=TARGET_SUM if self.scale == "counts" else None,
             normalisation_genes=self.normalisation_genes,
-            mean=np.array(self.mean, dtype=np.float32),
-            deviation=np.array(self.deviation, dtype=np.float32),
+            mean=self.mean,
+            deviation=self.deviation,
         )
 
     def manifest_parts(self, embedding: int) -> dict[str, Any]:
@@ -120,13 +124,7 @@ class ModelDescription(BaseModel):
         """
         return {
             "genes": GenePanel(names=self.genes, digest=gene_digest(self.genes)),
-            "expression": ExpressionInfo(
-                scale=self.scale,
-                target_sum=TARGET_SUM if self.scale == "counts" else None,
-                normalisation_genes=self.normalisation_genes,
-                mean=self.mean,
-                deviation=self.deviation,
-            ),
+            "expression": self._expression_info,
             "concepts": self.concepts,
             "edges": self.edges,
             "dimensions": Dimensions(genes=len(self.genes), concepts=len(self.concepts), embedding=embedding),

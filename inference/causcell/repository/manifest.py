@@ -77,6 +77,16 @@ class ExpressionInfo(_Part):
     mean: tuple[Float32, ...]
     deviation: tuple[Float32, ...]
 
+    def preprocessing(self, genes: tuple[str, ...]) -> Preprocessing:
+        """Return the transformation of a file's values to the model's input, for a panel of these genes."""
+        return Preprocessing(
+            genes=genes,
+            scale=self.scale,
+            normalisation_genes=self.normalisation_genes,
+            mean=np.array(self.mean, dtype=np.float32),
+            deviation=np.array(self.deviation, dtype=np.float32),
+        )
+
 
 class Dimensions(_Part):
     """Lengths of the arrays.
@@ -261,13 +271,7 @@ class Manifest(_Part):
     @property
     def preprocessing(self) -> Preprocessing:
         """The transformation of a file's values to the model's input."""
-        return Preprocessing(
-            genes=self.genes.names,
-            scale=self.expression.scale,
-            normalisation_genes=self.expression.normalisation_genes,
-            mean=np.array(self.expression.mean, dtype=np.float32),
-            deviation=np.array(self.expression.deviation, dtype=np.float32),
-        )
+        return self.expression.preprocessing(self.genes.names)
 
     def preset(self, name: str | None) -> Preset:
         """Return a preset by name, or the default one; raises `ConfigurationError` if there is no such preset."""

@@ -83,7 +83,7 @@ class TritonEngine:
         if batch > self._largest_batch[graph]:
             raise EngineError(
                 f"graph {graph!r} was given {batch} rows; {self.location} takes {self._largest_batch[graph]} at once: "
-                "take a smaller batch size"
+                "take a smaller batch_size="
             )
         names = list(info.outputs) if outputs is None else outputs
         wanted = {name: (info.outputs[name].dtype, (batch, *info.outputs[name].shape)) for name in names}

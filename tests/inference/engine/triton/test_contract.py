@@ -44,5 +44,7 @@ class TestTritonEngine(EngineContract):
         assert endpoint["statistics"]["reference"]["rows"] > 0
 
     def test_more_rows_than_the_server_takes(self, engine):
-        with pytest.raises(EngineError, match=r"was given 1025 rows; .* takes 1024 at once: take a smaller batch size"):
+        with pytest.raises(
+            EngineError, match=r"was given 1025 rows; .* takes 1024 at once: take a smaller batch_size="
+        ):
             engine.run("scm", zero_inputs(engine, "scm", 1025))
