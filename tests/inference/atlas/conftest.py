@@ -61,6 +61,6 @@ def cluster() -> Any:
     """Two processes of a real Dask cluster; a test may kill one, which the cluster replaces."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
     ) as running:
         yield running
