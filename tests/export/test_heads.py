@@ -13,21 +13,22 @@ from causcell.generator import Generator
 from causcell.randomness import CellNoise, Purpose, cell_keys, uniforms
 from causcell_export import export
 from causcell_training import fit
-from causcell_training.heads import SkipHead, register_head
+from causcell_training.heads import head_class, register_head
 
 
-def test_a_head_without_a_posterior_exports_and_generates_but_does_not_draw(cells, tmp_path, monkeypatch):
-    """`skip` speaks for `plain`, which it extends: the contract test of heads traces both."""
-    few_steps = {**SkipHead.presets, "accurate": SolverSettings("ddpm", steps=20)}  # 250 take long to measure
-    monkeypatch.setattr(SkipHead, "presets", few_steps)
-    run = fit(cells, tmp_path / "run", config=small_config(model__head="skip", optimisation__epochs=1))
+@pytest.mark.parametrize("head", ["plain", "skip"])
+def test_a_head_without_a_posterior_exports_and_generates_but_does_not_draw(cells, tmp_path, monkeypatch, head):
+    cls = head_class(head)
+    few_steps = {**cls.presets, "accurate": SolverSettings("ddpm", steps=20)}  # 250 take long to measure
+    monkeypatch.setattr(cls, "presets", few_steps)
+    run = fit(cells, tmp_path / "run", config=small_config(model__head=head, optimisation__epochs=1))
     with Generator.open(export(run, tmp_path / "models"), threads=1, batch_size=64) as generator:
-        assert generator.manifest.head == "skip"
+        assert generator.manifest.head == head
         assert generator.manifest.default_preset == "mean"
         assert set(generator.manifest.graphs) == {"encoder_scm", "scm", "denoiser", "sampler"}
         for options in ({}, {"solver": "ddpm", "steps": 5}):
             assert np.isfinite(generator.counterfactual(cells, {"stim": "IFN"}, **options).X).all()
-        with pytest.raises(ConfigurationError, match="posterior that the head of this model, 'skip', does not give"):
+        with pytest.raises(ConfigurationError, match=f"posterior that the head of this model, '{head}', does not give"):
             generator.counterfactual(cells, {"stim": "IFN"}, solver="draw")
 
 
