@@ -101,7 +101,11 @@ class TritonServer:
         return f"http://{_HOST}:{self.http_port}"
 
     def __enter__(self) -> TritonServer:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(

@@ -112,21 +112,27 @@ def test_it_listens_on_loopback_alone(server):
     assert {int(place.partition(":")[2], 16) for place in listening} == {server.http_port, server.grpc_port}
 
 
+def start(server: TritonServer) -> None:
+    """Start a server that does not come up; nothing is left of it."""
+    with server:
+        raise AssertionError("it came up")
+
+
 def test_a_server_that_does_not_start_says_why(repository, tmp_path):
     with pytest.raises(
         ServerUnavailableError, match=r"ended while it started: unrecognized option '--no-such-option'$"
     ):
-        TritonServer(repository, options=["--no-such-option"]).start()
+        start(TritonServer(repository, options=["--no-such-option"]))
     folder = Path(shutil.copytree(repository, tmp_path / "models"))
     os.truncate(folder / "decoder" / "1" / "model.onnx", 1000)
     with pytest.raises(ServerUnavailableError, match=r"ended while it started: failed to load 'decoder' .*Protobuf"):
-        TritonServer(folder, threads=1, verify=False).start()
+        start(TritonServer(folder, threads=1, verify=False))
     with socket.socket() as other:
         server = TritonServer(repository, threads=1)
         other.bind(("127.0.0.1", server.grpc_port))
         other.listen()
         with pytest.raises(ServerUnavailableError, match=rf"failed to start GRPC .*{server.grpc_port}.*in use"):
-            server.start()
+            start(server)
 
 
 def test_no_repository_and_no_triton_are_told_apart(repository, tmp_path, monkeypatch, capsys):
@@ -134,7 +140,7 @@ def test_no_repository_and_no_triton_are_told_apart(repository, tmp_path, monkey
         TritonServer(tmp_path)
     monkeypatch.setattr(serve_command, "default_installation", lambda: Installation(tmp_path))
     with pytest.raises(RuntimeUnavailableError, match=r"no tritonserver on the PATH.*make triton"):
-        TritonServer(repository).start()
+        start(TritonServer(repository))
     assert run("serve", repository, "--http-port", 0, "--grpc-port", 0) == 2
     assert "make triton" in capsys.readouterr().err
 
@@ -150,12 +156,12 @@ def told(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
-    def start(server: TritonServer) -> list[str]:
+    def flags(server: TritonServer) -> list[str]:
         with pytest.raises(ServerUnavailableError, match="ended while it started"):
-            server.start()
+            start(server)
         return (tmp_path / "told").read_text().split()
 
-    return start
+    return flags
 
 
 def test_a_tritonserver_on_the_path_goes_first(repository, told):
@@ -185,7 +191,7 @@ def test_a_provider_that_can_not_be(repository, tmp_path):
     with pytest.raises(RuntimeUnavailableError, match=r"needs configs/gpu\.pbtxt beside each graph, which 'scm' in"):
         TritonServer(folder, provider="cuda", verify=False)
     with pytest.raises(ServerUnavailableError, match=r"ended while it started: failed to load .*GPU"):
-        TritonServer(repository, provider="cuda", threads=1).start()
+        start(TritonServer(repository, provider="cuda", threads=1))
 
 
 # -- what the commands show of it --------------------------------------------------------------------------------------

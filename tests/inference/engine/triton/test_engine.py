@@ -15,8 +15,7 @@ import pytest
 from engine_contract import reference_inputs
 
 from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import plan_interventions
-from causcell.counterfactual.request import Request
+from causcell.counterfactual.request import make_request
 from causcell.engine.open import open_engine
 from causcell.engine.triton.client import TritonClient
 from causcell.engine.triton.connection import Connection, parse_location
@@ -90,13 +89,12 @@ def test_float16_is_asked_of_the_server_and_is_float32_rounded(served, cells, op
         return run(graph, inputs, outputs)
 
     settings = served.solver_settings(**options)
-    request = Request(plan_interventions(served.schema, {"stim": "IFN"}), settings, dtype="float16")
-    with Cells(cells) as opened:
-        reader = served.reader(opened)
-        expected = [block.arrays["X"] for block in served.generate(opened, reader, replace(request, dtype="float32"))]
+    request = make_request(served.manifest, {"stim": "IFN"}, settings=settings, dtype="float16")
+    with served.bind(Cells(cells)) as bound:
+        expected = [block.arrays["X"] for block in served.generate(bound, replace(request, dtype="float32"))]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(served.engine, "run", listening)
-            found = [block.arrays["X"] for block in served.generate(opened, reader, request)]
+            found = [block.arrays["X"] for block in served.generate(bound, request)]
     np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected).astype(np.float16), strict=True)
     assert (("expression_float16",) in asked) == (options.get("solver") is None)
     assert ("expression",) not in asked

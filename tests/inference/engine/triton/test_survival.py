@@ -15,8 +15,7 @@ import pytest
 from engine_contract import reference_inputs
 
 from causcell.cells.collection import Cells
-from causcell.counterfactual.interventions import plan_interventions
-from causcell.counterfactual.request import Request
+from causcell.counterfactual.request import make_request
 from causcell.engine.open import open_engine
 from causcell.engine.triton.client import TritonClient
 from causcell.engine.triton.connection import Connection, parse_location
@@ -53,13 +52,11 @@ def alive(pid: int) -> bool:
 
 def blocks(generator, cells, on_block=lambda number: None):
     """An atlas's expression, block by block."""
-    request = Request(
-        plan_interventions(generator.schema, {"stim": "IFN"}), generator.solver_settings(solver="draw", steps=3)
-    )
-    with Cells(cells) as opened:
-        reader = generator.reader(opened)
+    settings = generator.solver_settings(solver="draw", steps=3)
+    request = make_request(generator.manifest, {"stim": "IFN"}, settings=settings)
+    with generator.bind(Cells(cells)) as bound:
         parts = []
-        for number, block in enumerate(generator.generate(opened, reader, request)):
+        for number, block in enumerate(generator.generate(bound, request)):
             parts.append(block.arrays["X"])
             on_block(number)
     return np.concatenate(parts)
@@ -143,12 +140,13 @@ sys.stdin.read()
 def test_a_client_killed_with_memory_registered_leaves_none(server, generator):
     """Its file is gone at once; what the server still maps is given up when the next client comes."""
     before = shared_memory_files()
-    client = subprocess.Popen(
-        [sys.executable, "-c", KILLED_CLIENT, server.grpc], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-    )
-    assert client.stdout.readline() == "registered\n"
-    mine = f"-{client.pid}-"
-    with contextlib.closing(TritonClient(*parse_location(server.grpc), Connection(shared_memory=False))) as watcher:
+    words = [sys.executable, "-c", KILLED_CLIENT, server.grpc]
+    with (
+        subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as client,
+        contextlib.closing(TritonClient(*parse_location(server.grpc), Connection(shared_memory=False))) as watcher,
+    ):
+        assert client.stdout.readline() == "registered\n"
+        mine = f"-{client.pid}-"
         assert any(mine in name for name in watcher.shared_regions())
         client.kill()
         client.wait()
