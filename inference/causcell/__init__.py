@@ -13,10 +13,8 @@ Errors are one tree, described in `causcell.errors`; figures of results are in `
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
-
-from causcell import _moved
-from causcell._deprecation import MovedModules
 
 if TYPE_CHECKING:
     from causcell.atlas.executors import Dask, InProcess, Processes
@@ -52,4 +50,18 @@ def __dir__() -> list[str]:
     return [*__all__, *_MODULES]
 
 
-MovedModules(_moved.MOVED, _moved.RENAMED, _moved.REPLACED, _moved.KEPT).install()
+class _OldModules:
+    """Find modules by the names that they had; tables and machinery are loaded when one is asked for."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> Any:
+        if not fullname.startswith("causcell."):
+            return None
+        from causcell import _moved
+        from causcell._deprecation import MovedModules
+
+        finder = MovedModules(_moved.MOVED, _moved.RENAMED, _moved.REPLACED, _moved.KEPT)
+        return finder.find_spec(fullname, path, target)
+
+
+sys.meta_path.append(_OldModules)
