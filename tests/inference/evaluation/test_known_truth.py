@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import anndata
 import numpy as np
 import pytest
+from exported import export_unmeasured
 
 from causcell.evaluation.known_truth import (
     average_signature_effect,
@@ -17,7 +18,6 @@ from causcell.evaluation.known_truth import (
 )
 from causcell.evaluation.simulator import SCHEMA, Noise, World
 from causcell.generator import Generator
-from causcell_export import export
 from causcell_training import fit
 from causcell_training.config import load_config
 
@@ -57,7 +57,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Gener
                 **overrides,
             }
         )
-        models = export(fit(training_cells(world), folder / f"{name}-run", config=config), folder / name)
+        models = export_unmeasured(fit(training_cells(world), folder / f"{name}-run", config=config), folder / name)
         opened[name] = Generator.open(models, threads=1)
     yield opened
     for generator in opened.values():
