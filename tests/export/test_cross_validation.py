@@ -14,6 +14,8 @@ from causcell.errors import ConfigurationError, DataError
 from causcell_export import cross_validation
 from causcell_export.cross_validation import _list_scenarios, _read_test_rows, choose_combinations, run_benchmark
 
+pytestmark = pytest.mark.slow  # models are trained
+
 HELD_OUT = {"stim": "IFN", "cell_type": "B"}
 
 

@@ -15,6 +15,8 @@ from causcell_export import export
 from causcell_training import fit
 from causcell_training.heads import head_class, register_head
 
+pytestmark = pytest.mark.slow  # models are trained and exported
+
 
 @pytest.mark.parametrize("head", ["plain", "skip"])
 def test_a_head_without_a_posterior_exports_and_generates_but_does_not_draw(cells, tmp_path, monkeypatch, head):

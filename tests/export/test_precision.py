@@ -14,6 +14,8 @@ from causcell.repository.folder import open_repository
 from causcell_export import export
 from causcell_training import Run
 
+pytestmark = pytest.mark.slow  # models are exported
+
 LOWERED = ("denoiser", "decoder", "sampler")
 
 

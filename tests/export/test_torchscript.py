@@ -15,6 +15,8 @@ from causcell_export import export
 from causcell_export.graphs import example_inputs, graphs
 from causcell_training import Run
 
+pytestmark = pytest.mark.slow  # models are exported
+
 
 @pytest.fixture(scope="module")
 def with_torchscript(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from causcell.concepts import ConceptSchema, as_pairs
 from causcell.errors import InterventionError, format_list
 
 Mode = Literal["do", "exogenous", "isolated"]
-MODES: tuple[Mode, ...] = ("do", "exogenous", "isolated")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def parse_do(texts: Iterable[str]) -> dict[str, str]:

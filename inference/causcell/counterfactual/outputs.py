@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 
 from causcell.randomness import CellNoise
 
 OutputKind = Literal["expression", "embeddings", "effects", "summary"]
-OUTPUT_KINDS: tuple[OutputKind, ...] = ("expression", "embeddings", "effects", "summary")
+OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 
 EMBEDDINGS = "obsm/X_causcell"
 DEVIATION = "layers/deviation"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from causcell._internal.choices import check_choice
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from causcell.repository.manifest import Manifest
 
 DType = Literal["float32", "float16"]
-DTYPES: tuple[DType, ...] = ("float32", "float16")
+DTYPES: tuple[DType, ...] = get_args(DType)
 """Types of generated expression."""
 
 

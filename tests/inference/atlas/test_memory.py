@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from simulation import simulated_cells
 
+pytestmark = pytest.mark.slow  # atlases of several sizes are written
+
 SCRIPT = """
 import json, resource, sys, warnings
 warnings.simplefilter("ignore")

@@ -13,6 +13,8 @@ from causcell.bench.reference_design import ReferenceDesign, gemm_gflops
 from causcell.bench.timing import BATCH_SIZE
 from causcell.errors import ConfigurationError, RuntimeUnavailableError
 
+pytestmark = pytest.mark.slow  # figures are measured
+
 
 @pytest.fixture(scope="module")
 def results(repository):

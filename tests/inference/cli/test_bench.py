@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from commands import run_command
 
+pytestmark = pytest.mark.slow  # figures are measured
+
 
 def test_bench_writes_what_it_measured(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"

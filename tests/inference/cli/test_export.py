@@ -11,6 +11,7 @@ from causcell_export import exporter as exporting
 from causcell_training import Run
 
 
+@pytest.mark.slow
 def test_export_tells_what_it_verified(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("export", made / "run", "--out", tmp_path / "models", "--torchscript") == 0
     out, err = capsys.readouterr()

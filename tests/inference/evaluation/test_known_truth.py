@@ -21,6 +21,8 @@ from causcell.generator import Generator
 from causcell_training import fit
 from causcell_training.config import load_config
 
+pytestmark = pytest.mark.slow  # four models are trained and exported
+
 WORLD, NULL_WORLD = World.make(), World.make(activation=0.0)
 VARIANTS = {
     "graph": (WORLD, {}),

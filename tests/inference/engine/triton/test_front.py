@@ -216,6 +216,7 @@ def test_a_trial_of_a_served_model_is_the_embedded_one(front, connection_file, r
     np.testing.assert_allclose(found.layers["effect"], expected.layers["effect"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_a_served_model_is_the_embedded_one(front, connection_file, repository, cells, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     words = ["evaluate", tmp_path / "cells.h5ad", "--no-progress"]
