@@ -85,7 +85,24 @@ class Block:
 
 
 class Accumulator(Protocol):
-    """Take the predictions of a batch of cells, draw by draw, and give what is kept of them."""
+    """Take the predictions of a batch of cells, draw by draw, and give what is kept of them.
+
+    Parameters
+    ----------
+    decode
+        Gives expression.
+    shape
+        (cells, interventions, draws); a prediction may have more cells than are kept: its batch is padded.
+
+    Attributes
+    ----------
+    places
+        Places of the arrays that it gives, in an AnnData.
+    """
+
+    places: ClassVar[tuple[str, ...]]
+
+    def __init__(self, decode: Decode, shape: tuple[int, int, int]) -> None: ...
 
     def add(self, prediction: Prediction, noise: CellNoise) -> None:
         """Take a prediction, with the cells' random numbers of its draw."""
@@ -155,7 +172,7 @@ class _Samples:
 
 
 class _Embeddings(_Samples):
-    places = (EMBEDDINGS,)
+    places: ClassVar[tuple[str, ...]] = (EMBEDDINGS,)
 
     def vectors(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
         return prediction.endogenous.reshape(len(prediction.endogenous), -1)
@@ -197,13 +214,13 @@ class _Summary:
         return {"X": self._mean[:, :, None].astype(np.float32), DEVIATION: deviation[:, :, None].astype(np.float32)}
 
 
-ACCUMULATORS: Mapping[OutputKind, type[_Samples] | type[_Summary]] = {
+ACCUMULATORS: Mapping[OutputKind, type[Accumulator]] = {
     "expression": _Samples,
     "embeddings": _Embeddings,
     "effects": _Effects,
     "summary": _Summary,
 }
-"""The accumulator of each output kind; its ``places`` are the arrays that it gives."""
+"""The accumulator of each output kind."""
 
 
 def most_frequent(codes: np.ndarray) -> np.ndarray:
