@@ -33,7 +33,7 @@ def test_notebooks_draw_the_graph_of_the_model(generator):
     root = ElementTree.fromstring(generator._repr_html_())
     assert root.find("b").text == f"Model {generator.manifest.digest[:12]}"
     assert [text.text for text in root.iter(f"{SVG}text")] == list(CONCEPTS)
-    assert len(list(root.iter(f"{SVG}line"))) == len(EDGES)
+    assert len(list(root.iter(f"{SVG}polyline"))) == len(EDGES)
     facts = {row[0].text: row[1].text for row in root.iter("tr")}
     assert facts == generator.model.describe()
 

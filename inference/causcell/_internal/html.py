@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 _BOX, _GAP, _ROW = (26, 8), 44, 44
 """Height of a node's box and its padding; distance of columns and of rows, in pixels."""
@@ -16,6 +18,10 @@ _STYLE = (
     ".causcell-card td{padding:.1em .8em .1em 0;text-align:left;vertical-align:top;background:none}"
     ".causcell-card td:first-child{opacity:.7}.causcell-card svg{color:inherit;margin:.4em 0}</style>"
 )
+
+
+_Key: TypeAlias = str | tuple[str, str, int]
+"""A concept by its name; or an edge in a column that it skips: cause, effect, column."""
 
 
 class _Edge(Protocol):
@@ -60,32 +66,27 @@ def html_card(title: str, rows: Mapping[str, str], graph: str = "") -> str:
 def graph_svg(graph: _Graph) -> str:
     """Draw a concept graph from causes (left) to effects (right), as inline SVG in the text's colour.
 
+    An edge that skips columns has a row of its own there, so that it runs through no other concept (the layered
+    drawing of Sugiyama, Tagawa and Toda 1981).
+
     Parameters
     ----------
     graph
         Names of the concepts, and edges between them; it has no cycle.
     """
-    columns = _columns(graph)
-    widths = {name: len(name) * _CHARACTER + 2 * _BOX[1] for name in graph.names}
-    left, places = 1.0, {}
-    for column in columns:
-        for row, name in enumerate(column):
-            places[name] = (left, 1.0 + row * _ROW)
-        left += max(widths[name] for name in column) + _GAP
-    size = (left - _GAP + 1, max(map(len, columns)) * _ROW - (_ROW - _BOX[0]) + 2)
+    places, size = _place(graph)
     middle = _BOX[0] / 2
     lines = []
     for edge in graph.edges:
-        (x1, y1), (x2, y2) = places[edge.parent], places[edge.child]
-        lines.append(
-            f'<line x1="{x1 + widths[edge.parent]:.0f}" y1="{y1 + middle:.0f}" x2="{x2 - 3:.0f}" '
-            f'y2="{y2 + middle:.0f}" stroke="currentColor" marker-end="url(#causcell-arrow)"/>'
-        )
+        first, *between, last = (places[key] for key in _path(edge, _depths(graph)))
+        points = [(first[1], first[2]), *((x, y) for left, right, y in between for x in (left, right))]
+        text = " ".join(f"{x:.0f},{y + middle:.0f}" for x, y in [*points, (last[0] - 3, last[2])])
+        lines.append(f'<polyline points="{text}" fill="none" stroke="currentColor" marker-end="url(#causcell-arrow)"/>')
     boxes = [
-        f'<rect x="{x:.0f}" y="{y:.0f}" width="{widths[name]:.0f}" height="{_BOX[0]}" rx="5" fill="none" '
-        f'stroke="currentColor"/><text x="{x + widths[name] / 2:.0f}" y="{y + middle + 4:.0f}" font-size="12" '
+        f'<rect x="{left:.0f}" y="{y:.0f}" width="{right - left:.0f}" height="{_BOX[0]}" rx="5" fill="none" '
+        f'stroke="currentColor"/><text x="{(left + right) / 2:.0f}" y="{y + middle + 4:.0f}" font-size="12" '
         f'font-family="sans-serif" text-anchor="middle" fill="currentColor">{escape(name)}</text>'
-        for name, (x, y) in places.items()
+        for name, (left, right, y) in ((name, places[name]) for name in graph.names)
     ]
     arrow = (
         '<defs><marker id="causcell-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
@@ -98,10 +99,41 @@ def graph_svg(graph: _Graph) -> str:
     )
 
 
-def _columns(graph: _Graph) -> list[list[str]]:
+def _place(graph: _Graph) -> tuple[dict[_Key, tuple[float, float, float]], tuple[float, float]]:
+    """Give left, right and upper edge of each concept, and of each edge in the columns that it skips; and the size."""
+    depths = _depths(graph)
+    columns: list[list[_Key]] = [[] for _ in range(max(depths.values()) + 1)]
+    for name in graph.names:
+        columns[depths[name]].append(name)
+    before: dict[_Key, list[_Key]] = {}
+    for edge in graph.edges:
+        for source, target in itertools.pairwise(_path(edge, depths)):
+            before.setdefault(target, []).append(source)
+            if isinstance(target, tuple):
+                columns[target[2]].append(target)
+    places: dict[_Key, tuple[float, float, float]] = {}
+    left = 1.0
+    for column in columns:
+        if left > 1.0:  # beside what they follow from
+            column.sort(key=lambda key: statistics.mean(places[each][2] for each in before[key]))
+        width = max(len(key) * _CHARACTER + 2 * _BOX[1] for key in column if isinstance(key, str))
+        for row, key in enumerate(column):
+            own = len(key) * _CHARACTER + 2 * _BOX[1] if isinstance(key, str) else width
+            places[key] = (left, left + own, 1.0 + row * _ROW)
+        left += width + _GAP
+    return places, (left - _GAP + 1, max(map(len, columns)) * _ROW - (_ROW - _BOX[0]) + 2)
+
+
+def _path(edge: _Edge, depths: Mapping[str, int]) -> list[_Key]:
+    """Give an edge's cause, its place in each column that it skips, and its effect."""
+    skipped = range(depths[edge.parent] + 1, depths[edge.child])
+    return [edge.parent, *((edge.parent, edge.child, column) for column in skipped), edge.child]
+
+
+def _depths(graph: _Graph) -> dict[str, int]:
     """Put each concept one column right of its last cause."""
-    depth = dict.fromkeys(graph.names, 0)
+    depths = dict.fromkeys(graph.names, 0)
     for _ in graph.names:  # as many rounds as the longest path can need
         for edge in graph.edges:
-            depth[edge.child] = max(depth[edge.child], depth[edge.parent] + 1)
-    return [[name for name in graph.names if depth[name] == place] for place in range(max(depth.values()) + 1)]
+            depths[edge.child] = max(depths[edge.child], depths[edge.parent] + 1)
+    return depths

@@ -1,9 +1,11 @@
 """What notebooks show is well-formed, escaped, and a drawing of the graph."""
 
+import itertools
 import re
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from causcell._internal.html import graph_svg, html_card
@@ -23,7 +25,10 @@ def draw(names, edges=()):
     for box, text in zip(drawing.iter(f"{SVG}rect"), drawing.iter(f"{SVG}text"), strict=True):
         x, y, width, height = (float(box.get(side)) for side in ("x", "y", "width", "height"))
         boxes[text.text] = (x, x + width, y + height / 2)
-    arrows = [tuple(float(line.get(end)) for end in ("x1", "y1", "x2", "y2")) for line in drawing.iter(f"{SVG}line")]
+    arrows = []
+    for line in drawing.iter(f"{SVG}polyline"):
+        points = [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+        arrows.append(points)
     return drawing, boxes, arrows
 
 
@@ -56,11 +61,23 @@ def test_arrows_run_from_causes_on_the_left_to_effects_on_the_right():
     edges = [("donor", "cell_type"), ("cell_type", "state"), ("stim", "state")]
     _, boxes, arrows = draw(["state", "stim", "donor", "cell_type"], edges)
     assert len(arrows) == len(edges)
-    for (cause, effect), (x1, y1, x2, y2) in zip(edges, arrows, strict=True):
+    for (cause, effect), ((x1, y1), *_, (x2, y2)) in zip(edges, arrows, strict=True):
         assert boxes[cause][1] < boxes[effect][0]
         assert abs(x1 - boxes[cause][1]) <= 1
         assert 0 < boxes[effect][0] - x2 < 6  # room for the arrow's head
         assert (y1, y2) == pytest.approx((boxes[cause][2], boxes[effect][2]), abs=1)
+
+
+def test_no_arrow_runs_through_a_box_of_another_concept():
+    """stim -> state runs beside cell_type, which donor is a cause of and which is a cause of state."""
+    edges = [("donor", "cell_type"), ("cell_type", "state"), ("stim", "state"), ("state", "age"), ("stim", "age")]
+    _, boxes, arrows = draw(["stim", "donor", "cell_type", "state", "age"], edges)
+    for edge, points in zip(edges, arrows, strict=True):
+        for (x1, y1), (x2, y2) in itertools.pairwise(points):
+            for share in np.linspace(0, 1, 50):
+                x, y = x1 + share * (x2 - x1), y1 + share * (y2 - y1)
+                inside = [n for n, (left, right, middle) in boxes.items() if left < x < right and abs(y - middle) < 13]
+                assert not set(inside) - set(edge)
 
 
 def test_boxes_do_not_overlap():
