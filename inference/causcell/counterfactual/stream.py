@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -209,13 +210,12 @@ def _collect(
     decode = functools.partial(model.decode, solver=solver, dtype=dtype)
     accumulator = make_accumulator(request.store, decode, shape)
     labels, unmatched = np.empty((*shape, concepts), dtype=np.int32), np.empty(shape, dtype=bool)
-    noise: dict[int, CellNoise] = {}
-    for prediction in predictions:
-        place = (slice(None), prediction.intervention, prediction.draw)
-        if prediction.draw not in noise:
-            noise = {prediction.draw: CellNoise(keys, genes, prediction.draw)}  # those of a draw are shared
-        accumulator.add(prediction, noise[prediction.draw])
-        labels[place], unmatched[place] = prediction.labels[:count], prediction.unmatched[:count]
+    for draw, of_draw in itertools.groupby(predictions, key=lambda prediction: prediction.draw):
+        noise = CellNoise(keys, genes, draw)  # a draw's interventions share it
+        for prediction in of_draw:
+            accumulator.add(prediction, noise)
+            place = (slice(None), prediction.intervention, draw)
+            labels[place], unmatched[place] = prediction.labels[:count], prediction.unmatched[:count]
     if request.store == "summary":
         labels, unmatched = most_frequent(labels), np.logical_or.reduce(unmatched, axis=2)
     arrays = {place: array.reshape(-1, array.shape[-1]) for place, array in accumulator.arrays().items()}

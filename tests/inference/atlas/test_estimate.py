@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning
 
 @pytest.fixture(scope="module")
 def larger(generator, cells):
-    """Of 200 cells in memory, in one shard."""
+    """An atlas recipe of 200 cells in memory, written as one shard."""
     return AtlasRecipe(generator, cells[:200].copy(), {"do": {"stim": "IFN"}, "grid": ["cell_type"]})
 
 

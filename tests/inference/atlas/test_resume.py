@@ -170,7 +170,7 @@ def test_other_cells_are_another_plan(recipe, finished, change):
 
 
 def test_other_values_are_another_plan(recipe, finished):
-    """Of a few cells that are looked at: here in every cell one gene was taken out."""
+    """The plan reads a few cells' values; here one gene is taken out in every cell, so any few show it."""
     other = anndata.read_h5ad(recipe.cells)
     values = other.X.toarray()
     values[:, 3] = 0

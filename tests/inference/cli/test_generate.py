@@ -97,7 +97,7 @@ def test_generate_tells_its_plan_and_writes_nothing(
 def test_generate_refuses_what_cannot_fit(
     data: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it is asked for its plan or to begin."""
+    """The command refuses both when it is asked for its plan and when it is asked to begin."""
     monkeypatch.setattr("causcell.atlas.estimate.free_bytes", lambda _: 100)
     for words in (["--plan"], []):
         assert run_command("generate", data, "--models", made / "models", "--out", tmp_path / "atlas.zarr", *words) == 2

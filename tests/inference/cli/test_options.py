@@ -83,7 +83,7 @@ def test_counts_for_a_model_of_log1p_values(
 
 
 def commands_that_open_a_model() -> list[str]:
-    """Those that take a model repository by its folder or address, or an exported model by ``--models``."""
+    """The commands that take a model repository by its folder or address, or an exported model by ``--models``."""
     group = typer.main.get_command(build_app())
     return [
         name

@@ -93,7 +93,7 @@ def test_a_draw_does_not_depend_on_how_many_there_are(generator, few, quiet):
 
 
 def test_a_sample_is_one_of_its_embeddings_too(generator, few):
-    """Of a posterior whose moments are the encoder's; a mean is that of the mean."""
+    """A sample comes with a draw from the encoder's posterior; a mean comes with the posterior's mean."""
     embedded = generator.embed(few)
     own = embedded.obsm["X_causcell"]
     mean = generator.reconstruct(few, preset="mean", store="embeddings").obsm["X_causcell"]
