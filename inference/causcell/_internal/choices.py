@@ -1,4 +1,4 @@
-"""Check of a value against those that are known."""
+"""Check of a value against those that are known, and the nearest of them for a message."""
 
 from __future__ import annotations
 
@@ -42,6 +42,22 @@ def check_choice(value: str, known: Iterable[T], name: str) -> T:
     for each in allowed:
         if value == each:
             return each
-    near = difflib.get_close_matches(str(value), allowed, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = suggest(value, allowed)
     raise ConfigurationError(f"{name} {value!r} is not known; {hint}known are {format_list(allowed)}")
+
+
+def suggest(value: object, known: Iterable[object]) -> str:
+    """Return ``did you mean 'x'? `` for the known value nearest to ``value``, empty where none is near.
+
+    Letters count alike in upper and lower case, and blanks at the ends do not count.
+
+    Examples
+    --------
+    >>> suggest("Stim ", ["stim", "donor"])
+    "did you mean 'stim'? "
+    >>> suggest("age", ["stim", "donor"])
+    ''
+    """
+    by_folded = {str(each).strip().casefold(): each for each in known}
+    near = difflib.get_close_matches(str(value).strip().casefold(), by_folded, n=1)
+    return f"did you mean {str(by_folded[near[0]])!r}? " if near else ""

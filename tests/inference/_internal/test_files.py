@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from causcell._internal.files import new_folder, refuse_existing
+from causcell._internal.files import new_file, new_folder, refuse_existing
 from causcell.errors import OutputExistsError
 
 
@@ -49,3 +49,34 @@ def test_an_empty_folder_is_nothing(tmp_path):
     with new_folder(tmp_path / "models") as staging:
         (staging / "file").touch()
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["file"]
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    target = tmp_path / "deep" / "cells.h5ad"
+    with new_file(target) as staging:
+        staging.write_text("content")
+        assert not target.exists()
+        assert (staging.parent, staging.suffix) == (target.parent, ".h5ad")
+    assert target.read_text() == "content"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_the_file_before_stays_when_the_new_one_fails(tmp_path, error):
+    target = tmp_path / "run.json"
+    target.write_text("before")
+    with pytest.raises(error), new_file(target, overwrite=True) as staging:
+        staging.write_text("half")
+        raise error
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_new_file_overwrites_only_where_that_is_asked_for(tmp_path):
+    target = tmp_path / "run.json"
+    target.write_text("before")
+    with pytest.raises(OutputExistsError), new_file(target) as staging:
+        staging.write_text("after")
+    with new_file(target, overwrite=True) as staging:
+        staging.write_text("after")
+    assert target.read_text() == "after"
