@@ -7,13 +7,14 @@ TRITON := $(VENV)/share/causcell/triton
 # Threads that spin starve each other on few cores.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest
 
-.PHONY: help demo test lint coverage wheel-test benchmark triton clean
+.PHONY: help demo test lint coverage fuzz wheel-test benchmark triton clean
 
 help:
 	@echo "make demo        train on 700 real PBMC, export, generate, and show what came out (in demo/)"
 	@echo "make test        linters, types, import rules; then every test and every example in a docstring"
 	@echo "make lint        linters, types, import rules"
 	@echo "make coverage    the tests, with the lines that none of them reaches"
+	@echo "make fuzz        every reader against twenty times the hostile inputs of make test"
 	@echo "make wheel-test  the built wheel with [cpu] alone, without torch"
 	@echo "make benchmark   rates on the checked-in model"
 	@echo "make triton      a real Triton server for causcell serve and the tests (320 MB)"
@@ -36,6 +37,10 @@ lint: $(INSTALLED)
 
 coverage: $(INSTALLED) $(TRITON)
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-report=html:build/coverage
+
+# Twenty times the inputs of tests/fuzz, from another seed each time.
+fuzz: $(INSTALLED)
+	CAUSCELL_FUZZ=$${CAUSCELL_FUZZ:-20} $(PYTEST) tests/fuzz
 
 # The wheel with [cpu] alone, in an environment without torch, generates from the checked-in model repository.
 wheel-test: $(INSTALLED)

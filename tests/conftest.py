@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anndata
+import fuzzing
 import pytest
 from short_runs import small_config
 from simulation import simulated_cells
@@ -39,3 +40,8 @@ def generator(repository: Path) -> Iterator[Generator]:
     """The embedded engine over `repository`, one thread."""
     with Generator.open(repository, threads=1, batch_size=64) as opened:
         yield opened
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many inputs of each reader were tried."""
+    fuzzing.summarise(terminalreporter)
