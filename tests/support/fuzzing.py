@@ -8,7 +8,7 @@ A fuzz test stands in ``tests/fuzz/test_<reader>.py``::
         with tried("manifest"):
             ...
 
-``make test`` tries so many of each; ``make fuzz`` sets ``CAUSCELL_FUZZ=20`` for twenty times as many, from another seed.
+``make test`` tries so many of each; ``make fuzz`` sets ``CAUSCELL_FUZZ=20``: twenty times as many, from another seed.
 An input that ever failed is kept as ``@example(...)`` of its test.
 """
 
@@ -44,7 +44,7 @@ def inputs(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 @contextlib.contextmanager
 def tried(reader: str) -> Iterator[None]:
-    """Count an input of a reader. A `CausCellError` of one or two lines is an answer; any other exception is a fault."""
+    """Count an input of a reader. A `CausCellError` is an answer; any other exception is a fault."""
     _tried[reader] += 1
     try:
         yield
