@@ -102,10 +102,14 @@ class Run:
         return _read_held_out_cells(self.path, len(self.model.preprocessing.genes))
 
     def save(self) -> None:
-        """Write the weights, then ``run.json``, whose presence says that the run has finished."""
+        """Write the weights, then ``run.json``."""
+        self.save_weights()
+        self.describe()
+
+    def save_weights(self) -> None:
+        """Write the weights."""
         with new_file(self.path / WEIGHTS_FILE, overwrite=True) as staging:
             save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, staging)
-        self.describe()
 
     def describe(self) -> None:
         """Write ``run.json``, with digests of the other files; its presence says that the run has finished."""
@@ -219,8 +223,10 @@ def _load_unfinished(root: Path) -> Run:
         reference = data.embed_reference_cells(model)
         return Run(root, config, model, data.training_cells, provenance, versions, reference)
     except (*_UNREADABLE, CausCellError) as error:
-        raise RunError(f"the unfinished run in {named} can't be read: {_shorten(error)}; resume it, or begin again "
-                       "with overwrite=True") from error
+        raise RunError(
+            f"the unfinished run in {named} can't be read: {_shorten(error)}; resume it, or begin again "
+            "with overwrite=True"
+        ) from error
 
 
 def _read_held_out_cells(root: Path, genes: int) -> anndata.AnnData:

@@ -30,7 +30,7 @@ from causcell.repository.reference_cells import ReferenceCells, select_reference
 from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
-from causcell_training.data.split import TEST, TRAINING, VALIDATION
+from causcell_training.data.split import TEST, TRAINING, VALIDATION, Part
 from causcell_training.model import CausCell
 from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
 
@@ -92,7 +92,7 @@ class RunData:
     digest: str
     description: ModelDescription
     training_cells: TrainingCells
-    counts: dict[str, int]
+    counts: dict[Part, int]
     expression: sparse.csr_matrix
     labels: np.ndarray
     combinations: np.ndarray
@@ -141,7 +141,7 @@ class RunData:
             concepts = [len(concept.labels) for concept in description.concepts]
             if labels.ndim != 2 or (labels >= concepts).any() or (labels < -1).any():
                 raise ValueError("labels that the concepts do not have")
-            counts = {part: int(tree["counts"][part]) for part in (TRAINING, VALIDATION, TEST)}
+            counts: dict[Part, int] = {part: int(tree["counts"][part]) for part in (TRAINING, VALIDATION, TEST)}
             cells = TrainingCells.model_validate(tree["training_cells"])
             return cls(tree["digest"], description, cells, counts, expression, labels, arrays["combinations"])
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
