@@ -145,7 +145,10 @@ class RunData:
             cells = TrainingCells.model_validate(tree["training_cells"])
             return cls(tree["digest"], description, cells, counts, expression, labels, arrays["combinations"])
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
-            raise RunError(f"{path / DATA_FILE} can't be used: {type(error).__name__} {str(error)[:200]}") from error
+            raise RunError(
+                f"{path / DATA_FILE} can't be used: {type(error).__name__} {str(error)[:200]}; begin the run "
+                "again with overwrite=True"
+            ) from error
 
     def provenance(self, config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
         """Describe how a model was trained on these cells, in plain values."""

@@ -44,7 +44,8 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
             raise ValueError(f"the weights are of another model: {name!r} has shape {found}, not {tuple(shape)}")
         if weights[name].is_floating_point() and not torch.isfinite(weights[name]).all():
             raise ValueError(f"the weights {name!r} are not finite")
-    model = CausCell(schema, preprocessing, config)
+    with torch.random.fork_rng(devices=[]):  # first weights are random, and the stream is the caller's
+        model = CausCell(schema, preprocessing, config)
     model.load_state_dict(dict(weights))
     return model.eval()
 
