@@ -134,6 +134,8 @@ class RunData:
             description = ModelDescription.model_validate_json(tree["description"])
             arrays = {name: tensor.numpy() for name, tensor in tree["arrays"].items()}
             labels, genes = arrays["labels"], len(description.genes)
+            if any(arrays[name].dtype.kind != "i" for name in ("indices", "indptr", "labels", "combinations")):
+                raise ValueError("indices or codes that are no integers")
             expression = sparse.csr_matrix(
                 (arrays["values"], arrays["indices"], arrays["indptr"]), shape=(len(labels), genes)
             )
