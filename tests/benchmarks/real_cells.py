@@ -38,7 +38,7 @@ from causcell._internal.files import new_folder
 from causcell.counterfactual.interventions import parse_do
 from causcell.effects import simulated_trial
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
-from causcell.evaluation.metrics import differential_genes, effect_agreement, ranking_score
+from causcell.evaluation.metrics import differential_genes, effect_agreement, mean_shift, ranking_score
 from causcell.evaluation.report import run_environment
 from causcell.evaluation.shifts import Case, compute_baseline_shifts, predict_shifts
 from causcell_export import export
@@ -116,7 +116,7 @@ def stratum_case(
 def measured(data: EvaluationData, case: Case, genes: list[str]) -> dict[str, Any]:
     """Agreement of the model's and the trivial shifts with the real one, and where the followed genes stand."""
     source, target = data.expression[case.source_rows], data.expression[case.target_rows]
-    real = target.mean(axis=0, dtype=np.float64) - source.mean(axis=0, dtype=np.float64)
+    real, variance = mean_shift(source, target)
     differ = differential_genes(source, target)
     shifts = {**predict_shifts(data, case), **compute_baseline_shifts(data, case)}
     panel = list(data.generator.preprocessing.genes)
@@ -131,7 +131,7 @@ def measured(data: EvaluationData, case: Case, genes: list[str]) -> dict[str, An
         if gene in panel
     }
     agreement = {
-        name: rounded(effect_agreement(shift, real) | {"AUC": ranking_score(np.abs(shift), differ)})
+        name: rounded(effect_agreement(shift, real, variance=variance) | {"AUC": ranking_score(np.abs(shift), differ)})
         for name, shift in shifts.items()
         if shift.any()
     }
@@ -227,14 +227,16 @@ def sample(
         return x[rows & (names == arguments.source)], x[rows & (names == label)]
 
     source, target = means(outside)
-    truth, differ = target.mean(axis=0) - source.mean(axis=0), differential_genes(*means(np.full(len(x), True)))
+    (truth, variance), differ = mean_shift(source, target), differential_genes(*means(np.full(len(x), True)))
     small = means(inside)
     estimates = {
         "model's trial on the sample": trial[label].layers["effect"][0].astype(np.float64),
         "difference of the sample's means": small[1].mean(axis=0) - small[0].mean(axis=0),
     }
     found = {
-        estimate: rounded(effect_agreement(shift, truth) | {"AUC": ranking_score(np.abs(shift), differ)})
+        estimate: rounded(
+            effect_agreement(shift, truth, variance=variance) | {"AUC": ranking_score(np.abs(shift), differ)}
+        )
         for estimate, shift in estimates.items()
     }
     called = {

@@ -16,7 +16,7 @@ import numpy as np
 
 from causcell._internal.files import new_folder
 from causcell._internal.versions import installed_versions
-from causcell.evaluation.table import Table, format_values
+from causcell.evaluation.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,9 +103,9 @@ def _format_html_table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(measure)}</th>" for measure in table.measures)
     lines = [
         f"<tr><td>{html.escape(row)}</td>"
-        + "".join(f"<td>{format_values(values.get(measure))}</td>" for measure in table.measures)
+        + "".join(f"<td>{table.format_value(row, measure)}</td>" for measure in table.measures)
         + "</tr>"
-        for row, values in table.rows.items()
+        for row in table.rows
     ]
     return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
 
