@@ -46,6 +46,7 @@ from causcell_training import TrainConfig, fit
 from causcell_training.config import load_config, parse_overrides
 
 MIN_CELLS = 8
+AVERAGED = ("pcc", "size", "norm_ratio", "calibration")
 MODEL, GLOBAL, WITHIN = (
     "model, do",
     "shift of the cells learned from, one for all",
@@ -148,6 +149,12 @@ def rank_of(shift: np.ndarray) -> np.ndarray:
     return rank
 
 
+def averaged(agreements: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the shifts that a measure could be taken of."""
+    measures = {m: [each[m] for each in agreements if each[m] is not None] for m in AVERAGED}
+    return rounded({m: float(np.mean(values)) for m, values in measures.items() if values})
+
+
 def rounded(values: dict[str, Any]) -> dict[str, Any]:
     """Floats to four digits."""
     return {name: value if value is None else round(value, 4) for name, value in values.items()}
@@ -168,12 +175,7 @@ def strata(
                 found[label] = measured(data, case, arguments.gene)
     draw_agreement(figure, found)
     names = list(next(iter(found.values()))["agreement"])
-    average = {
-        name: rounded(
-            {m: float(np.mean([each["agreement"][name][m] for each in found.values()])) for m in ("pcc", "slope")}
-        )
-        for name in names
-    }
+    average = {name: averaged([each["agreement"][name] for each in found.values()]) for name in names}
     return {"average over strata": average, "strata": found}
 
 
@@ -292,11 +294,7 @@ def course(
     draw_agreement(figure, {f"{each[arguments.by]} {each['from']} to {each['to']}": each for each in found})
     names = sorted({name for each in found for name in each["agreement"]})
     average = {
-        name: {
-            m: round(float(np.mean([each["agreement"][name][m] for each in found if name in each["agreement"]])), 4)
-            for m in ("pcc", "slope")
-        }
-        for name in names
+        name: averaged([each["agreement"][name] for each in found if name in each["agreement"]]) for name in names
     }
     return {"average over shifts": average, "shifts": found}
 
