@@ -217,7 +217,7 @@ def effect_heatmap(
     >>> atlas = anndata.AnnData(expression, obs=obs, var=pd.DataFrame(index=["ISG15", "CD3E"]))
     >>> ax = effect_heatmap(atlas, by="type")
     >>> ax.get_title()
-    'effect of do(stim=IFN),\\nby type'
+    'effect of do(stim=IFN),\nby type'
     >>> matplotlib.pyplot.close(ax.figure)
     """
     import matplotlib.pyplot as plt
