@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from causcell._internal.cpus import available_cpus
 from causcell._internal.versions import installed_versions
 from causcell.engine.protocol import check_request
 from causcell.engine.providers import EXECUTION_PROVIDERS, check_provider
@@ -82,7 +83,7 @@ class OnnxEngine:
             )
         self._repository = open_repository(path)
         self._options = self._runtime.SessionOptions()
-        self.threads: int | None = threads or len(os.sched_getaffinity(0))
+        self.threads: int | None = threads or available_cpus()
         self._options.intra_op_num_threads = self.threads
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
