@@ -1,6 +1,5 @@
 """The engine in this process: the contract of engines, and what ONNX Runtime adds to it."""
 
-import numpy as np
 import onnxruntime
 import pytest
 from engine_contract import EngineContract, zero_inputs
