@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell._internal.cpus import available_cpus
 from causcell._internal.figures import plain_text
 from causcell._internal.files import new_folder
 from causcell._internal.versions import installed_versions
@@ -41,7 +42,7 @@ def run_environment() -> dict[str, Any]:
     return {
         "command": " ".join(["causcell", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | installed_versions(*_PACKAGES),
-        "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        "hardware": f"{platform.machine()}, {available_cpus()} CPUs",
     }
 
 
