@@ -68,7 +68,7 @@ class Connection:
     >>> Connection(in_flight=0)
     Traceback (most recent call last):
         ...
-    causcell.errors.ConfigurationError: in_flight is 0; take a whole number, at least 1
+    causcell.errors.ConfigurationError: in_flight is 0; take at least 1, a whole number
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # an unknown name in a connection file is an error
@@ -86,7 +86,7 @@ class Connection:
         if not (_is_number(self.patience) and 0 <= self.patience <= LONGEST):
             raise ConfigurationError(f"patience is {self.patience}; take seconds, at least 0, at most {LONGEST:,}")
         if isinstance(self.in_flight, bool) or not isinstance(self.in_flight, int) or self.in_flight < 1:
-            raise ConfigurationError(f"in_flight is {self.in_flight}; take a whole number, at least 1")
+            raise ConfigurationError(f"in_flight is {self.in_flight}; take at least 1, a whole number")
         for name, value in self.headers.items():
             _check_header(name, value)
         if self.certificates is not None:

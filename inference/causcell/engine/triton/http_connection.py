@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPResponse
+from typing import Any
 
 from causcell.engine.triton.connection import Address
 
@@ -32,10 +33,12 @@ class BoundedConnection(HTTPConnection):
         TLS settings; `None` for plain HTTP.
     """
 
+    sock: Any  # a `BoundedSocket`, or `None`
+
     def __init__(self, address: Address, context: ssl.SSLContext | None) -> None:
         super().__init__(address.host, address.port)
         self._context = context
-        self._end = 0.0
+        self._end, self._largest = 0.0, 0
         self.idle_since = 0.0
 
     def start(self, deadline: float, largest: int) -> None:
@@ -67,7 +70,7 @@ class BoundedConnection(HTTPConnection):
                 plain.close()
                 raise
             else:
-                self.sock: BoundedSocket = BoundedSocket(plain)
+                self.sock = BoundedSocket(plain)
                 self.sock.start(self._end, self._largest)
                 return
         raise failure or OSError("the host has no address")
@@ -95,11 +98,11 @@ class BoundedSocket:
         self._plain = plain
         self._end = 0.0
         self._left = 0
-        self.received = 0
+        self._streams, self._closing = 0, False
 
     def start(self, end: float, largest: int) -> None:
         """Set the deadline (`time.monotonic`) and the bytes that may be received."""
-        self._end, self._left, self.received = end, largest, 0
+        self._end, self._left = end, largest
 
     def sendall(self, content: bytes | memoryview) -> None:
         """Send all by the deadline."""
@@ -115,16 +118,26 @@ class BoundedSocket:
         self._plain.settimeout(remaining(self._end))
         count = self._plain.recv_into(buffer[: self._left])
         self._left -= count
-        self.received += count
         return count
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a stream of what is received; closing it does not close the socket."""
+        """Return a stream of what is received; the socket stays open until it is closed."""
+        self._streams += 1
         return io.BufferedReader(_Stream(self), 1 << 16)
 
     def close(self) -> None:
-        """Close the socket."""
-        self._plain.close()
+        """Close the socket, as soon as no stream needs it."""
+        self._closing = True
+        self._close_unused()
+
+    def release(self) -> None:
+        """Tell that a stream was closed."""
+        self._streams -= 1
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._closing and not self._streams:
+            self._plain.close()
 
 
 class _Stream(io.RawIOBase):
@@ -136,6 +149,11 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         return self._received.receive_into(memoryview(buffer).cast("B"))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        if not self.closed:
+            self._received.release()
+        super().close()
 
 
 def remaining(end: float) -> float:

@@ -7,7 +7,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import BadStatusLine, HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import TypeVar
@@ -156,25 +156,28 @@ class HttpTransport:
     ) -> Iterator[HTTPResponse]:
         """Send a request; the block reads the answer, of status 200, from what it is given."""
         connection, used = self._pool.take(lambda: BoundedConnection(self.address, self._context))
+        headers = {**self._headers, **headers}
+        response: HTTPResponse | None = None
         try:
             with translated(self.address):
                 connection.start(min(deadline or self._deadline, self._deadline), largest + _HEADERS)
                 try:
-                    response = connection.exchange(method, path, {**self._headers, **headers}, body)
+                    response = connection.exchange(method, path, headers, body)
                 except (ConnectionError, RemoteDisconnected):
                     if not used:
                         raise
                     connection.close()  # the server closed it while it was idle: this says nothing of the server
-                    response = connection.exchange(method, path, {**self._headers, **headers}, body)
+                    response = connection.exchange(method, path, headers, body)
                 check_head(self.address, response)
                 yield response
-                if not response.isclosed():  # bytes are left, of an answer that is longer than it said
-                    read_bounded(response, 0)
         except BaseException:
             connection.close()
+            if response is not None:
+                response.close()
             raise
-        if response.will_close:
+        if not response.isclosed():  # there is more than was read
             connection.close()
+            response.close()
         self._pool.put(connection)
 
 
@@ -186,14 +189,14 @@ class _Pool:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
-    def take(self, new: object) -> tuple[BoundedConnection, bool]:
+    def take(self, new: Callable[[], BoundedConnection]) -> tuple[BoundedConnection, bool]:
         """Return a connection, and whether it was used before; one made by ``new`` if none is idle."""
         with self._lock:
             while self._idle:
                 connection = self._idle.pop()
                 if connection.sock is not None:
                     return connection, True
-        return new(), False  # type: ignore[operator]
+        return new(), False
 
     def put(self, connection: BoundedConnection) -> None:
         """Take a connection back."""

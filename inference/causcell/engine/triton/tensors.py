@@ -87,7 +87,7 @@ def check_outputs(described: Sequence[Described], wanted: ArraySpecs) -> None:
             )
 
 
-def array_of(content: bytes, spec: tuple[str, tuple[int, ...]], name: str) -> np.ndarray:
+def array_of(content: bytes | memoryview, spec: tuple[str, tuple[int, ...]], name: str) -> np.ndarray:
     """Make an output's array of its bytes; raise `StrangeAnswerError` if there are more or fewer than it has."""
     if len(content) != count_bytes(spec):
         raise StrangeAnswerError(f"output {name!r} has {len(content)} bytes, and its shape {count_bytes(spec)}")
