@@ -123,8 +123,10 @@ class Journal:
                 ) from None
             shutil.rmtree(self.work, ignore_errors=True)
             self.work.mkdir()
-            yield
-            shutil.rmtree(self.work, ignore_errors=True)
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.work, ignore_errors=True)
 
     def plan(self) -> Plan | None:
         """Return the plan, or `None` where none was begun; raises `AtlasError` for one that can't be read."""
