@@ -24,7 +24,7 @@ from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import EMBEDDINGS, Prediction
 from causcell.counterfactual.request import DType, Request
 from causcell.diffusion.solvers import Solver
-from causcell.errors import AtlasError, ConfigurationError
+from causcell.errors import AtlasError, ConfigurationError, format_list
 
 _NO_FILES: dict[str, Any] = {"files": [], "layer": None, "where": None}
 """Origin of cells that are read from an atlas."""
@@ -75,6 +75,10 @@ def materialize_atlas(
         )
     if not journal.finished:
         raise AtlasError(f"{str(embeddings)!r} is not finished; run the command that makes it again")
+    strange = journal.strange_layouts(stored)
+    if strange or len(journal.records(stored)) < stored.shards:
+        why = format_list(strange) if strange else "shards are missing"
+        raise AtlasError(f"{str(embeddings)!r} is not what its plan says ({why}); causcell verify tells what is wrong")
     if stored.model != model.manifest.digest:
         raise ConfigurationError(
             f"{str(embeddings)!r} was made with the model {stored.model[:12]}..., and this one is "

@@ -122,7 +122,7 @@ def _write(atlas: OpenAtlas, executor: Executor | None, progress: bool, as_json:
         table = maker.table
         unseen = count_unseen_rows(maker.source.labels, maker.plan.request, table.schema, table.combinations)
         print_event("plan", plan_fields(maker.plan, unseen))
-        printer = ShardPrinter(maker.plan, sum(record.rows for record in maker.journal.records().values()))
+        printer = ShardPrinter(maker.plan, sum(record.rows for record in maker.journal.records(maker.plan).values()))
     write = write_atlas if maker.path.suffix == ".zarr" else write_h5ad
     summary = write(maker, atlas.origin, executor=executor, progress=progress, on_event=printer)
     print_summary(maker.plan, summary, maker.path, as_json)
@@ -140,5 +140,5 @@ def _tell_plan(atlas: OpenAtlas, workers: int, as_json: bool) -> None:
     if not maker.journal.check_plan(maker.plan):
         refuse_existing(maker.path)
     plan = maker.plan.with_forecast(forecast_atlas(maker))
-    print_plan(plan, free_bytes(maker.path), len(maker.journal.records()), workers, as_json)
+    print_plan(plan, free_bytes(maker.path), len(maker.journal.records(maker.plan)), workers, as_json)
     require_space(replace(maker, plan=plan))
