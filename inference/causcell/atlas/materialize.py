@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from causcell._internal.batching import pad_batch
+from causcell._internal.files import local_path
 from causcell.atlas.events import OnEvent
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import CHUNK_SIZE, SHARD_SIZE, Plan, plan_layout
@@ -67,7 +68,7 @@ def materialize_atlas(
     OutputError
         See `causcell.atlas.write.write_atlas`.
     """
-    journal = Journal(Path(embeddings))
+    journal = Journal(local_path(embeddings, "embeddings"))
     stored = journal.require_plan()
     if stored.request.store != "embeddings":
         raise AtlasError(
@@ -92,8 +93,8 @@ def materialize_atlas(
         chunk_size=chunk_size,
         shard_size=shard_size,
     )
-    source = StoredEmbeddings.open(model, Path(embeddings), stored)
-    maker = ShardMaker(plan, Path(path), model, source)
+    source = StoredEmbeddings.open(model, journal.path, stored)
+    maker = ShardMaker(plan, local_path(path), model, source)
     return plan, write_atlas(maker, _NO_FILES, progress=progress, on_event=on_event)
 
 

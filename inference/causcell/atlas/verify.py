@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from causcell._internal.files import local_path
 from causcell.atlas.journal import FOLDER, ROOT_METADATA, FileRecord, Journal, ShardRecord, record_file
 from causcell.atlas.plan import Plan
 from causcell.atlas.shards import read_shard
@@ -79,7 +80,7 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
     """
     from tqdm.auto import tqdm
 
-    journal = Journal(Path(path))
+    journal = Journal(local_path(path, "atlas"))
     plan = journal.require_plan()
     with journal.locked_if_writable() as writable:
         records = journal.records(plan)

@@ -22,9 +22,10 @@ def bench(
     connection: options.ConnectionFile = None,
 ) -> None:
     """Measure how fast a model generates here or on a server: rates, latencies, and what they are held against."""
-    from causcell._internal.files import new_file, refuse_existing
+    from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.bench.measure import BATCHES, run_bench
 
+    out = local_path(out)
     refuse_existing(out)
     results = run_bench(
         location,

@@ -25,9 +25,10 @@ def embed(
     progress: options.Progress = True,
 ) -> None:
     """Write concept embeddings and predicted labels of cells."""
-    from causcell._internal.files import new_file, refuse_existing
+    from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.generator import Generator
 
+    out = local_path(out)
     options.require_suffix(out, ".h5ad")
     refuse_existing(out)
     link = options.read_connection(connection)

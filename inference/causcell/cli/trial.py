@@ -53,11 +53,12 @@ def trial(
     progress: options.Progress = True,
 ) -> None:
     """Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell."""
-    from causcell._internal.files import new_file, refuse_existing
+    from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.counterfactual.interventions import parse_do
     from causcell.effects import cell_effects, simulated_trial
     from causcell.generator import Generator
 
+    out = local_path(out)
     _check_options(out, concept, do, baseline, replicate)
     refuse_existing(out)
     common: dict[str, Any] = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causcell._internal.digests import file_digest
+from causcell._internal.files import local_path
 from causcell.errors import CorruptFileError, DigestError, format_list
 from causcell.repository.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, graph_file
 from causcell.repository.reference_cells import ReferenceCells
@@ -62,7 +63,7 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     >>> repository.manifest.default_preset
     'draw'
     """
-    root = Path(path)
+    root = local_path(path, "models")
     manifest_file = root / MANIFEST_FILE
     if not manifest_file.is_file():
         raise CorruptFileError(
