@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from causcell._internal.files import local_path
 from causcell.errors import ConfigurationError
 from causcell_training.config import TrainConfig
 from causcell_training.run_folder import check_writable, find_checkpoint
@@ -86,12 +87,13 @@ def fit(
     >>> run.model.schema.names
     ('state',)
     """
+    out = local_path(out)
     settings = _merge_settings(config, concepts, edges, expression=expression, genes=genes, layer=layer, seed=seed)
-    checkpoint = _check_folder(Path(out), settings, resume=resume, overwrite=overwrite)
+    checkpoint = _check_folder(out, settings, resume=resume, overwrite=overwrite)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds
 
     options = LoopOptions(progress=progress, callbacks=callbacks, logger=logger, plan=plan)
-    return train_model(data, Path(out), settings, split, options, checkpoint=checkpoint, overwrite=overwrite)
+    return train_model(data, out, settings, split, options, checkpoint=checkpoint, overwrite=overwrite)
 
 
 def _merge_settings(

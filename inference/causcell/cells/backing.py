@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from causcell._internal.files import local_path
 from causcell.errors import DataError
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def open_anndata(path: str | os.PathLike[str]) -> anndata.AnnData:
 
 
 def _opened(path: str | os.PathLike[str], open_: Callable[[Path], T]) -> T:
-    location = Path(path)
+    location = local_path(path, "data")
     if not location.exists():
         raise DataError(f"there is no file {str(path)!r}")
     if location.suffix not in (".h5ad", ".zarr"):

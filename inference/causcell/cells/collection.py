@@ -16,7 +16,8 @@ from causcell._internal.batching import batches
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import open_source, take_rows
 from causcell.cells.csc import rowwise_copy
-from causcell.errors import CausCellWarning, CellNameError, ConceptError, ConfigurationError, DataError, format_list
+from causcell.cells.where import INDEX, Where
+from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Cells:
     layer
         Read ``layers[layer]`` in place of ``X``.
     where
-        A pandas query over ``obs``, such as ``cell_type == "B cells"``: only these cells, in input order.
+        A condition on the columns of ``obs``, such as ``cell_type == "B cells"``: only these cells, in input order; see
+        `causcell.cells.where`.
     key
         Key of this file among several: its cells are named ``key:name``.
     scratch
@@ -65,7 +67,7 @@ class Cells:
     DataError
         A file that can't be read, an absent layer, no cell left.
     ConceptError, ConfigurationError
-        A query that can't be evaluated, or does not say yes or no for each cell.
+        A condition that can't be evaluated, or does not say yes or no for each cell.
 
     Examples
     --------
@@ -220,19 +222,10 @@ class Cells:
         return self._by_rows
 
     def _matching_rows(self, where: str) -> np.ndarray:
-        named = [column for column in self._source.columns if column in where]
-        obs = self._source.annotations(None if "index" in where else named)
-        try:
-            chosen = obs.eval(where, engine="python")
-        except Exception as error:  # pandas raises whatever the expression makes it raise
-            raise ConceptError(
-                f"where={where!r} can't be evaluated: {error}; it is a pandas query over the columns "
-                f"{format_list(self._source.columns, 40)}, such as 'cell_type == \"B cells\"'"
-            ) from error
-        chosen = np.asarray(chosen)
-        if chosen.dtype != bool or chosen.shape != (len(obs),):
-            raise ConfigurationError(f"where={where!r} does not say yes or no for each cell")
-        return np.flatnonzero(chosen)
+        condition = Where(where, self._source.columns)
+        named = [column for column in self._source.columns if column in condition.columns]
+        everything = INDEX in condition.columns and INDEX not in named
+        return np.flatnonzero(condition.evaluate(self._source.annotations(None if everything else named)))
 
 
 class Collection:

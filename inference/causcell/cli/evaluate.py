@@ -34,12 +34,13 @@ def evaluate(
     progress: options.Progress = True,
 ) -> None:
     """Measure a trained model on cells that it was not trained on, beside trivial baselines and ceilings."""
-    from causcell._internal.files import refuse_existing
+    from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_measures
     from causcell.evaluation.evaluate import evaluate as measure
     from causcell.evaluation.report import run_environment, write_report
     from causcell.generator import Generator
 
+    out = local_path(out)
     refuse_existing(out)
     link = options.read_connection(connection)
     with Generator.open(
