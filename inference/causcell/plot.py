@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from causcell._internal.choices import suggest
 from causcell.errors import ConfigurationError, format_list
 
 if TYPE_CHECKING:
@@ -60,9 +61,14 @@ def intervention_effects(
     if intervention is None and len(named) == 1:
         intervention = named[0]
     if intervention not in named:
-        raise ConfigurationError(f"intervention {intervention!r} is not in the atlas; name one of {format_list(named)}")
+        raise ConfigurationError(
+            f"intervention {intervention!r} is not in the atlas; {suggest(intervention, named)}name one of {format_list(named)}"
+        )
     if by is not None and by not in atlas.obs:
-        raise ConfigurationError(f"obs has no column {by!r}; its columns are {format_list(atlas.obs.columns, 40)}")
+        raise ConfigurationError(
+            f"obs has no column {by!r}; {suggest(by, atlas.obs.columns)}its columns are "
+            f"{format_list(atlas.obs.columns, 40)}"
+        )
     groups = np.full(len(there), "all cells") if by is None else atlas.obs[by].astype(str).to_numpy()
     effects = atlas.uns.get("causcell", {}).get("store") == "effects"
     if not effects and "factual" not in there:
