@@ -308,7 +308,8 @@ class ConceptSchema:
         ConceptError
             A column holds infinite numbers, or values that are no labels.
         UnknownLabelError
-            A label is none of its concept's, nor the same number as one; set it to NaN to have the cell treated as unlabelled.
+            A label is none of its concept's, nor the same number as one; set it to NaN to have the cell treated as
+            unlabelled.
         """
         import pandas as pd
 

@@ -62,7 +62,8 @@ def intervention_effects(
         intervention = named[0]
     if intervention not in named:
         raise ConfigurationError(
-            f"intervention {intervention!r} is not in the atlas; {suggest(intervention, named)}name one of {format_list(named)}"
+            f"intervention {intervention!r} is not in the atlas; {suggest(intervention, named)}name one of "
+            f"{format_list(named)}"
         )
     if by is not None and by not in atlas.obs:
         raise ConfigurationError(

@@ -54,7 +54,7 @@ def only_concept(values):
         "exponents",
         "categorical floats",
         "objects",
-    ],  # fmt: skip
+    ],
 )
 def test_labels_are_sorted(values, labels):
     concept = only_concept(values)
@@ -190,9 +190,7 @@ def test_a_labels_own_text_goes_before_its_number():
     concept = Concept("age", ("35", "35.0"))
     assert [concept.code("35"), concept.code("35.0")] == [0, 1]
     for value in (35.0, "35.00"):
-        with pytest.raises(
-            UnknownLabelError, match=r"the number of several labels of concept 'age': '35', '35\.0'; give"
-        ):
+        with pytest.raises(UnknownLabelError, match=r"the number of several labels of concept 'age': '35', '35"):
             concept.code(value)
 
 
@@ -243,15 +241,17 @@ def test_code_of_an_unknown_label():
 
 def test_a_near_name_is_suggested():
     schema = ConceptSchema((Concept("stim", ("IFN", "ctrl")), Concept("donor", ("d1", "d2"))))
-    with pytest.raises(UnknownLabelError, match="no label 'ifn '; did you mean 'IFN'. its labels are"):
+    with pytest.raises(UnknownLabelError, match=r"no label 'ifn '; did you mean 'IFN'[?] its labels are"):
         schema["stim"].code("ifn ")
-    with pytest.raises(UnknownConceptError, match="no concept 'Stim'; did you mean 'stim'. the concepts"):
+    with pytest.raises(UnknownConceptError, match=r"no concept 'Stim'; did you mean 'stim'[?] the concepts"):
         schema.index("Stim")
     with pytest.raises(UnknownLabelError, match=r"'control', 'if' in 2 cells; did you mean '(ctrl|IFN)'. it knows"):
         schema.encode(pd.DataFrame({"stim": ["if", "control", "ctrl"]}))
-    with pytest.raises(UnknownConceptError, match="no column 'Donor' for a concept; did you mean 'donor'. its columns"):
+    with pytest.raises(
+        UnknownConceptError, match=r"no column 'Donor' for a concept; did you mean 'donor'[?] its columns"
+    ):
         schema_from_obs(pd.DataFrame({"donor": ["a", "b"]}), ["Donor"])
-    with pytest.raises(ConceptGraphError, match="'stin', which is no concept; did you mean 'stim'."):
+    with pytest.raises(ConceptGraphError, match=r"'stin', which is no concept; did you mean 'stim'[?]"):
         ConceptSchema(schema.concepts, (Edge("donor", "stin"),))
 
 
@@ -360,9 +360,7 @@ def test_too_many_numbers_are_to_be_cut_into_bins():
 
 
 def test_too_many_labels():
-    with pytest.raises(
-        ConceptError, match="1001 distinct labels in 1001 cells, more than the 1000 .*is it an identifier"
-    ):
+    with pytest.raises(ConceptError, match=r"1001 distinct labels in 1001 cells, more than the 1000 .* an identifier"):
         only_concept([f"barcode{i}" for i in range(1001)])
 
 

@@ -145,7 +145,7 @@ def _distinct(column: pd.Series, name: str) -> tuple[np.ndarray, Any]:
     import pandas as pd
 
     try:
-        if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) != "string":
+        if pd.api.types.is_object_dtype(column.dtype) and pd.api.types.infer_dtype(column, skipna=True) != "string":
             pairs = zip(column.to_numpy(), column.isna().to_numpy(), strict=True)
             codes, typed = pd.factorize(
                 pd.Series([None if missing else (type(each), each) for each, missing in pairs], dtype=object)
@@ -165,7 +165,7 @@ def _texts(values: Any, name: str) -> list[str]:
     dtype = getattr(values, "dtype", np.dtype(object))
     if pd.api.types.is_float_dtype(dtype):
         values = np.asarray(values, dtype=getattr(dtype, "numpy_dtype", dtype))  # float32 stays float32
-    elif dtype != object:
+    elif not pd.api.types.is_object_dtype(dtype):
         return [str(text) for text in pd.Series(values).astype("string")]
     infinite = [value for value in values if isinstance(value, float | np.floating) and np.isinf(value)]
     if infinite:

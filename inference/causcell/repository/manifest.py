@@ -279,7 +279,8 @@ class Manifest(_Part):
         chosen = self.default_preset if name is None else name
         if chosen not in self.presets:
             raise ConfigurationError(
-                f"there is no preset {chosen!r}; {suggest(chosen, self.presets)}this model has {format_list(self.presets)}"
+                f"there is no preset {chosen!r}; {suggest(chosen, self.presets)}this model has "
+                f"{format_list(self.presets)}"
             )
         return self.presets[chosen]
 

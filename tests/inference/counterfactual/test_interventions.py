@@ -67,7 +67,7 @@ def test_unknown_concept(schema, do, grid):
 
 def test_unknown_label(schema):
     with pytest.raises(
-        UnknownLabelError, match="'stim' has no label 'ifn'; did you mean 'IFN'. its labels are 'IFN', 'ctrl'"
+        UnknownLabelError, match=r"'stim' has no label 'ifn'; did you mean 'IFN'\? its labels are 'IFN'"
     ):
         plan_interventions(schema, {"stim": "ifn"})
 
