@@ -362,11 +362,14 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
            [ 1,  0],
            [ 1, -1]], dtype=int32)
     """
-    found = []
-    for name in concepts:
-        labels, ordered = read_labels(obs, name)
-        found.append(Concept(name, labels, "ordinal" if ordered else "categorical"))
-    return ConceptSchema(tuple(found), tuple(Edge(parent, child) for parent, child in edges))
+    found = tuple(read_concept(obs, name) for name in concepts)
+    return ConceptSchema(found, tuple(Edge(parent, child) for parent, child in edges))
+
+
+def read_concept(obs: pd.DataFrame, name: str) -> Concept:
+    """Make the concept of a column of labels; see `schema_from_obs`, which says what is refused."""
+    labels, ordered = read_labels(obs, name)
+    return Concept(name, labels, "ordinal" if ordered else "categorical")
 
 
 def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ Exit status:
 
 - 0: done, or done already;
 - 1: ``verify`` found damage or something missing, or a server ended by itself;
-- 2: the input, options or environment can't be used: one message says why (with ``--debug`` a traceback and status 1);
+- 2: the input, options or environment can't be used: one message says why (with ``--debug`` a traceback and status 1),
+  or ``check`` found what training would refuse;
   an atlas that a full disk or lost workers stopped goes on when the same command is run again;
 - 130: interrupted; an atlas goes on when the same command is run again.
 """
@@ -21,6 +22,7 @@ import typer
 
 from causcell import __version__
 from causcell.cli.bench import bench
+from causcell.cli.check import check
 from causcell.cli.embed import embed
 from causcell.cli.evaluate import evaluate
 from causcell.cli.flags import command_flags, name_flags
@@ -70,7 +72,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name)(entry.load())
-    for command in (inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
+    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
         app.command(command.__name__)(command)
     return app
 
