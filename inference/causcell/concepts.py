@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from causcell._internal.choices import suggest
-from causcell._internal.labels import find_label, label_column, read_labels
+from causcell._internal.labels import find_label, label_column, read_labels, require_column
 from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError, UnknownLabelError, format_list
 
 if TYPE_CHECKING:
@@ -364,6 +364,12 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
     """
     found = tuple(read_concept(obs, name) for name in concepts)
     return ConceptSchema(found, tuple(Edge(parent, child) for parent, child in edges))
+
+
+def check_columns(columns: Sequence[str], concepts: Sequence[str]) -> None:
+    """Raise `UnknownConceptError` for a concept that is no column of ``obs``."""
+    for name in concepts:
+        require_column(columns, name)
 
 
 def read_concept(obs: pd.DataFrame, name: str) -> Concept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,15 @@ def find_label(value: Any, labels: Sequence[str], concept: str) -> int:
     )
 
 
+def require_column(columns: Iterable[str], name: str) -> None:
+    """Raise `UnknownConceptError` if a concept is no column of ``obs``."""
+    known = list(columns)
+    if name not in known:
+        raise UnknownConceptError(
+            f"obs has no column {name!r} for a concept; {suggest(name, known)}its columns are {format_list(known, 40)}"
+        )
+
+
 def label_column(obs: pd.DataFrame, name: str) -> pd.Series:
     """Read a column of labels as strings.
 
@@ -124,11 +133,7 @@ def label_column(obs: pd.DataFrame, name: str) -> pd.Series:
     """
     import pandas as pd
 
-    if name not in obs:
-        raise UnknownConceptError(
-            f"obs has no column {name!r} for a concept; {suggest(name, obs.columns)}its columns are "
-            f"{format_list(obs.columns, 40)}"
-        )
+    require_column(obs.columns, name)
     column = obs[name]
     if isinstance(column, pd.DataFrame):
         raise ConceptError(f"obs has {column.shape[1]} columns {name!r}; a concept is one: rename or drop the others")

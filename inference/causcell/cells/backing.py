@@ -158,9 +158,9 @@ class _CsrRows:
 
 def _texts(element: Any, start: int, stop: int | None) -> np.ndarray:
     """Return strings of an array on disk, str objects."""
-    from anndata.io import read_elem
-
     if not hasattr(element, "shape"):  # a nullable array, which has no slices of its own
+        from anndata.io import read_elem
+
         values = np.asarray(read_elem(element)[start:stop])
     else:
         values = np.asarray(

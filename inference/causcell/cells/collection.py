@@ -142,6 +142,11 @@ class Cells:
         return self._source.genes
 
     @property
+    def columns(self) -> list[str]:
+        """Names of the columns of ``obs``."""
+        return self._source.columns
+
+    @property
     def obs(self) -> pd.DataFrame:
         """Annotations of the cells, [n x columns]."""
         obs = self._source.annotations()

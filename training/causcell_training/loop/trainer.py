@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import Logger
 from causcell.errors import ConfigurationError, RunError
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import prepare
-from causcell_training.data.split import VALIDATION
+from causcell_training.data.split import VALIDATION, Split
 from causcell_training.loop.batches import evaluation_batches, training_batches
 from causcell_training.loop.callbacks import MetricsFile
 from causcell_training.loop.finish import TrainingFacts, finish_run
@@ -78,7 +78,7 @@ def train_model(
     data: anndata.AnnData | str | os.PathLike[str],
     path: Path,
     config: TrainConfig,
-    split: str | os.PathLike[str] | Mapping[str, str] | None,
+    split: Split | None,
     options: LoopOptions,
     *,
     checkpoint: Path | None = None,

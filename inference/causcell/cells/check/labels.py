@@ -43,9 +43,7 @@ def label_findings(concept: str, cells: Mapping[str, int], unlabelled: int) -> I
     yield from _near_duplicates(concept, cells)
     yield from _numbers(concept, cells)
     yield from _rare(concept, cells)
-    undecided = [
-        label for label in cells if label.strip().casefold() in _UNDECIDED - {each.casefold() for each in _MISSING}
-    ]
+    undecided = [label for label in cells if label.strip() not in _MISSING and label.strip().casefold() in _UNDECIDED]
     if undecided:
         yield Finding(
             "undecided",

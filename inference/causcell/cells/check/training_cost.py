@@ -12,14 +12,14 @@ from typing import Any
 
 from causcell._internal.units import format_duration, format_size
 
-_PER_CELL = 1.0e-4  # seconds
-_PER_VALUE = 1.0e-7
+_PER_CELL = 6.0e-5  # seconds
+_PER_VALUE = 1.1e-7
 _EPOCHS = 200
 _USUAL_EPOCHS = 70
 _START = 10.0
 _MEMORY = 700e6  # bytes: torch, lightning, the weights of a small model
 _BYTES_A_VALUE = 16  # of CSR float32 and int32, twice: a copy is made while it is put together
-_BYTES_A_GENE = 30e3  # weights, moments and averages of the layers as wide as the panel
+_BYTES_A_GENE = 45e3  # weights, moments and averages of the layers as wide as the panel
 
 
 def estimate_training(cells: int, genes: int, nonzero: float) -> dict[str, Any]:
