@@ -215,7 +215,8 @@ def _unknown_setting(name: str, value: object) -> str:
     owner = next((other for other, keys in sections.items() if key in keys), None)
     near = suggest(key, known).replace("'", f"'{section}.", 1) if section in sections else suggest(key, known)
     hint = f"did you mean '{owner}.{key}'? " if owner else near
-    return f"setting {name!r} = {repr(value)[:100]} is not known; {hint}{section or 'the top'} has {format_list(known, 20)}"
+    place = section or "the top"
+    return f"setting {name!r} = {repr(value)[:100]} is not known; {hint}{place} has {format_list(known, 20)}"
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:

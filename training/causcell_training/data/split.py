@@ -15,7 +15,7 @@ import numpy as np
 from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.errors import DataError, UnknownLabelError, format_list
 from causcell_training.config import TrainConfig
-from causcell_training.data.spreadsheet import DELIMITERS, read_rows, read_text
+from causcell_training.data.spreadsheet import DELIMITERS, read_header, read_rows, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,38 +202,45 @@ def read_split(given: Split) -> dict[str, str]:
 
 
 def _read_split_file(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    tables: dict[str, list[tuple[str, str]]] = {}
+    problem: Exception | None = None
     try:
         text = read_text(path)
-        tables = {delimiter: table for delimiter in DELIMITERS if (table := _split_columns(text, delimiter))}
+        for delimiter in DELIMITERS:
+            if _is_split(read_header(text, delimiter)):
+                try:
+                    tables[delimiter] = _read_columns(text, delimiter)
+                except ValueError as error:
+                    problem = problem or error
     except (OSError, ValueError) as error:
         raise DataError(f"the split file {os.fspath(path)!r} can't be read ({error}); {_SPLIT_FILE}") from error
-    if not tables:
-        header = text.lstrip().partition("\n")[0].strip()
-        raise DataError(f"the split file {os.fspath(path)!r} begins with {header[:200]!r}; {_SPLIT_FILE}")
     if len(tables) > 1:
         raise DataError(
             f"the split file {os.fspath(path)!r} can be read in {len(tables)} ways, with cells between "
             f"{format_list(tables)}; give a plain CSV file with columns cell and split"
         )
-    ((_, pairs),) = tables.items()
-    return pairs
+    if tables:
+        return next(iter(tables.values()))
+    begin = text.lstrip().partition("\n")[0].strip()[:200]
+    raise DataError(
+        f"the split file {os.fspath(path)!r} can't be read ({problem or f'it begins with {begin!r}'}); {_SPLIT_FILE}"
+    ) from problem
 
 
-def _split_columns(text: str, delimiter: str) -> list[tuple[str, str]]:
-    """Read names and parts from a table; nothing where its columns are not those of a split."""
-    header, *rows = read_rows(text, delimiter) or [[]]
+def _is_split(header: list[str]) -> bool:
+    """Whether a table has one column of parts, and one of cells: by name, or the first one without a name."""
+    return header.count("split") == 1 and (header.count("cell") == 1 or not header.count("cell"))
+
+
+def _read_columns(text: str, delimiter: str) -> list[tuple[str, str]]:
+    """Read names and parts from a table; raises `ValueError` where the column of names is not clear."""
+    header, *rows = read_rows(text, delimiter)
     names = [cell.casefold() for cell in header]
-    if names.count("split") != 1:
-        return []
-    if rows and all(len(row) == len(header) + 1 for row in rows):  # R leaves the head of its row names out
-        names = ["", *names]
-    if names.count("cell") == 1:
-        cell = names.index("cell")
-    elif "cell" not in names and names[0] in _UNNAMED and len(names) > 1:
-        cell = 0
-    else:
-        return []
-    part = names.index("split")
+    if "cell" not in names and rows and all(len(row) == len(names) + 1 for row in rows):
+        names = ["", *names]  # R leaves the head of its row names out
+    if "cell" not in names and (names[0] not in _UNNAMED or len(names) < 2):
+        raise ValueError(f"its columns are {format_list(header)}")
+    cell, part = names.index("cell") if "cell" in names else 0, names.index("split")
     for row in rows:
         if len(row) != len(names):
             raise ValueError(f"the row {delimiter.join(row)[:100]!r} has {len(row)} cells, the header has {len(names)}")

@@ -57,9 +57,7 @@ def read_rows(text: str, delimiter: str | None) -> list[list[str]]:
     >>> read_rows("cell;split\na;train\n", ";")
     [['cell', 'split'], ['a', 'train']]
     """
-    lines = [line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#")]
-    if lines and lines[0].lower().startswith("sep="):  # a spreadsheet's note to itself
-        lines = lines[1:]
+    lines = _content_lines(text)
     if delimiter is None:
         return [[_unquoted(line.strip())] for line in lines if line.strip()]
     rows = []
@@ -73,6 +71,22 @@ def read_rows(text: str, delimiter: str | None) -> list[list[str]]:
     except csv.Error as error:
         raise ValueError(str(error)) from error
     return rows
+
+
+def read_header(text: str, delimiter: str) -> list[str]:
+    """Read the first row of a table, in lower case; none where a delimiter makes no sense of it."""
+    first = next((line for line in _content_lines(text) if line.strip()), "")
+    try:
+        rows = read_rows(first, delimiter)
+    except ValueError:
+        return []
+    return [cell.casefold() for cell in rows[0]] if rows else []
+
+
+def _content_lines(text: str) -> list[str]:
+    lines = [line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#")]
+    note = bool(lines) and lines[0].lower().startswith("sep=")  # a spreadsheet's, to itself
+    return lines[1:] if note else lines
 
 
 def _unquoted(cell: str) -> str:
