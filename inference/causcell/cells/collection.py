@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from causcell._internal.batching import batches
+from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import open_source
 from causcell.cells.csc import rowwise_copy
@@ -104,7 +105,10 @@ class Cells:
 
     def _open(self) -> None:
         if self.layer is not None and self.layer not in self._source.layers:
-            raise DataError(f"there is no layer {self.layer!r}; the layers are {format_list(self._source.layers)}")
+            raise DataError(
+                f"there is no layer {self.layer!r}; {suggest(self.layer, self._source.layers)}the layers are "
+                f"{format_list(self._source.layers)}"
+            )
         self._rows = None if self.where is None else self._matching_rows(self.where)
         self._count = self._source.count if self._rows is None else len(self._rows)
         if not self._count:
@@ -139,6 +143,11 @@ class Cells:
     def genes(self) -> list[str]:
         """Names of the file's genes."""
         return self._source.genes
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of ``obs``."""
+        return self._source.columns
 
     @property
     def obs(self) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.errors import UnknownConceptError, format_list
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
@@ -117,7 +118,8 @@ def check_columns(cells: anndata.AnnData, columns: Sequence[str]) -> None:
     absent = [column for column in columns if column not in cells.obs]
     if absent:
         raise UnknownConceptError(
-            f"obs has no column {format_list(absent)}; its columns are {format_list(cells.obs.columns, 40)}"
+            f"obs has no column {format_list(absent)}; {suggest(absent[0], cells.obs.columns)}its columns are "
+            f"{format_list(cells.obs.columns, 40)}"
         )
 
 
