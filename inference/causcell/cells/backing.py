@@ -277,8 +277,8 @@ def check_anndata(source: object) -> None:
     elif remedy is None and hasattr(source, "shape"):
         remedy = remedies["ndarray"]
     raise DataError(
-        f"cells are given as {kind if package == 'builtins' else f'{package}.{kind}'}, and an AnnData or a path to .h5ad or "
-        f".zarr is wanted{f'; {remedy}' if remedy else ''}"
+        f"cells are given as {kind if package == 'builtins' else f'{package}.{kind}'}, and an AnnData or a path to "
+        f".h5ad or .zarr is wanted{f'; {remedy}' if remedy else ''}"
     )
 
 
