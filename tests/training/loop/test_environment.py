@@ -1,6 +1,5 @@
 """Machines that are not like ours: batch systems, no GPU, few CPUs."""
 
-import os
 from pathlib import Path
 
 import anndata
@@ -11,7 +10,7 @@ from short_runs import assert_same_weights, tiny_config
 
 from causcell.errors import ConfigurationError
 from causcell_training import fit
-from causcell_training.loop.environment import _read_quota, check_accelerator, count_usable_cpus
+from causcell_training.loop.environment import check_accelerator
 
 BATCH_SYSTEMS = {
     "SLURM with --ntasks": {
@@ -46,14 +45,15 @@ def test_variables_of_a_batch_system_are_not_taken_for_those_of_a_distributed_tr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_told_before_anything_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_written(
+    cells: anndata.AnnData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"accelerator='gpu': .*available are 'auto', 'cpu'"):
         check_accelerator("gpu")
-    words = train_words(tmp_path / "absent.h5ad", tmp_path / "run", "--set", "optimisation.accelerator=gpu")
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    words = train_words(tmp_path / "cells.h5ad", tmp_path / "run", "--set", "optimisation.accelerator=gpu")
     says(refused(capsys, *words), "optimisation.accelerator='gpu'", "'auto', 'cpu'")
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("name", "near"), [("GPU", "gpu"), ("cuda", "gpu"), ("cpus", "cpu"), ("tpu", "cpu")])
@@ -62,19 +62,3 @@ def test_an_accelerator_of_another_name_is_told_the_allowed_ones(
 ) -> None:
     words = train_words(tmp_path / "absent.h5ad", tmp_path / "run", "--set", f"optimisation.accelerator={name}")
     says(refused(capsys, *words), f"'{name}'", "'auto'", "'cpu'", f"'{near}'")
-
-
-def test_cpus_are_those_of_affinity_and_quota(tmp_path: Path) -> None:
-    assert 1 <= count_usable_cpus() <= len(os.sched_getaffinity(0))
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert _read_quota(tmp_path) == 1.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert _read_quota(tmp_path) is None
-    (tmp_path / "cpu.max").unlink()
-    assert _read_quota(tmp_path) is None
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert _read_quota(tmp_path) is None
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("400000\n")
-    assert _read_quota(tmp_path) == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from causcell.repository.description import ModelDescription
 from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData, prepare
-from causcell_training.data.split import VALIDATION
+from causcell_training.data.split import VALIDATION, Split
 from causcell_training.loop.batches import evaluation_batches, training_batches
 from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
 from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
@@ -89,7 +89,7 @@ def train_model(
     data: anndata.AnnData | str | os.PathLike[str],
     path: Path,
     config: TrainConfig,
-    split: str | os.PathLike[str] | Mapping[str, str] | None,
+    split: Split | None,
     options: LoopOptions,
     *,
     resume: bool = False,
