@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from causcell._internal.toml import as_json, read_toml
 from causcell.diffusion.schedule import ScheduleKind
 from causcell.errors import ConfigurationError
 from causcell.preprocessing import Scale
@@ -17,7 +17,7 @@ from causcell_training.heads.registry import check_head_name, head_class
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Section):
@@ -174,10 +174,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
     """
     fields: dict[str, Any] = {}
     if path is not None:
-        try:
-            fields = tomllib.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"config={os.fspath(path)!r} can't be read: {error}") from error
+        fields = read_toml(path, "config")
     for name, value in (overrides or {}).items():
         *sections, key = name.split(".")
         target = fields
@@ -187,11 +184,11 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
                 raise ConfigurationError(f"{name!r} is no setting: {section!r} is not a section")
         target[key] = value
     try:
-        return TrainConfig.model_validate(fields)
+        return TrainConfig.model_validate_json(as_json(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        named = f"setting {name!r} = {first['input']!r}: " if name else ""
+        named = f"setting {name!r} = {repr(first['input'])[:200]}: " if name else ""
         raise ConfigurationError(named + first["msg"].removeprefix("Value error, ")) from error
 
 
@@ -215,6 +212,6 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
             raise ConfigurationError(f"setting={setting!r} is not SECTION.KEY=VALUE, such as model.width=128")
         try:
             overrides[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             overrides[name] = text
     return overrides
