@@ -10,7 +10,16 @@ import pytest
 from results import JOINT, assert_same_cells, log1p_of, solvers
 from scipy import sparse
 
-from causcell.errors import CausCellError, CausCellWarning, ConfigurationError, ExpressionError, GenePanelError
+from causcell.cells.collection import open_cells
+from causcell.errors import (
+    CausCellError,
+    CausCellWarning,
+    ConfigurationError,
+    DataError,
+    EngineError,
+    ExpressionError,
+    GenePanelError,
+)
 from causcell.generator import Generator
 
 # -- how cells are handed over -----------------------------------------------------------------------------------------
