@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from causcell._internal.files import local_path
 from causcell._internal.reading import read_bounded
 from causcell.errors import CorruptFileError, DigestError, format_list
 from causcell.repository.listing import check_listing
@@ -74,7 +75,7 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     >>> repository.manifest.default_preset
     'draw'
     """
-    root = Path(path)
+    root = local_path(path, "models")
     manifest_file = root / MANIFEST_FILE
     if not manifest_file.is_file():
         raise CorruptFileError(

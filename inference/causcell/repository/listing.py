@@ -40,8 +40,8 @@ def check_listing(root: Path, files: Collection[str]) -> None:
     Raises
     ------
     CorruptFileError
-        A listed file is missing, or a link to a place outside; a file in a model's folder, or one beside them that a
-        runtime could load, is not listed.
+        A listed file is missing; a file in a model's folder, or one beside them that a runtime could load, is not
+        listed; or a listed file is a link to a place outside.
     """
     missing = [name for name in files if not (root / name).is_file()]
     if missing:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.diffusion.schedule import NoiseSchedule
@@ -283,7 +284,10 @@ class Manifest(_Part):
         """Return a preset by name, or the default one; raises `ConfigurationError` if there is no such preset."""
         chosen = self.default_preset if name is None else name
         if chosen not in self.presets:
-            raise ConfigurationError(f"there is no preset {chosen!r}; this model has {format_list(self.presets)}")
+            raise ConfigurationError(
+                f"there is no preset {chosen!r}; {suggest(chosen, self.presets)}this model has "
+                f"{format_list(self.presets)}"
+            )
         return self.presets[chosen]
 
     def sealed(self) -> Manifest:

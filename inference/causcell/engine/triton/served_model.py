@@ -7,12 +7,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from causcell.engine.outputs import check_answer
 from causcell.engine.triton.client import TritonClient
+from causcell.engine.triton.connection import Address
+from causcell.engine.triton.messages import ModelConfig
 from causcell.engine.triton.retries import TRANSIENT, retry_transient
 from causcell.errors import CorruptFileError, DigestError, format_list
 from causcell.repository.manifest import REFERENCE_FILE, Manifest, graph_file
@@ -24,6 +25,9 @@ from causcell.repository.served import (
     MANIFEST_PARAMETER,
     REFERENCE_BYTES_PARAMETER,
 )
+
+_LARGEST_REFERENCE = 1 << 30  # bytes
+_LARGEST_CARRIER_BATCH = 128  # chunks of 64 KiB that one request asks for
 
 _log = logging.getLogger(__name__)
 
@@ -86,10 +90,10 @@ def read_served_model(servers: Sequence[TritonClient], patience: float) -> Serve
 def read_reference_bytes(server: TritonClient) -> bytes:
     """Read the bytes of ``reference.npz`` from the carrier, in as few requests as its largest batch allows."""
     config = server.config(CARRIER_MODEL)
-    size = int(_read_parameter(config, REFERENCE_BYTES_PARAMETER))
+    size = _read_size(config, server.address)
     tensor = CARRIER_GRAPH.outputs["bytes"]
     chunks = np.arange(-(-size // tensor.shape[1]))[:, None]
-    rows = int(config["max_batch_size"])
+    rows = min(max(config.get("max_batch_size", 0), 1), _LARGEST_CARRIER_BATCH)
     parts = []
     for start in range(0, len(chunks), rows):
         asked = chunks[start : start + rows]
@@ -123,11 +127,11 @@ def _read_model(server: TritonClient) -> ServedModel:
                 f"{server.address} serves {graph!r} of another export than its manifest's; serve one export's "
                 "repository, whole"
             )
-        largest[graph] = max(int(config.get("max_batch_size", 0)), 1)
+        largest[graph] = max(config.get("max_batch_size", 0), 1)
     return ServedModel(manifest, largest)
 
 
-def _read_config(server: TritonClient, model: str, served: set[str]) -> dict[str, Any]:
+def _read_config(server: TritonClient, model: str, served: set[str]) -> ModelConfig:
     if model not in served:
         raise CorruptFileError(
             f"{server.address} serves no model {model!r}, but {format_list(sorted(served))}; serve the whole "
@@ -136,9 +140,20 @@ def _read_config(server: TritonClient, model: str, served: set[str]) -> dict[str
     return server.config(model)
 
 
-def _read_parameter(config: dict[str, Any], name: str) -> str:
+def _read_size(config: ModelConfig, address: Address) -> int:
+    """Read how many bytes the reference cells have; a server that lies must not make the client ask for ever."""
+    text = _read_parameter(config, REFERENCE_BYTES_PARAMETER)
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= _LARGEST_REFERENCE):
+        raise CorruptFileError(
+            f"{address} says that its reference cells have {text[:20]!r} bytes; up to {_LARGEST_REFERENCE:,} are read: "
+            "serve the repository that causcell export wrote"
+        )
+    return int(text)
+
+
+def _read_parameter(config: ModelConfig, name: str) -> str:
     try:
-        return str(config["parameters"][name]["string_value"])
+        return config["parameters"][name]["string_value"]
     except KeyError as error:
         raise CorruptFileError(
             f"model {config.get('name')!r} has no parameter {name!r} in its configuration; serve the repository that "
