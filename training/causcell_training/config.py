@@ -141,7 +141,9 @@ class TrainConfig(_Section):
     @field_validator("concept", "edge", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str) else given
+        if isinstance(given, str):
+            return (given,)
+        return tuple(given) if isinstance(given, list) else given  # a strict tuple is no list
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:
