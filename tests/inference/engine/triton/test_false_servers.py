@@ -249,7 +249,7 @@ def test_an_idle_connection_is_closed_soon():
 
 def test_a_request_larger_than_servers_take_is_sent_in_pieces(monkeypatch):
     """Rows are independent; each piece is an answer of its own, and their order holds."""
-    monkeypatch.setattr("causcell.engine.triton.client._LARGEST_HTTP_BODY", ROWS.nbytes)
+    monkeypatch.setattr("causcell.engine.triton.client._LARGEST_BODY", ROWS.nbytes)
     sizes = []
 
     def count(sock, asked):
