@@ -13,7 +13,7 @@ import numpy as np
 
 from causcell._deprecation import warn_deprecated
 from causcell._internal.digests import file_digest
-from causcell._internal.files import new_folder
+from causcell._internal.files import local_path, new_folder
 from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
@@ -34,6 +34,7 @@ from causcell_export.triton_config import CpuSettings, graph_parameters, referen
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
 from causcell_training.heads import head_class, known_heads
 from causcell_training.run import Run
+from causcell_training.torch_defaults import own_torch_defaults
 
 PRECISIONS = ("fp32", "fp16")
 """Precisions of the denoiser's matrix products."""
@@ -47,6 +48,7 @@ def export(
     torchscript: bool = False,
     instances: int = 1,
     threads_per_instance: int | None = None,
+    unfinished: bool = False,
 ) -> Path:
     """Export a trained run to a model repository, verified against the trained model on its held-out cells.
 
@@ -56,7 +58,7 @@ def export(
     Parameters
     ----------
     run
-        A finished run, or its folder.
+        A run, or its folder.
     out
         Folder of the repository.
     precision
@@ -67,6 +69,8 @@ def export(
         Copies of each model that a server on CPUs runs.
     threads_per_instance
         Compute threads of each copy; 1 where there are several, and else as the server is told, if not given.
+    unfinished
+        Of a run that has not finished take the best model so far; the manifest's provenance says so.
 
     Returns
     -------
@@ -107,16 +111,17 @@ def export(
         raise ConfigurationError(f"precision={precision!r} is not known; known are {format_list(PRECISIONS)}")
     threads = 1 if threads_per_instance is None and instances > 1 else threads_per_instance
     cpu = CpuSettings(instances, threads)
-    run = run if isinstance(run, Run) else Run.load(run)
+    out = local_path(out)
+    run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
     held_out = run.held_out()
-    with new_folder(out) as staging:
+    with new_folder(out) as staging, own_torch_defaults():
         parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu)
         run.reference.save(staging / REFERENCE_FILE)
         write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")
         manifest = _describe_model(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
         _write_manifest(with_quality(manifest, staging, held_out), staging)
-    return Path(out)
+    return out
 
 
 def _write_graphs(

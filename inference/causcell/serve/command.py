@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from causcell._internal.cpus import available_cpus
 from causcell.errors import RuntimeUnavailableError
 from causcell.serve.install import Installation, default_installation
 
-_THREADS_VARIABLE = "CAUSCELL_TRITON_THREADS"  # read by causcell/serve/backend/model.py
+_THREADS_VARIABLE, _CPUS_VARIABLE = "CAUSCELL_TRITON_THREADS", "CAUSCELL_TRITON_CPUS"
+"""Read by ``causcell/serve/backend/model.py``: threads that were asked for, and what to take where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def find_server(
     """
     native = shutil.which("tritonserver")
     if native is not None:
-        all_threads = None if threads is None and configured() else threads or _count_cpus()
+        all_threads = None if threads is None and configured() else threads or available_cpus()
         return Program(_native_command(native, all_threads), dict(os.environ), None)
     installation = default_installation()
     if not installation.binary.exists():
@@ -77,14 +79,11 @@ def find_server(
     environment = os.environ | {
         "PATH": f"{installation.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         "LD_LIBRARY_PATH": _library_folder(),
+        _CPUS_VARIABLE: str(available_cpus()),
     }
     if threads is not None:
         environment[_THREADS_VARIABLE] = str(threads)
     return Program(command, environment, frozenset({"onnxruntime", "python"}))
-
-
-def _count_cpus() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _native_command(binary: str, threads: int | None) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from causcell.engine.outputs import check_answer
 from causcell.engine.triton.client import TritonClient
 from causcell.engine.triton.connection import Address
 from causcell.engine.triton.messages import ModelConfig
@@ -98,7 +98,9 @@ def read_reference_bytes(server: TritonClient) -> bytes:
     for start in range(0, len(chunks), rows):
         asked = chunks[start : start + rows]
         wanted = {"bytes": (tensor.dtype, (len(asked), *tensor.shape))}
-        parts.append(server.infer(CARRIER_MODEL, {"chunk": asked}, wanted)["bytes"])
+        answer = server.infer(CARRIER_MODEL, {"chunk": asked}, wanted)
+        origin = str(server.address)
+        parts.append(check_answer(CARRIER_MODEL, CARRIER_GRAPH, ["bytes"], len(asked), answer, origin=origin)["bytes"])
     return np.concatenate(parts).tobytes()[:size]
 
 
@@ -109,7 +111,7 @@ def load_reference_cells(content: bytes, manifest: Manifest, location: str) -> R
             f"the reference cells that {location} serves are not those of its manifest; serve one export's "
             "repository, whole"
         )
-    return ReferenceCells.load(io.BytesIO(content))
+    return ReferenceCells.load(content, manifest, f"{REFERENCE_FILE} of {location}")
 
 
 def _read_model(server: TritonClient) -> ServedModel:

@@ -8,17 +8,19 @@ are evaluated at once.
 import json
 import os
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is imported
+
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
-THREADS_VARIABLE = "CAUSCELL_TRITON_THREADS"
+THREADS_VARIABLE, CPUS_VARIABLE = "CAUSCELL_TRITON_THREADS", "CAUSCELL_TRITON_CPUS"
 
 
 def count_threads(config):
     """Count the compute threads of an instance: as the server was told, as the model's configuration says, all CPUs."""
     stated = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
-    return int(os.environ.get(THREADS_VARIABLE) or stated or len(os.sched_getaffinity(0)))
+    return int(os.environ.get(THREADS_VARIABLE) or stated or os.environ.get(CPUS_VARIABLE, "0"))
 
 
 class TritonPythonModel:
