@@ -262,6 +262,12 @@ def test_a_request_larger_than_servers_take_is_sent_in_pieces(monkeypatch):
     assert len(sizes) == 3
 
 
+@pytest.mark.parametrize("host", ["a" * 70, "no-such-host.invalid", "a..b"])
+def test_a_host_that_there_is_not_is_unavailable(host):
+    with client_of(f"http://{host}:8000") as client, pytest.raises(ServerUnavailableError, match="can't be reached"):
+        client.version()
+
+
 # -- busy servers ------------------------------------------------------------------------------------------------------
 
 
