@@ -20,6 +20,14 @@ def export(
     torchscript: Annotated[
         bool, typer.Option("--torchscript", help="Also write TorchScript, for Triton's PyTorch backend.")
     ] = False,
+    instances: Annotated[int, typer.Option(help="Copies of each model that a server on CPUs runs.")] = 1,
+    threads_per_instance: Annotated[
+        int | None,
+        typer.Option(
+            help="Compute threads of each copy. [default: 1 if there are several, else as the server is told]",
+            show_default=False,
+        ),
+    ] = None,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Export the best model so far of a run that has not finished.")
     ] = False,
@@ -29,9 +37,16 @@ def export(
     from causcell.repository.folder import open_repository
     from causcell_export.exporter import export as write
 
-    manifest = open_repository(
-        write(run, out, precision=precision, torchscript=torchscript, unfinished=unfinished)
-    ).manifest
+    written = write(
+        run,
+        out,
+        precision=precision,
+        torchscript=torchscript,
+        unfinished=unfinished,
+        instances=instances,
+        threads_per_instance=threads_per_instance,
+    )
+    manifest = open_repository(written).manifest
     for name, parity in manifest.parity.items():
         typer.echo(f"{name}: largest difference {parity.maximum:.1e}, mean {parity.mean:.1e}, limit {parity.limit:.0e}")
     typer.echo(f"exported and verified: {out}")
