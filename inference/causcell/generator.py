@@ -57,7 +57,7 @@ class Generator(OpenedModel):
     def counterfactual(
         self,
         adata: AnySource,
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         mode: str = "do",
@@ -168,7 +168,7 @@ class Generator(OpenedModel):
     def plan_atlas(
         self,
         cells: AnySource,
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         forecast: bool = False,
@@ -204,7 +204,7 @@ class Generator(OpenedModel):
         self,
         cells: AnySource,
         out: str | os.PathLike[str],
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         executor: Executor | None = None,

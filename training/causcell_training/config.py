@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from causcell._internal.choices import suggest
+from causcell._internal.toml import as_json, read_toml
 from causcell.diffusion.schedule import ScheduleKind
-from causcell.errors import ConfigurationError
+from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import Scale
 from causcell_training.heads.registry import check_head_name, head_class
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Section):
@@ -137,6 +138,13 @@ class TrainConfig(_Section):
     optimisation: OptimisationConfig = OptimisationConfig()
     """Optimiser, batches, and when training stops."""
 
+    @field_validator("concept", "edge", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return (given,)
+        return tuple(given) if isinstance(given, list) else given  # a strict tuple is no list
+
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:
         if self.objective.reconstruction and self.objective.likelihood:
@@ -174,10 +182,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
     """
     fields: dict[str, Any] = {}
     if path is not None:
-        try:
-            fields = tomllib.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"config={os.fspath(path)!r} can't be read: {error}") from error
+        fields = read_toml(path, "config")
     for name, value in (overrides or {}).items():
         *sections, key = name.split(".")
         target = fields
@@ -187,12 +192,30 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
                 raise ConfigurationError(f"{name!r} is no setting: {section!r} is not a section")
         target[key] = value
     try:
-        return TrainConfig.model_validate(fields)
+        return TrainConfig.model_validate_json(as_json(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        named = f"setting {name!r} = {first['input']!r}: " if name else ""
+        if first["type"] == "extra_forbidden":
+            raise ConfigurationError(_unknown_setting(name, first["input"])) from error
+        named = f"setting {name!r} = {repr(first['input'])[:200]}: " if name else ""
         raise ConfigurationError(named + first["msg"].removeprefix("Value error, ")) from error
+
+
+def _unknown_setting(name: str, value: object) -> str:
+    """Return the message for a setting that there is not, with the nearest one."""
+    sections = {
+        key: tuple(field.annotation.model_fields)
+        for key, field in TrainConfig.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
+    }
+    section, _, key = name.rpartition(".")
+    known = sections.get(section, tuple(TrainConfig.model_fields))
+    owner = next((other for other, keys in sections.items() if key in keys), None)
+    near = suggest(key, known).replace("'", f"'{section}.", 1) if section in sections else suggest(key, known)
+    hint = f"did you mean '{owner}.{key}'? " if owner else near
+    place = section or "the top"
+    return f"setting {name!r} = {repr(value)[:100]} is not known; {hint}{place} has {format_list(known, 20)}"
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
@@ -215,6 +238,6 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
             raise ConfigurationError(f"setting={setting!r} is not SECTION.KEY=VALUE, such as model.width=128")
         try:
             overrides[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             overrides[name] = text
     return overrides

@@ -42,7 +42,7 @@ def open_atlas(
     source: ModelSource | None,
     cells: AnySource,
     path: Path,
-    do: Mapping[str, str] | Sequence[Mapping[str, str]] | None,
+    do: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
     grid: Sequence[str],
     options: Mapping[str, Any],
 ) -> Iterator[OpenAtlas]:

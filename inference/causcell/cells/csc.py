@@ -65,7 +65,7 @@ def rowwise_copy(matrix: Any, scratch: Path | None = None, name: str = "cells") 
     Parameters
     ----------
     matrix
-        anndata's CSC dataset, [cells x genes].
+        A CSC matrix on disk (`causcell.cells.matrices.CompressedRows`), [cells x genes].
     scratch
         Folder for the copy, which stays there and is used again; a temporary one that goes with the copy, if not
         given. Either takes about 12 bytes a nonzero.
@@ -90,13 +90,13 @@ def rowwise_copy(matrix: Any, scratch: Path | None = None, name: str = "cells") 
 
 
 def _copy(matrix: Any, folder: Path) -> None:
-    columns = _column_ranges(np.asarray(matrix.group["indptr"][:]))
+    columns = _column_ranges(matrix.indptr)
     counts = np.zeros(matrix.shape[0], dtype=np.int64)
     for start, stop in columns:
-        counts += np.bincount(matrix[:, start:stop].indices, minlength=len(counts))
+        counts += np.bincount(matrix.read_major(start, stop).indices, minlength=len(counts))
     bounds = _row_bounds(counts)
     for start, stop in columns:
-        part = matrix[:, start:stop].tocoo()
+        part = matrix.read_major(start, stop).tocoo()
         order = np.argsort(part.row, kind="stable")
         row, column, data = part.row[order], part.col[order] + start, part.data[order]
         edges = np.searchsorted(row, bounds)

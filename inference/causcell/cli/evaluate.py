@@ -18,6 +18,12 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Column of obs with labels that were not trained, to compare clusters with; repeat."),
     ] = None,
+    replicate: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of obs whose labels are independent (donors): intervals of effects are over them, not cells."
+        ),
+    ] = None,
     expression: options.Expression = None,
     layer: options.Layer = None,
     seed: options.Seed = 0,
@@ -46,6 +52,7 @@ def evaluate(
             finer=finer or (),
             scale=expression,
             layer=layer,
+            replicate=replicate,
             seed=seed,
             report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
         )

@@ -4,7 +4,8 @@ Exit status:
 
 - 0: done, or done already;
 - 1: ``verify`` found damage or something missing, or a server ended by itself;
-- 2: the input, options or environment can't be used: one message says why (with ``--debug`` a traceback and status 1);
+- 2: the input, options or environment can't be used: one message says why (with ``--debug`` a traceback and status 1),
+  or ``check`` found what training would refuse;
   an atlas that a full disk or lost workers stopped goes on when the same command is run again;
 - 130 after Ctrl-C, 143 after SIGTERM: one message says how to go on; an atlas does when the same command is run again.
 """
@@ -23,6 +24,7 @@ from typer.core import TyperGroup
 from causcell import __version__
 from causcell._internal.interrupts import Terminated, exit_status, raise_on_sigterm
 from causcell.cli.bench import bench
+from causcell.cli.check import check
 from causcell.cli.embed import embed
 from causcell.cli.evaluate import evaluate
 from causcell.cli.flags import command_flags, name_flags
@@ -102,7 +104,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name)(entry.load())
-    for command in (inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
+    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
         app.command(command.__name__)(command)
     return app
 
