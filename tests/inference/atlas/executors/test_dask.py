@@ -55,8 +55,8 @@ def test_a_lost_scheduler_is_told_and_the_next_run_goes_on(two_files, whole_of_t
     code = """
 import time, distributed
 if __name__ == "__main__":
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=":0",
-                                  host="127.0.0.1") as cluster:
+    options = dict(processes=False, protocol="tcp://", dashboard_address=":0", host="127.0.0.1")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
         print(cluster.scheduler_address, flush=True)
         time.sleep(300)
 """
