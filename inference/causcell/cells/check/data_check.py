@@ -74,7 +74,7 @@ def check(
     >>> obs = pd.DataFrame({"stim": ["ctrl", "IFN", "IFN "] * 20, "batch": ["b1", "b2", "b2"] * 20})
     >>> adata = anndata.AnnData(np.ones((60, 4), dtype=np.float32), obs=obs.set_index(obs.index.astype(str)))
     >>> [finding.kind for finding in check(adata, ["stim", "batch"]).warnings]
-    ['blanks', 'near_duplicates', 'nested']
+    ['blanks', 'nested']
     """
     scale = None if expression is None else check_scale(expression)
     with Cells(data, layer=layer) as cells:
