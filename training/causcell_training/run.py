@@ -17,6 +17,7 @@ from causcell.repository.description import ModelDescription
 from causcell.repository.manifest import TrainingCells
 from causcell.repository.reference_cells import ReferenceCells
 from causcell_training.config import TrainConfig
+from causcell_training.data.split import PART
 from causcell_training.model import CausCell
 from causcell_training.run_folder import CHECKPOINTS, HELD_OUT_FILE, REFERENCE_FILE, RUN_FILE, WEIGHTS_FILE
 
@@ -68,7 +69,8 @@ class Run:
         -------
         AnnData
             Panel expression of the validation and test rows (log scale, float32 CSR [cells x G]), their labels in
-            ``obs``, and in ``obs["part"]`` ``choose`` for a validation row, ``report`` for a test row.
+            ``obs``, and in ``obs["causcell:part"]`` ``choose`` for a validation row, ``report`` for a test row; so has
+            ``obs["part"]``, unless a concept has this name.
 
         Raises
         ------
@@ -78,7 +80,10 @@ class Run:
         import anndata
 
         try:
-            return anndata.read_h5ad(self.path / HELD_OUT_FILE)
+            held_out = anndata.read_h5ad(self.path / HELD_OUT_FILE)
+            if PART not in held_out.obs:  # a run of an earlier version
+                held_out.obs[PART] = held_out.obs["part"]
+            return held_out
         except (OSError, KeyError, ValueError) as error:
             raise RunError(f"{self.path / HELD_OUT_FILE} can't be read: {error}; train again") from error
 

@@ -17,7 +17,7 @@ from causcell.repository.manifest import TrainingCells
 from causcell.repository.reference_cells import ReferenceCells, select_reference_cells
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
-from causcell_training.data.split import TEST, TRAINING, VALIDATION
+from causcell_training.data.split import PART, TEST, TRAINING, VALIDATION
 from causcell_training.loop.batches import split_rows
 from causcell_training.loop.training_plan import TrainingPlan, plan_name
 from causcell_training.model import CausCell
@@ -122,7 +122,8 @@ def _select_held_out_cells(data: TrainingData, seed: int) -> anndata.AnnData:
         kept.append(rng.choice(rows, _MOST_HELD_OUT, replace=False) if len(rows) > _MOST_HELD_OUT else rows)
     rows = np.sort(np.concatenate(kept))
     obs = pd.DataFrame(index=pd.Index(data.names[rows].astype(str)))
-    obs["part"] = pd.Categorical(data.part[rows])
+    obs[PART] = pd.Categorical(data.part[rows])
+    obs["part"] = obs[PART]  # by its short name, too, unless a concept has it
     for i, name in enumerate(data.schema.names):
         obs[name] = data.schema.label_names(data.labels[rows, i], name)
     var = pd.DataFrame(index=pd.Index(list(data.preprocessing.genes)))
@@ -132,7 +133,7 @@ def _select_held_out_cells(data: TrainingData, seed: int) -> anndata.AnnData:
 @torch.no_grad()
 def _measure_test_cells(model: CausCell, held_out: anndata.AnnData) -> dict[str, float]:
     """Measure the mean estimate on the test rows, PCC and MSE; nothing where there are none."""
-    test = held_out[held_out.obs["part"] == TEST]
+    test = held_out[held_out.obs[PART] == TEST]
     if not test.n_obs:
         return {}
     real = test.X.toarray()
