@@ -113,7 +113,7 @@ def plan_interventions(
     if len(set(named)) < len(named):
         twice = next(name for name in named if named.count(name) > 1)
         raise InterventionError(
-            f"two interventions have one name, {twice!r}, by which results tell them apart: a label contains ';' or '='; "
-            "give them in runs of their own, or rename the label"
+            f"two interventions have one name, {twice!r}, by which results tell them apart: a label contains ';' or "
+            "'='; give them in runs of their own, or rename the label"
         )
     return tuple(interventions)
