@@ -377,12 +377,12 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
 def check_names(concepts: Sequence[str]) -> None:
     """Raise `ConceptError` for names that files or results could not hold; models that have them are still opened."""
     for name in concepts:
-        if name in _UNWRITABLE or not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
+        if name in _UNWRITABLE or "\\" in name or not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
             shown = name if len(name) <= 40 else f"{name[:40]}..."
             raise ConceptError(
                 f"concept name {shown!r} can't be used: files name columns and folders by it, so that it has at most "
-                f"{_LONGEST_NAME} bytes, no control character, and is none of {format_list(_UNWRITABLE)}; rename the "
-                "column of obs"
+                f"{_LONGEST_NAME} bytes, no backslash and no control character, and is none of "
+                f"{format_list(_UNWRITABLE)}; rename the column of obs"
             )
     clash = [name for name in concepts if name.endswith("_predicted") and name.removesuffix("_predicted") in concepts]
     if clash:

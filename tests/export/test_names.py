@@ -13,7 +13,7 @@ from causcell_export import export
 from causcell_training import fit
 
 INNER = ("part", "cell", "index", "factual", "split", "filled", "logits", "X")
-ODD = ("ünï cödé", "quote\"'s", "back\\slash", "<b>&amp", "%s{} $HOME", " #a.b ", "x" * 190)
+ODD = ("ünï cödé", "quote\"'s", "(a) [b] {c}", "<b>&amp", "%s{} $HOME", " #a.b ", "x" * 190)
 
 
 @pytest.mark.slow

@@ -59,12 +59,12 @@ def test_a_column_is_labels_or_told(values: list[Any], dtype: str) -> None:
 @example(2.0**63)
 def test_the_text_of_a_number_is_the_number(value: float) -> None:
     with tried("numbers"):
-        assert math.isclose(float(label_text(value)), value, rel_tol=1e-7)
+        assert math.isclose(float(label_text(value)), value, rel_tol=1e-7, abs_tol=1e-44)
         if abs(value) > float(np.finfo(np.float32).max):
             return
         assert label_text(np.float32(value)) == label_text(float(np.float32(value)))
         number = number_text(label_text(value))
-        assert number is None or math.isclose(float(number), value, rel_tol=1e-7)
+        assert number is None or math.isclose(float(number), value, rel_tol=1e-7, abs_tol=1e-44)
 
 
 @inputs(150)
