@@ -119,7 +119,7 @@ class Concept:
                 f"{int(texts.isin(strange).sum())} cells; {hint}it knows {format_list(self.labels, 40)}. Set them to "
                 "NaN to treat those cells as unlabelled"
             )
-        return texts.map(found).to_numpy(dtype=np.int64)
+        return np.asarray(texts.map(found), dtype=np.int64)
 
 
 @dataclass(frozen=True)
