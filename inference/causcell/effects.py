@@ -57,7 +57,7 @@ class EffectSettings:
     Attributes
     ----------
     where
-        A pandas query over ``obs``: the population.
+        A condition on the columns of ``obs``: the population; see `causcell.cells.where`.
     mode, match_parents
         See `causcell.counterfactual.scm.StructuralCausalModel.intervene`.
     draws

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from causcell._internal.files import local_path
 from causcell.errors import ConfigurationError
 from causcell_training.config import TrainConfig
 from causcell_training.data.split import Split
 from causcell_training.entrance import check_inputs
-from causcell_training.run_folder import check_writable, find_checkpoint
+from causcell_training.run_folder import check_resumable, check_writable
 
 if TYPE_CHECKING:
     import anndata
@@ -88,13 +89,14 @@ def fit(
     >>> run.model.schema.names
     ('state',)
     """
+    out = local_path(out)
     settings = _merge_settings(config, concepts, edges, expression=expression, genes=genes, layer=layer, seed=seed)
-    checkpoint = _check_folder(Path(out), settings, resume=resume, overwrite=overwrite)
+    _check_folder(out, settings, resume=resume, overwrite=overwrite)
     check_inputs(data, settings, split)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds
 
     options = LoopOptions(progress=progress, callbacks=callbacks, logger=logger, plan=plan)
-    return train_model(data, Path(out), settings, split, options, checkpoint=checkpoint, overwrite=overwrite)
+    return train_model(data, out, settings, split, options, resume=resume, overwrite=overwrite)
 
 
 def _merge_settings(
@@ -128,11 +130,11 @@ def _edge_text(edge: object) -> str:
     raise ConfigurationError(f"edges= has {edge!r}; give each as 'PARENT:CHILD', or as a pair of names")
 
 
-def _check_folder(path: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> Path | None:
-    """Check that the folder may be written to, and find the checkpoint to resume from, if any is wanted."""
+def _check_folder(path: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+    """Check that the folder may be written to, or that the run in it can go on."""
     if resume and overwrite:
         raise ConfigurationError("resume=True and overwrite=True exclude each other; leave one out")
     if resume:
-        return find_checkpoint(path, config)
-    check_writable(path, overwrite=overwrite)
-    return None
+        check_resumable(path, config)
+    else:
+        check_writable(path, overwrite=overwrite)

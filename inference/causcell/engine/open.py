@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from causcell._internal.files import local_path
 from causcell.engine.protocol import Engine
 from causcell.errors import ConfigurationError, RuntimeUnavailableError
 
@@ -29,7 +30,7 @@ def open_engine(
     threads: int | None = None,
     provider: str | None = None,
     connection: Connection | None = None,
-    spinning: bool = True,
+    spinning: bool = False,
 ) -> Engine:
     """Open the engine for a location: ONNX Runtime in this process for a folder, Triton for an address.
 
@@ -44,7 +45,7 @@ def open_engine(
     connection
         Served: deadlines, retries and headers of requests.
     spinning
-        In process: let threads that wait for work keep a CPU busy, which is faster unless others need the CPU.
+        In process: let threads that wait for work keep a CPU busy; a little faster where nothing else needs the CPU.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def open_engine(
 
     if connection is not None:
         raise ConfigurationError(f"location {location!r} is a folder; a connection is for servers: leave it out")
-    return OnnxEngine(location, threads=threads, provider=provider or "cpu", spinning=spinning)
+    return OnnxEngine(local_path(location, "models"), threads=threads, provider=provider or "cpu", spinning=spinning)
 
 
 def _refuse_local_options(location: str, **options: object) -> None:

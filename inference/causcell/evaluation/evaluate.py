@@ -49,6 +49,7 @@ def evaluate(
     finer: Sequence[str] = (),
     scale: str | None = None,
     layer: str | None = None,
+    replicate: str | None = None,
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -65,6 +66,9 @@ def evaluate(
         Columns of ``obs`` with labels that the model was not trained on, to hold clusters of embeddings against.
     scale, layer
         Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
+    replicate
+        Column of ``obs`` whose labels (donors, patients) are independent of each other: intervals of effects are taken
+        over them, in place of over cells.
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
@@ -77,7 +81,7 @@ def evaluate(
     DataError
         Fewer than 16 cells are left that the model was not trained on.
     UnknownConceptError
-        A column of finer labels that there is not.
+        A column of finer labels or of replicates that there is not.
 
     Examples
     --------
@@ -92,7 +96,7 @@ def evaluate(
     ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
     """
     source = open_anndata(cells) if isinstance(cells, str | os.PathLike) else cells
-    check_columns(source, finer)
+    check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     trained = int(generator.manifest.training_cells.contain(source.obs_names.astype(str).tolist()).sum())
     data = read_evaluation_data(generator, source, scale=scale, layer=layer, seed=seed)
     facts = {
@@ -105,7 +109,7 @@ def evaluate(
         **describe_model(generator),
     }
     tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
-    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed)
+    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed, replicate=replicate)
     return Evaluation(facts, tables)
 
 
