@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causcell._internal.files import refuse_existing
+from causcell._internal.files import local_path, refuse_existing
 from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.generator import Generator
 from causcell.plot import counterfactual_embedding
@@ -81,6 +81,7 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
     OutputExistsError
         Something is at ``out``.
     """
+    out = local_path(out)
     refuse_existing(out)
     out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from causcell._internal.choices import suggest
 from causcell._internal.figures import plain_text
 from causcell.errors import ConfigurationError, DataError, format_list
 
@@ -71,7 +72,10 @@ def intervention_effects(
     if intervention is None and len(named) == 1:
         intervention = named[0]
     if intervention not in named:
-        raise ConfigurationError(f"intervention {intervention!r} is not in the atlas; name one of {format_list(named)}")
+        raise ConfigurationError(
+            f"intervention {intervention!r} is not in the atlas; {suggest(intervention, named)}name one of "
+            f"{format_list(named)}"
+        )
     if atlas.X is None:
         raise ConfigurationError("the atlas holds no expression; generate or materialize it first")
     chosen = there == intervention
@@ -130,7 +134,8 @@ def _labels(results: anndata.AnnData, column: str) -> tuple[np.ndarray, list[str
 
     if column not in results.obs:
         raise ConfigurationError(
-            f"obs has no column {column!r}; its columns are {format_list(results.obs.columns, 40)}"
+            f"obs has no column {column!r}; {suggest(column, results.obs.columns)}its columns are "
+            f"{format_list(results.obs.columns, 40)}"
         )
     values = results.obs[column]
     order = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else _sorted(values)

@@ -1,4 +1,4 @@
-"""Export the model that tests share, for environments without training: ``python tests/support/shared_model.py OUT``."""
+"""Export the model that tests share, for environments without training: ``python .../shared_model.py OUT``."""
 
 import sys
 import tempfile

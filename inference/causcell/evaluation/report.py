@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell._internal.cpus import available_cpus
 from causcell._internal.figures import plain_text
 from causcell._internal.files import new_folder
 from causcell._internal.versions import installed_versions
-from causcell.evaluation.table import Table, format_values
+from causcell.evaluation.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ def run_environment() -> dict[str, Any]:
     return {
         "command": " ".join(["causcell", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | installed_versions(*_PACKAGES),
-        "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        "hardware": f"{platform.machine()}, {available_cpus()} CPUs",
     }
 
 
@@ -110,9 +111,9 @@ def _format_html_table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(measure)}</th>" for measure in table.measures)
     lines = [
         f"<tr><td>{html.escape(row)}</td>"
-        + "".join(f"<td>{format_values(values.get(measure))}</td>" for measure in table.measures)
+        + "".join(f"<td>{table.format_value(row, measure)}</td>" for measure in table.measures)
         + "</tr>"
-        for row, values in table.rows.items()
+        for row in table.rows
     ]
     return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
 
