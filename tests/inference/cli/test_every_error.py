@@ -17,9 +17,10 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from commands import generate_words, refused, train_words, truncate
+from commands import embed_words, generate_words, refused, train_words, truncate
 
 from causcell import errors
+from causcell._internal.files import staging_place
 from causcell.atlas.executors import processes
 from causcell.atlas.journal import Journal
 from causcell.cli import main
@@ -27,7 +28,6 @@ from causcell.cli import main
 BASES = {
     "CausCellError": "a base; nothing raises it itself",
     "ModelRepositoryError": "a base; its three classes are what commands raise",
-    "OutputError": "a base; its three classes are what commands raise, and what the system says is passed on",
 }
 """Classes that no command line reaches, with the reason."""
 
@@ -99,14 +99,14 @@ def silent_server(case: Case) -> list[object]:
     return case.at_server(f"http://127.0.0.1:{listening.getsockname()[1]}", deadline=0.2, patience=0.0)
 
 
-def refusing_server(case: Case) -> list[object]:
+def server_that_answers(case: Case, status: int) -> list[object]:
     class Refusal(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(401)
+            self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -125,18 +125,18 @@ def no_server(case: Case) -> list[object]:
     return case.at_server(f"http://127.0.0.1:{port}", patience=0.0)
 
 
-def weights_that_are_no_numbers(case: Case) -> list[object]:
+def weights_that_overflow(case: Case) -> list[object]:
     run = case.request.getfixturevalue("run")
     from safetensors.numpy import load_file, save_file
 
     copied = Path(shutil.copytree(run.path, case.folder / "run"))
-    weights = {name: np.full_like(array, np.nan) for name, array in load_file(copied / "weights.safetensors").items()}
+    weights = {name: np.full_like(array, 1e30) for name, array in load_file(copied / "weights.safetensors").items()}
     save_file(weights, copied / "weights.safetensors")
     return ["export", copied, "--out", case.folder / "models"]
 
 
 def workers_that_end(case: Case) -> list[object]:
-    def start() -> ProcessPoolExecutor:
+    def start(*_: object) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(1, get_context("spawn"), initializer=os._exit, initargs=(1,))
 
     case.patch.setattr(processes, "_start_worker", start)
@@ -152,6 +152,12 @@ def another_run(case: Case) -> list[object]:
 def little_space(case: Case) -> list[object]:
     case.patch.setattr(shutil, "disk_usage", lambda place: Usage(1000, 0, 1000))
     return case.generate()
+
+
+def a_link_in_the_way(case: Case) -> list[object]:
+    out = case.folder / "out.h5ad"
+    staging_place(out).symlink_to(case.good.parent)
+    return embed_words(case.good, case.models, out)
 
 
 def something_there(case: Case) -> list[object]:
@@ -184,12 +190,14 @@ WAYS: dict[str, Callable[[Case], list[object]]] = {
     ),
     "RunError": lambda case: ["export", case.folder / "nothing", "--out", case.folder / "models"],
     "RuntimeUnavailableError": lambda case: ["inspect", case.models, "--provider", "cuda"],
-    "EngineError": refusing_server,
+    "EngineError": lambda case: server_that_answers(case, 401),
+    "ServerBusyError": lambda case: server_that_answers(case, 429),
     "ServerUnavailableError": no_server,
     "DeadlineExceededError": silent_server,
-    "ExportVerificationError": weights_that_are_no_numbers,
+    "ExportVerificationError": weights_that_overflow,
     "AtlasError": lambda case: ["verify", case.folder / "nothing.zarr"],
     "WorkerLostError": workers_that_end,
+    "OutputError": a_link_in_the_way,
     "OutputExistsError": something_there,
     "OutputBusyError": another_run,
     "OutputFullError": little_space,
