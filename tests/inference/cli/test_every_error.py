@@ -15,7 +15,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import anndata
-import numpy as np
 import pytest
 from commands import embed_words, generate_words, refused, train_words, truncate
 
@@ -125,14 +124,13 @@ def no_server(case: Case) -> list[object]:
     return case.at_server(f"http://127.0.0.1:{port}", patience=0.0)
 
 
-def weights_that_overflow(case: Case) -> list[object]:
+def graphs_of_another_type(case: Case) -> list[object]:
+    """Stand in for a fault of the exporter: no run that can be read makes one."""
     run = case.request.getfixturevalue("run")
-    from safetensors.numpy import load_file, save_file
+    from causcell_export import verification
 
-    copied = Path(shutil.copytree(run.path, case.folder / "run"))
-    weights = {name: np.full_like(array, 1e30) for name, array in load_file(copied / "weights.safetensors").items()}
-    save_file(weights, copied / "weights.safetensors")
-    return ["export", copied, "--out", case.folder / "models"]
+    case.patch.setattr(verification, "_ONNX_TYPES", dict.fromkeys(verification._ONNX_TYPES, "tensor(double)"))
+    return ["export", run.path, "--out", case.folder / "models"]
 
 
 def workers_that_end(case: Case) -> list[object]:
@@ -194,7 +192,7 @@ WAYS: dict[str, Callable[[Case], list[object]]] = {
     "ServerBusyError": lambda case: server_that_answers(case, 429),
     "ServerUnavailableError": no_server,
     "DeadlineExceededError": silent_server,
-    "ExportVerificationError": weights_that_overflow,
+    "ExportVerificationError": graphs_of_another_type,
     "AtlasError": lambda case: ["verify", case.folder / "nothing.zarr"],
     "WorkerLostError": workers_that_end,
     "OutputError": a_link_in_the_way,
