@@ -18,6 +18,7 @@ import zarr
 from atlases import tree
 from paths import MODEL_REPOSITORY
 
+from causcell.effects import simulated_trial
 from causcell.errors import CausCellWarning
 from causcell.evaluation.report import write_report
 from causcell.evaluation.table import Table
@@ -99,6 +100,10 @@ def results(generator: Generator, path: Path, folder: Path) -> dict[str, Any]:
         generator.write_atlas(path, folder / "atlas.zarr", do=do)
         returned = generator.counterfactual(path, do=do)
         embedded = generator.embed(path)
+        trial = simulated_trial(generator, path, concept.name)
+    with anndata.settings.override(allow_write_nullable_strings=True):  # else anndata writes no new strings of pandas
+        for name, made in (("returned", returned), ("embedded", embedded), ("trial", trial)):
+            made.write_h5ad(folder / f"{name}.h5ad")
     read = anndata.read_zarr(folder / "atlas.zarr")
     np.testing.assert_array_equal(read.X, returned.X)
     rows = {"model, mean": {"MSE": (0.123456, 0.2)}, "PCA-20": {"MSE": (1e-9, 2e10)}}
@@ -109,6 +114,7 @@ def results(generator: Generator, path: Path, folder: Path) -> dict[str, Any]:
         "expression": returned.X.tobytes(),
         "obs": returned.obs.astype(str).to_dict(),
         "embeddings": embedded.obsm["X_causcell"].tobytes(),
+        "effects": trial.layers["effect"].tobytes(),
         "labels": embedded.obs.astype(str).to_dict(),
         "json": json.loads((report / "report.json").read_text()),
         "page": (report / "report.html").read_text(),
