@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from causcell._internal.waiting import wait_passively
 from causcell.cli import options
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Model repository to write.", show_default=False)],
     precision: Annotated[
         str, typer.Option(help="fp32, or fp16: the denoiser's products at half precision, for GPUs.")
@@ -19,12 +20,18 @@ def export(
     torchscript: Annotated[
         bool, typer.Option("--torchscript", help="Also write TorchScript, for Triton's PyTorch backend.")
     ] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Export the best model so far of a run that has not finished.")
+    ] = False,
 ) -> None:
     """Export a trained run to a verified model repository."""
+    wait_passively()
     from causcell.repository.folder import open_repository
     from causcell_export.exporter import export as write
 
-    manifest = open_repository(write(run, out, precision=precision, torchscript=torchscript)).manifest
+    manifest = open_repository(
+        write(run, out, precision=precision, torchscript=torchscript, unfinished=unfinished)
+    ).manifest
     for name, parity in manifest.parity.items():
         typer.echo(f"{name}: largest difference {parity.maximum:.1e}, mean {parity.mean:.1e}, limit {parity.limit:.0e}")
     typer.echo(f"exported and verified: {out}")
@@ -35,6 +42,7 @@ def demo(
     progress: options.Progress = True,
 ) -> None:
     """Run the main job on bundled real cells (700 PBMC), start to finish: train, export, verify, generate, look."""
+    wait_passively()
     from causcell_export.demo import run_demo
 
     run_demo(out, progress=progress)
@@ -70,6 +78,7 @@ def benchmark(
     progress: options.Progress = True,
 ) -> None:
     """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
+    wait_passively()
     from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_measures
     from causcell.evaluation.report import run_environment, write_report

@@ -34,6 +34,7 @@ from causcell_export.triton_config import graph_parameters, reference_config, tr
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
 from causcell_training.heads import head_class, known_heads
 from causcell_training.run import Run
+from causcell_training.torch_defaults import own_torch_defaults
 
 PRECISIONS = ("fp32", "fp16")
 """Precisions of the denoiser's matrix products."""
@@ -45,6 +46,7 @@ def export(
     *,
     precision: str = "fp32",
     torchscript: bool = False,
+    unfinished: bool = False,
 ) -> Path:
     """Export a trained run to a model repository, verified against the trained model on its held-out cells.
 
@@ -54,13 +56,15 @@ def export(
     Parameters
     ----------
     run
-        A finished run, or its folder.
+        A run, or its folder.
     out
         Folder of the repository.
     precision
         Precision of the denoiser's matrix products: ``fp32``; or ``fp16``, for GPUs.
     torchscript
         Also write each graph as ``<graph>_torchscript`` for Triton's PyTorch backend.
+    unfinished
+        Of a run that has not finished take the best model so far; the manifest's provenance says so.
 
     Returns
     -------
@@ -100,9 +104,9 @@ def export(
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision={precision!r} is not known; known are {format_list(PRECISIONS)}")
     out = local_path(out)
-    run = run if isinstance(run, Run) else Run.load(run)
+    run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
     held_out = run.held_out()
-    with new_folder(out) as staging:
+    with new_folder(out) as staging, own_torch_defaults():
         parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript)
         run.reference.save(staging / REFERENCE_FILE)
         write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")

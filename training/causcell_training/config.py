@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from causcell._internal.choices import suggest
+from causcell._internal.toml import as_json, read_toml
 from causcell.diffusion.schedule import ScheduleKind
 from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import Scale
@@ -18,7 +18,7 @@ from causcell_training.heads.registry import check_head_name, head_class
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Section):
@@ -141,7 +141,9 @@ class TrainConfig(_Section):
     @field_validator("concept", "edge", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str) else given
+        if isinstance(given, str):
+            return (given,)
+        return tuple(given) if isinstance(given, list) else given  # a strict tuple is no list
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:
@@ -180,10 +182,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
     """
     fields: dict[str, Any] = {}
     if path is not None:
-        try:
-            fields = tomllib.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"config={os.fspath(path)!r} can't be read: {error}") from error
+        fields = read_toml(path, "config")
     for name, value in (overrides or {}).items():
         *sections, key = name.split(".")
         target = fields
@@ -193,13 +192,13 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
                 raise ConfigurationError(f"{name!r} is no setting: {section!r} is not a section")
         target[key] = value
     try:
-        return TrainConfig.model_validate(fields)
+        return TrainConfig.model_validate_json(as_json(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigurationError(_unknown_setting(name, first["input"])) from error
-        named = f"setting {name!r} = {first['input']!r}: " if name else ""
+        named = f"setting {name!r} = {repr(first['input'])[:200]}: " if name else ""
         raise ConfigurationError(named + first["msg"].removeprefix("Value error, ")) from error
 
 
@@ -239,6 +238,6 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
             raise ConfigurationError(f"setting={setting!r} is not SECTION.KEY=VALUE, such as model.width=128")
         try:
             overrides[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             overrides[name] = text
     return overrides

@@ -161,11 +161,12 @@ class Run:
         held_out = f"{cells['choose']} validation and {cells['report']} test cells"
         if measures := self.provenance["held_out"]:
             held_out += f"; mean estimate of test cells: PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}"
+        unfinished = ", the best so far of a run that has not finished" if self.provenance.get("unfinished") else ""
         return {
             "trained on": f"{cells['train']} cells x {len(self.model.preprocessing.genes)} genes",
             "concepts": "; ".join(f"{each.name}: {format_list(each.labels)}" for each in schema.concepts),
             "edges": ", ".join(f"{edge.parent}:{edge.child}" for edge in schema.edges) or "none",
-            "epochs": f"{self.provenance['epochs']} in {self.provenance['seconds']:.0f} s",
+            "epochs": f"{self.provenance['epochs']} in {self.provenance['seconds']:.0f} s{unfinished}",
             "held out": held_out,
         }
 
@@ -222,6 +223,8 @@ def _load_unfinished(root: Path) -> Run:
         versions = {str(name): str(version) for name, version in best["versions"].items()}
         reference = data.embed_reference_cells(model)
         return Run(root, config, model, data.training_cells, provenance, versions, reference)
+    except RunError:
+        raise
     except (*_UNREADABLE, CausCellError) as error:
         raise RunError(
             f"the unfinished run in {named} can't be read: {_shorten(error)}; resume it, or begin again "

@@ -134,6 +134,8 @@ class RunData:
             description = ModelDescription.model_validate_json(tree["description"])
             arrays = {name: tensor.numpy() for name, tensor in tree["arrays"].items()}
             labels, genes = arrays["labels"], len(description.genes)
+            if any(arrays[name].dtype.kind != "i" for name in ("indices", "indptr", "labels", "combinations")):
+                raise ValueError("indices or codes that are no integers")
             expression = sparse.csr_matrix(
                 (arrays["values"], arrays["indices"], arrays["indptr"]), shape=(len(labels), genes)
             )
@@ -145,7 +147,10 @@ class RunData:
             cells = TrainingCells.model_validate(tree["training_cells"])
             return cls(tree["digest"], description, cells, counts, expression, labels, arrays["combinations"])
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
-            raise RunError(f"{path / DATA_FILE} can't be used: {type(error).__name__} {str(error)[:200]}") from error
+            raise RunError(
+                f"{path / DATA_FILE} can't be used: {type(error).__name__} {str(error)[:200]}; begin the run "
+                "again with overwrite=True"
+            ) from error
 
     def provenance(self, config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
         """Describe how a model was trained on these cells, in plain values."""

@@ -15,7 +15,7 @@ import numpy as np
 from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
 from causcell.cells.panel import PanelReader
 from causcell.concepts import ConceptSchema
-from causcell.errors import CausCellWarning, ConfigurationError, format_list
+from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Preprocessing, check_scale
 
 
@@ -142,6 +142,7 @@ class PanelCells:
                 "give log1p values normalised as the training file's were"
             )
         self.cells, self._schema = cells, schema
+        self._closed = False
         self._expression, self._allow_missing_genes = expression, allow_missing_genes
         self._readers = tuple(
             PanelReader(replace(preprocessing, scale=declared), part.genes, allow_missing=allow_missing_genes)
@@ -168,7 +169,12 @@ class PanelCells:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._closed = True
         self.cells.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise DataError("these cells are closed: read them inside the with block, or bind them again")
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -176,10 +182,12 @@ class PanelCells:
     @cached_property
     def labels(self) -> np.ndarray:
         """Label codes of all cells, int32 [n x m]; -1 is unlabelled."""
+        self._refuse_closed()
         return self.cells.labels(self._schema)
 
     def read_names(self, rows: slice) -> np.ndarray:
         """Return the names of consecutive cells, str objects [rows]."""
+        self._refuse_closed()
         return self.cells.read_names(rows)
 
     def read(self, rows: slice) -> CellBatch:
@@ -189,11 +197,14 @@ class PanelCells:
         ------
         ExpressionError
             Values that are not of the declared scale, or a cell without a single count.
+        DataError
+            The cells are closed.
         """
         return CellBatch(rows, self.read_names(rows), self.read_expression(rows))
 
     def read_expression(self, rows: slice) -> np.ndarray:
         """Return the panel expression of consecutive cells without their names, float32 [n x G]; see `read`."""
+        self._refuse_closed()
         pieces = [
             self._readers[place].read(part.values(within), _NamesInMessages(part, within))
             for place, part, within in self.cells.split_rows(rows)

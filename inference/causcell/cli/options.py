@@ -108,25 +108,20 @@ def read_connection(path: Path | None) -> Connection | None:
     """Read how to talk to servers from a TOML file; raises `ConfigurationError`."""
     if path is None:
         return None
-    import tomllib
     from dataclasses import fields
 
     from pydantic import TypeAdapter, ValidationError
 
+    from causcell._internal.toml import as_json, explain, read_toml
     from causcell.engine.triton.connection import Connection
-    from causcell.errors import ConfigurationError, format_list
+    from causcell.errors import ConfigurationError
 
+    settings = read_toml(path, "connection")
     try:
-        return TypeAdapter(Connection).validate_python(tomllib.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"connection={str(path)!r} can't be read: {error}") from error
+        return TypeAdapter(Connection).validate_json(as_json(settings), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(
-            f"connection={str(path)!r}: {place}: {first['msg']}; known are "
-            f"{format_list(each.name for each in fields(Connection))}"
-        ) from error
+        told = explain(error, [each.name for each in fields(Connection)])
+        raise ConfigurationError(f"connection={str(path)!r}: {told}") from error
 
 
 def require_suffix(out: Path, suffix: str) -> None:

@@ -7,15 +7,15 @@ import binascii
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from causcell.errors import format_list
 from causcell.repository.names import EXPRESSION_FLOAT16, REFERENCE_FILE, logits_name
 
-if TYPE_CHECKING:
-    from causcell.repository.manifest import GraphInfo, Manifest
+Manifest = Any
+"""`causcell.repository.manifest.Manifest`: its module imports this one."""
 
 _LONGEST_SCHEDULE = 100_000
 """Timesteps of a schedule at most; the usual are 1,000, and arrays of this length are made."""
@@ -136,7 +136,7 @@ def _check_graphs(manifest: Manifest) -> None:
 
 def _check_signature(
     name: str,
-    info: GraphInfo,
+    info: Any,
     inputs: Mapping[str, tuple[str, tuple[int, ...]]],
     outputs: Mapping[str, tuple[str, tuple[int, ...]]],
     optional: Mapping[str, tuple[str, tuple[int, ...]]],

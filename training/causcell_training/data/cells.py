@@ -19,6 +19,7 @@ from causcell_training.config import TrainConfig
 from causcell_training.data.genes import choose_panel
 from causcell_training.data.reading import make_unit_preprocessing, read_panel
 from causcell_training.data.split import TRAINING, Part, Split, split_cells
+from causcell_training.data.variation import require_variation
 
 if TYPE_CHECKING:
     import anndata
@@ -92,13 +93,13 @@ def prepare(
     ExpressionError
         Values are not what ``config.expression`` says.
     GenePanelError
-        Genes are duplicated, or listed and not in the data.
+        Genes are duplicated, listed and not in the data, fewer than two, or silent in all training cells.
     ConceptError
         Concepts, labels or edges can't be used; a label that no training row carries is an `UnknownLabelError`.
     ConfigurationError
         ``config.genes`` is neither a number of genes, nor ``all``, nor a readable file.
     DataError
-        Too few cells, no genes, or a split that does not fit the cells.
+        Too few cells, no genes, cells that are all the same, or a split that does not fit the cells.
     """
     with Cells(source, layer=config.layer) as cells:
         rng = np.random.default_rng(config.seed)
@@ -111,6 +112,7 @@ def prepare(
         panel = choose_panel(cells, train, config, rng)
         normalisation_genes = cells.genes if config.expression == "counts" else []
         expression = read_panel(cells, make_unit_preprocessing(panel, config.expression, normalisation_genes))
+        require_variation(expression[train], panel)
         mean, deviation = _compute_moments(expression[train])
         preprocessing = Preprocessing(tuple(panel), config.expression, tuple(normalisation_genes), mean, deviation)
         return TrainingData(expression, labels, cells.names, part, schema, preprocessing)
