@@ -325,9 +325,9 @@ class ConceptSchema:
             if concept.name not in obs:
                 continue
             values = label_column(obs, concept.name)
-            known = pd.Categorical(values, categories=list(concept.labels))
-            codes[:, i] = known.codes
-            other = (known.codes == UNLABELLED) & values.notna().to_numpy()
+            texts = pd.Index(values.to_numpy(dtype=object), dtype=object)  # whatever strings the user's pandas prefers
+            codes[:, i] = pd.Index(concept.labels, dtype=object).get_indexer(texts)
+            other = (codes[:, i] == UNLABELLED) & values.notna().to_numpy()
             if other.any():
                 codes[other, i] = concept.codes_by_number(values[other])
         return codes
