@@ -192,7 +192,10 @@ class FileSource:
                         pass
                 elif stored.shape != (self.count,):
                     raise damaged(self._title, part, f"it has shape {stored.shape}, and obs has {self.count} cells")
-            return read_elem(element)
+            column = read_elem(element)
+            if isinstance(column, dict) or len(column) != self.count:
+                raise damaged(self._title, place, f"it is no column (of {self.count} cells)")
+            return column
 
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` or a layer; `None` if there is no ``X``."""
@@ -276,8 +279,8 @@ def check_anndata(source: object) -> None:
     elif remedy is None and hasattr(source, "shape"):
         remedy = remedies["ndarray"]
     raise DataError(
-        f"cells are given as {kind if package == 'builtins' else f'{package}.{kind}'}, and an AnnData or a path to .h5ad or "
-        f".zarr is wanted{f'; {remedy}' if remedy else ''}"
+        f"cells are given as {kind if package == 'builtins' else f'{package}.{kind}'}, and an AnnData or a path to "
+        f".h5ad or .zarr is wanted{f'; {remedy}' if remedy else ''}"
     )
 
 
@@ -321,7 +324,7 @@ def _open_whole(location: Path) -> anndata.AnnData:
     import anndata
 
     if location.suffix == ".h5ad":
-        open_hdf5(location).close()
+        open_hdf5(location)[1]()
         adata = anndata.read_h5ad(location, backed="r")
         ObjectSource(adata, title=repr(str(location)))
         return adata
@@ -359,8 +362,8 @@ def _open_file(location: Path) -> Source:
     group: Any
     close: Callable[[], None]
     if location.suffix == ".h5ad":
-        group = open_hdf5(location)
-        close, children = group.close, lambda place: sorted(group[place])
+        group, close = open_hdf5(location)
+        children = lambda place: sorted(group[place])  # noqa: E731
     else:
         from causcell.cells.zarr_file import open_zarr
 

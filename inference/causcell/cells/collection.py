@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from causcell._internal.batching import batches
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import open_source
 from causcell.cells.csc import rowwise_copy
@@ -169,10 +168,9 @@ class Cells:
     @cached_property
     def name_digests(self) -> np.ndarray:
         """Digest of each cell's name, uint64 [n]."""
-        digests = np.empty(self._count, dtype=np.uint64)
-        for rows in batches(self._count, _SLICE):
-            digests[rows] = name_digests(self.read_names(rows))
-        return digests
+        starts = range(0, self._count, _SLICE)
+        pieces = [name_digests(self.read_names(slice(i, min(i + _SLICE, self._count)))) for i in starts]
+        return np.concatenate(pieces)  # memory grows as names are found: a damaged file may state any number of them
 
     def _check_names(self) -> None:
         order = np.argsort(self.name_digests, kind="stable")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from causcell._internal.batching import batches
 from causcell.cells.guard import damaged, reading
 
 _SLICE = 65536
@@ -77,8 +76,8 @@ class DiskArray:
 
     def read_pieces(self) -> Iterator[np.ndarray]:
         """Read all rows, present, in pieces: a length that is damaged is found out before memory is taken for it."""
-        for rows in batches(self.shape[0], _SLICE):
-            yield self.read_present(rows)
+        for start in range(0, self.shape[0], _SLICE):
+            yield self.read_present(slice(start, min(start + _SLICE, self.shape[0])))
 
     @cached_property
     def _incomplete(self) -> bool:

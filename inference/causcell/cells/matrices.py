@@ -147,7 +147,7 @@ class CompressedRows:
     indptr
         Where each row, or column, begins, int64.
     dtype
-        Type of the values.
+        Type of the values that are read.
 
     Raises
     ------
@@ -168,8 +168,7 @@ class CompressedRows:
         for part in (self._data, self._indices, indptr):
             if len(part.shape) != 1:
                 raise damaged(title, part.name, f"it has {len(part.shape)} dimensions in place of one")
-        as_numbers(np.empty(0, self._data.dtype), title, self._data.name)
-        self.dtype = self._data.dtype
+        self.dtype = as_numbers(np.empty(0, self._data.dtype), title, self._data.name).dtype
         major = shape[0 if format == "csr" else 1]
         if indptr.shape != (major + 1,):
             raise damaged(title, indptr.name, f"it has {indptr.shape[0]} values, and {major + 1} are needed")
