@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import numpy as np
 
 from causcell.cells.disk_array import DiskArray
-from causcell.cells.guard import damaged, reading
+from causcell.cells.guard import IN_MEMORY, damaged, reading
 from causcell.cells.hdf5_file import open_hdf5
 from causcell.cells.matrices import CompressedRows, as_matrix
 from causcell.cells.names import check_columns, check_index, check_names
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-_IN_MEMORY = "the AnnData given"
 
 
 class Source(Protocol):
@@ -64,7 +63,7 @@ class Source(Protocol):
 class ObjectSource:
     """An AnnData: in memory, backed, or lazy (of `anndata.experimental.read_lazy`). See `Source`."""
 
-    def __init__(self, adata: anndata.AnnData, *, title: str = _IN_MEMORY, opened: bool = False) -> None:
+    def __init__(self, adata: anndata.AnnData, *, title: str = IN_MEMORY, opened: bool = False) -> None:
         self._adata, self._title, self._opened = adata, title, opened
         with reading(title):
             check_index(adata.obs_names, "obs_names")

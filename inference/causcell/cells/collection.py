@@ -15,6 +15,7 @@ import numpy as np
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import open_source
 from causcell.cells.csc import rowwise_copy
+from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
 from causcell.errors import CausCellWarning, CellNameError, ConceptError, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
@@ -203,7 +204,7 @@ class Cells:
     @property
     def _titles(self) -> tuple[str, str]:
         """What messages call the file and the matrix that is read."""
-        file = "the AnnData given" if self.path is None else repr(str(self.path))
+        file = IN_MEMORY if self.path is None else repr(str(self.path))
         return file, "X" if self.layer is None else f"layers[{self.layer!r}]"
 
     @cached_property
@@ -266,10 +267,10 @@ class Collection:
         scratch: Path | None = None,
         announce: bool = True,
     ) -> None:
-        strange = [key for key in sources if not key or ":" in key]
+        strange = [key for key in sources if not isinstance(key, str) or not key or ":" in key]
         if strange or not sources:
             raise ConfigurationError(
-                f"{format_list(strange)} can't be keys of files: a key is not empty and has no colon"
+                f"{format_list(strange)} can't be keys of files: a key is a text, not empty, without a colon"
                 if strange
                 else "there are no files; give at least one"
             )

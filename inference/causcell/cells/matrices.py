@@ -75,7 +75,7 @@ def _checked_in_memory(matrix: Any, title: str, name: str) -> sparse.csr_matrix:
     _check_indptr(matrix.indptr, major, len(matrix.data), len(matrix.indices), title, name, exact=False)
     if matrix.format == "csr":  # whose indices are looked at as they are read
         return matrix if isinstance(matrix, sparse.spmatrix) else sparse.csr_matrix(matrix)
-    _check_range(matrix.indices[: matrix.indptr[-1]], matrix.shape[0], title, name)
+    _check_range(matrix.indices[: matrix.indptr[-1]], matrix.shape[0], title, f"{name}/indices")
     return sparse.csr_matrix(matrix)
 
 
