@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
+from causcell._internal.files import local_path
 from causcell._moved import RENAMED, REPLACED, SPLIT
 from causcell.atlas.estimate import forecast_atlas
 from causcell.atlas.events import OnEvent
@@ -56,7 +57,7 @@ class Generator(OpenedModel):
     def counterfactual(
         self,
         adata: AnySource,
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         mode: str = "do",
@@ -99,7 +100,7 @@ class Generator(OpenedModel):
         expression, layer
             ``counts`` or ``log1p`` (default: as in training), which is checked; a layer in place of ``X``.
         where
-            A pandas query over ``obs``: only these cells.
+            A condition on the columns of ``obs``: only these cells; see `causcell.cells.where`.
         allow_missing_genes
             Share of the model's genes that may be absent; they are filled with the training mean and reported.
         progress
@@ -167,7 +168,7 @@ class Generator(OpenedModel):
     def plan_atlas(
         self,
         cells: AnySource,
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         forecast: bool = False,
@@ -203,7 +204,7 @@ class Generator(OpenedModel):
         self,
         cells: AnySource,
         out: str | os.PathLike[str],
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         executor: Executor | None = None,
@@ -238,7 +239,7 @@ class Generator(OpenedModel):
         CausCellError
             Cells, concepts or options can't be used; the message says why.
         """
-        place = Path(out).absolute()
+        place = local_path(out).absolute()
         if place.suffix not in (".zarr", ".h5ad"):
             raise ConfigurationError(f"out={os.fspath(out)!r} ends neither in .zarr nor in .h5ad")
         write = write_atlas if place.suffix == ".zarr" else write_h5ad

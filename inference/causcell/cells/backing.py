@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
+from causcell._internal.files import local_path
 from causcell.cells.disk_array import DiskArray
 from causcell.cells.guard import IN_MEMORY, damaged, reading
 from causcell.cells.hdf5_file import open_hdf5
@@ -309,7 +310,7 @@ def open_anndata(source: anndata.AnnData | str | os.PathLike[str]) -> anndata.An
 
 
 def _opened(path: str | os.PathLike[str], open_: Callable[[Path], T]) -> T:
-    location, title = Path(path), repr(str(path))
+    location, title = local_path(path, "data"), repr(str(path))
     with reading(title):
         if not location.exists():
             raise DataError(f"there is no file {str(path)!r}")

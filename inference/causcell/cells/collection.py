@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import open_source
 from causcell.cells.csc import rowwise_copy
 from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
-from causcell.errors import CausCellWarning, CellNameError, ConceptError, ConfigurationError, DataError, format_list
+from causcell.cells.where import INDEX, Where
+from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ class Cells:
     layer
         Read ``layers[layer]`` in place of ``X``.
     where
-        A pandas query over ``obs``, such as ``cell_type == "B cells"``: only these cells, in input order.
+        A condition on the columns of ``obs``, such as ``cell_type == "B cells"``: only these cells, in input order; see
+        `causcell.cells.where`.
     key
         Key of this file among several: its cells are named ``key:name``.
     scratch
@@ -66,7 +69,7 @@ class Cells:
     DataError
         A file that can't be read, an absent layer, no cell left.
     ConceptError, ConfigurationError
-        A query that can't be evaluated, or does not say yes or no for each cell.
+        A condition that can't be evaluated, or does not say yes or no for each cell.
 
     Examples
     --------
@@ -102,7 +105,10 @@ class Cells:
 
     def _open(self) -> None:
         if self.layer is not None and self.layer not in self._source.layers:
-            raise DataError(f"there is no layer {self.layer!r}; the layers are {format_list(self._source.layers)}")
+            raise DataError(
+                f"there is no layer {self.layer!r}; {suggest(self.layer, self._source.layers)}the layers are "
+                f"{format_list(self._source.layers)}"
+            )
         self._rows = None if self.where is None else self._matching_rows(self.where)
         self._count = self._source.count if self._rows is None else len(self._rows)
         if not self._count:
@@ -137,6 +143,11 @@ class Cells:
     def genes(self) -> list[str]:
         """Names of the file's genes."""
         return self._source.genes
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of ``obs``."""
+        return self._source.columns
 
     @property
     def obs(self) -> pd.DataFrame:
@@ -225,19 +236,10 @@ class Cells:
         return self._by_rows
 
     def _matching_rows(self, where: str) -> np.ndarray:
-        named = [column for column in self._source.columns if column in where]
-        obs = self._source.annotations(None if "index" in where else named)
-        try:
-            chosen = obs.eval(where, engine="python")
-        except Exception as error:  # pandas raises whatever the expression makes it raise
-            raise ConceptError(
-                f"where={where!r} can't be evaluated: {error}; it is a pandas query over the columns "
-                f"{format_list(self._source.columns, 40)}, such as 'cell_type == \"B cells\"'"
-            ) from error
-        chosen = np.asarray(chosen)
-        if chosen.dtype != bool or chosen.shape != (len(obs),):
-            raise ConfigurationError(f"where={where!r} does not say yes or no for each cell")
-        return np.flatnonzero(chosen)
+        condition = Where(where, self._source.columns)
+        named = [column for column in self._source.columns if column in condition.columns]
+        everything = INDEX in condition.columns and INDEX not in named
+        return np.flatnonzero(condition.evaluate(self._source.annotations(None if everything else named)))
 
 
 class Collection:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+
+from causcell._internal.files import ScratchFolder
 
 _ENTRIES = 2**23
 """Nonzeros that are held in memory at once."""
@@ -26,8 +27,8 @@ class RowwiseCopy:
         Folder of the copy.
     columns
         Number of columns.
-    temporary
-        Whether `close` removes the folder.
+    scratch
+        What the copy lies in, which `close` removes.
 
     Attributes
     ----------
@@ -35,8 +36,8 @@ class RowwiseCopy:
         (rows, columns).
     """
 
-    def __init__(self, folder: Path, columns: int, *, temporary: bool) -> None:
-        self._folder, self._temporary = folder, temporary
+    def __init__(self, folder: Path, columns: int, scratch: ScratchFolder | None = None) -> None:
+        self._folder, self._scratch = folder, scratch
         self._bounds = np.load(folder / _BOUNDS)
         self.shape = (int(self._bounds[-1]), columns)
         self._held: tuple[int, sparse.csr_matrix] | None = None
@@ -54,8 +55,8 @@ class RowwiseCopy:
 
     def close(self) -> None:
         """Remove a temporary copy."""
-        if self._temporary:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.close()
 
 
 def rowwise_copy(matrix: Any, scratch: Path | None = None, name: str = "cells") -> RowwiseCopy:
@@ -71,15 +72,21 @@ def rowwise_copy(matrix: Any, scratch: Path | None = None, name: str = "cells") 
     name
         Name of the copy in ``scratch``.
     """
-    folder = Path(tempfile.mkdtemp(prefix="causcell-")) if scratch is None else scratch / f"rows of {name}"
+    own = None
+    if scratch is None:
+        own = ScratchFolder()
+        scratch = own.path
+    folder = scratch / f"rows of {name}"
     if not (folder / _BOUNDS).exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
             _copy(matrix, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
+            if own is not None:
+                own.close()
             raise
-    return RowwiseCopy(folder, matrix.shape[1], temporary=scratch is None)
+    return RowwiseCopy(folder, matrix.shape[1], own)
 
 
 def _copy(matrix: Any, folder: Path) -> None:

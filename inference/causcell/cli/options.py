@@ -29,7 +29,8 @@ Expression = Annotated[
 ]
 Layer = Annotated[str | None, typer.Option(help="Read this layer in place of X.")]
 Where = Annotated[
-    str | None, typer.Option(help="Only these cells: a pandas query over obs, such as 'cell_type == \"B cells\"'.")
+    str | None,
+    typer.Option(help="Only these cells: a condition on columns of obs, such as 'cell_type == \"B cells\"'."),
 ]
 MissingGenes = Annotated[
     float,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.errors import UnknownConceptError, format_list
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
@@ -48,6 +49,7 @@ def evaluate(
     finer: Sequence[str] = (),
     scale: str | None = None,
     layer: str | None = None,
+    replicate: str | None = None,
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -64,6 +66,9 @@ def evaluate(
         Columns of ``obs`` with labels that the model was not trained on, to hold clusters of embeddings against.
     scale, layer
         Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
+    replicate
+        Column of ``obs`` whose labels (donors, patients) are independent of each other: intervals of effects are taken
+        over them, in place of over cells.
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
@@ -76,7 +81,7 @@ def evaluate(
     DataError
         Fewer than 16 cells are left that the model was not trained on.
     UnknownConceptError
-        A column of finer labels that there is not.
+        A column of finer labels or of replicates that there is not.
 
     Examples
     --------
@@ -91,7 +96,7 @@ def evaluate(
     ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
     """
     source = open_anndata(cells)
-    check_columns(source, finer)
+    check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     trained = int(generator.manifest.training_cells.contain(source.obs_names.astype(str).tolist()).sum())
     data = read_evaluation_data(generator, source, scale=scale, layer=layer, seed=seed)
     facts = {
@@ -104,7 +109,7 @@ def evaluate(
         **describe_model(generator),
     }
     tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
-    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed)
+    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed, replicate=replicate)
     return Evaluation(facts, tables)
 
 
@@ -113,7 +118,8 @@ def check_columns(cells: anndata.AnnData, columns: Sequence[str]) -> None:
     absent = [column for column in columns if column not in cells.obs]
     if absent:
         raise UnknownConceptError(
-            f"obs has no column {format_list(absent)}; its columns are {format_list(cells.obs.columns, 40)}"
+            f"obs has no column {format_list(absent)}; {suggest(absent[0], cells.obs.columns)}its columns are "
+            f"{format_list(cells.obs.columns, 40)}"
         )
 
 

@@ -17,10 +17,7 @@ from causcell.cells.backing import open_anndata
 from causcell.cells.collection import Cells
 from causcell.errors import DataError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Writing zarr v2 data"),
-    pytest.mark.filterwarnings("ignore:zarr v3 autosharding"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of zarr and anndata, as stores are written
 
 
 @pytest.fixture
