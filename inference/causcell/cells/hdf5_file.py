@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import os
 import stat
 import struct
 import sys
@@ -18,25 +18,57 @@ _DEEPEST = 64
 _HEAP, _OBJECT = struct.Struct("<4sB3xQ"), struct.Struct("<HHIQ")
 
 
-class _CheckedFile(io.FileIO):
-    """A file of which HDF5 is not given what would make it read on for ever.
+class _CheckedFile:
+    """A file to read, of which HDF5 is not given what would make it read on for ever.
 
     The library takes an object of size 0 in a heap of texts for one to be read again and again: a file with a page of
     zeros, as a copy that broke off leaves them, would hang.
     """
 
+    _file = -1
+
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "r")
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._place = 0
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place from where to read; see `io.IOBase.seek`."""
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}
+        origin = origins[whence] if whence in origins else os.fstat(self._file).st_size
+        self._place = origin + place
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place from where the next bytes are read."""
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes, all where no number is given."""
+        buffer = bytearray(size if size >= 0 else max(0, os.fstat(self._file).st_size - self._place))
+        return bytes(buffer[: self.readinto(buffer)])
 
     def readinto(self, buffer: Any) -> int:
         """Read bytes into a buffer, all of it where the file has so many."""
         view = memoryview(buffer)
         count = 0
-        while count < len(view) and (more := super().readinto(view[count:])):
+        while count < len(view) and (more := os.preadv(self._file, [view[count:]], self._place + count)):
             count += more
+        self._place += count
         if view[:4] == b"GCOL" and _loops(view[:count]):
             raise OSError("a heap of texts holds an object without a size")
         return count
+
+    def flush(self) -> None:
+        """Do nothing: no byte is written."""
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _loops(heap: memoryview) -> bool:
@@ -72,7 +104,7 @@ def open_hdf5(path: Path) -> tuple[Any, Callable[[], None]]:
         raise DataError(f"{title} can't be read as AnnData: it is no file, which an .h5ad is (adata.write_h5ad)")
     h5py.File(path, "r").close()  # told at once where another process writes it
     with contextlib.ExitStack() as stack:
-        raw = stack.enter_context(_CheckedFile(path))
+        raw = stack.enter_context(contextlib.closing(_CheckedFile(path)))
         file = stack.enter_context(h5py.File(raw, "r"))
         check_objects(file, title)
         return file, stack.pop_all().close

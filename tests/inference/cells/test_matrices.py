@@ -40,7 +40,7 @@ def assert_reads_as(cells, expected):
 
 
 FORMS = {
-    "matrix": lambda x: np.asmatrix(x),
+    "matrix": np.asmatrix,
     "masked, nothing missing": lambda x: np.ma.masked_array(x, mask=False),
     "csr array": sparse.csr_array,
     "csc array": sparse.csc_array,
@@ -53,6 +53,8 @@ FORMS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*should not be a np.matrix")
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_values_are_the_same_in_every_container(adata, form):
     expected = adata.X.toarray()

@@ -90,16 +90,20 @@ def test_a_filter_that_a_plugin_would_read_is_named(h5ad):
         properties.set_chunk((4,))
         properties.set_filter(32999, h5py.h5z.FLAG_OPTIONAL, ())
         space = h5py.h5s.create_simple((12,))
-        h5py.h5d.create(file["obs"].id, b"packed", h5py.h5t.NATIVE_INT, space, properties)
+        h5py.h5d.create(file["obs"].id, b"packed", h5py.h5t.NATIVE_INT32, space, properties)
     with pytest.raises(DataError, match=r"'obs/packed' is compressed with filter 32999.*import hdf5plugin.*gzip"):
         Cells(h5ad)
 
 
-@pytest.mark.parametrize("options", [{"compression": "gzip"}, {"compression": "lzf"}, {"shuffle": True}, {}])
-def test_filters_of_the_library_are_read(tmp_path, options):
-    path = tmp_path / "cells.h5ad"
-    small_cells("csr").write_h5ad(path, **options)
-    same(read_all(path), read_all(path))
+@pytest.mark.parametrize("options", [{"compression": "gzip"}, {"compression": "lzf", "shuffle": True}])
+def test_filters_of_the_library_are_read(h5ad, options):
+    expected = read_all(h5ad)
+    with h5py.File(h5ad, "r+") as file:
+        kept, values = dict(file["obs/score"].attrs), file["obs/score"][()]
+        del file["obs/score"]
+        file.create_dataset("obs/score", data=values, fletcher32=True, **options)
+        file["obs/score"].attrs.update(kept)
+    same(read_all(h5ad), expected)
 
 
 def test_an_object_with_two_names_and_a_circle_of_groups_are_walked_once(h5ad):
