@@ -82,11 +82,11 @@ class DiskArray:
     @cached_property
     def _incomplete(self) -> bool:
         """Whether chunks of an HDF5 data set are absent."""
-        identifier = getattr(self._array, "id", None)
+        identifier: Any = getattr(self._array, "id", None)
         if not hasattr(identifier, "get_num_chunks") or not math.prod(self.shape):
             return False
-        chunks = self._array.chunks
+        chunks: tuple[int, ...] | None = self._array.chunks
         if chunks is None:
             return int(identifier.get_storage_size()) == 0
-        expected = math.prod(-(-length // chunk) for length, chunk in zip(self.shape, chunks, strict=True))
+        expected: int = math.prod(-(-length // chunk) for length, chunk in zip(self.shape, chunks, strict=True))
         return int(identifier.get_num_chunks()) < expected

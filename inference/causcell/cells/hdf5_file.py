@@ -54,7 +54,7 @@ class _CheckedFile:
         while count < len(view) and (more := os.preadv(self._file, [view[count:]], self._place + count)):
             count += more
         self._place += count
-        if view[:4] == b"GCOL" and _loops(view[:count]):
+        if bytes(view[:4]) == b"GCOL" and _loops(view[:count]):
             raise OSError("a heap of texts holds an object without a size")
         return count
 

@@ -173,11 +173,11 @@ class CompressedRows:
         if indptr.shape != (major + 1,):
             raise damaged(title, indptr.name, f"it has {indptr.shape[0]} values, and {major + 1} are needed")
         entries = self._data.shape[0]
-        found, absent = indptr.read(slice(None))
+        begins, absent = indptr.read(slice(None))
         if absent and entries:
             raise damaged(title, indptr.name, "a chunk of its values is missing")
-        _check_indptr(found, major, entries, self._indices.shape[0], title, name, exact=True)
-        self.indptr = found.astype(np.int64)
+        _check_indptr(begins, major, entries, self._indices.shape[0], title, name, exact=True)
+        self.indptr = begins.astype(np.int64)
 
     def __getitem__(self, rows: slice | np.ndarray) -> sparse.csr_matrix:
         """Return rows (ascending) of a matrix by rows."""
