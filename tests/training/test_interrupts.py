@@ -63,7 +63,7 @@ def test_a_signal_is_an_exception_that_tells_what_is_kept(tmp_path: Path, number
     assert (status, err) == (0, "")
     told, handlers = out.splitlines()
     name = {signal.SIGINT: "KeyboardInterrupt", signal.SIGTERM: "Terminated"}[number]
-    assert told.startswith(f"{name} training was interrupted; its best model so far (of epoch ")
+    assert told.startswith(f"{name} the best model so far (of epoch ")
     assert "resume=True" in told
     assert "unfinished=True" in told
     assert handlers == "True True"
@@ -72,7 +72,10 @@ def test_a_signal_is_an_exception_that_tells_what_is_kept(tmp_path: Path, number
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_the_command_line_names_flags_and_ends_with_130(cells: anndata.AnnData, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_on_the_command_line_names_flags_and_ends_with_its_status(
+    cells: anndata.AnnData, tmp_path: Path, number: signal.Signals, expected: int
+) -> None:
     cells.write_h5ad(tmp_path / "cells.h5ad")
     words = [
         "-m",
@@ -85,10 +88,11 @@ def test_ctrl_c_on_the_command_line_names_flags_and_ends_with_130(cells: anndata
         str(tmp_path / "run"),
     ]
     words += [*SMALL_MODEL, "--set", "optimisation.epochs=1000000", "--set", "optimisation.patience=1000000"]
-    status, _, err = signalled([*words, "--no-progress"], signal.SIGINT, tmp_path / "run")
-    assert status == 130
+    status, _, err = signalled([*words, "--no-progress"], number, tmp_path / "run")
+    assert status == expected
     assert "Traceback" not in err
     assert "go on with --resume, or export it as it is with causcell export --unfinished" in err
+    assert err.count("best model") == 1
 
 
 def interrupted(cells: anndata.AnnData, path: Path, epoch: int, error: BaseException) -> KeyboardInterrupt:

@@ -71,7 +71,7 @@ def train(
         )
     except KeyboardInterrupt as interrupt:
         if told := str(interrupt):
-            typer.echo(name_flags(told, {"resume": "--resume", "unfinished": "causcell export --unfinished"}), err=True)
+            interrupt.args = (name_flags(told, {"resume": "--resume", "unfinished": "causcell export --unfinished"}),)
         raise
     measures = run.provenance["held_out"]
     quality = f"; held-out mean estimate: PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}" if measures else ""

@@ -207,10 +207,10 @@ def _run_loop(
 def _describe_interrupt(path: Path, progress: Progress) -> str:
     """Say what an interrupted training has kept, and how to go on."""
     if not (path / BEST_FILE).exists():
-        return f"training was interrupted before its first validation; go on in {str(path)!r} with resume=True"
+        return f"training was before its first validation, in {str(path)!r}; go on with resume=True"
     return (
-        f"training was interrupted; its best model so far (of epoch {progress.best_epoch}, held-out MSE "
-        f"{progress.best:.3f}) is kept in {str(path)!r}: go on with resume=True, or export it as it is with "
+        f"the best model so far (of epoch {progress.best_epoch}, held-out MSE {progress.best:.3f}) is kept in "
+        f"{str(path)!r}; go on with resume=True, or export it as it is with "
         "unfinished=True"
     )
 
