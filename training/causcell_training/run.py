@@ -123,7 +123,7 @@ class Run:
             fields = json.loads((root / RUN_FILE).read_text())
             config = TrainConfig.model_validate(fields["config"])
             description = ModelDescription.model_validate(
-                {name: fields[name] for name in ModelDescription.model_fields}
+                {name: fields[name] for name in ModelDescription.model_fields if name in fields}
             )
             model = CausCell(description.concept_schema, description.preprocessing, config.model)
             model.load_state_dict(load_file(root / WEIGHTS_FILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+NO_RAW = "there is no adata.raw; leave out raw=True, or name the layer that holds the values"
+"""Message where values of ``adata.raw`` are asked for and there are none."""
+
 _SPAN = 8
 """Rows with gaps are read as one range while that is at most this many times as long."""
 
@@ -49,7 +53,7 @@ class Source(Protocol):
         ...
 
     def matrix(self, layer: str | None) -> Any:
-        """Return ``X`` or a layer, as something that `take_rows` takes rows of; `None` if there is no ``X``."""
+        """Return ``X`` (of ``raw``, if so opened) or a layer, for `take_rows`; `None` if there is no ``X``."""
         ...
 
     def close(self) -> None:
@@ -60,11 +64,13 @@ class Source(Protocol):
 class ObjectSource:
     """An AnnData, in memory or backed. See `Source`."""
 
-    def __init__(self, adata: anndata.AnnData, *, opened: bool = False) -> None:
-        self._adata, self._opened = adata, opened
+    def __init__(self, adata: anndata.AnnData, *, raw: bool = False, opened: bool = False) -> None:
+        if raw and adata.raw is None:
+            raise DataError(NO_RAW)
+        self._adata, self._raw, self._opened = adata, raw, opened
         self.count = adata.n_obs
         self.columns = list(adata.obs.columns)
-        self.genes = adata.var_names.astype(str).tolist()
+        self.genes = (adata.raw if raw else adata).var_names.astype(str).tolist()
         self.layers = list(adata.layers)
 
     def names(self, start: int, stop: int) -> np.ndarray:
@@ -78,6 +84,8 @@ class ObjectSource:
 
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` or a layer; `None` if there is no ``X``."""
+        if self._raw:
+            return self._adata.raw.X
         if layer is not None:
             return self._adata.layers[layer]
         try:
@@ -94,13 +102,16 @@ class ObjectSource:
 class FileSource:
     """An ``.h5ad`` or ``.zarr`` file of today's form, read element by element. See `Source`."""
 
-    def __init__(self, group: Any, close: Any) -> None:
-        self._group, self._close = group, close
+    def __init__(self, group: Any, close: Any, *, raw: bool = False) -> None:
+        if raw and "raw" not in group:
+            raise DataError(NO_RAW)
+        self._group, self._close, self._raw = group, close, raw
         index = group["obs"].attrs["_index"]
         self._index = group["obs"][index]
         self.columns = [str(name) for name in group["obs"].attrs["column-order"]]
         self.layers = [str(name) for name in group["layers"]] if "layers" in group else []
-        self.genes = _texts(group["var"][group["var"].attrs["_index"]], 0, None).tolist()
+        var = group["raw/var"] if raw else group["var"]
+        self.genes = _texts(var[var.attrs["_index"]], 0, None).tolist()
         self.count = len(_texts(self._index, 0, None)) if not hasattr(self._index, "shape") else self._index.shape[0]
 
     def names(self, start: int, stop: int) -> np.ndarray:
@@ -120,7 +131,7 @@ class FileSource:
         """Return ``X`` or a layer; `None` if there is no ``X``."""
         from anndata.io import sparse_dataset
 
-        place = "X" if layer is None else f"layers/{layer}"
+        place = "raw/X" if self._raw else "X" if layer is None else f"layers/{layer}"
         if place not in self._group:
             return None
         element = self._group[place]
@@ -169,9 +180,19 @@ def _texts(element: Any, start: int, stop: int | None) -> np.ndarray:
     return (values if values.dtype.kind in "OT" else values.astype(str)).astype(object)
 
 
-def open_source(source: anndata.AnnData | str | os.PathLike[str]) -> Source:
-    """Open the source for an AnnData, or for the path of one; raises `DataError` for anything else."""
-    return _opened(source, _open_file) if isinstance(source, str | os.PathLike) else ObjectSource(source)
+def open_source(source: anndata.AnnData | str | os.PathLike[str], *, raw: bool = False) -> Source:
+    """Open the source for an AnnData, or for the path of one; raises `DataError` for anything else.
+
+    Parameters
+    ----------
+    source
+        An AnnData, or the path of one.
+    raw
+        Take genes and values of ``adata.raw``.
+    """
+    if isinstance(source, str | os.PathLike):
+        return _opened(source, functools.partial(_open_file, raw=raw))
+    return ObjectSource(source, raw=raw)
 
 
 def open_anndata(path: str | os.PathLike[str]) -> anndata.AnnData:
@@ -203,7 +224,7 @@ def _open_whole(location: Path) -> anndata.AnnData:
     return anndata.read_h5ad(location, backed="r") if location.suffix == ".h5ad" else anndata.read_zarr(location)
 
 
-def _open_file(location: Path) -> Source:
+def _open_file(location: Path, *, raw: bool = False) -> Source:
     group: Any
     if location.suffix == ".h5ad":
         import h5py
@@ -217,9 +238,9 @@ def _open_file(location: Path) -> Source:
         close = group.store.close
     obs = group["obs"]
     if hasattr(obs, "attrs") and obs.attrs.get("encoding-version") == "0.2.0" and not hasattr(obs, "shape"):
-        return FileSource(group, close)
+        return FileSource(group, close, raw=raw)
     close()
-    return ObjectSource(_open_whole(location), opened=True)  # a form of earlier times, read whole but for X
+    return ObjectSource(_open_whole(location), raw=raw, opened=True)  # a form of earlier times, read whole but for X
 
 
 def take_rows(matrix: Any, rows: np.ndarray) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from causcell._internal.digests import name_digests
 from causcell.concepts import Concept, ConceptSchema, Edge
@@ -23,9 +23,9 @@ from causcell.errors import (
     SchemaVersionError,
     format_list,
 )
-from causcell.preprocessing import Preprocessing, Scale, gene_digest
+from causcell.preprocessing import SUM_QUANTILES, Preprocessing, Scale, gene_digest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
 
 MANIFEST_FILE = "manifest.json"
@@ -35,6 +35,18 @@ EXPRESSION_FLOAT16 = "expression_float16"
 """Output of ``decoder`` and ``sampler``: ``expression`` rounded to float16. Older exports have no such output."""
 
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sum = Annotated[float, Field(ge=0, le=1e12)]
+
+
+def check_scale_facts(normalisation_genes: Sequence[str], shares: Sequence[float], sums: Sequence[float]) -> None:
+    """Raise `ValueError` unless there is a share for each normalisation gene, and ascending quantiles; or none."""
+    if shares and len(shares) != len(normalisation_genes):
+        raise ValueError(
+            f"shares has {len(shares)} numbers for {len(normalisation_genes)} normalisation genes; it has one for each"
+        )
+    if sums and (len(sums) != len(SUM_QUANTILES) or list(sums) != sorted(sums)):
+        raise ValueError(f"panel_sums has {len(sums)} numbers; it has {len(SUM_QUANTILES)}, in ascending order")
 
 
 class _Part(BaseModel):
@@ -69,6 +81,8 @@ class ExpressionInfo(_Part):
         Names of the genes that a cell's total is taken over.
     mean, deviation
         Training mean and standard deviation of each panel gene, on the log scale.
+    totals, shares, panel_sums
+        See `causcell.preprocessing.Preprocessing`; since version 2 of the form.
     """
 
     scale: Scale
@@ -76,6 +90,14 @@ class ExpressionInfo(_Part):
     normalisation_genes: tuple[str, ...]
     mean: tuple[Float32, ...]
     deviation: tuple[Float32, ...]
+    totals: str | None = None
+    shares: tuple[Share, ...] = ()
+    panel_sums: tuple[Sum, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_scale_facts(self) -> ExpressionInfo:
+        check_scale_facts(self.normalisation_genes, self.shares, self.panel_sums)
+        return self
 
     def preprocessing(self, genes: tuple[str, ...]) -> Preprocessing:
         """Return the transformation of a file's values to the model's input, for a panel of these genes."""
@@ -85,6 +107,9 @@ class ExpressionInfo(_Part):
             normalisation_genes=self.normalisation_genes,
             mean=np.array(self.mean, dtype=np.float32),
             deviation=np.array(self.deviation, dtype=np.float32),
+            totals=self.totals,
+            shares=np.array(self.shares, dtype=np.float32) if self.shares else None,
+            panel_sums=np.array(self.panel_sums) if self.panel_sums else None,
         )
 
 
