@@ -35,6 +35,9 @@ def fit(
     expression: str | None = None,
     genes: int | str | None = None,
     layer: str | None = None,
+    raw: bool | None = None,
+    totals: str | None = None,
+    round_counts: bool | None = None,
     seed: int | None = None,
     split: str | os.PathLike[str] | Mapping[str, str] | None = None,
     resume: bool = False,
@@ -54,8 +57,9 @@ def fit(
         Folder of the run; see `causcell_training.run_folder`.
     config
         Settings; `TrainConfig` documents those that ``concepts`` to ``seed`` override.
-    concepts, edges, expression, genes, layer, seed
-        Columns of ``obs``; edges between them, ``"PARENT:CHILD"`` or pairs; scale, panel, layer; seed.
+    concepts, edges, expression, genes, layer, raw, totals, round_counts, seed
+        Columns of ``obs``; edges between them, ``"PARENT:CHILD"`` or pairs; scale, panel; the layer or ``adata.raw`` in
+        place of ``X``; a column with cells' totals; whether to round counts; seed.
     split
         Part of each cell; see `causcell_training.data.cells.prepare`.
     resume, overwrite
@@ -86,7 +90,8 @@ def fit(
     >>> run.model.schema.names
     ('state',)
     """
-    settings = _merge_settings(config, concepts, edges, expression=expression, genes=genes, layer=layer, seed=seed)
+    reading = {"expression": expression, "layer": layer, "raw": raw, "totals": totals, "round_counts": round_counts}
+    settings = _merge_settings(config, concepts, edges, genes=genes, seed=seed, **reading)
     checkpoint = _check_folder(Path(out), settings, resume=resume, overwrite=overwrite)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds
 

@@ -17,10 +17,10 @@ from causcell.cells.collection import Cells
 from causcell.cells.panel import check_gene_names
 from causcell.concepts import ConceptSchema, as_pairs, schema_from_obs
 from causcell.errors import DataError
-from causcell.preprocessing import DEVIATION_FLOOR, Preprocessing
+from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import choose_panel
-from causcell_training.data.reading import make_unit_preprocessing, read_panel
+from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_panel
 from causcell_training.data.split import TRAINING, Part, require_trained_labels, split_as_given, split_at_random
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def prepare(
     source
         Cells [n x genes] with labels in ``obs``, or a path to them; a backed file is read in slices.
     config
-        Concepts, edges, expression scale, genes, layer, share of held-out cells, seed.
+        Concepts, edges, how values are read, genes, share of held-out cells, seed.
     split
         Part of each cell by name: a mapping, or a CSV file with columns ``cell`` and ``split``. The parts are
         ``train``, ``test`` (or ``report``), and optionally ``validation`` (or ``choose``). Without it cells are held
@@ -103,7 +103,7 @@ def prepare(
     DataError
         Too few cells, no genes, or a split that does not fit the cells.
     """
-    with Cells(source, layer=config.layer) as cells:
+    with Cells(source, layer=config.layer, raw=config.raw) as cells:
         rng = np.random.default_rng(config.seed)
         schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
         if config.model.graph == "independent":
@@ -119,11 +119,34 @@ def prepare(
             raise DataError("the data have no genes")
         train = np.flatnonzero(part == TRAINING)
         panel = choose_panel(cells, train, config, rng)
-        normalisation_genes = cells.genes if config.expression == "counts" else []
-        expression = read_panel(cells, make_unit_preprocessing(panel, config.expression, normalisation_genes))
-        mean, deviation = _compute_moments(expression[train])
-        preprocessing = Preprocessing(tuple(panel), config.expression, tuple(normalisation_genes), mean, deviation)
+        expression, preprocessing = _read_expression(cells, config, panel, train)
         return TrainingData(expression, labels, cells.names, part, schema, preprocessing)
+
+
+def _read_expression(
+    cells: Cells, config: TrainConfig, panel: list[str], train: np.ndarray
+) -> tuple[sparse.csr_matrix, Preprocessing]:
+    """Read the panel expression of all cells, and describe how by the training rows."""
+    counted = cells.genes if config.expression == "counts" else []
+    shares = GeneShares(train) if config.expression == "counts" and config.totals is None else None
+    expression = read_panel(
+        cells,
+        make_unit_preprocessing(panel, config.expression, counted),
+        totals=config.totals,
+        round_counts=config.round_counts,
+        shares=shares,
+    )
+    mean, deviation = _compute_moments(expression[train])
+    return expression, Preprocessing(
+        tuple(panel),
+        config.expression,
+        () if shares is None else tuple(counted),
+        mean,
+        deviation,
+        totals=config.totals,
+        shares=None if shares is None else shares.mean,
+        panel_sums=np.quantile(expression[train].expm1().sum(axis=1, dtype=np.float64), SUM_QUANTILES),
+    )
 
 
 def _compute_moments(expression: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

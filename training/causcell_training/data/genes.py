@@ -10,7 +10,6 @@ import torch
 from causcell.cells.collection import Cells
 from causcell.cells.panel import check_gene_names
 from causcell.errors import ConfigurationError, GenePanelError, format_list
-from causcell.preprocessing import Scale
 from causcell_training.config import TrainConfig
 from causcell_training.data.reading import make_unit_preprocessing, read_panel, sample_rows
 
@@ -48,7 +47,7 @@ def choose_panel(cells: Cells, train: np.ndarray, config: TrainConfig, rng: np.r
         raise ConfigurationError(f"genes={config.genes}: take at least 2, 'all', or a file of gene names")
     if len(genes) <= config.genes:
         return genes
-    return _choose_variable_genes(cells, sample_rows(train, rng), config.genes, config.expression)
+    return _choose_variable_genes(cells, sample_rows(train, rng), config.genes, config)
 
 
 def _read_listed_genes(path: str, genes: list[str]) -> list[str]:
@@ -72,14 +71,20 @@ def _read_listed_genes(path: str, genes: list[str]) -> list[str]:
     return listed_genes
 
 
-def _choose_variable_genes(cells: Cells, rows: np.ndarray, count: int, scale: Scale) -> list[str]:
+def _choose_variable_genes(cells: Cells, rows: np.ndarray, count: int, config: TrainConfig) -> list[str]:
     """Choose the ``count`` genes of largest normalised dispersion among some rows, in the data's order."""
     import anndata
     import pandas as pd
     import scanpy
 
     genes = cells.genes
-    expression = read_panel(cells, make_unit_preprocessing(genes, scale, genes), rows)
+    expression = read_panel(
+        cells,
+        make_unit_preprocessing(genes, config.expression, genes if config.expression == "counts" else []),
+        rows,
+        totals=config.totals,
+        round_counts=config.round_counts,
+    )
     threads = torch.get_num_threads()
     statistics = scanpy.pp.highly_variable_genes(
         anndata.AnnData(expression, var=pd.DataFrame(index=genes)), n_top_genes=count, inplace=False
