@@ -1,0 +1,146 @@
+"""Values of a file: whether they can be what was declared, what they look like where not, and counts made whole."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from scipy import sparse
+
+from causcell.cells.log_scale import BASES, find_scale, unit_deviation
+from causcell.errors import ExpressionError
+from causcell.preprocessing import Matrix, Names, Scale
+
+_LARGEST_LOG1P = 20.0  # log1p of 5e8, beyond any count of one gene in one cell
+
+_NEARLY_WHOLE = 1e-3
+"""Distance from a whole number that floating point explains; of large counts `_ROUNDING` times the count, more."""
+
+_ROUNDING = 1e-6
+_MULTIPLES = 0.03
+"""Mean distance of multiples of a unit from whole numbers, up to which they are multiples: others have a quarter."""
+
+_CONSTANT = 1e-3
+_ROWS_LOOKED_AT = 64
+
+Look: TypeAlias = Literal["nearly whole", "log1p", "normalised", "fractional"]
+
+_SUPPLY = "give raw counts (often in adata.raw, raw=True, or in a layer)"
+_LOOKS: dict[Look, str] = {
+    "nearly whole": "within {deviation:.1g} of whole numbers, as counts that went through floating point are; round "
+    "them (round_counts=True)",
+    "log1p": f"as log1p values are; {_SUPPLY}, or declare log1p values (expression='log1p')",
+    "normalised": f"as counts scaled in each cell are, without a logarithm; {_SUPPLY}, or log1p values "
+    "(expression='log1p')",
+    "fractional": f"as log1p values are, or counts corrected for ambient RNA or estimated from reads; {_SUPPLY}, "
+    "declare log1p values (expression='log1p'), or round such counts (round_counts=True)",
+}
+
+
+def check_values(values: Matrix, scale: Scale, cell_names: Names, *, round_counts: bool = False) -> None:
+    """Check that values can be what is declared.
+
+    Parameters
+    ----------
+    values
+        [cells x genes].
+    scale
+        What was declared.
+    cell_names
+        Names of the cells, for messages.
+    round_counts
+        Whether counts that are not whole may be rounded: those that floating point or a correction left. Values that
+        look like log1p or normalised ones are refused still.
+
+    Raises
+    ------
+    ExpressionError
+        They can't.
+    """
+    data = values.data if sparse.issparse(values) else np.asarray(values)
+    if data.size == 0:
+        return
+    low, high = data.min(), data.max()  # NaN and infinities show in these
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = ~np.isfinite(data)
+        raise ExpressionError(
+            f"expression holds {int(bad.sum())} NaN or infinite values, first in cell "
+            f"{_first_cell(values, bad, cell_names)!r}; missing values can't be used: impute or remove them"
+        )
+    if low < 0:
+        raise ExpressionError(
+            f"expression holds negative values (lowest {low:.4g}), first in cell "
+            f"{_first_cell(values, data < 0, cell_names)!r}; scaled or corrected values can't be used: give raw "
+            "counts, or log1p values (often in adata.raw, raw=True, or in a layer)"
+        )
+    whole = data.dtype.kind in "iub" or bool((data == np.floor(data)).all())
+    if scale == "counts" and not whole:
+        _check_fractions(values, data, cell_names, round_counts)
+    if scale == "log1p" and whole and high > 1:
+        raise ExpressionError(
+            f"expression was declared as log1p, but holds whole numbers only (up to {high:.6g}), which raw counts are; "
+            "declare counts (expression='counts'), or give log1p values"
+        )
+    if scale == "log1p" and high > _LARGEST_LOG1P:
+        raise ExpressionError(
+            f"expression was declared as log1p, but holds {high:.6g}, more than any log1p value can be "
+            f"({_LARGEST_LOG1P:g}); give log1p values (scanpy.pp.log1p), or declare counts"
+        )
+
+
+def round_to_counts(values: Matrix) -> Matrix:
+    """Round values [cells x genes] to whole numbers; the input is left as it is."""
+    if not sparse.issparse(values):
+        return np.rint(values)
+    rounded = values.copy()
+    rounded.data = np.rint(values.data)
+    return rounded
+
+
+def _check_fractions(values: Matrix, data: np.ndarray, cell_names: Names, round_counts: bool) -> None:
+    """Raise `ExpressionError` for values declared as counts that are not whole, unless they are rounded."""
+    precise = data.astype(np.float64)
+    distance = np.abs(precise - np.rint(precise))
+    near = bool((distance <= _NEARLY_WHOLE + _ROUNDING * precise).all())
+    look: Look = "nearly whole" if near else recognise(values)
+    if round_counts and look in ("nearly whole", "fractional"):
+        return
+    fraction = distance > 0
+    value = data[fraction].flat[0]
+    told = _LOOKS[look].format(deviation=distance.max())
+    rounded = ", which can't be rounded to counts" if round_counts else ""
+    raise ExpressionError(
+        f"expression was declared as counts, but holds {value:.9g} in cell "
+        f"{_first_cell(values, fraction, cell_names)!r}{rounded}; it looks {told}"
+    )
+
+
+def recognise(values: Matrix) -> Look:
+    """Tell what values [cells x genes] that are not all whole look like, from up to 64 of the cells.
+
+    Counts of a cell that were scaled are multiples of one number, and differ in it from cell to cell; of log1p values
+    that is true of their expm1. Values of a whole file also sum to one total. Corrected counts are neither.
+    """
+    some = sparse.csr_matrix(values[:_ROWS_LOOKED_AT]).astype(np.float64)
+    if not some.nnz:
+        return "fractional"
+    plain = unit_deviation(some, None)
+    logarithmic = [unit_deviation(some, base) for base in BASES] if some.data.max() <= _LARGEST_LOG1P else []
+    if min(logarithmic, default=1.0) < min(_MULTIPLES, plain):
+        return "log1p"
+    if plain < _MULTIPLES:
+        entries = np.diff(some.indptr)
+        units = np.minimum.reduceat(some.data, some.indptr[:-1][entries > 0])
+        return "normalised" if np.ptp(units) > _CONSTANT * units.mean() else "fractional"
+    sums = np.asarray(some.sum(axis=1)).ravel()
+    if len(sums) > 1 and np.ptp(sums) < _CONSTANT * sums.mean():
+        return "normalised"
+    return "log1p" if logarithmic and len(sums) > 3 and find_scale(some) is not None else "fractional"
+
+
+def _first_cell(values: Matrix, bad: np.ndarray, cell_names: Names) -> str:
+    first = int(np.flatnonzero(bad.ravel())[0])
+    if sparse.issparse(values):
+        rows = values.tocoo().row
+        return str(cell_names[int(rows[first])])
+    return str(cell_names[first // values.shape[1]])
