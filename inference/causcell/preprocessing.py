@@ -54,8 +54,8 @@ class Preprocessing:
         Mean and standard deviation of each gene over the training cells, float32 [G], log scale. The deviation is at
         least `DEVIATION_FLOOR`.
     totals
-        Column of ``obs`` that the training cells' totals came from, where they are not sums over the file's genes: which
-        genes they count is not known, so that other cells need such a column too.
+        Column of ``obs`` that the training cells' totals came from, where they are not sums over the file's genes.
+        Which genes they count is not known, so that other cells need such a column too.
     shares
         Share of each normalisation gene in a cell's total, mean over the training cells, float32 [N]; `None` for
         models of earlier versions.

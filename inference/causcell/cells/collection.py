@@ -106,7 +106,10 @@ class Cells:
 
     def _open(self) -> None:
         if self.layer is not None and self.layer not in self._source.layers:
-            raise DataError(f"there is no layer {self.layer!r}; the layers are {format_list(self._source.layers)}")
+            hint = "; adata.raw is read by raw=True" if self.layer.lower().startswith("raw") else ""
+            raise DataError(
+                f"there is no layer {self.layer!r}; the layers are {format_list(self._source.layers)}{hint}"
+            )
         self._rows = None if self.where is None else self._matching_rows(self.where)
         self._count = self._source.count if self._rows is None else len(self._rows)
         if not self._count:

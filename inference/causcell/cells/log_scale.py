@@ -213,7 +213,7 @@ class LogScaleCheck:
         )
 
     def _find_other_total(self, sums: np.ndarray) -> str | None:
-        """Describe the total of a file that lacks genes: sums that are the same in all cells, and not near the share."""
+        """Describe the total of a file that lacks genes: where sums are the same in all cells, and unlike the share."""
         share = self.missing_share
         if share is None or len(sums) < _MIN_ROWS or share >= 1:
             return None
@@ -277,10 +277,11 @@ class SumWatch:
         if self._low / _WIDENED <= median <= self._high * _WIDENED:
             return
         self._told = True
+        times = f"{median / self._middle:.2g}" if self._middle else "many"
         warnings.warn(
             f"expm1 of the panel's expression sums to {median:,.4g} in the median of {count} cells, and to "
-            f"{self._low:,.4g} to {self._high:,.4g} (median {self._middle:,.4g}) in the cells that the model was trained "
-            f"on: {self._reason.replace('{times}', f'{median / self._middle:.2g}' if self._middle else 'many')}",
+            f"{self._low:,.4g} to {self._high:,.4g} (median {self._middle:,.4g}) in the cells that the model was "
+            f"trained on: {self._reason.replace('{times}', times)}",
             CausCellWarning,
             stacklevel=2,
         )

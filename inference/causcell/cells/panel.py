@@ -142,9 +142,9 @@ class PanelReader:
                     raise ConfigurationError(f"{option} is for counts, and expression='log1p' is read; leave one out")
         elif preprocessing.totals is not None and self._totals is None:
             raise ConfigurationError(
-                f"this model was trained with totals from the column {preprocessing.totals!r} of obs, which count genes "
-                f"that are not known; give such a column (totals={preprocessing.totals!r}), or log1p values normalised "
-                "to 10,000 over all genes (expression='log1p')"
+                f"this model was trained with totals from the column {preprocessing.totals!r} of obs, which count "
+                f"genes that are not known; give such a column (totals={preprocessing.totals!r}), or log1p values "
+                "normalised to 10,000 over all genes (expression='log1p')"
             )
 
     def _require_panel(self, genes: Sequence[str], allowed: float, place: dict[str, int]) -> None:

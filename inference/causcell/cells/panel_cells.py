@@ -216,8 +216,8 @@ class PanelCells:
             place = f" in {part.key!r}" if part.key else ""
             if reader.missing:
                 warnings.warn(
-                    f"{len(reader.missing)} of {genes} panel genes are missing{place} and were filled with the training "
-                    f"mean: {format_list(reader.missing)}",
+                    f"{len(reader.missing)} of {genes} panel genes are missing{place} and were filled with the "
+                    f"training mean: {format_list(reader.missing)}",
                     CausCellWarning,
                     stacklevel=4,
                 )
@@ -226,8 +226,8 @@ class PanelCells:
                 told = (
                     "values are too large by as much as these genes carry, which this model does not know"
                     if missing.share is None
-                    else f"totals were taken for {missing.factor:.4g} times what the other genes have, which is true on "
-                    "average and not of each cell"
+                    else f"totals were taken for {missing.factor:.4g} times what the other genes have, which is true "
+                    "on average and not of each cell"
                 )
                 warnings.warn(
                     f"{missing.describe()}{place}; {told} (totals from a column are exact: totals=)",

@@ -55,10 +55,10 @@ def read_totals(cells: Cells, column: str) -> np.ndarray:
         first = int(np.flatnonzero(bad)[0])
         name = cells.read_names(slice(first, first + 1))[0]
         raise ExpressionError(
-            f"totals={column!r} holds {totals[first]:g} for cell {str(name)!r}, the first of {int(bad.sum())}; totals are "
-            "positive and finite: leave these cells out, or give another column"
+            f"totals={column!r} holds {totals[first]:g} for cell {str(name)!r}, the first of {int(bad.sum())}; totals "
+            "are positive and finite: leave these cells out, or give another column"
         )
-    return totals
+    return np.asarray(totals)
 
 
 def check_sums(sums: np.ndarray, totals: np.ndarray, column: str, cell_names: Names, *, exact: bool = False) -> None:
@@ -84,15 +84,15 @@ def check_sums(sums: np.ndarray, totals: np.ndarray, column: str, cell_names: Na
     if low.any():
         first = int(np.flatnonzero(low)[0])
         raise ExpressionError(
-            f"totals={column!r} holds {totals[first]:,.6g} for cell {str(cell_names[first])!r}, whose counts in the file "
-            f"sum to {sums[first]:,.6g} already; give a column with the total of all counts of a cell"
+            f"totals={column!r} holds {totals[first]:,.6g} for cell {str(cell_names[first])!r}, whose counts in the "
+            f"file sum to {sums[first]:,.6g} already; give a column with the total of all counts of a cell"
         )
     high = totals > sums * (1 + _TOLERANCE)
     if exact and high.any():
         first = int(np.flatnonzero(high)[0])
         raise ExpressionError(
-            f"totals={column!r} holds {totals[first]:,.6g} for cell {str(cell_names[first])!r}, and the genes that this "
-            f"model takes a total over, all of which the file has, sum to {sums[first]:,.6g}; leave totals= out: the "
+            f"totals={column!r} holds {totals[first]:,.6g} for cell {str(cell_names[first])!r}, and the genes that "
+            f"this model takes a total over, all of which the file has, sum to {sums[first]:,.6g}; leave totals= out: the "
             "sums are right, and the column counts other genes too"
         )
 

@@ -23,15 +23,19 @@ _MULTIPLES = 0.03
 _CONSTANT = 1e-3
 _ROWS_LOOKED_AT = 64
 
-Look: TypeAlias = Literal["nearly whole", "log1p", "normalised", "fractional"]
+_MOST_CHANGED = 0.2
+"""Share of the counts that rounding may change."""
+
+Look: TypeAlias = Literal["nearly whole", "log1p", "normalised", "scaled", "fractional"]
 
 _SUPPLY = "give raw counts (often in adata.raw, raw=True, or in a layer)"
 _LOOKS: dict[Look, str] = {
-    "nearly whole": "within {deviation:.1g} of whole numbers, as counts that went through floating point are; round "
+    "nearly whole": "whole but for {deviation:.1g}, as counts that went through floating point are; round "
     "them (round_counts=True)",
     "log1p": f"as log1p values are; {_SUPPLY}, or declare log1p values (expression='log1p')",
     "normalised": f"as counts scaled in each cell are, without a logarithm; {_SUPPLY}, or log1p values "
     "(expression='log1p')",
+    "scaled": "as counts times {unit:.4g} are; give the counts (divide by it), or round them (round_counts=True)",
     "fractional": f"as log1p values are, or counts corrected for ambient RNA or estimated from reads; {_SUPPLY}, "
     "declare log1p values (expression='log1p'), or round such counts (round_counts=True)",
 }
@@ -103,16 +107,21 @@ def _check_fractions(values: Matrix, data: np.ndarray, cell_names: Names, round_
     distance = np.abs(precise - np.rint(precise))
     near = bool((distance <= _NEARLY_WHOLE + _ROUNDING * precise).all())
     look: Look = "nearly whole" if near else recognise(values)
-    if round_counts and look in ("nearly whole", "fractional"):
+    changed = np.abs(np.rint(precise).sum() / precise.sum() - 1)
+    if round_counts and changed <= _MOST_CHANGED and look in ("nearly whole", "scaled", "fractional"):
         return
     fraction = distance > 0
-    value = data[fraction].flat[0]
-    told = _LOOKS[look].format(deviation=distance.max())
-    rounded = ", which can't be rounded to counts" if round_counts else ""
-    raise ExpressionError(
-        f"expression was declared as counts, but holds {value:.9g} in cell "
-        f"{_first_cell(values, fraction, cell_names)!r}{rounded}; it looks {told}"
+    holds = (
+        f"expression was declared as counts, but holds {data[fraction].flat[0]:.9g} in cell "
+        f"{_first_cell(values, fraction, cell_names)!r}"
     )
+    if round_counts and changed > _MOST_CHANGED:
+        raise ExpressionError(
+            f"{holds}, and rounding would change the cells' sum by {changed:.0%}: these are no counts; {_SUPPLY}"
+        )
+    told = _LOOKS[look].format(deviation=distance.max(), unit=precise[precise > 0].min())
+    rounded = ", and can't be rounded" if round_counts else ""
+    raise ExpressionError(f"{holds}{rounded}; it looks {told}")
 
 
 def recognise(values: Matrix) -> Look:
@@ -131,7 +140,9 @@ def recognise(values: Matrix) -> Look:
     if plain < _MULTIPLES:
         entries = np.diff(some.indptr)
         units = np.minimum.reduceat(some.data, some.indptr[:-1][entries > 0])
-        return "normalised" if np.ptp(units) > _CONSTANT * units.mean() else "fractional"
+        if np.ptp(units) > _CONSTANT * units.mean():
+            return "normalised"
+        return "fractional" if abs(units.mean() - 1) < _CONSTANT else "scaled"
     sums = np.asarray(some.sum(axis=1)).ravel()
     if len(sums) > 1 and np.ptp(sums) < _CONSTANT * sums.mean():
         return "normalised"

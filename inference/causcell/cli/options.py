@@ -41,7 +41,8 @@ RoundCounts = Annotated[
     bool,
     typer.Option(
         "--round",
-        help="Round counts that are not whole, by floating point, or as they were corrected for ambient RNA or estimated.",
+        help="Round counts that are not whole: floating point left a rest, or they were corrected for ambient RNA or "
+        "estimated.",
     ),
 ]
 Where = Annotated[

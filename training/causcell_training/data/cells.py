@@ -145,7 +145,7 @@ def _read_expression(
         deviation,
         totals=config.totals,
         shares=None if shares is None else shares.mean,
-        panel_sums=np.quantile(expression[train].expm1().sum(axis=1, dtype=np.float64), SUM_QUANTILES),
+        panel_sums=np.quantile(np.asarray(expression[train].expm1().sum(axis=1, dtype=np.float64)), SUM_QUANTILES),
     )
 
 
