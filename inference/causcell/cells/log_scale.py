@@ -30,6 +30,7 @@ _MULTIPLES = 0.03
 _ROWS_LOOKED_AT = 64
 _MIN_ROWS = 8
 _MIN_MULTIPLES = 3
+_MIN_MULTIPLES_OF_ALL = 20
 _LARGEST_MULTIPLE = 20.5
 _ODDS = 3.0
 """Factor between the odds of the share of missing genes in training cells and in others, beyond which constant sums are
@@ -75,7 +76,7 @@ def unit_deviation(values: sparse.csr_matrix, base: float | None) -> float:
     Returns
     -------
     Mean distance from whole numbers of a cell's multiples from 1.5 to 20.5, median over cells: about 0 if they are
-    counts times a number, 0.25 if they are anything; 1 where no cell has three of them.
+    counts times a number, 0.25 if they are anything; 1 where cells have less than three of them, or all less than 20.
     """
     data = values.data if base is None else np.expm1(values.data * math.log(base))
     positive = np.where(data > 0, data, np.inf)
@@ -90,7 +91,7 @@ def unit_deviation(values: sparse.csr_matrix, base: float | None) -> float:
     distance = np.abs(multiples - np.rint(multiples)) * used
     count = np.bincount(rows, weights=used, minlength=len(entries))
     told = count >= _MIN_MULTIPLES
-    if not told.any():
+    if count[told].sum() < _MIN_MULTIPLES_OF_ALL:
         return 1.0
     return float(np.median(np.bincount(rows, weights=distance, minlength=len(entries))[told] / count[told]))
 

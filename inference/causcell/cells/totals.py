@@ -92,8 +92,8 @@ def check_sums(sums: np.ndarray, totals: np.ndarray, column: str, cell_names: Na
         first = int(np.flatnonzero(high)[0])
         raise ExpressionError(
             f"totals={column!r} holds {totals[first]:,.6g} for cell {str(cell_names[first])!r}, and the genes that "
-            f"this model takes a total over, all of which the file has, sum to {sums[first]:,.6g}; leave totals= out: the "
-            "sums are right, and the column counts other genes too"
+            f"this model takes a total over, all of which the file has, sum to {sums[first]:,.6g}; leave totals= out: "
+            "the sums are right, and the column counts other genes too"
         )
 
 
