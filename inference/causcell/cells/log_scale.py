@@ -189,7 +189,7 @@ class LogScaleCheck:
             )
         needed = "10,000" if self.complete else "at most 10,000"
         raise ExpressionError(
-            f"expression was declared as log1p, but expm1 of it sums to {sums[first]:,.4g} in cell {name!r}, over "
+            f"expression was declared as log1p, but expm1 of it sums to {_number(sums[first])} in cell {name!r}, over "
             f"{self._over()}, and this model needs {needed}: {self._explain(sums, values, whole)}"
         )
 
@@ -209,8 +209,8 @@ class LogScaleCheck:
             return f"the values are {scale.describe()}; {scale.remedy()}, or give raw counts"
         base = self._find_other_base(values)
         return (
-            f"{f'the values are {base}' if base else 'no total is the same in all cells'} (sums from {sums.min():,.4g} "
-            f"to {sums.max():,.4g}); {_NORMALISE}, or give raw counts"
+            f"{f'the values are {base}' if base else 'no total is the same in all cells'} (sums from "
+            f"{_number(sums.min())} to {_number(sums.max())}); {_NORMALISE}, or give raw counts"
         )
 
     def _find_other_total(self, sums: np.ndarray) -> str | None:
@@ -241,6 +241,11 @@ class LogScaleCheck:
         if base == math.e or deviations[base] > _MULTIPLES or deviations[math.e] < 3 * _MULTIPLES:
             return None
         return f"logarithms of base {base:g}"
+
+
+def _number(value: float) -> str:
+    """Format a sum: 123,456 or 1.23."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 class SumWatch:
@@ -278,11 +283,11 @@ class SumWatch:
         if self._low / _WIDENED <= median <= self._high * _WIDENED:
             return
         self._told = True
-        times = f"{median / self._middle:.2g}" if self._middle else "many"
+        times = _number(median / self._middle) if self._middle else "many"
+        low, middle, high = map(_number, (self._low, self._middle, self._high))
         warnings.warn(
-            f"expm1 of the panel's expression sums to {median:,.4g} in the median of {count} cells, and to "
-            f"{self._low:,.4g} to {self._high:,.4g} (median {self._middle:,.4g}) in the cells that the model was "
-            f"trained on: {self._reason.replace('{times}', times)}",
+            f"expm1 of the panel's expression sums to {_number(median)} in the median of {count} cells, and to {low} to "
+            f"{high} (median {middle}) in the cells that the model was trained on: {self._reason.replace('{times}', times)}",
             CausCellWarning,
             stacklevel=2,
         )

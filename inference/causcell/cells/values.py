@@ -130,7 +130,7 @@ def recognise(values: Matrix) -> Look:
     Counts of a cell that were scaled are multiples of one number, and differ in it from cell to cell; of log1p values
     that is true of their expm1. Values of a whole file also sum to one total. Corrected counts are neither.
     """
-    some = sparse.csr_matrix(values[:_ROWS_LOOKED_AT]).astype(np.float64)
+    some = sparse.csr_matrix(values[:_ROWS_LOOKED_AT], dtype=np.float64)
     if not some.nnz:
         return "fractional"
     plain = unit_deviation(some, None)
@@ -140,9 +140,10 @@ def recognise(values: Matrix) -> Look:
     if plain < _MULTIPLES:
         entries = np.diff(some.indptr)
         units = np.minimum.reduceat(some.data, some.indptr[:-1][entries > 0])
-        if np.ptp(units) > _CONSTANT * units.mean():
+        unit = units.min()
+        if np.abs(units / unit - np.rint(units / unit)).max() > _CONSTANT:  # each cell by a number of its own
             return "normalised"
-        return "fractional" if abs(units.mean() - 1) < _CONSTANT else "scaled"
+        return "fractional" if abs(unit - 1) < _CONSTANT else "scaled"
     sums = np.asarray(some.sum(axis=1)).ravel()
     if len(sums) > 1 and np.ptp(sums) < _CONSTANT * sums.mean():
         return "normalised"

@@ -216,7 +216,8 @@ def test_a_source_is_pickled_and_opens_the_same_rows(two, schema, preprocessing,
 def test_a_source_opens_values_of_the_scale_that_was_declared(some, schema, preprocessing, bind, tmp_path):
     """A worker that took log1p values for counts would refuse them."""
     normalised = some.copy()
-    normalised.X = np.log1p(some.X.toarray() * 0.37).astype(np.float32)
+    counts = some.X.toarray().astype(float)
+    normalised.X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype(np.float32)
     normalised.write_h5ad(tmp_path / "log1p.h5ad")
     bound = bind(tmp_path / "log1p.h5ad", expression="log1p")
     with bound.source.open(schema, preprocessing) as again:
