@@ -103,7 +103,7 @@ class FileSource:
     """An ``.h5ad`` or ``.zarr`` file of today's form, read element by element. See `Source`."""
 
     def __init__(self, group: Any, close: Any, *, raw: bool = False) -> None:
-        if raw and "raw" not in group:
+        if raw and "raw/var" not in group:  # zarr has an empty "raw" where there is none
             raise DataError(NO_RAW)
         self._group, self._close, self._raw = group, close, raw
         index = group["obs"].attrs["_index"]

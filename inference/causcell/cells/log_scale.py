@@ -285,9 +285,10 @@ class SumWatch:
         self._told = True
         times = _number(median / self._middle) if self._middle else "many"
         low, middle, high = map(_number, (self._low, self._middle, self._high))
+        reason = self._reason.replace("{times}", times)
         warnings.warn(
-            f"expm1 of the panel's expression sums to {_number(median)} in the median of {count} cells, and to {low} to "
-            f"{high} (median {middle}) in the cells that the model was trained on: {self._reason.replace('{times}', times)}",
+            f"expm1 of the panel's expression sums to {_number(median)} in the median of {count} cells, and to {low} "
+            f"to {high} (median {middle}) in the cells that the model was trained on: {reason}",
             CausCellWarning,
             stacklevel=2,
         )

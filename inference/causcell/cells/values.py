@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from causcell.cells.log_scale import BASES, find_scale, unit_deviation
+from causcell.cells.log_scale import BASES, find_scale, power_sums, unit_deviation
 from causcell.errors import ExpressionError
 from causcell.preprocessing import Matrix, Names, Scale
 
@@ -144,10 +144,17 @@ def recognise(values: Matrix) -> Look:
         if np.abs(units / unit - np.rint(units / unit)).max() > _CONSTANT:  # each cell by a number of its own
             return "normalised"
         return "fractional" if abs(unit - 1) < _CONSTANT else "scaled"
-    sums = np.asarray(some.sum(axis=1)).ravel()
-    if len(sums) > 1 and np.ptp(sums) < _CONSTANT * sums.mean():
+    if some.shape[0] == 1:
+        return "fractional"
+    if _is_constant(np.asarray(some.sum(axis=1)).ravel()):
         return "normalised"
-    return "log1p" if logarithmic and len(sums) > 3 and find_scale(some) is not None else "fractional"
+    if logarithmic and any(_is_constant(power_sums(some, base)) for base in BASES):
+        return "log1p"
+    return "log1p" if logarithmic and some.shape[0] > 3 and find_scale(some) is not None else "fractional"
+
+
+def _is_constant(sums: np.ndarray) -> bool:
+    return bool(np.ptp(sums) < _CONSTANT * sums.mean())
 
 
 def _first_cell(values: Matrix, bad: np.ndarray, cell_names: Names) -> str:

@@ -125,16 +125,20 @@ def test_missing_genes_are_named_once_over_all_files(some, preprocessing, bind):
     assert set(bound.missing) == {a, b, c}
     assert len(bound.missing) == 3
     told = [str(each.message) for each in caught]
-    assert [message.split(" panel")[0] for message in told] == ["2 of 50", "2 of 50"]
-    assert "in 'one'" in told[0]
-    assert "in 'two'" in told[1]
-    assert repr(a) in told[0]
+    panel = [message for message in told if "panel genes" in message]
+    assert [message.split(" panel")[0] for message in panel] == ["2 of 50", "2 of 50"]
+    assert "in 'one'" in panel[0]
+    assert "in 'two'" in panel[1]
+    assert repr(a) in panel[0]
+    of_totals = [message for message in told if "of 60 genes that a cell's total is taken over are missing" in message]
+    assert len(panel) + len(of_totals) == len(told) == 4
+    assert "in 'one'; totals were taken for" in of_totals[0]
 
 
 def test_missing_genes_are_filled_with_the_training_mean(some, preprocessing, bind):
     gene = preprocessing.genes[4]
     with pytest.warns(CausCellWarning, match="1 of 50 panel genes are missing and were filled"):
-        bound = bind(without(some, [gene]), allow_missing_genes=0.02)
+        bound = bind(without(some, [gene]), allow_missing_genes=0.2)
     assert (bound.read(slice(0, 5)).expression[:, 4] == preprocessing.mean[4]).all()
     assert bound.missing == (gene,)
 
@@ -150,6 +154,16 @@ def test_nothing_is_told_where_nothing_is_missing_or_it_was_told_already(some, p
 def test_more_missing_genes_than_allowed_are_refused(some, preprocessing, bind):
     with pytest.raises(GenePanelError, match="2 of 50 panel genes are missing"):
         bind(without(some, preprocessing.genes[:2]), allow_missing_genes=0.02)
+
+
+def test_more_missing_of_the_total_than_allowed_is_refused(some, preprocessing, bind):
+    """The panel's share of genes is allowed, what they carry of the total is not."""
+    shares = dict(zip(preprocessing.normalisation_genes, preprocessing.shares, strict=True))
+    heavy = max(preprocessing.genes, key=shares.__getitem__)
+    with pytest.raises(
+        GenePanelError, match="1 of 60 genes that a cell's total is taken over are missing, which carry"
+    ):
+        bind(without(some, [heavy]), allow_missing_genes=0.02)
 
 
 # -- the scale ---------------------------------------------------------------------------------------------------------
