@@ -75,7 +75,7 @@ def untold(case: dict[str, Any]) -> float:
     return UNTOLD if case["declared"] == "log1p" or case["totals"] in ("low", "high") else TOLERANCE
 
 
-@inputs(500)
+@inputs(300)
 @given(situations())
 @example(
     {

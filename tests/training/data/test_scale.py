@@ -8,13 +8,13 @@ import anndata
 import numpy as np
 import pytest
 from scipy import sparse
+from exported import export_unmeasured
 from short_runs import small_config
 from simulation import counts, replaced
 
 from causcell import Generator
 from causcell.errors import CausCellError, ConfigurationError, DataError, ExpressionError
 from causcell.preprocessing import SUM_QUANTILES
-from causcell_export import export
 from causcell_training import Run, fit
 from causcell_training.data.cells import TrainingData, prepare
 
@@ -130,7 +130,7 @@ def test_a_model_trained_with_totals_of_a_column_asks_for_them_and_serves_the_sa
     config = small_config(genes="all", **{"optimisation.epochs": 1})
     trained = fit(panel, tmp_path / "run", config=config, totals="n_counts")
     assert trained.config.totals == "n_counts"
-    with Generator.open(export(trained, tmp_path / "models"), threads=1, batch_size=64) as generator:
+    with Generator.open(export_unmeasured(trained, tmp_path / "models"), threads=1, batch_size=64) as generator:
         with pytest.raises(CausCellError, match=r"give such a column \(totals='n_counts'\)"):
             generator.embed(cells)
         with warnings.catch_warnings():
