@@ -9,11 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.preprocessing import TARGET_SUM, Preprocessing, Scale, gene_digest
-from causcell.repository.manifest import Dimensions, ExpressionInfo, Float32, GenePanel, Share, Sum, check_scale_facts
+from causcell.repository.manifest import (
+    Dimensions,
+    ExpressionInfo,
+    Float32,
+    GenePanel,
+    Share,
+    Sum,
+    check_scale_facts,
+    leave_out_unknown,
+)
 
 
 class ModelDescription(BaseModel):
@@ -82,6 +91,10 @@ class ModelDescription(BaseModel):
                 raise ValueError(f"{name} has {length} numbers for {len(self.genes)} genes; it has one for each gene")
         check_scale_facts(self.normalisation_genes, self.shares, self.panel_sums)
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return leave_out_unknown(dump(self))
 
     @classmethod
     def of(cls, schema: ConceptSchema, preprocessing: Preprocessing) -> ModelDescription:

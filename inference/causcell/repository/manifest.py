@@ -9,7 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from causcell._internal.digests import name_digests
 from causcell.concepts import Concept, ConceptSchema, Edge
@@ -34,9 +42,16 @@ REFERENCE_FILE = "reference.npz"
 EXPRESSION_FLOAT16 = "expression_float16"
 """Output of ``decoder`` and ``sampler``: ``expression`` rounded to float16. Older exports have no such output."""
 
+_SCALE_FACTS = ("totals", "shares", "panel_sums")
+
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sum = Annotated[float, Field(ge=0, le=1e12)]
+
+
+def leave_out_unknown(fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave out facts of the scale that a model does not know: files of earlier versions are written as they were."""
+    return {name: value for name, value in fields.items() if value or name not in _SCALE_FACTS}
 
 
 def check_scale_facts(normalisation_genes: Sequence[str], shares: Sequence[float], sums: Sequence[float]) -> None:
@@ -98,6 +113,10 @@ class ExpressionInfo(_Part):
     def _check_scale_facts(self) -> ExpressionInfo:
         check_scale_facts(self.normalisation_genes, self.shares, self.panel_sums)
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return leave_out_unknown(dump(self))
 
     def preprocessing(self, genes: tuple[str, ...]) -> Preprocessing:
         """Return the transformation of a file's values to the model's input, for a panel of these genes."""
