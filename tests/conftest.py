@@ -1,20 +1,39 @@
-"""Models that tests share: trained once a session on small simulated cells, with a few epochs."""
+"""Models that tests share: trained once a session on small simulated cells, with a few epochs.
 
+An environment without training has the client's tests alone; its model is the one that `shared_model` exported
+elsewhere, in the folder ``CAUSCELL_TEST_MODELS``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata
 import fuzzing
 import pytest
-from short_runs import small_config
 from simulation import simulated_cells
 
 from causcell.generator import Generator
-from causcell_export import export
-from causcell_training import Run, fit
+
+if TYPE_CHECKING:
+    from causcell_training import Run
 
 # With --doctest-modules every file would be imported; these are programs of their own.
-collect_ignore_glob = ["installed_client.py", "archive/make.py", "benchmarks/[!t]*.py"]
+collect_ignore_glob = ["installed_client.py", "archive/make.py", "benchmarks/[!t]*.py", "support/shared_model.py"]
+
+TRAINING = importlib.util.find_spec("torch") is not None
+if not TRAINING:
+    imports = re.compile(r"^(from|import) (causcell_(training|export)|short_runs|exported|torch|onnx)\b", re.MULTILINE)
+    here = Path(__file__).parent
+    collect_ignore_glob += ["training", "export", "benchmarks"]
+    collect_ignore_glob += [
+        str(path.relative_to(here)) for path in here.rglob("*.py") if imports.search(path.read_text())
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +45,23 @@ def cells() -> anndata.AnnData:
 @pytest.fixture(scope="session")
 def run(cells: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished training run on `cells`."""
+    if not TRAINING:
+        pytest.skip("takes causcell[train]")
+    from short_runs import small_config
+
+    from causcell_training import fit
+
     return fit(cells, tmp_path_factory.mktemp("trained") / "run", config=small_config())
 
 
 @pytest.fixture(scope="session")
-def repository(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported run; treat as read-only (copy the folder before changing)."""
+    if not TRAINING and "CAUSCELL_TEST_MODELS" in os.environ:
+        return Path(os.environ["CAUSCELL_TEST_MODELS"])
+    run = request.getfixturevalue("run")
+    from causcell_export import export
+
     return export(run, tmp_path_factory.mktemp("exported") / "repository")
 
 

@@ -73,12 +73,13 @@ def benchmark(
     progress: options.Progress = True,
 ) -> None:
     """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
-    from causcell._internal.files import refuse_existing
+    from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_measures
     from causcell.evaluation.report import run_environment, write_report
     from causcell_export.cross_validation import run_benchmark
     from causcell_training.config import load_config, parse_overrides
 
+    out = local_path(out)
     refuse_existing(out)
     flags = {"concept": concept, "edge": edge, "totals": totals}
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}

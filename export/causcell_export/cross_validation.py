@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell._internal.files import ScratchFolder
 from causcell.cells.backing import open_anndata
 from causcell.concepts import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
 from causcell.counterfactual.interventions import parse_do
@@ -239,9 +238,9 @@ def _train_and_evaluate(
     """Train on the cells that a scenario leaves, and return the tables of its test cells and the facts of the model."""
     part = scenario.name_parts(cells.n_obs)
     split = dict(zip(cells.obs_names.astype(str), part, strict=True))
-    with tempfile.TemporaryDirectory() as folder:
-        run = fit(cells, Path(folder) / "run", config=config, split=split)
-        with Generator.open(export(run, Path(folder) / "models")) as generator:
+    with ScratchFolder() as scratch:
+        run = fit(cells, scratch.path / "run", config=config, split=split)
+        with Generator.open(export(run, scratch.path / "models")) as generator:
             data = read_evaluation_data(
                 generator,
                 cells,

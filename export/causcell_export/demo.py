@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causcell._internal.files import refuse_existing
+from causcell._internal.files import local_path, refuse_existing
 from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.generator import Generator
 from causcell.plot import counterfactual_embedding
@@ -81,6 +81,7 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
     OutputExistsError
         Something is at ``out``.
     """
+    out = local_path(out)
     refuse_existing(out)
     out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -195,16 +196,15 @@ def _format_known_genes(genes: np.ndarray, effect: np.ndarray) -> str:
 
 
 def _save_figures(out: Path, factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:
-    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figures = {"training.png": plt.figure(figsize=(6, 4)), "counterfactual.png": plt.figure(figsize=(8, 5))}
+    figures = {"training.png": Figure(figsize=(6, 4)), "counterfactual.png": Figure(figsize=(8, 5))}
     names = ("train/reconstruction", "held_out/mse", "train/classification", "train/adversary")
     training_curves(out / "run", names, ax=figures["training.png"].add_subplot())
     counterfactual_embedding(factual, counterfactual, color=CONCEPTS[0], ax=figures["counterfactual.png"].add_subplot())
     print()
     for name, figure in figures.items():
+        FigureCanvasAgg(figure)
         figure.savefig(out / name, dpi=150, bbox_inches="tight")
         print(f"  {out / name}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from causcell._deprecation import warn_deprecated
 from causcell._internal.digests import file_digest
-from causcell._internal.files import new_folder
+from causcell._internal.files import local_path, new_folder
 from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
@@ -99,6 +99,7 @@ def export(
     """
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision={precision!r} is not known; known are {format_list(PRECISIONS)}")
+    out = local_path(out)
     run = run if isinstance(run, Run) else Run.load(run)
     held_out = run.held_out()
     with new_folder(out) as staging:
@@ -108,7 +109,7 @@ def export(
         manifest = _describe_model(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
         _write_manifest(with_quality(manifest, staging, held_out), staging)
-    return Path(out)
+    return out
 
 
 def _write_graphs(run: Run, expression: np.ndarray, root: Path, precision: str, torchscript: bool) -> dict[str, Parity]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from causcell.engine.runtime import load_runtime
 from causcell.errors import ExportVerificationError, format_list
 from causcell.repository.manifest import Parity, TensorInfo
 from causcell_export.graphs import Graph
@@ -46,9 +47,7 @@ def verify_onnx(name: str, graph: Graph, path: Path, examples: Examples) -> Pari
     ExportVerificationError
         Names, types, axes or shapes are not the contract's, or values differ by more than the graph's tolerance.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = load_runtime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
     _check_signature(name, "inputs", graph.info.inputs, session.get_inputs())
     _check_signature(name, "outputs", graph.info.outputs, session.get_outputs())
     outputs = list(graph.info.outputs)

@@ -7,7 +7,8 @@ The client needs numpy, anndata and ONNX Runtime, never torch. `Generator` is wh
     with Generator.open("models") as generator:
         stimulated = generator.counterfactual(adata, do={"stim": "IFN"}, seed=0)
 
-Errors are one tree, described in `causcell.errors`; figures of results are in `causcell.plot`.
+`check` tells, before training, what labels, concepts and graph let a model learn. Errors are one tree, described in
+`causcell.errors`; figures of results are in `causcell.plot`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from causcell.atlas.executors import Dask, InProcess, Processes
+    from causcell.cells.check import check
     from causcell.errors import CausCellError
     from causcell.generator import Generator
     from causcell.repository.folder import open_repository
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 """The version; pyproject.toml reads it from here."""
 
-__all__ = ["CausCellError", "Dask", "Generator", "InProcess", "Processes", "__version__", "open_repository"]
+__all__ = ["CausCellError", "Dask", "Generator", "InProcess", "Processes", "__version__", "check", "open_repository"]
 
 _MODULES = ("errors", "plot")
 _HOME = {
@@ -34,6 +36,7 @@ _HOME = {
     "Generator": "generator",
     "InProcess": "atlas.executors",
     "Processes": "atlas.executors",
+    "check": "cells.check",
     "open_repository": "repository.folder",
 }
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from causcell._internal.labels import label_column, read_labels
+from causcell._internal.choices import suggest
+from causcell._internal.labels import find_label, label_column, read_labels, require_column
 from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError, UnknownLabelError, format_list
 
 if TYPE_CHECKING:
@@ -76,20 +77,42 @@ class Concept:
         if len(set(self.labels)) != len(self.labels):
             raise ConceptError(f"concept {self.name!r} names a label twice: {format_list(self.labels)}")
 
-    def code(self, label: str) -> int:
+    def code(self, label: object) -> int:
         """Return the code of a label, its place in `labels`.
+
+        A number finds its label however it is written: 35, 35.0, "35" and "35.0" the label "35"; a label's own text
+        goes first.
 
         Raises
         ------
         UnknownLabelError
-            The concept has no such label.
+            The concept has no such label, or several that are the same number.
         """
-        try:
-            return self.labels.index(label)
-        except ValueError:
+        return find_label(label, self.labels, self.name)
+
+    def codes_by_number(self, texts: pd.Series) -> np.ndarray:
+        """Return the codes, int64, of texts that are no label but the same number as one: "35.0" for the label "35".
+
+        Raises
+        ------
+        UnknownLabelError
+            A text is no such number.
+        """
+        found: dict[str, int] = {}
+        strange: list[str] = []
+        for text in texts.unique():
+            try:
+                found[text] = self.code(text)
+            except UnknownLabelError:
+                strange.append(text)
+        if strange:
+            hint = next(filter(None, (suggest(text, self.labels) for text in sorted(strange))), "")
             raise UnknownLabelError(
-                f"concept {self.name!r} has no label {label!r}; its labels are {format_list(self.labels, 40)}"
-            ) from None
+                f"obs[{self.name!r}] has labels that the model was not trained on: {format_list(sorted(strange))} in "
+                f"{int(texts.isin(strange).sum())} cells; {hint}it knows {format_list(self.labels, 40)}. Set them to "
+                "NaN to treat those cells as unlabelled"
+            )
+        return texts.map(found).to_numpy(dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -157,8 +180,8 @@ class ConceptSchema:
             for name in (parent, child):
                 if name not in names:
                     raise ConceptGraphError(
-                        f"edge {parent}:{child} names {name!r}, which is no concept; the concepts are "
-                        f"{format_list(names)}"
+                        f"edge {parent}:{child} names {name!r}, which is no concept; {suggest(name, names)}the "
+                        f"concepts are {format_list(names)}"
                     )
         if len(set(pairs)) != len(pairs):
             raise ConceptGraphError(f"an edge is given twice: {format_list(f'{p}:{c}' for p, c in pairs)}")
@@ -208,7 +231,7 @@ class ConceptSchema:
             return self.names.index(name)
         except ValueError:
             raise UnknownConceptError(
-                f"there is no concept {name!r}; the concepts are {format_list(self.names)}"
+                f"there is no concept {name!r}; {suggest(name, self.names)}the concepts are {format_list(self.names)}"
             ) from None
 
     def __getitem__(self, name: str) -> Concept:
@@ -283,9 +306,10 @@ class ConceptSchema:
         Raises
         ------
         ConceptError
-            A column holds continuous or infinite numbers.
+            A column holds infinite numbers, or values that are no labels.
         UnknownLabelError
-            A label is none of its concept's; set it to NaN to have the cell treated as unlabelled.
+            A label is none of its concept's, nor the same number as one; set it to NaN to have the cell treated as
+            unlabelled.
         """
         import pandas as pd
 
@@ -296,20 +320,16 @@ class ConceptSchema:
             values = label_column(obs, concept.name)
             known = pd.Categorical(values, categories=list(concept.labels))
             codes[:, i] = known.codes
-            strange = values[(known.codes == UNLABELLED) & values.notna().to_numpy()]
-            if len(strange):
-                raise UnknownLabelError(
-                    f"obs[{concept.name!r}] has labels that the model was not trained on: "
-                    f"{format_list(sorted(strange.unique()))} in {len(strange)} cells; it knows "
-                    f"{format_list(concept.labels, 40)}. Set them to NaN to treat those cells as unlabelled"
-                )
+            other = (known.codes == UNLABELLED) & values.notna().to_numpy()
+            if other.any():
+                codes[other, i] = concept.codes_by_number(values[other])
         return codes
 
 
 def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[tuple[str, str]] = ()) -> ConceptSchema:
     """Make the schema for labelled cells.
 
-    Labels are sorted (by value where all are whole numbers), except those of an ordered categorical column, which
+    Labels are sorted (by value where all are numbers), except those of an ordered categorical column, which
     keep its order; labels that no cell carries are left out.
 
     Parameters
@@ -326,7 +346,7 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
     UnknownConceptError
         There is no such column.
     ConceptError
-        A column holds no labels: continuous numbers, fewer than two labels, more than 1,000.
+        A column holds no labels: infinite numbers, fewer than two labels, more than 1,000.
     ConceptGraphError
         The edges are no directed acyclic graph over the concepts.
 
@@ -342,11 +362,20 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
            [ 1,  0],
            [ 1, -1]], dtype=int32)
     """
-    found = []
+    found = tuple(read_concept(obs, name) for name in concepts)
+    return ConceptSchema(found, tuple(Edge(parent, child) for parent, child in edges))
+
+
+def check_columns(columns: Sequence[str], concepts: Sequence[str]) -> None:
+    """Raise `UnknownConceptError` for a concept that is no column of ``obs``."""
     for name in concepts:
-        labels, ordered = read_labels(obs, name)
-        found.append(Concept(name, labels, "ordinal" if ordered else "categorical"))
-    return ConceptSchema(tuple(found), tuple(Edge(parent, child) for parent, child in edges))
+        require_column(columns, name)
+
+
+def read_concept(obs: pd.DataFrame, name: str) -> Concept:
+    """Make the concept of a column of labels; see `schema_from_obs`, which says what is refused."""
+    labels, ordered = read_labels(obs, name)
+    return Concept(name, labels, "ordinal" if ordered else "categorical")
 
 
 def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:

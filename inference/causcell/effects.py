@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
-from causcell._internal.choices import check_choice
+from causcell._internal.choices import check_choice, suggest
 from causcell.cells.panel_cells import PanelCells, Reading
+from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.diffusion.solvers import SolverSettings
@@ -56,7 +57,7 @@ class EffectSettings:
     Attributes
     ----------
     where
-        A pandas query over ``obs``: the population.
+        A condition on the columns of ``obs``: the population; see `causcell.cells.where`.
     mode, match_parents
         See `causcell.counterfactual.scm.StructuralCausalModel.intervene`.
     draws
@@ -222,7 +223,10 @@ def _number_units(obs: pd.DataFrame, replicate: str | None) -> np.ndarray | None
             raise DataError(f"there is {len(obs)} cell; a standard error needs at least {_MIN_UNITS}")
         return None
     if replicate not in obs:
-        raise UnknownConceptError(f"obs has no column {replicate!r}; its columns are {format_list(obs.columns, 40)}")
+        raise UnknownConceptError(
+            f"obs has no column {replicate!r}; {suggest(replicate, obs.columns)}its columns are "
+            f"{format_list(obs.columns, 40)}"
+        )
     codes, names = obs[replicate].factorize()
     if (codes < 0).any():
         raise ConceptError(f"obs[{replicate!r}] is missing for {(codes < 0).sum()} cells; leave them out by where=")
@@ -267,7 +271,7 @@ def _accumulate(
 def cell_effects(
     generator: Generator,
     data: anndata.AnnData | str | os.PathLike[str],
-    do: Mapping[str, str],
+    do: Mapping[str, object],
     *,
     progress: bool = False,
     **settings: Any,
@@ -326,9 +330,14 @@ def cell_effects(
         mean,
         {"deviation": deviation},
         two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, chosen.min_effect),
-        {"effects": {"do": dict(do)} | chosen.to_uns()},
+        {"effects": {"do": _label_texts(generator.schema, do)} | chosen.to_uns()},
         chosen.fdr,
     )
+
+
+def _label_texts(schema: ConceptSchema, do: Mapping[str, object]) -> dict[str, str]:
+    """Return the labels that an intervention's values mean, by concept: text, whatever a number was given as."""
+    return {concept: schema[concept].labels[schema[concept].code(label)] for concept, label in do.items()}
 
 
 def _summarise_draws(arrays: Iterable[np.ndarray], draws: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@
     ├── RuntimeUnavailableError     a package or an execution provider that is not there
     ├── EngineError                 a graph refused its inputs or failed
     │   ├── ServerUnavailableError  no server answers, or it is starting or stopping
+    │   │   └── ServerBusyError     a server has more requests than it takes
     │   └── DeadlineExceededError   a server did not answer in time
     ├── ExportVerificationError     the exported graphs do not agree with the trained model
     ├── AtlasError                  an atlas on disk is unfinished, damaged, or no atlas
@@ -65,6 +66,7 @@ __all__ = [
     "RunError",
     "RuntimeUnavailableError",
     "SchemaVersionError",
+    "ServerBusyError",
     "ServerUnavailableError",
     "UnknownConceptError",
     "UnknownLabelError",
@@ -147,6 +149,10 @@ class EngineError(CausCellError):
 
 class ServerUnavailableError(EngineError):
     """No server answers at an address."""
+
+
+class ServerBusyError(ServerUnavailableError):
+    """A server has more requests than it takes at the moment."""
 
 
 class DeadlineExceededError(EngineError):

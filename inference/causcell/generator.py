@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
+from causcell._internal.files import local_path
 from causcell._moved import RENAMED, REPLACED, SPLIT
 from causcell.atlas.estimate import forecast_atlas
 from causcell.atlas.events import OnEvent
@@ -56,7 +57,7 @@ class Generator(OpenedModel):
     def counterfactual(
         self,
         adata: AnySource,
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         mode: str = "do",
@@ -110,7 +111,7 @@ class Generator(OpenedModel):
             Round counts that are not whole: floating point left a rest, or they were corrected for ambient RNA or
             estimated. Their totals are then those of the rounded counts.
         where
-            A pandas query over ``obs``: only these cells.
+            A condition on the columns of ``obs``: only these cells; see `causcell.cells.where`.
         allow_missing_genes
             Share of the model's genes that may be absent, which are filled with the training mean, and share of a
             cell's total that absent genes may carry, by which totals are corrected; both are reported.
@@ -184,7 +185,7 @@ class Generator(OpenedModel):
     def plan_atlas(
         self,
         cells: AnySource,
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         forecast: bool = False,
@@ -220,7 +221,7 @@ class Generator(OpenedModel):
         self,
         cells: AnySource,
         out: str | os.PathLike[str],
-        do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
         *,
         grid: Sequence[str] = (),
         executor: Executor | None = None,
@@ -255,7 +256,7 @@ class Generator(OpenedModel):
         CausCellError
             Cells, concepts or options can't be used; the message says why.
         """
-        place = Path(out).absolute()
+        place = local_path(out).absolute()
         if place.suffix not in (".zarr", ".h5ad"):
             raise ConfigurationError(f"out={os.fspath(out)!r} ends neither in .zarr nor in .h5ad")
         write = write_atlas if place.suffix == ".zarr" else write_h5ad

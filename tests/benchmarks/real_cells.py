@@ -38,7 +38,7 @@ from causcell._internal.files import new_folder
 from causcell.counterfactual.interventions import parse_do
 from causcell.effects import simulated_trial
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
-from causcell.evaluation.metrics import differential_genes, effect_agreement, ranking_score
+from causcell.evaluation.metrics import differential_genes, effect_agreement, mean_shift, ranking_score
 from causcell.evaluation.report import run_environment
 from causcell.evaluation.shifts import Case, compute_baseline_shifts, predict_shifts
 from causcell_export import export
@@ -46,6 +46,7 @@ from causcell_training import TrainConfig, fit
 from causcell_training.config import load_config, parse_overrides
 
 MIN_CELLS = 8
+AVERAGED = ("pcc", "size", "norm_ratio", "calibration")
 MODEL, GLOBAL, WITHIN = (
     "model, do",
     "shift of the cells learned from, one for all",
@@ -116,7 +117,7 @@ def stratum_case(
 def measured(data: EvaluationData, case: Case, genes: list[str]) -> dict[str, Any]:
     """Agreement of the model's and the trivial shifts with the real one, and where the followed genes stand."""
     source, target = data.expression[case.source_rows], data.expression[case.target_rows]
-    real = target.mean(axis=0, dtype=np.float64) - source.mean(axis=0, dtype=np.float64)
+    real, variance = mean_shift(source, target)
     differ = differential_genes(source, target)
     shifts = {**predict_shifts(data, case), **compute_baseline_shifts(data, case)}
     panel = list(data.generator.preprocessing.genes)
@@ -131,7 +132,7 @@ def measured(data: EvaluationData, case: Case, genes: list[str]) -> dict[str, An
         if gene in panel
     }
     agreement = {
-        name: rounded(effect_agreement(shift, real) | {"AUC": ranking_score(np.abs(shift), differ)})
+        name: rounded(effect_agreement(shift, real, variance=variance) | {"AUC": ranking_score(np.abs(shift), differ)})
         for name, shift in shifts.items()
         if shift.any()
     }
@@ -146,6 +147,12 @@ def rank_of(shift: np.ndarray) -> np.ndarray:
     rank = np.empty(len(shift), dtype=np.int64)
     rank[order] = np.arange(1, len(shift) + 1)
     return rank
+
+
+def averaged(agreements: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the shifts that a measure could be taken of."""
+    measures = {m: [each[m] for each in agreements if each[m] is not None] for m in AVERAGED}
+    return rounded({m: float(np.mean(values)) for m, values in measures.items() if values})
 
 
 def rounded(values: dict[str, Any]) -> dict[str, Any]:
@@ -168,12 +175,7 @@ def strata(
                 found[label] = measured(data, case, arguments.gene)
     draw_agreement(figure, found)
     names = list(next(iter(found.values()))["agreement"])
-    average = {
-        name: rounded(
-            {m: float(np.mean([each["agreement"][name][m] for each in found.values()])) for m in ("pcc", "slope")}
-        )
-        for name in names
-    }
+    average = {name: averaged([each["agreement"][name] for each in found.values()]) for name in names}
     return {"average over strata": average, "strata": found}
 
 
@@ -227,14 +229,16 @@ def sample(
         return x[rows & (names == arguments.source)], x[rows & (names == label)]
 
     source, target = means(outside)
-    truth, differ = target.mean(axis=0) - source.mean(axis=0), differential_genes(*means(np.full(len(x), True)))
+    (truth, variance), differ = mean_shift(source, target), differential_genes(*means(np.full(len(x), True)))
     small = means(inside)
     estimates = {
         "model's trial on the sample": trial[label].layers["effect"][0].astype(np.float64),
         "difference of the sample's means": small[1].mean(axis=0) - small[0].mean(axis=0),
     }
     found = {
-        estimate: rounded(effect_agreement(shift, truth) | {"AUC": ranking_score(np.abs(shift), differ)})
+        estimate: rounded(
+            effect_agreement(shift, truth, variance=variance) | {"AUC": ranking_score(np.abs(shift), differ)}
+        )
         for estimate, shift in estimates.items()
     }
     called = {
@@ -290,11 +294,7 @@ def course(
     draw_agreement(figure, {f"{each[arguments.by]} {each['from']} to {each['to']}": each for each in found})
     names = sorted({name for each in found for name in each["agreement"]})
     average = {
-        name: {
-            m: round(float(np.mean([each["agreement"][name][m] for each in found if name in each["agreement"]])), 4)
-            for m in ("pcc", "slope")
-        }
-        for name in names
+        name: averaged([each["agreement"][name] for each in found if name in each["agreement"]]) for name in names
     }
     return {"average over shifts": average, "shifts": found}
 

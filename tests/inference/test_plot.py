@@ -5,12 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from causcell.errors import ConfigurationError
+from causcell.errors import ConfigurationError, DataError
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
 
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.colors import to_rgba  # noqa: E402
 
 from causcell.plot import counterfactual_embedding, effect_heatmap, intervention_effects, top_genes  # noqa: E402
 
@@ -28,6 +29,7 @@ def atlas():
         {
             "intervention": pd.Categorical(np.tile(["factual", "stim=IFN"], 40)),
             "cell_type_factual": pd.Categorical(np.repeat(kinds, 2), categories=["B", "T", "NK"]),
+            "source_cell": pd.Categorical(np.repeat([f"cell {i}" for i in range(40)], 2)),
         },
         index=[str(i) for i in range(80)],
     )
@@ -90,6 +92,137 @@ def test_figures_are_drawn_on_the_axes_given(atlas, draw, tmp_path):
     assert draw(atlas, ax) is ax
     assert ax.get_title()
     figure.savefig(tmp_path / "figure.png")
+
+
+def test_an_effect_compares_rows_with_the_factual_rows_of_the_same_cells(atlas):
+    """By a label that the intervention changes, too: every row of do(stim=IFN) carries IFN, and half the cells do."""
+    own = np.where(np.arange(40) < 20, "ctrl", "IFN")
+    atlas.obs["stim"] = pd.Categorical(np.where(atlas.obs["intervention"] == "factual", np.repeat(own, 2), "IFN"))
+    effects = intervention_effects(atlas, by="stim")
+    assert effects.index.tolist() == ["IFN"]
+    np.testing.assert_allclose(effects.loc["IFN"], intervention_effects(atlas).loc["all cells"], atol=1e-6)
+    np.testing.assert_allclose(effects.loc["IFN", ["G3", "G5"]], [1, -1], atol=1e-6)
+
+
+def test_a_cell_counts_as_often_as_its_rows(atlas):
+    """Three rows of one cell and one of another, of two draws of which one is left."""
+    rows = [0, 1, 1, 1, 2, 3]
+    effects = intervention_effects(atlas[rows])
+    np.testing.assert_allclose(effects.loc["all cells", ["G3", "G5"]], [1.5, -1], atol=1e-6)
+    with pytest.raises(ConfigurationError, match=r"no factual rows of 1 cells to compare with, such as 'cell 1'"):
+        intervention_effects(atlas[[0, 1, 3]])
+
+
+def test_labels_come_in_their_own_order_and_cells_without_one_come_last(atlas):
+    ages = pd.Categorical(
+        np.repeat(np.resize(["10", "9", None, "8"], 40), 2), categories=["8", "9", "10"], ordered=True
+    )
+    atlas.obs["age"] = ages
+    assert intervention_effects(atlas, by="age").index.tolist() == ["8", "9", "10", "(unlabelled)"]
+    atlas.obs["age"] = np.asarray(ages.astype(float))
+    assert intervention_effects(atlas, by="age").index.tolist() == ["8.0", "9.0", "10.0", "(unlabelled)"]
+
+
+def test_genes_of_one_name_are_shown_once_each(atlas):
+    atlas.var_names = ["twin" if name in ("G3", "G5") else name for name in atlas.var_names]
+    ax = effect_heatmap(atlas, by="cell_type_factual", genes=2)
+    np.testing.assert_allclose(ax.images[0].get_array(), [[2, -1], [0, -1]], atol=1e-6)
+    ax = top_genes(atlas, genes=2)
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [-1, 1], atol=1e-6)
+
+
+def test_values_that_are_not_finite_are_told_by_their_gene(atlas):
+    atlas.X[5, 7] = np.nan
+    with pytest.raises(DataError, match=r"not finite \(genes 'G7'\)"):
+        top_genes(atlas)
+    with pytest.raises(DataError, match="not finite"):
+        counterfactual_embedding(atlas[::2], atlas[1::2])
+
+
+def named_colours(ax):
+    """Colours of the legend by label."""
+    legend = ax.get_legend()
+    handles = [to_rgba(handle.get_color()) for handle in legend.legend_handles]
+    return dict(zip([text.get_text() for text in legend.get_texts()], handles, strict=True))
+
+
+def point_colours(ax, marker):
+    """Colour of each point that has the marker, by its place."""
+    found = {}
+    for points in ax.collections:
+        hollow = len(points.get_paths()[0].vertices) == 4  # a cross is two lines
+        if hollow == (marker == "x"):
+            found |= {tuple(place): to_rgba(points.get_facecolor()[0]) for place in np.round(points.get_offsets(), 4)}
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 3, 15, 40])
+def test_dots_have_the_colour_of_the_factual_label_and_crosses_of_the_counterfactual_one(atlas, count):
+    factual, counterfactual = atlas[::2].copy(), atlas[1::2].copy()
+    own = np.array([f"label {i % count}" for i in range(40)])
+    factual.obs["stim"] = pd.Categorical(own)
+    counterfactual.obs["stim"] = pd.Categorical(["moved"] * 40)
+    ax = counterfactual_embedding(factual, counterfactual, color="stim")
+    colours = named_colours(ax)
+    assert list(colours) == [*factual.obs["stim"].cat.categories, "moved"]
+    assert len(set(colours.values())) == count + 1
+    centre = factual.X.mean(axis=0)
+    plane = np.linalg.svd(factual.X - centre, full_matrices=False)[2][:2].T
+    for results, marker in ((factual, "o"), (counterfactual, "x")):
+        drawn = point_colours(ax, marker)
+        assert len(drawn) == 40
+        for place, label in zip((results.X - centre) @ plane, results.obs["stim"], strict=True):
+            nearest = min(drawn, key=lambda at, place=place: abs(np.subtract(at, place)).sum())
+            np.testing.assert_allclose(nearest, place, atol=1e-3)
+            assert drawn[nearest] == colours[label]
+
+
+def test_every_label_is_in_the_legend_as_it_is(atlas):
+    """matplotlib leaves out what begins with an underscore, and reads a formula between dollars."""
+    names = {"B": "_hidden", "T": r"$\frac$"}
+    atlas.obs["odd"] = pd.Categorical([names[kind] for kind in atlas.obs["cell_type_factual"]])
+    for ax in (
+        counterfactual_embedding(atlas[::2], atlas[1::2], color="odd"),
+        top_genes(atlas, by="odd"),
+    ):
+        assert sorted(text.get_text() for text in ax.get_legend().get_texts()) == [r"\$\frac\$", "_hidden"]
+        ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    "label", ["label", "a label of an ontology, which are often of eighty characters and more, like"]
+)
+def test_legend_and_names_of_forty_labels_are_inside_the_figure(atlas, label):
+    atlas.obs["many"] = pd.Categorical(np.repeat([f"{label} {i}" for i in range(40)], 2))
+    for ax in (
+        counterfactual_embedding(atlas[::2], atlas[1::2], color="many"),
+        top_genes(atlas, by="many"),
+        effect_heatmap(atlas, by="many"),
+    ):
+        figure = ax.figure
+        figure.canvas.draw()
+        box, whole = ax.get_window_extent(), figure.bbox
+        assert box.width > 250
+        assert box.height > 200
+        drawn = ax.get_tightbbox()
+        assert drawn.x0 >= whole.x0 - 1
+        assert drawn.x1 <= whole.x1 + 1
+        assert drawn.y0 >= whole.y0 - 1
+        assert drawn.y1 <= whole.y1 + 1
+
+
+def test_an_embedding_needs_the_same_cells_and_a_plane(atlas):
+    factual, counterfactual = atlas[::2], atlas[1::2]
+    with pytest.raises(
+        ConfigurationError, match="40 rows x 30 genes and counterfactual ones of 39 x 30 are not of the"
+    ):
+        counterfactual_embedding(factual, counterfactual[1:])
+    with pytest.raises(ConfigurationError, match="row 0 is of two cells, 'cell 0', 'cell 39'"):
+        counterfactual_embedding(factual, counterfactual[::-1])
+    with pytest.raises(ConfigurationError, match="40 cells x 1 genes have no plane"):
+        counterfactual_embedding(factual[:, :1], counterfactual[:, :1])
+    with pytest.raises(ConfigurationError, match="no column 'donor'"):
+        counterfactual_embedding(factual, counterfactual, color="donor")
 
 
 def test_what_cannot_be_shown(atlas):

@@ -79,7 +79,7 @@ def test_settings_are_values_of_toml_or_text() -> None:
         ({"optimisation.held_out": 0.95}, ["optimisation.held_out", "0.95", "less than 0.9"]),
         ({"expression": "cpm"}, ["expression", "cpm", "counts", "log1p"]),
         ({"seed": -1}, ["seed", "-1", "greater than or equal to 0"]),
-        ({"concept": "stim"}, ["concept", "stim", "tuple"]),
+        ({"concept": {"stim": 1}}, ["concept", "stim", "tuple"]),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
@@ -90,6 +90,27 @@ def test_a_bad_setting_is_named_with_its_value_and_what_is_allowed(
         load_config(overrides=overrides)
     for fragment in fragments:
         assert fragment in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "near"),
+    [
+        ("objective.adversry", "objective.adversary"),
+        ("Model.width", "model"),
+        ("seeed", "seed"),
+        ("width", "model.width"),
+        ("epochs", "optimisation.epochs"),
+        ("model.epochs", "optimisation.epochs"),
+    ],
+)
+def test_a_typo_in_a_setting_is_told_the_nearest_name(setting: str, near: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"is not known; did you mean '{near}'\?"):
+        load_config(overrides={setting: 1})
+
+
+def test_one_concept_and_one_edge_may_be_text() -> None:
+    config = load_config(overrides={"concept": "stim", "edge": "stim:state"})
+    assert (config.concept, config.edge) == (("stim",), ("stim:state",))
 
 
 def test_a_bad_setting_in_the_file_is_named(tmp_path: Path) -> None:

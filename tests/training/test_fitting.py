@@ -13,7 +13,7 @@ import pytest
 import torch
 from short_runs import assert_same_weights, differ, interrupt, short_config, weights
 
-from causcell.errors import CausCellError, ConfigurationError
+from causcell.errors import CausCellError, CausCellWarning, ConfigurationError
 from causcell_training import Run, TrainConfig, fit
 from causcell_training.config import load_config
 
@@ -67,6 +67,26 @@ def test_concepts_and_edges_are_arguments_too(cells: anndata.AnnData, tmp_path: 
     assert load_config(tmp_path / "run" / "config.toml") == run.config
 
 
+def test_one_concept_and_one_edge_may_be_text(cells: anndata.AnnData, tmp_path: Path) -> None:
+    quick = {"optimisation.epochs": 1}
+    run = fit(cells, tmp_path / "one", concepts="stim", edges=[], config=short_config(**quick))
+    assert run.model.schema.names == ("stim",)
+    run = fit(cells, tmp_path / "edge", concepts=["stim", "state"], edges="stim:state", config=short_config(**quick))
+    assert [(edge.parent, edge.child) for edge in run.model.schema.edges] == [("stim", "state")]
+
+
+def test_labels_that_mislead_are_warned_of_before_training(
+    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller's line is named, and training goes on."""
+    confounded = cells.copy()
+    confounded.obs["batch"] = np.where(cells.obs["stim"] == "IFN", "run2", "run1")
+    monkeypatch.setattr("causcell_training.loop.trainer.train_model", lambda *_, **__: "trained")
+    with pytest.warns(CausCellWarning, match="stim and batch are one and the same") as told:
+        assert fit(confounded, tmp_path / "run", config=short_config(concept=("stim", "batch"), edge=())) == "trained"
+    assert [each.filename for each in told] == [__file__]
+
+
 def test_arguments_go_before_settings(cells: anndata.AnnData, tmp_path: Path) -> None:
     logged = with_logged_layer(cells)
     config = short_config(**{"optimisation.epochs": 1, "genes": 20})
@@ -85,8 +105,8 @@ def test_arguments_go_before_settings(cells: anndata.AnnData, tmp_path: Path) ->
         ({"config": TrainConfig().model_copy(update={"seed": -3})}, r"seed=-3: .*0"),
         ({"expression": "raw"}, r"expression='raw': .*'counts' or 'log1p'"),
         ({"genes": 2.5}, r"genes=2\.5"),
-        ({"concepts": "stim"}, r"concepts='stim' is one text.*\['stim'\]"),
-        ({"edges": "stim:state"}, r"edges='stim:state'"),
+        ({"edges": [("stim",)]}, r"edges= has \('stim',\); give each as 'PARENT:CHILD'"),
+        ({"edges": [3]}, r"edges= has 3; give"),
         ({"concepts": [3]}, r"concepts=\(3,\)"),
         ({"resume": True, "overwrite": True}, r"resume=True.*overwrite=True"),
         ({"callbacks": ["print"]}, r"callbacks=.*'print'"),
@@ -108,16 +128,25 @@ def test_bad_data_leave_no_folder(cells: anndata.AnnData, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
-def test_arguments_are_checked_before_torch_is_waited_for(tmp_path: Path) -> None:
+def test_arguments_are_checked_before_torch_is_waited_for(cells: anndata.AnnData, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    (tmp_path / "split.csv").write_text("cell,part\n")
+    (tmp_path / "genes.txt").write_text("NOSUCH\nGENE1\n")
     code = (
         "import sys\nfrom causcell.errors import CausCellError\nfrom causcell_training import fit\n"
         "for arguments in ({}, {'seed': -1}, {'expression': 'raw'}, {'resume': True}):\n"
         f"    try: fit('cells.h5ad', {str(tmp_path / 'taken')!r}, **arguments)\n"
         "    except CausCellError: print('torch' in sys.modules)\n"
+        "for arguments in (\n"
+        "    {'concepts': 'stin'}, {'edges': 'stim:stim'}, {'edges': 'stim:state'}, {'genes': 'genes.txt'},\n"
+        "    {'split': 'split.csv'}, {'layer': 'spliced'}, {'data': 'none.h5ad'}, {'concepts': ['stim', 'same']},\n"
+        "):\n"
+        "    try: fit(**{'data': 'cells.h5ad', 'out': 'run', 'concepts': 'stim'} | arguments)\n"
+        "    except CausCellError as error: print('torch' in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"] * 4
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"] * 12
 
 
 def test_the_path_of_a_file_a_split_and_all_kinds_of_settings(cells: anndata.AnnData, tmp_path: Path) -> None:

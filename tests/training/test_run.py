@@ -147,8 +147,10 @@ def test_a_run_that_lacks_a_file_is_reported(finished: Run, tmp_path: Path, miss
 
 
 def test_an_unfinished_run_is_not_loaded_and_says_how_to_go_on(broken_off: Path) -> None:
-    assert {path.name for path in broken_off.iterdir()} == {"config.toml", "split.csv", "metrics.csv", "checkpoints"}
-    with pytest.raises(RunError, match=r"not finished.*resume=True"):
+    assert {path.name for path in broken_off.iterdir()} == {
+        *("config.toml", "split.csv", "held_out.h5ad", "metrics.csv", "checkpoints")
+    }
+    with pytest.raises(RunError, match=r"not finished.*resume=True.*unfinished=True"):
         Run.load(broken_off)
 
 

@@ -13,7 +13,7 @@ from short_runs import EPOCHS, assert_same_weights, read_metrics, short_config, 
 from causcell.errors import CausCellError, OutputExistsError, RunError
 from causcell_training import Run, fit
 from causcell_training.config import load_config
-from causcell_training.run_folder import begin_run
+from causcell_training.run_folder import check_writable, clear_run, write_config, write_split
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(cells: anndata.AnnData, finished: Run, interrupted: Path) -> None:
@@ -42,21 +42,40 @@ def test_nothing_is_resumed_where_nothing_is(cells: anndata.AnnData, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_broken_off_before_its_first_checkpoint_says_how_to_begin_again(
+def test_a_run_broken_off_before_its_first_checkpoint_begins_again(
+    cells: anndata.AnnData, finished: Run, interrupted: Path
+) -> None:
+    for name in ("last", "best"):
+        (interrupted / "checkpoints" / f"{name}.safetensors").unlink()
+    resumed = fit(cells, interrupted, config=short_config(), resume=True)
+    assert_same_weights(resumed, finished)
+    assert (interrupted / "metrics.csv").read_text() == (finished.path / "metrics.csv").read_text()
+
+
+def test_a_run_that_kept_nothing_of_its_cells_says_how_to_begin_again(
     cells: anndata.AnnData, interrupted: Path
 ) -> None:
     """Without --resume its folder is refused as taken: the remedy has to name that."""
     shutil.rmtree(interrupted / "checkpoints")
-    with pytest.raises(RunError, match=r"no checkpoint.*remove"):
+    with pytest.raises(RunError, match=r"no checkpoint.*overwrite=True"):
         fit(cells, interrupted, config=short_config(), resume=True)
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"model.width": 64}, {"optimisation.epochs": 9}, {"genes": 30}, {"edge": ()}]
+    ("change", "told"),
+    [
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"model.width": 64}, "model.width is 32 there and 64 here"),
+        ({"genes": 30}, "genes is 'all' there and 30 here"),
+        ({"edge": ()}, "edge is "),
+        ({"optimisation.validate_every": 1}, "optimisation.validate_every is 2 there and 1 here"),
+    ],
 )
-def test_other_settings_are_not_resumed(cells: anndata.AnnData, interrupted: Path, change: dict[str, Any]) -> None:
+def test_other_settings_are_not_resumed(
+    cells: anndata.AnnData, interrupted: Path, change: dict[str, Any], told: str
+) -> None:
     before = tree(interrupted)
-    with pytest.raises(RunError, match=r"other settings.*config\.toml"):
+    with pytest.raises(RunError, match=rf"other settings: {told}.*config\.toml"):
         fit(cells, interrupted, config=short_config(**change), resume=True)
     assert tree(interrupted) == before
 
@@ -92,8 +111,9 @@ def test_an_existing_folder_is_refused_and_left_as_it_is(cells: anndata.AnnData,
 
 def test_an_unfinished_run_is_not_overwritten(cells: anndata.AnnData, broken_off: Path) -> None:
     before = tree(broken_off)
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(OutputExistsError, match=r"resume=True.*overwrite=True") as raised:
         fit(cells, broken_off, config=short_config())
+    assert "remove" not in str(raised.value)
     assert tree(broken_off) == before
 
 
@@ -102,7 +122,10 @@ def test_an_unfinished_run_is_not_overwritten(cells: anndata.AnnData, broken_off
 
 def begin(path: Path) -> None:
     """Write a new run's folder over whatever is at a path."""
-    begin_run(path, short_config(), ["a", "b"], ["train", "choose"], overwrite=True)
+    check_writable(path, overwrite=True)
+    clear_run(path)
+    write_config(path, short_config())
+    write_split(path, ["a", "b"], ["train", "choose"])
 
 
 @pytest.mark.parametrize("which", ["finished", "interrupted"])

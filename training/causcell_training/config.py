@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from causcell._internal.choices import suggest
 from causcell.diffusion.schedule import ScheduleKind
-from causcell.errors import ConfigurationError
+from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import Scale
 from causcell_training.heads.registry import check_head_name, head_class
 
@@ -145,6 +146,11 @@ class TrainConfig(_Section):
     optimisation: OptimisationConfig = OptimisationConfig()
     """Optimiser, batches, and when training stops."""
 
+    @field_validator("concept", "edge", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:
         if self.objective.reconstruction and self.objective.likelihood:
@@ -199,8 +205,26 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigurationError(_unknown_setting(name, first["input"])) from error
         named = f"setting {name!r} = {first['input']!r}: " if name else ""
         raise ConfigurationError(named + first["msg"].removeprefix("Value error, ")) from error
+
+
+def _unknown_setting(name: str, value: object) -> str:
+    """Return the message for a setting that there is not, with the nearest one."""
+    sections = {
+        key: tuple(field.annotation.model_fields)
+        for key, field in TrainConfig.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
+    }
+    section, _, key = name.rpartition(".")
+    known = sections.get(section, tuple(TrainConfig.model_fields))
+    owner = next((other for other, keys in sections.items() if key in keys), None)
+    near = suggest(key, known).replace("'", f"'{section}.", 1) if section in sections else suggest(key, known)
+    hint = f"did you mean '{owner}.{key}'? " if owner else near
+    place = section or "the top"
+    return f"setting {name!r} = {repr(value)[:100]} is not known; {hint}{place} has {format_list(known, 20)}"
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from causcell._internal.choices import check_choice
 from causcell_training.run_folder import METRICS_FILE
 
 if TYPE_CHECKING:
@@ -29,15 +30,24 @@ def training_curves(run: str | os.PathLike[str], names: Sequence[str], *, ax: Ax
     -------
     matplotlib.axes.Axes
         The axes drawn into, one line for each name.
+
+    Raises
+    ------
+    ConfigurationError
+        A name that is not in ``metrics.csv``.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
+    from matplotlib.ticker import MaxNLocator
 
     ax = ax or plt.subplots(figsize=(6, 4))[1]
     metrics = pd.read_csv(Path(run) / METRICS_FILE)
+    known = list(dict.fromkeys(metrics["name"]))
     for name in names:
+        check_choice(name, known, f"{METRICS_FILE}: name")
         rows = metrics[metrics["name"] == name]
-        ax.plot(rows["epoch"], rows["value"], label=name)
+        ax.plot(rows["epoch"], rows["value"], label=name, marker="o" if len(rows) == 1 else None)
     ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=8, frameon=False)
     return ax

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from causcell._internal.files import local_path
 from causcell.errors import ConfigurationError
 from causcell_training.config import TrainConfig
-from causcell_training.run_folder import check_writable, find_checkpoint
+from causcell_training.data.split import Split
+from causcell_training.entrance import check_inputs
+from causcell_training.run_folder import check_resumable, check_writable
 
 if TYPE_CHECKING:
     import anndata
@@ -30,8 +33,8 @@ def fit(
     out: str | os.PathLike[str],
     *,
     config: TrainConfig | None = None,
-    concepts: Sequence[str] | None = None,
-    edges: Sequence[str | tuple[str, str]] | None = None,
+    concepts: Sequence[str] | str | None = None,
+    edges: Sequence[str | tuple[str, str]] | str | None = None,
     expression: str | None = None,
     genes: int | str | None = None,
     layer: str | None = None,
@@ -39,7 +42,7 @@ def fit(
     totals: str | None = None,
     round_counts: bool | None = None,
     seed: int | None = None,
-    split: str | os.PathLike[str] | Mapping[str, str] | None = None,
+    split: Split | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -58,8 +61,8 @@ def fit(
     config
         Settings; `TrainConfig` documents those that ``concepts`` to ``seed`` override.
     concepts, edges, expression, genes, layer, raw, totals, round_counts, seed
-        Columns of ``obs``; edges between them, ``"PARENT:CHILD"`` or pairs; scale, panel; the layer or ``adata.raw`` in
-        place of ``X``; a column with cells' totals; whether to round counts; seed.
+        Columns of ``obs``, or one; edges between them, ``"PARENT:CHILD"`` or pairs, or one; scale, panel; the layer or
+        ``adata.raw`` in place of ``X``; a column with cells' totals; whether to round counts; seed.
     split
         Part of each cell; see `causcell_training.data.cells.prepare`.
     resume, overwrite
@@ -90,30 +93,30 @@ def fit(
     >>> run.model.schema.names
     ('state',)
     """
+    out = local_path(out)
     reading = {"expression": expression, "layer": layer, "raw": raw, "totals": totals, "round_counts": round_counts}
     settings = _merge_settings(config, concepts, edges, genes=genes, seed=seed, **reading)
-    checkpoint = _check_folder(Path(out), settings, resume=resume, overwrite=overwrite)
+    _check_folder(out, settings, resume=resume, overwrite=overwrite)
+    check_inputs(data, settings, split)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds
 
     options = LoopOptions(progress=progress, callbacks=callbacks, logger=logger, plan=plan)
-    return train_model(data, Path(out), settings, split, options, checkpoint=checkpoint, overwrite=overwrite)
+    return train_model(data, out, settings, split, options, resume=resume, overwrite=overwrite)
 
 
 def _merge_settings(
     config: TrainConfig | None,
-    concepts: Sequence[str] | None,
-    edges: Sequence[str | tuple[str, str]] | None,
+    concepts: Sequence[str] | str | None,
+    edges: Sequence[str | tuple[str, str]] | str | None,
     **others: Any,
 ) -> TrainConfig:
     """Put the arguments that are given over the settings; raises `ConfigurationError` naming the argument."""
-    for name, value in (("concepts", concepts), ("edges", edges)):
-        if isinstance(value, str):
-            raise ConfigurationError(f"{name}={value!r} is one text; give a list: {name}=[{value!r}]")
     given = {name: value for name, value in others.items() if value is not None}
     if concepts is not None:
-        given["concept"] = tuple(concepts)
+        given["concept"] = (concepts,) if isinstance(concepts, str) else tuple(concepts)
     if edges is not None:
-        given["edge"] = tuple(edge if isinstance(edge, str) else ":".join(edge) for edge in edges)
+        listed = (edges,) if isinstance(edges, str) else edges
+        given["edge"] = tuple(_edge_text(edge) for edge in listed)
     try:
         return TrainConfig.model_validate(dict(config or TrainConfig()) | given)
     except ValidationError as error:
@@ -123,11 +126,20 @@ def _merge_settings(
         raise ConfigurationError(named + first["msg"]) from error
 
 
-def _check_folder(path: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> Path | None:
-    """Check that the folder may be written to, and find the checkpoint to resume from, if any is wanted."""
+def _edge_text(edge: object) -> str:
+    """Return an edge as ``PARENT:CHILD``."""
+    if isinstance(edge, str):
+        return edge
+    if isinstance(edge, list | tuple) and len(edge) == 2 and all(isinstance(name, str) for name in edge):
+        return ":".join(edge)
+    raise ConfigurationError(f"edges= has {edge!r}; give each as 'PARENT:CHILD', or as a pair of names")
+
+
+def _check_folder(path: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+    """Check that the folder may be written to, or that the run in it can go on."""
     if resume and overwrite:
         raise ConfigurationError("resume=True and overwrite=True exclude each other; leave one out")
     if resume:
-        return find_checkpoint(path, config)
-    check_writable(path, overwrite=overwrite)
-    return None
+        check_resumable(path, config)
+    else:
+        check_writable(path, overwrite=overwrite)

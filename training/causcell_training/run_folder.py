@@ -12,22 +12,32 @@
     checkpoints/           to resume from; gone when training has finished
     lightning_logs/        files of Lightning's own logger, where one was asked for
 
-It holds all that export and evaluation need of a trained model, so that they take no data. ``run.json`` is written
-last: a folder that has it is a finished run.
+It holds all that export and evaluation need of a trained model, so that they take no data. Every file is written
+beside its place and renamed, ``run.json`` last: a folder in which it is whole, with the files whose digests it has, is
+a finished run. Until then the following are there::
+
+    checkpoints/data.safetensors    what of the cells a model needs; its presence says that a run was begun
+    checkpoints/best.safetensors    the best weights so far
+    checkpoints/last.safetensors    the state after the last validation, from which training is resumed
+
+No file holds a pickle, and none is read as one.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
-from causcell._internal.files import refuse_existing
-from causcell.errors import OutputExistsError, RunError, format_list
-from causcell_training.config import TrainConfig
+from causcell._internal.digests import file_digest
+from causcell._internal.files import new_file, refuse_existing
+from causcell.errors import ConfigurationError, OutputExistsError, RunError, format_list
+from causcell_training.config import TrainConfig, load_config
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.toml"
@@ -37,7 +47,13 @@ HELD_OUT_FILE = "held_out.h5ad"
 SPLIT_FILE = "split.csv"
 METRICS_FILE = "metrics.csv"
 CHECKPOINTS = "checkpoints"
+DATA_FILE = f"{CHECKPOINTS}/data.safetensors"
+BEST_FILE = f"{CHECKPOINTS}/best.safetensors"
+LAST_FILE = f"{CHECKPOINTS}/last.safetensors"
 LIGHTNING_LOGS = "lightning_logs"
+
+TRAINED_FILES = (WEIGHTS_FILE, REFERENCE_FILE, HELD_OUT_FILE)
+"""Files whose digests stand in ``run.json``."""
 
 ENTRIES = (
     RUN_FILE,
@@ -53,25 +69,84 @@ ENTRIES = (
 """Everything that a run folder may hold, in the order in which a run is removed."""
 
 
-def find_checkpoint(path: Path, config: TrainConfig) -> Path:
-    """Find the checkpoint from which an interrupted run goes on.
+FREE_ON_RESUME = ("epochs", "patience", "accelerator")
+"""Settings of ``optimisation`` that a resumed run may change: they do not change what an epoch does."""
+
+
+def is_finished(path: Path) -> bool:
+    """Tell whether a folder holds a finished run: ``run.json`` is whole, and so are the files that it names."""
+    try:
+        files = json.loads((path / RUN_FILE).read_text()).get("files", {})
+        if not files:  # an older version's: written last, digests were none
+            return all((path / name).is_file() for name in TRAINED_FILES)
+        return all(file_digest(path / name) == files[name] for name in TRAINED_FILES)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def is_begun(path: Path) -> bool:
+    """Tell whether a folder holds a run that has not finished, or can't be read."""
+    return any((path / name).exists() for name in (DATA_FILE, BEST_FILE, LAST_FILE)) or (
+        (path / CONFIG_FILE).exists() and (path / SPLIT_FILE).exists()
+    )
+
+
+def check_resumable(path: Path, config: TrainConfig) -> None:
+    """Check that the run at ``path`` can go on with these settings.
 
     Raises
     ------
     RunError
-        The run has finished, has no checkpoint, or was begun with other settings.
+        The run has finished, was not begun, was begun with other settings, or is an older version's.
     """
-    if (path / RUN_FILE).exists():
-        raise RunError(f"the run in {str(path)!r} has finished; there is nothing to resume")
-    last = path / CHECKPOINTS / "last.ckpt"
-    if not last.is_file():
-        raise RunError(f"{str(path)!r} holds no checkpoint to resume from; remove it, and train without resume=True")
-    if (path / CONFIG_FILE).read_text() != format_config(config):
+    named = repr(str(path))
+    if not is_begun(path):
+        if is_finished(path):
+            raise RunError(f"the run in {named} has finished; there is nothing to resume")
+        raise RunError(f"{named} holds no run to resume, and no checkpoint; train without resume=True")
+    linked = [name for name in ENTRIES if (path / name).is_symlink()]
+    if linked:
+        raise RunError(f"{named} has links in place of {format_list(linked)}; resume a run whose files are its own")
+    if is_finished(path):
+        raise RunError(f"the run in {named} has finished; there is nothing to resume")
+    if not (path / DATA_FILE).exists():
+        older = " of an older version, whose checkpoints are pickles, which are not read" if _has_pickles(path) else ""
         raise RunError(
-            f"the run in {str(path)!r} was begun with other settings (see its {CONFIG_FILE}); resume it with the same, "
-            f"those of config={str(path / CONFIG_FILE)!r}"
+            f"{named} holds the beginning of a run{older}, and no checkpoint to resume from; begin again with "
+            "overwrite=True"
         )
-    return last
+    _compare_settings(path, config)
+
+
+def _has_pickles(path: Path) -> bool:
+    return any((path / CHECKPOINTS).glob("*.ckpt"))
+
+
+def _compare_settings(path: Path, config: TrainConfig) -> None:
+    """Raise `RunError` unless the settings are those that the run was begun with, `FREE_ON_RESUME` apart."""
+    try:
+        begun = load_config(path / CONFIG_FILE)
+    except ConfigurationError as error:
+        raise RunError(
+            f"the run in {str(path)!r} has no readable {CONFIG_FILE} ({error}); begin again with overwrite=True"
+        ) from error
+    own, theirs = (_flatten(each.model_dump(mode="json")) for each in (config, begun))
+    free = {f"optimisation.{name}" for name in FREE_ON_RESUME}
+    differing = [name for name in own if name not in free and own[name] != theirs[name]]
+    if differing:
+        told = "; ".join(f"{name} is {theirs[name]!r} there and {own[name]!r} here" for name in differing[:4])
+        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise RunError(
+            f"the run in {str(path)!r} was begun with other settings: {told}{more}; resume it with its own, those of "
+            f"config={str(path / CONFIG_FILE)!r} (free are {format_list(FREE_ON_RESUME)})"
+        )
+
+
+def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def check_writable(path: Path, *, overwrite: bool = False) -> None:
@@ -90,48 +165,52 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         Something is at ``path`` that is not overwritten.
     """
     if not (overwrite and path.exists()):
+        if path.is_dir() and is_begun(path) and not is_finished(path):
+            raise OutputExistsError(
+                f"{str(path)!r} exists already: a run that has not finished; go on with it by resume=True, or begin "
+                "again by overwrite=True"
+            )
         refuse_existing(path)
         return
     entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    begun = RUN_FILE in entries or {CONFIG_FILE, SPLIT_FILE} <= entries
     strange = sorted(entries - set(ENTRIES))
-    if strange or not (begun or (path.is_dir() and not entries)):
+    begun = RUN_FILE in entries or is_begun(path) or (path.is_dir() and not _has_files(path))
+    if strange or not begun:
         found = f"it holds {format_list(strange)}" if strange else f"it has no {RUN_FILE}"
         raise OutputExistsError(
-            f"{str(path)!r} is not overwritten, for it is not a training run's folder alone ({found}); remove it, or "
-            "name another place"
+            f"{str(path)!r} is not overwritten, for it is not a training run's folder alone ({found}); name another "
+            "place, or remove what is there"
         )
 
 
-def begin_run(path: Path, config: TrainConfig, names: Iterable[str], parts: Iterable[str], *, overwrite: bool) -> None:
-    """Make the folder of a new run, with its settings and its split; the run that it overwrites is removed.
+def _has_files(path: Path) -> bool:
+    """Tell whether any file is below a folder, those apart that a killed process left half written."""
+    return any(each.is_file() and not each.name.startswith(".") for each in path.rglob("*"))
 
-    Parameters
-    ----------
-    path
-        Folder of the run.
-    config
-        Settings.
-    names, parts
-        Name and part of each cell, both of length n.
-    overwrite
-        Allow a folder that holds a run.
 
-    Raises
-    ------
-    OutputExistsError
-        Something is at ``path`` that is not overwritten.
+def clear_run(path: Path) -> None:
+    """Make the folder of a new run, or remove the run in it but for settings and split, which will be replaced.
+
+    Killed at any moment, the folder is still known as a run's, which may be overwritten.
     """
-    check_writable(path, overwrite=overwrite)
     path.mkdir(parents=True, exist_ok=True)
-    for name in ENTRIES:
+    for name in ENTRIES[:-2]:
         entry = path / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink(missing_ok=True)
-    (path / CONFIG_FILE).write_text(format_config(config))
-    with (path / SPLIT_FILE).open("w", newline="") as file:
+
+
+def write_config(path: Path, config: TrainConfig) -> None:
+    """Write ``config.toml`` to a run folder."""
+    with new_file(path / CONFIG_FILE, overwrite=True) as staging:
+        staging.write_text(format_config(config))
+
+
+def write_split(path: Path, names: Iterable[str], parts: Iterable[str]) -> None:
+    """Write ``split.csv`` to a run folder: name and part of each cell, both of length n."""
+    with new_file(path / SPLIT_FILE, overwrite=True) as staging, staging.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["cell", "split"])
         writer.writerows(zip(names, parts, strict=True))

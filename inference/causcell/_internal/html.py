@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
+import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Protocol, TypeAlias
 
 _BOX, _GAP, _ROW = (26, 8), 44, 44
 """Height of a node's box and its padding; distance of columns and of rows, in pixels."""
-_CHARACTER = 7.2
-"""Width of a character at 12 pixels."""
+_CHARACTER, _CAPITAL, _WIDE = 7.6, 9.4, 12.1
+"""Widths of characters at 12 pixels, in a font that is wide: DejaVu Sans."""
 
 _STYLE = (
     "<style>.causcell-card{font:13px/1.5 sans-serif}.causcell-card table{border-collapse:collapse}"
@@ -77,9 +79,15 @@ def graph_svg(graph: _Graph) -> str:
     places, size = _place(graph)
     middle = _BOX[0] / 2
     lines = []
+    depths = _depths(graph)
+    ends = [
+        max(places[name][1] for name in graph.names if depths[name] == depth)
+        for depth in range(len(set(depths.values())))
+    ]
     for edge in graph.edges:
-        first, *between, last = (places[key] for key in _path(edge, _depths(graph)))
-        points = [(first[1], first[2]), *((x, y) for left, right, y in between for x in (left, right))]
+        first, *between, last = (places[key] for key in _path(edge, depths))
+        points = [(first[1], first[2]), (ends[depths[edge.parent]], first[2])]  # beside wider boxes of its column
+        points += [(x, y) for left, right, y in between for x in (left, right)]
         text = " ".join(f"{x:.0f},{y + middle:.0f}" for x, y in [*points, (last[0] - 3, last[2])])
         lines.append(f'<polyline points="{text}" fill="none" stroke="currentColor" marker-end="url(#causcell-arrow)"/>')
     boxes = [
@@ -116,12 +124,23 @@ def _place(graph: _Graph) -> tuple[dict[_Key, tuple[float, float, float]], tuple
     for column in columns:
         if left > 1.0:  # beside what they follow from
             column.sort(key=lambda key: statistics.mean(places[each][2] for each in before[key]))
-        width = max(len(key) * _CHARACTER + 2 * _BOX[1] for key in column if isinstance(key, str))
+        width = max(_box_width(key) for key in column if isinstance(key, str))
         for row, key in enumerate(column):
-            own = len(key) * _CHARACTER + 2 * _BOX[1] if isinstance(key, str) else width
+            own = _box_width(key) if isinstance(key, str) else width
             places[key] = (left, left + own, 1.0 + row * _ROW)
         left += width + _GAP
     return places, (left - _GAP + 1, max(map(len, columns)) * _ROW - (_ROW - _BOX[0]) + 2)
+
+
+def _box_width(name: str) -> float:
+    """Return the width of a box that holds the name in any usual font."""
+    return math.ceil(sum(map(_character_width, name))) + 2 * _BOX[1]
+
+
+def _character_width(character: str) -> float:
+    if character in "MWmw@%" or unicodedata.east_asian_width(character) in "WF":
+        return _WIDE
+    return _CAPITAL if character.isupper() else _CHARACTER
 
 
 def _path(edge: _Edge, depths: Mapping[str, int]) -> list[_Key]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from causcell._internal.batching import pad_batch
+from causcell._internal.files import local_path
 from causcell.atlas.events import OnEvent
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import CHUNK_SIZE, SHARD_SIZE, Plan, plan_layout
@@ -24,7 +25,7 @@ from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import EMBEDDINGS, Prediction
 from causcell.counterfactual.request import DType, Request
 from causcell.diffusion.solvers import Solver
-from causcell.errors import AtlasError, ConfigurationError
+from causcell.errors import AtlasError, ConfigurationError, format_list
 
 _NO_FILES: dict[str, Any] = {"files": [], "layer": None, "where": None}
 """Origin of cells that are read from an atlas."""
@@ -67,7 +68,7 @@ def materialize_atlas(
     OutputError
         See `causcell.atlas.write.write_atlas`.
     """
-    journal = Journal(Path(embeddings))
+    journal = Journal(local_path(embeddings, "embeddings"))
     stored = journal.require_plan()
     if stored.request.store != "embeddings":
         raise AtlasError(
@@ -75,6 +76,10 @@ def materialize_atlas(
         )
     if not journal.finished:
         raise AtlasError(f"{str(embeddings)!r} is not finished; run the command that makes it again")
+    strange = journal.strange_layouts(stored)
+    if strange or len(journal.records(stored)) < stored.shards:
+        why = format_list(strange) if strange else "shards are missing"
+        raise AtlasError(f"{str(embeddings)!r} is not what its plan says ({why}); causcell verify tells what is wrong")
     if stored.model != model.manifest.digest:
         raise ConfigurationError(
             f"{str(embeddings)!r} was made with the model {stored.model[:12]}..., and this one is "
@@ -88,8 +93,8 @@ def materialize_atlas(
         chunk_size=chunk_size,
         shard_size=shard_size,
     )
-    source = StoredEmbeddings.open(model, Path(embeddings), stored)
-    maker = ShardMaker(plan, Path(path), model, source)
+    source = StoredEmbeddings.open(model, journal.path, stored)
+    maker = ShardMaker(plan, local_path(path), model, source)
     return plan, write_atlas(maker, _NO_FILES, progress=progress, on_event=on_event)
 
 

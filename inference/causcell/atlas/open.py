@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from causcell._internal.files import ScratchFolder
 from causcell._internal.units import parse_size
 from causcell.atlas.plan import make_plan
 from causcell.atlas.task import AtlasTask, ShardMaker
@@ -42,7 +42,7 @@ def open_atlas(
     source: ModelSource | None,
     cells: AnySource,
     path: Path,
-    do: Mapping[str, str] | Sequence[Mapping[str, str]] | None,
+    do: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
     grid: Sequence[str],
     options: Mapping[str, Any],
 ) -> Iterator[OpenAtlas]:
@@ -67,8 +67,8 @@ def open_atlas(
     sizes = {name: parse_size(size) for name, size in _pick(options, "chunk_size", "shard_size").items()}
     reading = Reading(**_pick(options, *(each.name for each in fields(Reading))))
     with (
-        tempfile.TemporaryDirectory(prefix="causcell-") as scratch,
-        reading.open(cells, where=options["where"], scratch=Path(scratch)) as opened,
+        ScratchFolder() as scratch,
+        reading.open(cells, where=options["where"], scratch=scratch.path) as opened,
     ):
         bound = reading.bind(opened, model.schema, model.preprocessing)
         check_row_names(bound, request)

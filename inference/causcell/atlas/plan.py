@@ -10,12 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PrivateAttr, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from causcell._internal.html import html_card
 from causcell._internal.units import format_duration, format_size
@@ -32,6 +41,10 @@ CHUNK_SIZE = 2 * 10**6
 SHARD_SIZE = 128 * 10**6
 """Uncompressed bytes that are made and committed at once, if not chosen."""
 
+MOST_SHARDS = 10**7
+"""Shards that a plan may have; each is a file of every array, and a record."""
+
+_MOST_ROWS = 2**48
 _SAMPLED_CELLS = 256
 
 
@@ -121,16 +134,28 @@ class Plan(BaseModel):
 
     version: Literal[1] = 1
     model: str
-    genes: int
-    cells: int
+    genes: int = Field(ge=1)
+    cells: int = Field(ge=1)
     source: SourceDigests
     request: Request
-    arrays: dict[str, int]
-    batch_size: int
+    arrays: dict[str, Annotated[int, Field(ge=1)]]
+    batch_size: int = Field(ge=1)
     threads: int | None
-    cells_per_shard: int
-    chunk_rows: int
+    cells_per_shard: int = Field(ge=1)
+    chunk_rows: int = Field(ge=1)
     _forecast: Forecast | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Plan:
+        strange = [place for place in self.arrays if not re.fullmatch(r"X|(layers|obsm)/\w+", place)]
+        if strange or not self.arrays:
+            raise ValueError(f"arrays are {format_list(self.arrays)}")
+        if not self.request.interventions or self.rows > _MOST_ROWS or self.shards > MOST_SHARDS:
+            raise ValueError(
+                f"{self.rows} rows in {self.shards} shards; a plan has between 1 and {_MOST_ROWS} rows, in up to "
+                f"{MOST_SHARDS} shards"
+            )
+        return self
 
     @property
     def digest(self) -> str:
@@ -287,6 +312,11 @@ def plan_layout(
     cells_per_shard, chunk_rows = _layout(
         cells, request.rows_per_cell, model.batch_size, chunk_size // row, shard_size // (genes * itemsize)
     )
+    if -(-cells // cells_per_shard) > MOST_SHARDS:
+        raise ConfigurationError(
+            f"shards of {shard_size} bytes would be {-(-cells // cells_per_shard)}; take larger ones (shard_size=), of "
+            f"which there are up to {MOST_SHARDS}"
+        )
     return Plan(
         model=model.manifest.digest,
         genes=genes,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,37 @@ class ShardWriter:
         """Remove the file, unless it was moved to its place."""
         self._file.close()
         self.staged.unlink(missing_ok=True)
+
+
+def read_shard(path: Path, plan: Plan, place: str) -> Iterator[np.ndarray]:
+    """Read the chunks of a shard of a 2-d array, each [chunk rows x columns]; rows beyond the atlas are zero.
+
+    Raises
+    ------
+    ValueError, RuntimeError, OSError
+        The file is not of this form.
+    """
+    from google_crc32c import value as crc32c
+    from numcodecs import Zstd
+
+    chunks = -(-plan.shard_rows // plan.chunk_rows)
+    chunk = np.empty((plan.chunk_rows, plan.arrays[place]), dtype=np.dtype(plan.array_dtype(place)).newbyteorder("<"))
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END) - 16 * chunks - 4
+        if end < 0:
+            raise ValueError("it is shorter than its index")
+        file.seek(end)
+        index, check = file.read(16 * chunks), file.read(4)
+        if crc32c(index) != int.from_bytes(check, "little"):
+            raise ValueError("its index has another check sum")
+        for start, length in np.frombuffer(index, dtype="<u8").reshape(chunks, 2).tolist():
+            if start == length == _EMPTY:
+                continue
+            if start + length > end:
+                raise ValueError("its index points outside")
+            file.seek(start)
+            Zstd().decode(file.read(length), out=chunk)
+            yield chunk
 
 
 def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[Path, Path]:

@@ -1,12 +1,24 @@
-"""Verify the files of an atlas against the digests that were recorded when they were written."""
+"""Verify the files of an atlas against the digests that were recorded when they were written, and its values.
+
+What is recorded may be wrong too: a server may have answered nonsense, a stranger may have edited plan or records. So
+the plan is held against its digest and the store's metadata, each record against the plan's files and rows, and every
+value is looked at: all are finite, and expression is not negative. That is no proof of who made the atlas.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from causcell.atlas.journal import ROOT_METADATA, FileRecord, Journal, record_file
+import numpy as np
+
+from causcell._internal.files import local_path
+from causcell.atlas.journal import FOLDER, ROOT_METADATA, FileRecord, Journal, ShardRecord, record_file
+from causcell.atlas.plan import Plan
+from causcell.atlas.shards import read_shard
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,12 @@ class Verification:
         Files that are not what was written, by shard; those of no shard under `None`.
     finished
         Whether the store can be opened.
+    invalid
+        Files, by shard, that are what was written and hold values that can't be: what is wrong with them, by name.
+    unknown
+        Files in the store that nothing was recorded of.
+    read_only
+        Whether the atlas can't be written to, so that it was read without its lock and nothing was withdrawn.
     """
 
     rows: int
@@ -30,17 +48,21 @@ class Verification:
     missing: tuple[int, ...]
     damaged: dict[int | None, tuple[str, ...]]
     finished: bool
+    invalid: dict[int, dict[str, str]] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+    read_only: bool = False
 
     @property
     def sound(self) -> bool:
-        """True if the atlas is all there, and as it was written."""
-        return self.finished and not self.missing and not self.damaged
+        """True if the atlas is all there, as it was written, and its values can be."""
+        return self.finished and not (self.missing or self.damaged or self.invalid or self.unknown)
 
 
 def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Verification:
-    """Check every file of an atlas against its recorded digest.
+    """Check every file of an atlas against its recorded digest, and every value.
 
-    The record of what is damaged is withdrawn, so that the next run makes that anew.
+    The record of what is damaged is withdrawn, so that the next run makes that anew. An atlas that can't be written to
+    is read without its lock.
 
     Parameters
     ----------
@@ -58,31 +80,95 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
     """
     from tqdm.auto import tqdm
 
-    journal = Journal(Path(path))
+    journal = Journal(local_path(path, "atlas"))
     plan = journal.require_plan()
-    with journal.locked():
-        records = journal.records()
+    with journal.locked_if_writable() as writable:
+        records = journal.records(plan)
         metadata = journal.metadata()
         damaged: dict[int | None, tuple[str, ...]] = {}
-        groups: list[tuple[int | None, dict[str, FileRecord]]] = [(each.shard, each.files) for each in records.values()]
-        groups.append((None, metadata or {}))
-        for shard, files in tqdm(groups, desc="verifying", unit="shard", disable=not progress):
-            bad = [name for name, file in files.items() if _is_damaged(journal.path_of(name), file)]
+        invalid: dict[int, dict[str, str]] = {}
+        for shard, record in tqdm(records.items(), desc="verifying", unit="shard", disable=not progress):
+            bad = _damaged_files(journal, record.files)
             if bad:
-                damaged[shard] = tuple(bad)
-        root = journal.path / ROOT_METADATA
-        if metadata is None:
-            damaged[None] = ("metadata.json",)
-        elif journal.finished and None not in damaged and _is_damaged(root, metadata[ROOT_METADATA]):
-            damaged[None] = (ROOT_METADATA,)
-        for shard in damaged:
-            if shard is None:
+                damaged[shard] = bad
+            elif wrong := _invalid_files(journal, plan, shard):
+                invalid[shard] = wrong
+        bad = _damaged_metadata(journal, plan, metadata)
+        if bad:
+            damaged[None] = bad
+        unknown = _unknown_files(journal, records, metadata or {})
+        if writable:
+            if None in damaged:
                 journal.withdraw_metadata()
-            else:
-                journal.withdraw(shard)
+            for shard in {*damaged, *invalid} - {None}:
+                journal.withdraw(shard)  # type: ignore[arg-type]
     missing = tuple(shard for shard in range(plan.shards) if shard not in records)
-    return Verification(plan.rows, plan.shards, missing, damaged, journal.finished)
+    return Verification(
+        plan.rows, plan.shards, missing, damaged, journal.finished, invalid, unknown, read_only=not writable
+    )
+
+
+def _damaged_files(journal: Journal, files: Mapping[str, FileRecord]) -> tuple[str, ...]:
+    return tuple(name for name, file in files.items() if _is_damaged(journal.path_of(name), file))
 
 
 def _is_damaged(path: Path, file: FileRecord) -> bool:
-    return not path.is_file() or record_file(path) != file
+    return path.is_symlink() or not path.is_file() or record_file(path) != file
+
+
+def _damaged_metadata(journal: Journal, plan: Plan, metadata: Mapping[str, FileRecord] | None) -> tuple[str, ...]:
+    """Return the files of no shard that are not what was written, or not of the plan."""
+    if metadata is None:
+        return ("metadata.json",)
+    bad = _damaged_files(journal, metadata) or journal.strange_layouts(plan)
+    if not bad and journal.finished and _is_damaged(journal.path / ROOT_METADATA, metadata[ROOT_METADATA]):
+        bad = (ROOT_METADATA,)
+    return bad
+
+
+def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
+    """Return the files of a shard with values that can't be, and what is wrong with them."""
+    found = {}
+    for place in plan.arrays:
+        name = f"{place}/c/{shard}/0"
+        signed = plan.request.store not in ("expression", "summary")
+        try:
+            wrong = _describe_values(journal.path / name, plan, place, signed=signed)
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            wrong = str(error) or type(error).__name__
+        if wrong:
+            found[name] = wrong
+    return found
+
+
+def _describe_values(path: Path, plan: Plan, place: str, *, signed: bool) -> str:
+    """Return what is wrong with the values of a shard, empty where nothing is."""
+    unfinite = negative = total = 0
+    for chunk in read_shard(path, plan, place):
+        total += chunk.size
+        low, high = chunk.min(), chunk.max()  # not a number where any value is none
+        if np.isfinite(low) and np.isfinite(high) and (signed or low >= 0):
+            continue
+        unfinite += int(chunk.size - np.isfinite(chunk).sum())
+        negative += 0 if signed else int((chunk < 0).sum())
+    told = {"not finite": unfinite, "negative": negative}
+    return ", ".join(f"{count / total:.2%} of its values are {what}" for what, count in told.items() if count)
+
+
+def _unknown_files(
+    journal: Journal, records: Mapping[int, ShardRecord], metadata: Mapping[str, FileRecord]
+) -> tuple[str, ...]:
+    """Return the files that nothing was recorded of, but for hidden ones and those of shards that are not made yet."""
+    known = {name for record in records.values() for name in record.files} | metadata.keys() | {ROOT_METADATA}
+    found = []
+    for folder, folders, files in os.walk(journal.path):
+        inside = Path(folder).relative_to(journal.path)
+        if inside == Path():
+            folders[:] = [name for name in folders if name != FOLDER]
+        for name in files:
+            place = (inside / name).as_posix()
+            chunk = re.search(r"/c/(\d+)(/0)?$", place)
+            under_way = chunk is not None and int(chunk[1][:18]) not in records
+            if place not in known and not name.startswith(".") and not under_way and metadata:
+                found.append(place)
+    return tuple(sorted(found))

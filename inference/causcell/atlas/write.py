@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import time
 import warnings
 from collections import Counter, abc
@@ -23,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from causcell._internal.files import refuse_existing
+from causcell._internal.files import new_file, refuse_existing, staging_folder
+from causcell._internal.locks import flush_folder
 from causcell._internal.units import format_size
 from causcell.atlas.estimate import require_space
 from causcell.atlas.events import AtlasEvent, OnEvent, RowsWritten, ShardCommitted
@@ -103,7 +103,7 @@ def write_atlas(
     plan, journal = maker.plan, maker.journal
     with journal.locked():
         _begin(maker, journal, origin)
-        records = journal.sound_records()
+        records = journal.sound_records(plan)
         pending = [shard for shard in range(plan.shards) if shard not in records]
         stages: Counter[str] = Counter()
         made = 0
@@ -138,6 +138,9 @@ def write_h5ad(
 ) -> AtlasSummary:
     """Write a small atlas as one ``.h5ad`` file; see `write_atlas`.
 
+    It is made as a store in a hidden folder beside the file, where the next run goes on if this one is interrupted, and
+    which goes when the file is there.
+
     Raises
     ------
     ConfigurationError
@@ -154,14 +157,35 @@ def write_h5ad(
             f"{str(out)!r} would hold {format_size(plan.bytes_uncompressed)} of values; .h5ad is for results of up to "
             f"{format_size(LARGEST_H5AD)}, which fit into memory: name a .zarr"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        store = Path(folder) / "atlas.zarr"
-        summary = write_atlas(maker.at(store), origin, executor=executor, progress=progress, on_event=on_event)
-        with raise_on_full_disk(out):
-            anndata.read_zarr(store).write_h5ad(Path(folder) / out.name, compression="gzip")
-            (Path(folder) / out.name).rename(out)
+    with raise_on_full_disk(out), staging_folder(out.absolute(), keep=True) as folder:
+        store = folder / "atlas.zarr"
+        _sweep(store, plan)
+        try:
+            summary = write_atlas(maker.at(store), origin, executor=executor, progress=progress, on_event=on_event)
+        except BaseException as error:
+            if not Journal(store).records():
+                shutil.rmtree(store, ignore_errors=True)
+            elif isinstance(error, KeyboardInterrupt) and not error.args:
+                error.args = (
+                    f"what is finished is kept in {str(folder)!r}, and the same command goes on with it and removes it",
+                )
+            raise
+        with new_file(folder / out.name) as file:
+            anndata.read_zarr(store).write_h5ad(file, compression="gzip")
+        refuse_existing(out)
+        (folder / out.name).rename(out)
+        flush_folder(out.absolute().parent)
     return summary
+
+
+def _sweep(store: Path, plan: Plan) -> None:
+    """Remove what an interrupted run of another plan left where this one goes on."""
+    with contextlib.suppress(AtlasError):
+        begun = Journal(store).plan()
+        if begun is not None and begun.digest == plan.digest:
+            return
+    if store.exists():
+        shutil.rmtree(store)
 
 
 def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
@@ -174,12 +198,10 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
         if metadata is not None and all(journal.holds(name, file) for name, file in metadata.items()):
             return
     with raise_on_full_disk(journal.path):
-        journal.unfinish()
         if not begun:
+            journal.clear()
             require_space(maker)
-            for leftover in journal.path.iterdir():
-                if leftover != journal.folder:
-                    shutil.rmtree(leftover)
+        journal.unfinish()
         codes = np.zeros((1, len(table.schema.concepts)), dtype=np.int32)
         rows = np.repeat(codes, plan.request.rows_per_cell, axis=0)
         example = table.obs(np.array(["cell"], dtype=object), codes, rows)  # for its columns and their types
@@ -190,10 +212,11 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
 
 
 def _warn_of_changed_files(before: dict[str, Any], now: dict[str, Any]) -> None:
-    for new, old in zip(now["files"], before["files"], strict=False):
-        if new != old:
+    known = before.get("files")
+    for new, old in zip(now["files"], known if isinstance(known, list) else [], strict=False):
+        if new != old and isinstance(old, dict):
             warnings.warn(
-                f"{new['path']} was {old['path']} of {old['bytes']} bytes when this atlas was begun, and is of "
+                f"{new['path']} was {old.get('path')} of {old.get('bytes')} bytes when this atlas was begun, and is of "
                 f"{new['bytes']} bytes, or was written since; its names, labels, genes and sampled values are the "
                 "same, and the atlas goes on",
                 CausCellWarning,

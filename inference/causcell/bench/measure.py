@@ -38,6 +38,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causcell._internal.cpus import available_cpus
 from causcell.bench.timing import (
     BATCH_SIZE,
     MIN_REPEATS,
@@ -130,7 +131,7 @@ def run_bench(
 
 
 def _measure_here(bench: _Bench) -> dict[str, Any]:
-    threads = sorted({1, len(os.sched_getaffinity(0))})
+    threads = sorted({1, available_cpus()})
     seconds = bench.seconds
     presets: dict[str, dict[str, Any]] = {}
     results: dict[str, Any] = {"presets": presets}

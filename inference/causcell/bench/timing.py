@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from causcell._internal.cpus import available_cpus
 from causcell._internal.versions import installed_versions
 
 BATCH_SIZE = 256
@@ -124,7 +125,7 @@ def describe_hardware() -> dict[str, Any]:
     names = [line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": available_cpus(),
         "system": platform.system(),
     }
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
+from causcell._internal.files import local_path
+from causcell.cells.disk_array import DiskArray
+from causcell.cells.guard import damaged, reading
+from causcell.cells.hdf5_file import open_hdf5
+from causcell.cells.matrices import CompressedRows, as_matrix
+from causcell.cells.names import check_columns, check_index, check_names
 from causcell.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,11 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-NO_RAW = "there is no adata.raw; leave out raw=True, or name the layer that holds the values"
-"""Message where values of ``adata.raw`` are asked for and there are none."""
-
-_SPAN = 8
-"""Rows with gaps are read as one range while that is at most this many times as long."""
+_IN_MEMORY = "the AnnData given"
+_NO_RAW = "there is no adata.raw; leave out raw=True, or name the layer that holds the values"
 
 
 class Source(Protocol):
@@ -62,16 +66,23 @@ class Source(Protocol):
 
 
 class ObjectSource:
-    """An AnnData, in memory or backed. See `Source`."""
+    """An AnnData: in memory, backed, or lazy (of `anndata.experimental.read_lazy`). See `Source`."""
 
-    def __init__(self, adata: anndata.AnnData, *, raw: bool = False, opened: bool = False) -> None:
-        if raw and adata.raw is None:
-            raise DataError(NO_RAW)
-        self._adata, self._raw, self._opened = adata, raw, opened
-        self.count = adata.n_obs
-        self.columns = list(adata.obs.columns)
-        self.genes = (adata.raw if raw else adata).var_names.astype(str).tolist()
-        self.layers = list(adata.layers)
+    def __init__(
+        self, adata: anndata.AnnData, *, raw: bool = False, title: str = _IN_MEMORY, opened: bool = False
+    ) -> None:
+        self._adata, self._raw, self._title, self._opened = adata, raw, title, opened
+        with reading(title):
+            if raw and adata.raw is None:
+                raise DataError(_NO_RAW)
+            var_names = adata.raw.var_names if raw else adata.var_names
+            check_index(adata.obs_names, "obs_names")
+            check_index(var_names, "var_names")
+            check_columns(adata.obs.columns)
+            self.count = adata.n_obs
+            self.columns = list(adata.obs.columns)
+            self.genes = var_names.tolist()
+            self.layers = list(adata.layers)
 
     def names(self, start: int, stop: int) -> np.ndarray:
         """Return the names of consecutive cells, str objects [stop - start]."""
@@ -79,19 +90,30 @@ class ObjectSource:
 
     def annotations(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return all columns of ``obs`` with the cells' names; or some of them, without."""
-        obs = self._adata.obs
-        return obs if columns is None else obs[list(columns)].reset_index(drop=True)
+        with reading(self._title, "obs"):
+            obs: Any = self._adata.obs
+            if columns is None:
+                return _to_frame(obs)
+            if len(columns):
+                return _to_frame(obs[list(columns)]).reset_index(drop=True)
+            import pandas as pd
+
+            return pd.DataFrame(index=range(self.count))
 
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` or a layer; `None` if there is no ``X``."""
-        if self._raw:
-            return self._adata.raw.X
-        if layer is not None:
-            return self._adata.layers[layer]
-        try:
-            return self._adata.X
-        except KeyError:  # a backed file without X
-            return None
+        name = "raw.X" if self._raw else "X" if layer is None else f"layers[{layer!r}]"
+        with reading(self._title, name):
+            if self._raw:
+                value = self._adata.raw.X
+            elif layer is not None:
+                value = self._adata.layers[layer]
+            else:
+                try:
+                    value = self._adata.X
+                except KeyError:  # a backed file without X
+                    value = None
+            return None if value is None else as_matrix(value, (self.count, len(self.genes)), self._title, name)
 
     def close(self) -> None:
         """Close the file of a backed AnnData that was opened here."""
@@ -99,85 +121,157 @@ class ObjectSource:
             self._adata.file.close()
 
 
-class FileSource:
-    """An ``.h5ad`` or ``.zarr`` file of today's form, read element by element. See `Source`."""
+def _to_frame(obs: Any) -> pd.DataFrame:
+    """Return annotations as a data frame in memory, lazy ones too."""
+    if not hasattr(obs, "to_memory"):
+        return cast("pd.DataFrame", obs)
+    frame: pd.DataFrame = obs.to_memory()
+    return frame.rename_axis(None) if frame.index.name == "_index" else frame
 
-    def __init__(self, group: Any, close: Any, *, raw: bool = False) -> None:
-        if raw and "raw/var" not in group:  # zarr has an empty "raw" where there is none
-            raise DataError(NO_RAW)
-        self._group, self._close, self._raw = group, close, raw
-        index = group["obs"].attrs["_index"]
-        self._index = group["obs"][index]
-        self.columns = [str(name) for name in group["obs"].attrs["column-order"]]
-        self.layers = [str(name) for name in group["layers"]] if "layers" in group else []
-        var = group["raw/var"] if raw else group["var"]
-        self.genes = _texts(var[var.attrs["_index"]], 0, None).tolist()
-        self.count = len(_texts(self._index, 0, None)) if not hasattr(self._index, "shape") else self._index.shape[0]
+
+class FileSource:
+    """An ``.h5ad`` or ``.zarr`` file of today's form, read element by element. See `Source`.
+
+    Parameters
+    ----------
+    group
+        The opened file.
+    title
+        What messages call it.
+    close
+        Closes it.
+    children
+        Returns the names of what a group of the file holds.
+    raw
+        Take genes and values of ``raw``.
+    """
+
+    def __init__(
+        self,
+        group: Any,
+        title: str,
+        close: Callable[[], None],
+        children: Callable[[str], list[str]],
+        *,
+        raw: bool = False,
+    ) -> None:
+        self._group, self._title, self._close, self._raw = group, title, close, raw
+        var = "raw/var" if raw else "var"
+        if raw and var not in group:  # zarr has an empty "raw" where there is none
+            raise DataError(_NO_RAW)
+        with reading(title, "obs"):
+            obs = group["obs"]
+            self.columns = [_as_text(name) for name in obs.attrs["column-order"]]
+            self._index_name = _as_text(obs.attrs["_index"])
+            self._index = self._names_of(obs[self._index_name], f"obs/{self._index_name}")
+            self.count = self._index.shape[0]
+        check_columns(self.columns)
+        with reading(title, var):
+            index = _as_text(group[var].attrs["_index"])
+            genes = self._names_of(group[var][index], f"{var}/{index}")
+            pieces = [_texts(piece) for piece in genes.read_pieces()] or [np.empty(0, dtype=object)]
+            self.genes = np.concatenate(pieces).tolist()
+        check_names(np.asarray(self.genes, dtype=object), "var_names")
+        with reading(title, "layers"):
+            self.layers = children("layers") if "layers" in group else []
+
+    @property
+    def has_raw(self) -> bool:
+        """Whether the file has ``raw``."""
+        return "raw/var" in self._group
+
+    def _names_of(self, element: Any, name: str) -> Any:
+        if hasattr(element, "shape"):
+            return _checked_vector(DiskArray(element, self._title, name))
+        from anndata.io import read_elem
+
+        return _InMemory(np.asarray(read_elem(element), dtype=object))  # a nullable array, which has no slices
 
     def names(self, start: int, stop: int) -> np.ndarray:
         """Return the names of consecutive cells, str objects [stop - start]."""
-        return _texts(self._index, start, stop)
+        with reading(self._title, f"obs/{self._index_name}"):
+            names = _texts(self._index.read_present(slice(start, stop)))
+        check_names(names, "obs_names")
+        return names
 
     def annotations(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return all columns of ``obs`` with the cells' names; or some of them, without."""
         import pandas as pd
+
+        found = {name: self._column(name) for name in (self.columns if columns is None else columns)}
+        if columns is not None:
+            return pd.DataFrame(found, index=range(self.count))
+        index = pd.Index(self.names(0, self.count), name=None if self._index_name == "_index" else self._index_name)
+        with reading(self._title, "obs"):
+            plain = {name: getattr(column, "array", column) for name, column in found.items()}
+            return pd.DataFrame(plain, index=index, columns=self.columns)
+
+    def _column(self, name: str) -> Any:
+        """Read a column of ``obs``, once its parts have been found to have as many values as there are cells."""
         from anndata.io import read_elem
 
-        if columns is None:
-            return read_elem(self._group["obs"])
-        return pd.DataFrame({name: read_elem(self._group["obs"][name]) for name in columns}, index=range(self.count))
+        place = f"obs/{name}"
+        with reading(self._title, place):
+            element = self._group["obs"][name]
+            parts = {place: element} if hasattr(element, "shape") else {f"{place}/{k}": element[k] for k in element}
+            for part, array in parts.items():
+                stored = DiskArray(array, self._title, part)
+                if part == f"{place}/categories":
+                    for _ in _checked_vector(stored).read_pieces():  # each once, so that none is filled in
+                        pass
+                elif stored.shape != (self.count,):
+                    raise damaged(self._title, part, f"it has shape {stored.shape}, and obs has {self.count} cells")
+            return read_elem(element)
 
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` or a layer; `None` if there is no ``X``."""
-        from anndata.io import sparse_dataset
-
         place = "raw/X" if self._raw else "X" if layer is None else f"layers/{layer}"
-        if place not in self._group:
-            return None
-        element = self._group[place]
-        if hasattr(element, "shape"):
-            return element
-        dataset = sparse_dataset(element)
-        return _CsrRows(dataset) if dataset.format == "csr" else dataset
+        return self._matrix_at(place, len(self.genes))
+
+    def _matrix_at(self, place: str, genes: int) -> Any:
+        with reading(self._title, place):
+            if place not in self._group:
+                return None
+            return as_matrix(self._group[place], (self.count, genes), self._title, place)
 
     def close(self) -> None:
         """Close the file."""
         self._close()
 
 
-class _CsrRows:
-    """Rows of a CSR matrix on disk: anndata's own slices take fifteen times as long for a batch."""
+class _InMemory:
+    """Names in memory, read as a `DiskArray` of them is."""
 
-    format = "csr"
+    def __init__(self, names: np.ndarray) -> None:
+        self._names, self.shape = names, names.shape
 
-    def __init__(self, dataset: Any) -> None:
-        self.shape: tuple[int, int] = dataset.shape
-        self._dataset, group = dataset, dataset.group
-        self._indptr = np.asarray(group["indptr"][:])
-        self._indices, self._data = group["indices"], group["data"]
+    def read_present(self, rows: slice) -> np.ndarray:
+        return self._names[rows]
 
-    def __getitem__(self, rows: slice | np.ndarray) -> Any:
-        from scipy import sparse
-
-        if not isinstance(rows, slice):
-            return self._dataset[rows]
-        first, last = self._indptr[rows.start], self._indptr[rows.stop]
-        indptr = self._indptr[rows.start : rows.stop + 1] - first
-        parts = (self._data[first:last], self._indices[first:last], indptr)
-        return sparse.csr_matrix(parts, shape=(rows.stop - rows.start, self.shape[1]))
+    def read_pieces(self) -> Iterator[np.ndarray]:
+        yield self._names
 
 
-def _texts(element: Any, start: int, stop: int | None) -> np.ndarray:
-    """Return strings of an array on disk, str objects."""
-    from anndata.io import read_elem
+def _checked_vector(array: DiskArray) -> DiskArray:
+    if len(array.shape) != 1:
+        raise damaged(array.title, array.name, f"it has {len(array.shape)} dimensions in place of one")
+    return array
 
-    if not hasattr(element, "shape"):  # a nullable array, which has no slices of its own
-        values = np.asarray(read_elem(element)[start:stop])
-    else:
-        values = np.asarray(
-            (element.asstr() if hasattr(element, "asstr") and element.dtype == object else element)[start:stop]
-        )
-    return (values if values.dtype.kind in "OT" else values.astype(str)).astype(object)
+
+def _as_text(value: Any) -> str:
+    """Return a name that an attribute of a file holds; raises `TypeError` for what is no text."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return str(value)
+
+
+def _texts(values: np.ndarray) -> np.ndarray:
+    """Return names read from a file as str objects; whole numbers become text, as they do when anndata reads them."""
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    return (values.astype(str) if values.dtype.kind in "iu" else values).astype(object)
 
 
 def open_source(source: anndata.AnnData | str | os.PathLike[str], *, raw: bool = False) -> Source:
@@ -192,86 +286,145 @@ def open_source(source: anndata.AnnData | str | os.PathLike[str], *, raw: bool =
     """
     if isinstance(source, str | os.PathLike):
         return _opened(source, functools.partial(_open_file, raw=raw))
+    check_anndata(source)
     return ObjectSource(source, raw=raw)
 
 
-def open_anndata(path: str | os.PathLike[str]) -> anndata.AnnData:
+def check_anndata(source: object) -> None:
+    """Raise `DataError` unless it is an AnnData; the message says how to come to one."""
+    import anndata
+
+    if isinstance(source, anndata.AnnData):
+        return
+    kind = type(source).__name__
+    package = type(source).__module__.split(".")[0]
+    remedies = {
+        "DataFrame": "anndata.AnnData(frame) makes one of a table of cells by genes",
+        "ndarray": "anndata.AnnData(array, obs=..., var=...) makes one",
+        "Raw": "adata.raw.to_adata() makes one",
+        "MuData": "give one modality, such as mdata['rna']",
+        "SpatialData": "give one table, such as sdata['table']",
+        "NoneType": "there is nothing here: was a function used that changes its argument and returns None?",
+    }
+    remedy = remedies.get(kind)
+    if isinstance(source, Mapping):
+        remedy = "several files are joined first (anndata.concat)"
+    elif remedy is None and isinstance(source, list | tuple | set):
+        remedy = "where several are taken, they are given by key: {'a': ..., 'b': ...}; else join them (anndata.concat)"
+    elif remedy is None and hasattr(source, "shape"):
+        remedy = remedies["ndarray"]
+    raise DataError(
+        f"cells are given as {kind if package == 'builtins' else f'{package}.{kind}'}, and an AnnData or a path to "
+        f".h5ad or .zarr is wanted{f'; {remedy}' if remedy else ''}"
+    )
+
+
+def open_anndata(source: anndata.AnnData | str | os.PathLike[str]) -> anndata.AnnData:
     """Open an AnnData from ``.h5ad`` (backed) or ``.zarr``, for what needs more of it than cells.
+
+    Parameters
+    ----------
+    source
+        A path; or an AnnData, which is given back with ``obs`` in memory, if it was lazy.
 
     Raises
     ------
     DataError
-        There is no such file, or it can't be read as AnnData.
+        There is no such file, it can't be read as AnnData, or it is no AnnData.
     """
-    return _opened(path, _open_whole)
+    if isinstance(source, str | os.PathLike):
+        return _opened(source, _open_whole)
+    import anndata
+
+    check_anndata(source)
+    ObjectSource(source)
+    if not hasattr(source.obs, "to_memory"):
+        return source
+    parts: dict[str, Any] = {"layers": dict(source.layers), "var": _to_frame(source.var)}
+    return anndata.AnnData(source.X, obs=_to_frame(source.obs), **parts)
 
 
 def _opened(path: str | os.PathLike[str], open_: Callable[[Path], T]) -> T:
-    location = Path(path)
-    if not location.exists():
-        raise DataError(f"there is no file {str(path)!r}")
-    if location.suffix not in (".h5ad", ".zarr"):
-        raise DataError(f"{str(path)!r} is neither .h5ad nor .zarr; save it with adata.write_h5ad")
-    try:
+    location, title = local_path(path, "data"), repr(str(path))
+    with reading(title):
+        if not location.exists():
+            raise DataError(f"there is no file {str(path)!r}")
+        if location.suffix not in (".h5ad", ".zarr") and not location.name.endswith(".zarr.zip"):
+            raise DataError(f"{str(path)!r} is neither .h5ad nor .zarr; save it with adata.write_h5ad")
         return open_(location)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{str(path)!r} can't be read as AnnData: {error}") from error
 
 
 def _open_whole(location: Path) -> anndata.AnnData:
+    """Open an AnnData once the gate has let its file pass."""
     import anndata
+    import pandas as pd
 
-    return anndata.read_h5ad(location, backed="r") if location.suffix == ".h5ad" else anndata.read_zarr(location)
+    if location.suffix == ".h5ad":
+        open_hdf5(location).close()
+        adata = anndata.read_h5ad(location, backed="r")
+        ObjectSource(adata, title=repr(str(location)))
+        return adata
+    source = _open_file(location)
+    try:
+        if isinstance(source, ObjectSource):
+            return source._adata
+        layers = {name: _read_whole(source.matrix(name)) for name in source.layers}
+        x = source.matrix(None)
+        parts: dict[str, Any] = {"layers": layers, "var": _read_var(location)}
+        adata = anndata.AnnData(None if x is None else _read_whole(x), obs=source.annotations(), **parts)
+        has_raw = isinstance(source, FileSource) and source.has_raw
+    finally:
+        source.close()
+    if has_raw:
+        with contextlib.closing(_open_file(location, raw=True)) as source:
+            raw = _read_whole(source.matrix(None))
+            adata.raw = anndata.AnnData(raw, obs=adata.obs[[]], var=pd.DataFrame(index=source.genes))
+    return adata
+
+
+def _read_var(location: Path) -> Any:
+    from anndata.io import read_elem
+
+    from causcell.cells.zarr_file import open_zarr
+
+    group, store = open_zarr(location)
+    try:
+        return read_elem(group["var"])
+    finally:
+        store.close()
+
+
+def _read_whole(matrix: Any) -> Any:
+    if isinstance(matrix, CompressedRows):
+        return matrix.read_major(0, len(matrix.indptr) - 1)
+    return matrix[0 : matrix.shape[0]]
 
 
 def _open_file(location: Path, *, raw: bool = False) -> Source:
     group: Any
+    close: Callable[[], None]
     if location.suffix == ".h5ad":
-        import h5py
-
-        group = h5py.File(location, "r")
-        close = group.close
+        group = open_hdf5(location)
+        close, children = group.close, lambda place: sorted(group[place])
     else:
-        import zarr
+        from causcell.cells.zarr_file import open_zarr
 
-        group = zarr.open_group(location, mode="r")
-        close = group.store.close
-    obs = group["obs"]
-    if hasattr(obs, "attrs") and obs.attrs.get("encoding-version") == "0.2.0" and not hasattr(obs, "shape"):
-        return FileSource(group, close, raw=raw)
-    close()
-    return ObjectSource(_open_whole(location), raw=raw, opened=True)  # a form of earlier times, read whole but for X
+        group, store = open_zarr(location)
+        close, children = store.close, store.children
+    try:
+        obs = group["obs"]
+        if hasattr(obs, "attrs") and obs.attrs.get("encoding-version") == "0.2.0" and not hasattr(obs, "shape"):
+            return FileSource(group, repr(str(location)), close, children, raw=raw)
+    except BaseException:
+        close()
+        raise
+    # a form of earlier times, read whole but for X
+    if location.suffix == ".h5ad":
+        close()
+        return ObjectSource(_open_whole(location), raw=raw, title=repr(str(location)), opened=True)
+    import anndata
 
-
-def take_rows(matrix: Any, rows: np.ndarray) -> Any:
-    """Take rows of a matrix in memory or on disk, in the order asked for.
-
-    Parameters
-    ----------
-    matrix
-        [n x genes].
-    rows
-        Places of the rows, int [r].
-
-    Returns
-    -------
-    numpy or scipy sparse, in memory, [r x genes].
-    """
-    from scipy import sparse
-
-    if isinstance(matrix, np.ndarray) or sparse.issparse(matrix):
-        return matrix[rows]
-    order = np.argsort(rows, kind="stable")  # on disk, rows are read in ascending order
-    ascending = rows[order]
-    if len(rows) and ascending[-1] - ascending[0] < _SPAN * len(rows):
-        first = int(ascending[0])
-        taken = _in_memory(matrix[first : int(ascending[-1]) + 1])
-        return taken if (np.diff(rows) == 1).all() else taken[rows - first]
-    by_row = getattr(matrix, "oindex", matrix)  # zarr's name for it
-    return _in_memory(by_row[ascending])[np.argsort(order, kind="stable")]
-
-
-def _in_memory(matrix: Any) -> Any:
-    """Bring a slice of AnnData into memory, whatever it is."""
-    to_memory = getattr(matrix, "to_memory", None)
-    return matrix if to_memory is None else to_memory()
+    try:
+        return ObjectSource(anndata.read_zarr(group), raw=raw, title=repr(str(location)))
+    finally:
+        close()

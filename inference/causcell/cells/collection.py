@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from causcell._internal.batching import batches
+from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
-from causcell.cells.backing import open_source, take_rows
+from causcell.cells.backing import open_source
 from causcell.cells.csc import rowwise_copy
-from causcell.errors import CausCellWarning, CellNameError, ConceptError, ConfigurationError, DataError, format_list
+from causcell.cells.matrices import as_values, take_rows
+from causcell.cells.where import INDEX, Where
+from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
 if TYPE_CHECKING:
@@ -44,7 +47,8 @@ class Cells:
     raw
         Read genes and values of ``adata.raw`` in place of ``X``.
     where
-        A pandas query over ``obs``, such as ``cell_type == "B cells"``: only these cells, in input order.
+        A condition on the columns of ``obs``, such as ``cell_type == "B cells"``: only these cells, in input order; see
+        `causcell.cells.where`.
     key
         Key of this file among several: its cells are named ``key:name``.
     scratch
@@ -67,7 +71,7 @@ class Cells:
     DataError
         A file that can't be read, an absent layer, no cell left.
     ConceptError, ConfigurationError
-        A query that can't be evaluated, or does not say yes or no for each cell; a layer beside ``raw``.
+        A condition that can't be evaluated, or does not say yes or no for each cell; a layer beside ``raw``.
 
     Examples
     --------
@@ -108,7 +112,8 @@ class Cells:
         if self.layer is not None and self.layer not in self._source.layers:
             hint = "; adata.raw is read by raw=True" if self.layer.lower().startswith("raw") else ""
             raise DataError(
-                f"there is no layer {self.layer!r}; the layers are {format_list(self._source.layers)}{hint}"
+                f"there is no layer {self.layer!r}; {suggest(self.layer, self._source.layers)}the layers are "
+                f"{format_list(self._source.layers)}{hint}"
             )
         self._rows = None if self.where is None else self._matching_rows(self.where)
         self._count = self._source.count if self._rows is None else len(self._rows)
@@ -216,7 +221,14 @@ class Cells:
     def values(self, rows: slice | np.ndarray) -> Matrix:
         """Return the file's values of some cells, in the order asked for, [rows x file genes]."""
         wanted = np.arange(*rows.indices(self._count)) if isinstance(rows, slice) else np.asarray(rows)
-        return take_rows(self._matrix, wanted if self._rows is None else self._rows[wanted])
+        taken = take_rows(self._matrix, wanted if self._rows is None else self._rows[wanted])
+        return as_values(taken, len(wanted), len(self.genes), *self._titles)
+
+    @property
+    def _titles(self) -> tuple[str, str]:
+        """What messages call the file and the matrix that is read."""
+        file = "the AnnData given" if self.path is None else repr(str(self.path))
+        return file, "X" if self.layer is None else f"layers[{self.layer!r}]"
 
     @cached_property
     def _matrix(self) -> Any:
@@ -225,8 +237,6 @@ class Cells:
             raise DataError("there is no expression in X; name a layer that holds it")
         if getattr(matrix, "format", "csr") == "csr":
             return matrix
-        if not hasattr(matrix, "to_memory"):
-            return matrix.tocsr()
         if self._announce:
             warnings.warn(
                 f"{self.path or 'the file'} holds its matrix by columns (CSC), and cells are rows: a copy by rows is "
@@ -238,19 +248,10 @@ class Cells:
         return self._by_rows
 
     def _matching_rows(self, where: str) -> np.ndarray:
-        named = [column for column in self._source.columns if column in where]
-        obs = self._source.annotations(None if "index" in where else named)
-        try:
-            chosen = obs.eval(where, engine="python")
-        except Exception as error:  # pandas raises whatever the expression makes it raise
-            raise ConceptError(
-                f"where={where!r} can't be evaluated: {error}; it is a pandas query over the columns "
-                f"{format_list(self._source.columns, 40)}, such as 'cell_type == \"B cells\"'"
-            ) from error
-        chosen = np.asarray(chosen)
-        if chosen.dtype != bool or chosen.shape != (len(obs),):
-            raise ConfigurationError(f"where={where!r} does not say yes or no for each cell")
-        return np.flatnonzero(chosen)
+        condition = Where(where, self._source.columns)
+        named = [column for column in self._source.columns if column in condition.columns]
+        everything = INDEX in condition.columns and INDEX not in named
+        return np.flatnonzero(condition.evaluate(self._source.annotations(None if everything else named)))
 
 
 class Collection:

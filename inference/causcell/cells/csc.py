@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+
+from causcell._internal.files import ScratchFolder
 
 _ENTRIES = 2**23
 """Nonzeros that are held in memory at once."""
@@ -26,8 +27,8 @@ class RowwiseCopy:
         Folder of the copy.
     columns
         Number of columns.
-    temporary
-        Whether `close` removes the folder.
+    scratch
+        What the copy lies in, which `close` removes.
 
     Attributes
     ----------
@@ -35,8 +36,8 @@ class RowwiseCopy:
         (rows, columns).
     """
 
-    def __init__(self, folder: Path, columns: int, *, temporary: bool) -> None:
-        self._folder, self._temporary = folder, temporary
+    def __init__(self, folder: Path, columns: int, scratch: ScratchFolder | None = None) -> None:
+        self._folder, self._scratch = folder, scratch
         self._bounds = np.load(folder / _BOUNDS)
         self.shape = (int(self._bounds[-1]), columns)
         self._held: tuple[int, sparse.csr_matrix] | None = None
@@ -54,8 +55,8 @@ class RowwiseCopy:
 
     def close(self) -> None:
         """Remove a temporary copy."""
-        if self._temporary:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.close()
 
 
 def rowwise_copy(matrix: Any, scratch: Path | None = None, name: str = "cells") -> RowwiseCopy:
@@ -64,32 +65,38 @@ def rowwise_copy(matrix: Any, scratch: Path | None = None, name: str = "cells") 
     Parameters
     ----------
     matrix
-        anndata's CSC dataset, [cells x genes].
+        A CSC matrix on disk (`causcell.cells.matrices.CompressedRows`), [cells x genes].
     scratch
         Folder for the copy, which stays there and is used again; a temporary one that goes with the copy, if not
         given. Either takes about 12 bytes a nonzero.
     name
         Name of the copy in ``scratch``.
     """
-    folder = Path(tempfile.mkdtemp(prefix="causcell-")) if scratch is None else scratch / f"rows of {name}"
+    own = None
+    if scratch is None:
+        own = ScratchFolder()
+        scratch = own.path
+    folder = scratch / f"rows of {name}"
     if not (folder / _BOUNDS).exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
             _copy(matrix, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
+            if own is not None:
+                own.close()
             raise
-    return RowwiseCopy(folder, matrix.shape[1], temporary=scratch is None)
+    return RowwiseCopy(folder, matrix.shape[1], own)
 
 
 def _copy(matrix: Any, folder: Path) -> None:
-    columns = _column_ranges(np.asarray(matrix.group["indptr"][:]))
+    columns = _column_ranges(matrix.indptr)
     counts = np.zeros(matrix.shape[0], dtype=np.int64)
     for start, stop in columns:
-        counts += np.bincount(matrix[:, start:stop].indices, minlength=len(counts))
+        counts += np.bincount(matrix.read_major(start, stop).indices, minlength=len(counts))
     bounds = _row_bounds(counts)
     for start, stop in columns:
-        part = matrix[:, start:stop].tocoo()
+        part = matrix.read_major(start, stop).tocoo()
         order = np.argsort(part.row, kind="stable")
         row, column, data = part.row[order], part.col[order] + start, part.data[order]
         edges = np.searchsorted(row, bounds)

@@ -22,9 +22,10 @@ def bench(
     connection: options.ConnectionFile = None,
 ) -> None:
     """Measure how fast a model generates here or on a server: rates, latencies, and what they are held against."""
-    from causcell._internal.files import refuse_existing
+    from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.bench.measure import BATCHES, run_bench
 
+    out = local_path(out)
     refuse_existing(out)
     results = run_bench(
         location,
@@ -34,6 +35,6 @@ def bench(
         connection=options.read_connection(connection),
         report=typer.echo,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=2) + "\n")
+    with new_file(out) as file:
+        file.write_text(json.dumps(results, indent=2) + "\n")
     typer.echo(f"{results['seconds']:.0f} s on {results['hardware']['cpu']}: {out}")

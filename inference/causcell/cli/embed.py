@@ -28,9 +28,10 @@ def embed(
     progress: options.Progress = True,
 ) -> None:
     """Write concept embeddings and predicted labels of cells."""
-    from causcell._internal.files import refuse_existing
+    from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.generator import Generator
 
+    out = local_path(out)
     options.require_suffix(out, ".h5ad")
     refuse_existing(out)
     link = options.read_connection(connection)
@@ -48,6 +49,6 @@ def embed(
             allow_missing_genes=allow_missing_genes,
             progress=progress,
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    embedded.write_h5ad(out)
+    with new_file(out) as file:
+        embedded.write_h5ad(file)
     typer.echo(f"{embedded.n_obs} cells embedded: {out}")

@@ -18,6 +18,12 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Column of obs with labels that were not trained, to compare clusters with; repeat."),
     ] = None,
+    replicate: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of obs whose labels are independent (donors): intervals of effects are over them, not cells."
+        ),
+    ] = None,
     expression: options.Expression = None,
     layer: options.Layer = None,
     raw: options.Raw = False,
@@ -32,12 +38,13 @@ def evaluate(
     progress: options.Progress = True,
 ) -> None:
     """Measure a trained model on cells that it was not trained on, beside trivial baselines and ceilings."""
-    from causcell._internal.files import refuse_existing
+    from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_measures
     from causcell.evaluation.evaluate import evaluate as measure
     from causcell.evaluation.report import run_environment, write_report
     from causcell.generator import Generator
 
+    out = local_path(out)
     refuse_existing(out)
     link = options.read_connection(connection)
     with Generator.open(
@@ -53,6 +60,7 @@ def evaluate(
             totals=totals,
             round_counts=round_counts,
             allow_missing_genes=allow_missing_genes,
+            replicate=replicate,
             seed=seed,
             report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
         )

@@ -9,7 +9,8 @@ Each object has an ``event``:
   ``total_rows``;
 - ``done``: ``atlas``, ``cells``, ``interventions``, ``draws``, ``rows``, ``made_rows`` (by this run), ``unseen_rows``,
   ``genes``, ``estimate``, ``bytes``, ``seconds``, ``rows_per_second``, ``stages``;
-- ``verified``: ``atlas``, ``rows``, ``shards``, ``missing``, ``damaged`` (files by shard), ``finished``, ``sound``.
+- ``verified``: ``atlas``, ``rows``, ``shards``, ``missing``, ``damaged`` (files by shard), ``invalid`` (what is wrong
+  with values, by shard and file), ``unknown`` (files), ``read_only``, ``finished``, ``sound``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from causcell._internal.units import format_duration, format_size
+from causcell.errors import format_list
 
 if TYPE_CHECKING:
     from causcell.atlas.events import AtlasEvent
@@ -170,9 +172,17 @@ def print_verification(found: Verification, atlas: Path, as_json: bool) -> None:
     for shard, files in found.damaged.items():
         what = "metadata" if shard is None else f"shard {shard}"
         typer.echo(f"{what} is damaged: {', '.join(files)}")
+    for shard, values in found.invalid.items():
+        wrong = "; ".join(f"{name}: {what}" for name, what in values.items())
+        typer.echo(f"shard {shard} holds what can't be: {wrong}")
+    if found.unknown:
+        typer.echo(f"{len(found.unknown)} files are not the atlas's, remove them: {format_list(found.unknown)}")
     if found.missing:
         typer.echo(f"{len(found.missing)} of {found.shards} shards are not made yet")
+    alone = " (read without its lock, as it can't be written to here)" if found.read_only else ""
     if found.sound:
-        typer.echo(f"{atlas} is sound: {found.rows} rows in {found.shards} shards")
+        typer.echo(f"{atlas} is sound: {found.rows} rows in {found.shards} shards{alone}")
+    elif found.read_only:
+        typer.echo("the atlas can't be written to here: run the command that made it where it can, or on a copy")
     else:
         typer.echo("run the command that made it again, to make what is damaged or missing")

@@ -55,12 +55,14 @@ def generate(
 ) -> None:
     """Write an atlas of counterfactual cells; if interrupted, the same command goes on with it."""
     given = dict(locals())
+    from causcell._internal.files import local_path
     from causcell.atlas.open import open_atlas
     from causcell.atlas.options import DEFAULTS
     from causcell.counterfactual.interventions import parse_do
     from causcell.engine.open import is_address
     from causcell.generator import Generator
 
+    out = local_path(out)
     executor = _make_executor(out, workers, dask)
     files = _name_files(data)
     chosen: dict[str, Any] = {name: given[name] for name in DEFAULTS}
@@ -95,6 +97,7 @@ def _make_executor(out: Path, workers: int, dask: str | None) -> Executor | None
 
 def _name_files(data: list[str]) -> str | dict[str, str]:
     """Return a path, or paths by key; raises `ConfigurationError` for a key given twice."""
+    from causcell._internal.files import local_path
     from causcell.errors import ConfigurationError
 
     pairs = []
@@ -102,8 +105,8 @@ def _name_files(data: list[str]) -> str | dict[str, str]:
         key, equals, path = text.partition("=")
         pairs.append((key, path) if equals and not Path(text).exists() else (None, text))
     if len(pairs) == 1 and pairs[0][0] is None:
-        return str(Path(data[0]).absolute())
-    keyed = [(key or Path(path).stem, str(Path(path).absolute())) for key, path in pairs]
+        return str(local_path(data[0], "data").absolute())
+    keyed = [(key or Path(path).stem, str(local_path(path, "data").absolute())) for key, path in pairs]
     keys = [key for key, _ in keyed]
     twice = {key for key in keys if keys.count(key) > 1}
     if twice:
@@ -125,7 +128,7 @@ def _write(atlas: OpenAtlas, executor: Executor | None, progress: bool, as_json:
         table = maker.table
         unseen = count_unseen_rows(maker.source.labels, maker.plan.request, table.schema, table.combinations)
         print_event("plan", plan_fields(maker.plan, unseen))
-        printer = ShardPrinter(maker.plan, sum(record.rows for record in maker.journal.records().values()))
+        printer = ShardPrinter(maker.plan, sum(record.rows for record in maker.journal.records(maker.plan).values()))
     write = write_atlas if maker.path.suffix == ".zarr" else write_h5ad
     summary = write(maker, atlas.origin, executor=executor, progress=progress, on_event=printer)
     print_summary(maker.plan, summary, maker.path, as_json)
@@ -143,5 +146,5 @@ def _tell_plan(atlas: OpenAtlas, workers: int, as_json: bool) -> None:
     if not maker.journal.check_plan(maker.plan):
         refuse_existing(maker.path)
     plan = maker.plan.with_forecast(forecast_atlas(maker))
-    print_plan(plan, free_bytes(maker.path), len(maker.journal.records()), workers, as_json)
+    print_plan(plan, free_bytes(maker.path), len(maker.journal.records(maker.plan)), workers, as_json)
     require_space(replace(maker, plan=plan))

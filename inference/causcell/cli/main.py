@@ -4,9 +4,10 @@ Exit status:
 
 - 0: done, or done already;
 - 1: ``verify`` found damage or something missing, or a server ended by itself;
-- 2: the input, options or environment can't be used: one message says why (with ``--debug`` a traceback and status 1);
+- 2: the input, options or environment can't be used: one message says why (with ``--debug`` a traceback and status 1),
+  or ``check`` found what training would refuse;
   an atlas that a full disk or lost workers stopped goes on when the same command is run again;
-- 130: interrupted; an atlas goes on when the same command is run again.
+- 130 after Ctrl-C, 143 after SIGTERM: one message says how to go on; an atlas does when the same command is run again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import logging
 import sys
 import warnings
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from causcell import __version__
+from causcell._internal.interrupts import Terminated, exit_status, raise_on_sigterm
 from causcell.cli.bench import bench
+from causcell.cli.check import check
 from causcell.cli.embed import embed
 from causcell.cli.evaluate import evaluate
 from causcell.cli.flags import command_flags, name_flags
@@ -42,6 +46,29 @@ _EXTRA = {
     "matplotlib": "plot",
 }
 """Extras by package, as in pyproject.toml."""
+
+
+_RESUMABLE = ("generate", "materialize")
+"""Commands that go on where they were stopped."""
+
+
+class _Commands(TyperGroup):
+    """The commands; one that is stopped says how to go on."""
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as interrupt:
+            how = str(interrupt) or _describe_stop(context.invoked_subcommand)
+            cause = "ended by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted"
+            typer.echo(f"{cause}: {how}", err=True)
+            raise typer.Exit(exit_status(interrupt)) from interrupt
+
+
+def _describe_stop(command: str | None) -> str:
+    if command in _RESUMABLE:
+        return "what is finished is kept, and the same command goes on with it"
+    return "nothing is left half written; run the same command again"
 
 
 def _version(show: bool) -> None:
@@ -67,10 +94,11 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
         callback=_options,
+        cls=_Commands,
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name)(entry.load())
-    for command in (inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
+    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
         app.command(command.__name__)(command)
     return app
 
@@ -85,7 +113,8 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     app = build_app()
     try:
-        app(words, prog_name="causcell")
+        with raise_on_sigterm():
+            app(words, prog_name="causcell")
     except CausCellError as error:
         if debug:
             raise

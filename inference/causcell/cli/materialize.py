@@ -27,6 +27,7 @@ def materialize(
 ) -> None:
     """Generate the expression that an atlas of embeddings stands for, bit for bit as if it had been stored."""
     from causcell._internal.choices import check_choice
+    from causcell._internal.files import local_path
     from causcell._internal.units import parse_size
     from causcell.atlas.journal import Journal
     from causcell.atlas.materialize import materialize_atlas
@@ -35,8 +36,9 @@ def materialize(
     from causcell.engine.open import is_address
     from causcell.generator import Generator
 
+    out = local_path(out)
     options.require_suffix(out, ".zarr")
-    stored = Journal(embeddings).require_plan()
+    stored = Journal(local_path(embeddings, "embeddings")).require_plan()
     if threads is None and not is_address(models):
         threads = stored.threads or 1
     link = options.read_connection(connection)

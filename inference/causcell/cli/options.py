@@ -46,7 +46,8 @@ RoundCounts = Annotated[
     ),
 ]
 Where = Annotated[
-    str | None, typer.Option(help="Only these cells: a pandas query over obs, such as 'cell_type == \"B cells\"'.")
+    str | None,
+    typer.Option(help="Only these cells: a condition on columns of obs, such as 'cell_type == \"B cells\"'."),
 ]
 MissingGenes = Annotated[
     float,

@@ -55,11 +55,6 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
 
 
 def format_measures(table: Table) -> list[str]:
-    """Format a table of measures: a line an estimate, a column a measure, means with the spread of repetitions."""
-    from causcell.evaluation.table import format_values
-
-    rows = [
-        [name, *(format_values(values.get(measure)) for measure in table.measures)]
-        for name, values in table.rows.items()
-    ]
+    """Format a table of measures: a line an estimate, a column a measure, see `Table.format_value`."""
+    rows = [[name, *(table.format_value(name, measure) for measure in table.measures)] for name in table.rows]
     return format_table(["", *table.measures], rows)

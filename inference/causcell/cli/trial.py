@@ -57,11 +57,12 @@ def trial(
     progress: options.Progress = True,
 ) -> None:
     """Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell."""
-    from causcell._internal.files import refuse_existing
+    from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.counterfactual.interventions import parse_do
     from causcell.effects import cell_effects, simulated_trial
     from causcell.generator import Generator
 
+    out = local_path(out)
     _check_options(out, concept, do, baseline, replicate)
     refuse_existing(out)
     common: dict[str, Any] = {
@@ -88,8 +89,8 @@ def trial(
             result = simulated_trial(generator, data, concept, baseline=baseline, replicate=replicate, **common)
         else:
             result = cell_effects(generator, data, parse_do(do or []), **common)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    result.write_h5ad(out)
+    with new_file(out) as file:
+        result.write_h5ad(file)
     lines = _format_averages(result) if concept is not None else _format_cell_effects(result)
     typer.echo("\n".join([*lines, f"{result.n_obs} rows x {result.n_vars} genes: {out}"]))
 

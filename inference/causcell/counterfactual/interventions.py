@@ -53,16 +53,16 @@ class Intervention:
     name: str
 
     @classmethod
-    def of(cls, schema: ConceptSchema, labels: Mapping[str, str]) -> Intervention:
+    def of(cls, schema: ConceptSchema, labels: Mapping[str, object]) -> Intervention:
         """Make the intervention from labels by concept; raises `UnknownConceptError`, `UnknownLabelError`."""
-        targets = sorted((schema.index(concept), schema[concept].code(str(label))) for concept, label in labels.items())
+        targets = sorted((schema.index(concept), schema[concept].code(label)) for concept, label in labels.items())
         named = (f"{schema.names[i]}={schema.concepts[i].labels[code]}" for i, code in targets)
         return cls(tuple(targets), ";".join(named) or "factual")
 
 
 def plan_interventions(
     schema: ConceptSchema,
-    do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+    do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
     grid: Sequence[str] = (),
 ) -> tuple[Intervention, ...]:
     """List the interventions that ``do`` and ``grid`` ask for.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from causcell._internal.files import local_path
 from causcell.counterfactual.outputs import OutputKind, array_widths
 from causcell.counterfactual.scm import StructuralCausalModel
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS, draw_spike_slab, sample
@@ -46,7 +46,7 @@ class ModelSource:
     ) -> ModelSource:
         """Make a source that is good in any working directory."""
         place = os.fspath(location)
-        return cls(place if is_address(place) else str(Path(place).absolute()), provider, connection)
+        return cls(place if is_address(place) else str(local_path(place, "models").absolute()), provider, connection)
 
     def open(self, *, threads: int | None, batch_size: int, spinning: bool = True) -> CounterfactualModel:
         """Open the model; see `causcell.engine.open.open_engine`."""

@@ -90,7 +90,7 @@ class Request:
 
 def make_request(
     manifest: Manifest,
-    do: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+    do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
     grid: Sequence[str] = (),
     *,
     mode: str = "do",

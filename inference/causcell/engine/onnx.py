@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from causcell._internal.versions import installed_versions
+from causcell._internal.cpus import available_cpus
+from causcell._internal.numbers import MOST_THREADS, whole_number
+from causcell.engine.outputs import check_answer
 from causcell.engine.protocol import check_request
 from causcell.engine.providers import EXECUTION_PROVIDERS, check_provider
+from causcell.engine.runtime import load_runtime
 from causcell.engine.status import EndpointStatus
 from causcell.errors import (
-    ConfigurationError,
     CorruptFileError,
     DigestError,
     EngineError,
@@ -23,6 +24,7 @@ from causcell.errors import (
     format_list,
 )
 from causcell.repository.folder import open_repository
+from causcell.repository.manifest import TensorInfo, graph_file
 
 
 class OnnxEngine:
@@ -71,9 +73,9 @@ class OnnxEngine:
         spinning: bool = True,
     ) -> None:
         self._provider = EXECUTION_PROVIDERS[check_provider(provider)]
-        if threads is not None and threads < 1:
-            raise ConfigurationError(f"threads is {threads}; take at least 1")
-        self._runtime = _load_runtime()
+        if threads is not None:
+            threads = whole_number(threads, "threads", 1, MOST_THREADS)
+        self._runtime = load_runtime()
         available = self._runtime.get_available_providers()
         if self._provider not in available:
             raise RuntimeUnavailableError(
@@ -82,13 +84,15 @@ class OnnxEngine:
             )
         self._repository = open_repository(path)
         self._options = self._runtime.SessionOptions()
-        self.threads: int | None = threads or len(os.sched_getaffinity(0))
+        self.threads: int | None = threads or available_cpus()
         self._options.intra_op_num_threads = self.threads
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
+        self._options.add_session_config_entry("session.load_model_format", "ONNX")  # as it was checked
         if not spinning:
             self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions: dict[str, Any] = {}
+        self._closed = False
         self.manifest = self._repository.manifest
         self.reference = self._repository.reference
         self.description = f"ONNX Runtime {self._runtime.__version__}, {self._provider}, {self.threads} threads"
@@ -105,59 +109,59 @@ class OnnxEngine:
         self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Evaluate a graph; see `causcell.engine.protocol.Engine.run`."""
+        if self._closed:
+            raise EngineError(f"the engine of {self._status['address']!r} is closed; open the model again")
         info = check_request(self.manifest, graph, inputs, outputs)
         names = list(info.outputs if outputs is None else outputs)
+        session = self._session(graph)
         try:
-            return dict(zip(names, self._session(graph).run(names, inputs), strict=True))
-        except _runtime_errors(self._runtime) as error:
+            answer = dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:  # ONNX Runtime's share no base class
             raise EngineError(f"graph {graph!r} failed: {error}") from error
+        batch, genes = len(next(iter(inputs.values()))), self.manifest.genes.names
+        return check_answer(graph, info, names, batch, answer, origin=graph_file(graph), genes=genes)
 
     def status(self) -> list[EndpointStatus]:
         """Describe this process: runtime, version, provider and threads."""
         return [self._status.copy()]
 
     def close(self) -> None:
-        """Release the sessions."""
+        """Release the sessions; `run` then raises `EngineError`."""
+        self._closed = True
         self._sessions.clear()
 
     def _session(self, graph: str) -> Any:
         if graph not in self._sessions:
-            path = self._repository.graph_path(graph)
+            path, content = self._repository.graph_path(graph), self._repository.read_graph(graph)
             try:
-                session = self._runtime.InferenceSession(str(path), self._options, providers=[self._provider])
-            except _runtime_errors(self._runtime) as error:
+                session = self._runtime.InferenceSession(content, self._options, providers=[self._provider])
+                stamp = session.get_modelmeta().custom_metadata_map
+            except Exception as error:  # ONNX Runtime's share no base class, and this file may be anything
                 raise CorruptFileError(f"{path} can't be loaded by ONNX Runtime: {error}; export again") from error
             if self._provider not in session.get_providers():
                 raise RuntimeUnavailableError(
                     f"{self._provider} was asked for, but did not load for {graph!r}: its libraries are missing or do "
                     "not fit the driver"
                 )
-            stamp = session.get_modelmeta().custom_metadata_map
             if stamp.get("causcell.gene_digest") != self.manifest.genes.digest:
                 raise DigestError(f"{path} was exported for another gene panel than the manifest's; export again")
+            info = self.manifest.graphs[graph]
+            _check_signature(path, "inputs", info.inputs, session.get_inputs())
+            _check_signature(path, "outputs", info.outputs, session.get_outputs())
             self._sessions[graph] = session
         return self._sessions[graph]
 
 
-def _load_runtime() -> ModuleType:
-    if len(installed_versions("onnxruntime", "onnxruntime-gpu")) == 2:
-        raise RuntimeUnavailableError(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; uninstall both, then install "
-            "one: causcell[cpu] or causcell[gpu]"
+_TYPES = {"float32": "float", "float16": "float16", "int64": "int64", "uint8": "uint8"}
+"""Names that ONNX has for element types, by NumPy's."""
+
+
+def _check_signature(path: Path, what: str, stated: Mapping[str, TensorInfo], found: Sequence[Any]) -> None:
+    """Check that a graph's inputs or outputs are those of the manifest, by name and element type."""
+    there = {each.name: each.type for each in found}
+    expected = {name: f"tensor({_TYPES[tensor.dtype]})" for name, tensor in stated.items()}
+    if there != expected:
+        raise CorruptFileError(
+            f"{path} has {what} {format_list(f'{name}: {kind}' for name, kind in there.items())}, where the manifest "
+            f"states {format_list(f'{name}: {kind}' for name, kind in expected.items())}; export again"
         )
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"ONNX Runtime can't be imported ({error}); install causcell[cpu] or causcell[gpu]"
-        ) from error
-
-
-def _runtime_errors(runtime: ModuleType) -> tuple[type[Exception], ...]:
-    """Return the exceptions that ONNX Runtime raises, which share no base class of their own."""
-    state = runtime.capi.onnxruntime_pybind11_state
-    return tuple(
-        kind
-        for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "RuntimeException")
-        if (kind := getattr(state, name, None)) is not None
-    )

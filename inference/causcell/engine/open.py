@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from causcell._internal.files import local_path
 from causcell.engine.protocol import Engine
 from causcell.errors import ConfigurationError, RuntimeUnavailableError
 
@@ -78,7 +79,7 @@ def open_engine(
 
     if connection is not None:
         raise ConfigurationError(f"location {location!r} is a folder; a connection is for servers: leave it out")
-    return OnnxEngine(location, threads=threads, provider=provider or "cpu", spinning=spinning)
+    return OnnxEngine(local_path(location, "models"), threads=threads, provider=provider or "cpu", spinning=spinning)
 
 
 def _refuse_local_options(location: str, **options: object) -> None:

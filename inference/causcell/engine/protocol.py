@@ -7,9 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
+from causcell.engine.outputs import fits
 from causcell.engine.status import EndpointStatus
 from causcell.errors import EngineError, format_list
-from causcell.repository.manifest import GraphInfo, Manifest, TensorInfo
+from causcell.repository.manifest import GraphInfo, Manifest
 from causcell.repository.reference_cells import ReferenceCells
 
 
@@ -59,7 +60,8 @@ class Engine(Protocol):
         Raises
         ------
         EngineError
-            There is no such graph, the inputs are not the graph's, or the evaluation failed.
+            There is no such graph, the inputs are not the graph's, the evaluation failed, or the outputs are not what
+            the manifest states (`causcell.engine.outputs.check_answer`); or the engine is closed.
         """
         ...
 
@@ -103,7 +105,7 @@ def check_request(
     if len(batch_sizes) != 1:
         raise EngineError(f"the inputs of graph {graph!r} are of different batch sizes: {sorted(batch_sizes)}")
     for name, tensor in info.inputs.items():
-        if not _fits(inputs[name], tensor):
+        if not fits(inputs[name], tensor):
             raise EngineError(
                 f"input {name!r} of graph {graph!r} is {inputs[name].dtype} {list(inputs[name].shape)}; it takes "
                 f"{tensor.dtype} [{', '.join(['batch', *('any' if size < 0 else str(size) for size in tensor.shape)])}]"
@@ -112,11 +114,3 @@ def check_request(
     if unknown:
         raise EngineError(f"graph {graph!r} has no output {format_list(unknown)}; it has {format_list(info.outputs)}")
     return info
-
-
-def _fits(array: np.ndarray, tensor: TensorInfo) -> bool:
-    return (
-        array.dtype == tensor.dtype
-        and array.ndim == len(tensor.shape) + 1
-        and all(size in (-1, found) for size, found in zip(tensor.shape, array.shape[1:], strict=True))
-    )

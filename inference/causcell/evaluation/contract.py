@@ -155,6 +155,12 @@ def _effect_examples(rng: np.random.Generator, dtype: type[np.floating]) -> tupl
     return (real, real), (-3 * real[::-1], real), [(zero, real), (real, zero), (zero, zero)]
 
 
+def _size_examples(rng: np.random.Generator, dtype: type[np.floating]) -> tuple[Arrays, Arrays, list[Arrays]]:
+    right, wrong, edges = _effect_examples(rng, dtype)
+    variance = np.full(_GENES, 0.01, dtype=dtype)
+    return (*right, variance), (*wrong, variance), [(*each, variance) for each in edges]
+
+
 def _genes_examples(rng: np.random.Generator, dtype: type[np.floating]) -> tuple[Arrays, Arrays, list[Arrays]]:
     differ = np.arange(_GENES) % 4 == 0
     shift = np.where(differ, 1 + rng.random(_GENES), 0.1 * rng.random(_GENES)).astype(dtype)
@@ -168,6 +174,7 @@ _EXAMPLES: dict[Kind, Callable[..., tuple[Arrays, Arrays, list[Arrays]]]] = {
     "label": _label_examples,
     "summary": _summary_examples,
     "effect": _effect_examples,
+    "size": _size_examples,
     "genes": _genes_examples,
 }
 """By kind: arguments that are right, arguments that are plainly wrong, and arguments at the edge (of a summary the real

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.errors import UnknownConceptError, format_list
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
@@ -52,6 +53,7 @@ def evaluate(
     totals: str | None = None,
     round_counts: bool = False,
     allow_missing_genes: float = 0.0,
+    replicate: str | None = None,
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -70,6 +72,9 @@ def evaluate(
         Scale of the cells' values (``counts`` or ``log1p``).
     layer, raw, totals, round_counts, allow_missing_genes
         How the cells' values are read; see `causcell.generator.Generator.counterfactual`.
+    replicate
+        Column of ``obs`` whose labels (donors, patients) are independent of each other: intervals of effects are taken
+        over them, in place of over cells.
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
@@ -82,7 +87,7 @@ def evaluate(
     DataError
         Fewer than 16 cells are left that the model was not trained on.
     UnknownConceptError
-        A column of finer labels that there is not.
+        A column of finer labels or of replicates that there is not.
 
     Examples
     --------
@@ -97,7 +102,7 @@ def evaluate(
     ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
     """
     source = open_anndata(cells) if isinstance(cells, str | os.PathLike) else cells
-    check_columns(source, finer)
+    check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     trained = int(generator.manifest.training_cells.contain(source.obs_names.astype(str).tolist()).sum())
     data = read_evaluation_data(
         generator,
@@ -120,7 +125,7 @@ def evaluate(
         **describe_model(generator),
     }
     tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
-    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed)
+    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed, replicate=replicate)
     return Evaluation(facts, tables)
 
 
@@ -129,7 +134,8 @@ def check_columns(cells: anndata.AnnData, columns: Sequence[str]) -> None:
     absent = [column for column in columns if column not in cells.obs]
     if absent:
         raise UnknownConceptError(
-            f"obs has no column {format_list(absent)}; its columns are {format_list(cells.obs.columns, 40)}"
+            f"obs has no column {format_list(absent)}; {suggest(absent[0], cells.obs.columns)}its columns are "
+            f"{format_list(cells.obs.columns, 40)}"
         )
 
 

@@ -175,43 +175,147 @@ def strongest_overlap(predicted: np.ndarray, real: np.ndarray, *, top: int = 50)
 
 
 def shift_slope(predicted: np.ndarray, real: np.ndarray) -> float:
-    """Slope through the origin of a predicted on a real shift [G]: 1 where their size agrees, 0 without a real one."""
+    """Slope through the origin of a predicted on a real shift [G]: 0 without a real one.
+
+    Noise of the real shift lowers it below 1, for a perfect prediction too: `shift_size` has that taken off.
+    """
     return float(predicted @ real / (real @ real)) if real.any() else 0.0
+
+
+def mean_shift(
+    source: np.ndarray, target: np.ndarray, replicates: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean shift between two sets of cells, and the sampling variance of it.
+
+    Parameters
+    ----------
+    source, target
+        Expression of the cells, [n x G] and [m x G], at least two of each.
+    replicates
+        Replicate (donor) of each source and each target cell, [n] and [m], where cells of one are not independent: the
+        variance is then over replicates (the jackknife's), in place of over cells. With fewer than two it is infinite.
+
+    Returns
+    -------
+    Mean of the target cells less mean of the source cells, and its variance, both float64 [G].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_shift(np.array([[0.0], [2.0]]), np.array([[4.0], [4.0]]))
+    (array([3.]), array([1.]))
+    """
+    source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    shift = target.mean(axis=0) - source.mean(axis=0)
+    if replicates is None:
+        return shift, source.var(axis=0, ddof=1) / len(source) + target.var(axis=0, ddof=1) / len(target)
+    left_out = [
+        target[replicates[1] != name].mean(axis=0) - source[replicates[0] != name].mean(axis=0)
+        for name in np.unique(np.concatenate(replicates))
+        if (replicates[0] != name).any() and (replicates[1] != name).any()
+    ]
+    if len(left_out) < 2:
+        return shift, np.full_like(shift, np.inf)
+    return shift, np.var(left_out, axis=0) * (len(left_out) - 1)
+
+
+def squared_size(real: np.ndarray, variance: np.ndarray) -> float | None:
+    """Squared length of a true shift, estimated from a measured one.
+
+    The square of a measured shift exceeds that of the true one by the sum of the variances, which is taken off.
+
+    Parameters
+    ----------
+    real, variance
+        The measured shift and its sampling variance, [G]; see `mean_shift`.
+
+    Returns
+    -------
+    The estimate; `None` where it is less than twice its standard error (that of a square of a Gaussian vector with
+    independent genes): then what is left is noise, and no size can be told.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> squared_size(np.array([3.0, 1.0]), np.array([0.25, 0.25]))
+    9.5
+    """
+    real, variance = np.asarray(real, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+    if not np.isfinite(variance).all():
+        return None
+    square = float(real @ real - variance.sum())
+    error = float(np.sqrt(4 * (real**2) @ variance + 2 * variance @ variance))
+    return square if square > 2 * error else None
+
+
+def shift_size(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray) -> float | None:
+    """Size of a predicted shift along the true one, over the size of the true one: 1 where it is right.
+
+    The slope of the prediction on the true shift, p.r / (r.r - noise): the noise of the measured shift r [G] is taken
+    off its square (`squared_size`). `None` where the measured shift is not told from its noise.
+    """
+    square = squared_size(real, variance)
+    return None if square is None else float(np.asarray(predicted, dtype=np.float64) @ real / square)
+
+
+def shift_norm_ratio(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray) -> float | None:
+    """Length of a predicted shift [G] over that of the true one (`squared_size`), whatever their directions.
+
+    `None` where the measured shift is not told from its noise.
+    """
+    square = squared_size(real, variance)
+    return None if square is None else float(np.linalg.norm(predicted) / np.sqrt(square))
+
+
+def shift_calibration(predicted: np.ndarray, real: np.ndarray) -> float | None:
+    """Slope through the origin of the real shift on a predicted one [G]: what a predicted effect of 1 is on average.
+
+    Noise of the real shift does not bias it. `None` without a predicted shift.
+    """
+    return float(predicted @ real / (predicted @ predicted)) if predicted.any() else None
 
 
 def _is_flat(predicted: np.ndarray, real: np.ndarray) -> bool:
     return bool(np.ptp(predicted) == 0 or np.ptp(real) == 0)
 
 
-def effect_agreement(predicted: np.ndarray, real: np.ndarray, *, top: int = 50) -> dict[str, float]:
+def effect_agreement(
+    predicted: np.ndarray, real: np.ndarray, *, variance: np.ndarray | None = None, top: int = 50
+) -> dict[str, float | None]:
     """Agreement of a predicted mean shift of expression with a real one, over genes.
 
     Parameters
     ----------
     predicted, real
         Mean counterfactual less mean factual, and mean target less mean source, [G].
+    variance
+        Sampling variance of the real shift, [G] (`mean_shift`); 0 where the real shift is known exactly.
     top
         Number of genes, by size of the shift, that are compared as a set.
 
     Returns
     -------
     ``pcc`` and ``spearman`` over genes (0 where a shift is the same for all genes); ``top_overlap``, the share of the
-    real shift's ``top`` genes among those of the predicted; ``slope`` of the predicted on the real shift, 1 where
-    their size agrees (a correlation can't tell).
+    real shift's ``top`` genes among those of the predicted; and the sizes, which a correlation can't tell: ``size``
+    (`shift_size`), ``norm_ratio`` (`shift_norm_ratio`) and ``calibration`` (`shift_calibration`), 1 where they are
+    right and `None` where they can't be taken.
 
     Examples
     --------
     >>> import numpy as np
     >>> real = np.array([0.0, 1.0, -2.0, 0.5])
     >>> agreement = effect_agreement(real / 2, real)
-    >>> round(agreement["pcc"], 6), agreement["slope"]
-    (1.0, 0.5)
+    >>> round(agreement["pcc"], 6), agreement["size"], agreement["norm_ratio"], agreement["calibration"]
+    (1.0, 0.5, 0.5, 2.0)
     """
+    variance = np.zeros(len(real)) if variance is None else variance
     return {
         "pcc": shift_correlation(predicted, real),
         "spearman": shift_rank_correlation(predicted, real),
         "top_overlap": strongest_overlap(predicted, real, top=top),
-        "slope": shift_slope(predicted, real),
+        "size": shift_size(predicted, real, variance),
+        "norm_ratio": shift_norm_ratio(predicted, real, variance),
+        "calibration": shift_calibration(predicted, real),
     }
 
 

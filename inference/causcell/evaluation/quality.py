@@ -105,13 +105,17 @@ def measure_quality(real: np.ndarray, generated: np.ndarray, labels: np.ndarray)
     return matched | sample_quality(real, generated, labels)
 
 
-def measure_effect(predicted: np.ndarray, real: np.ndarray, differential: np.ndarray) -> dict[str, float | None]:
-    """Take every registered metric of shifts: of kind ``effect``, then of kind ``genes``.
+def measure_effect(
+    predicted: np.ndarray, real: np.ndarray, variance: np.ndarray, differential: np.ndarray
+) -> dict[str, float | None]:
+    """Take every registered metric of shifts: of kind ``effect``, then ``size``, then ``genes``.
 
     Parameters
     ----------
     predicted, real
         Mean shifts of expression, [G].
+    variance
+        Sampling variance of the real shift, [G]; see `causcell.evaluation.metrics.mean_shift`.
     differential
         Genes that truly differ, bool [G].
 
@@ -120,5 +124,6 @@ def measure_effect(predicted: np.ndarray, real: np.ndarray, differential: np.nda
     Values by the metrics' names; `None` for one that could not be taken.
     """
     effect = {metric.name: metric.function(predicted, real) for metric in registered_metrics("effect")}
+    sizes = {metric.name: metric.function(predicted, real, variance) for metric in registered_metrics("size")}
     genes = {metric.name: metric.function(predicted, differential) for metric in registered_metrics("genes")}
-    return effect | genes
+    return effect | sizes | genes

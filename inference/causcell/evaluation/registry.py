@@ -10,7 +10,7 @@ from causcell._internal.registry import Registry
 from causcell.errors import ConfigurationError, format_list
 from causcell.evaluation import metrics
 
-Kind = Literal["cells", "distribution", "label", "summary", "effect", "genes"]
+Kind = Literal["cells", "distribution", "label", "summary", "effect", "size", "genes"]
 Better = Literal["higher", "lower", "one", "real"]
 
 KINDS: dict[Kind, str] = {
@@ -20,6 +20,8 @@ KINDS: dict[Kind, str] = {
     "label": "function(real, generated): matched cells of one label, both [n x G]",
     "summary": "function(cells): a property of one set of cells [n x G]; real cells are measured too",
     "effect": "function(predicted, real): mean shifts of expression, both [G]",
+    "size": "function(predicted, real, variance): mean shifts of expression, and the sampling variance of the real "
+    "one, all [G]",
     "genes": "function(predicted, differential): a mean shift [G], and the genes that truly differ, bool [G]",
 }
 """Arguments of the function of each kind of metric; arrays are expression on the log scale. It returns a float, or
@@ -40,7 +42,7 @@ REAL_SUFFIX = "_real"
 """Ends the names of the values that real cells have, among the values of generated ones."""
 
 _RESERVED = ("cells",)
-_SHIFT_KINDS: tuple[Kind, ...] = ("effect", "genes")
+_SHIFT_KINDS: tuple[Kind, ...] = ("effect", "size", "genes")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Metric:
 
     @property
     def key(self) -> str:
-        """Name in the registry: that of the metric, after ``shift_`` for the kinds ``effect`` and ``genes``.
+        """Name in the registry: that of the metric, after ``shift_`` for the kinds ``effect``, ``size`` and ``genes``.
 
         So a metric of expression and one of shifts, whose values never meet, may have one name.
         """
@@ -131,7 +133,9 @@ _BUILTIN = (
     Metric("pcc", metrics.shift_correlation, "effect", "higher"),
     Metric("spearman", metrics.shift_rank_correlation, "effect", "higher"),
     Metric("top_overlap", metrics.strongest_overlap, "effect", "higher", title="top_overlap"),
-    Metric("slope", metrics.shift_slope, "effect", "one"),
+    Metric("calibration", metrics.shift_calibration, "effect", "one"),
+    Metric("size", metrics.shift_size, "size", "one"),
+    Metric("norm_ratio", metrics.shift_norm_ratio, "size", "one"),
     Metric("AUC", lambda predicted, differ: metrics.ranking_score(abs(predicted), differ), "genes", "higher"),
 )  # fmt: skip
 

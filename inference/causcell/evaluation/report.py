@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell._internal.cpus import available_cpus
+from causcell._internal.figures import plain_text
 from causcell._internal.files import new_folder
 from causcell._internal.versions import installed_versions
-from causcell.evaluation.table import Table, format_values
+from causcell.evaluation.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +42,7 @@ def run_environment() -> dict[str, Any]:
     return {
         "command": " ".join(["causcell", *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | installed_versions(*_PACKAGES),
-        "hardware": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        "hardware": f"{platform.machine()}, {available_cpus()} CPUs",
     }
 
 
@@ -85,7 +87,7 @@ def _format_page(title: str, facts: Mapping[str, Any], tables: Sequence[Table]) 
             f"<p>{html.escape(table.interpretation)}</p>",
             f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',
             _format_html_table(table),
-            f'<p><img alt="{html.escape(table.name)}" src="data:image/png;base64,{_draw_figure(table)}"></p>',
+            *([_format_figure(table)] if table.measures else []),
         ]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -99,31 +101,45 @@ def _format_fact(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def _format_figure(table: Table) -> str:
+    return f'<p><img alt="{html.escape(table.name)}" src="data:image/png;base64,{_draw_figure(table)}"></p>'
+
+
 def _format_html_table(table: Table) -> str:
+    if not table.measures:
+        return "<p>Nothing could be measured.</p>"
     head = "".join(f"<th>{html.escape(measure)}</th>" for measure in table.measures)
     lines = [
         f"<tr><td>{html.escape(row)}</td>"
-        + "".join(f"<td>{format_values(values.get(measure))}</td>" for measure in table.measures)
+        + "".join(f"<td>{table.format_value(row, measure)}</td>" for measure in table.measures)
         + "</tr>"
-        for row, values in table.rows.items()
+        for row in table.rows
     ]
     return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
 
 
 def _draw_figure(table: Table) -> str:
-    """Draw a panel of bars for each measure, and return it as base64 of a PNG."""
+    """Draw a panel of bars for each measure, and return it as base64 of a PNG; a user's own settings change nothing."""
+    import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     count = len(table.measures)
-    figure = Figure(figsize=(3 + 2.2 * count, 0.9 + 0.26 * len(table.rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = np.atleast_1d(figure.subplots(1, count, sharey=True))
-    for ax, measure in zip(panels, table.measures, strict=True):
-        draw_bars(table, measure, ax)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
+    panel = max(2.2, 0.08 * max(map(len, table.measures)))
+    names = 0.075 * max(map(len, table.rows))
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(0.8 + names + panel * count, 0.9 + 0.26 * len(table.rows)), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = np.atleast_1d(figure.subplots(1, count, sharey=True))
+        for ax, measure in zip(panels, table.measures, strict=True):
+            draw_bars(table, measure, ax)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+_OF_THE_MODEL = ("model", "embedding of ", "all embeddings", "the model's own reading", "linear probe of its embedding")
+"""How the rows of the model itself begin, after the concept or column that a row may be of."""
 
 
 def draw_bars(table: Table, measure: str, ax: Axes) -> Axes:
@@ -144,10 +160,11 @@ def draw_bars(table: Table, measure: str, ax: Axes) -> Axes:
     """
     names = list(table.rows)
     values = [table.rows[name].get(measure, (np.nan,)) for name in names]
-    colours = ["C0" if "model" in name or "embedding" in name else "0.7" for name in names]
-    ax.barh(names, [np.mean(each) for each in values], xerr=[np.std(each) for each in values], color=colours)
-    if not ax.yaxis_inverted():  # a shared axis that another panel has turned already
-        ax.invert_yaxis()
-    ax.set_title(measure, fontsize=8)
+    colours = ["tab:blue" if name.rsplit(": ", 1)[-1].startswith(_OF_THE_MODEL) else "0.7" for name in names]
+    places = np.arange(len(names))
+    ax.barh(places, [np.mean(each) for each in values], xerr=[np.std(each) for each in values], color=colours)
+    ax.set_yticks(places, [plain_text(name) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_title(plain_text(measure), fontsize=8)
     ax.tick_params(labelsize=7)
     return ax

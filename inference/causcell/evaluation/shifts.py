@@ -14,7 +14,8 @@ from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.counterfactual.interventions import MODES
 from causcell.errors import CausCellWarning, DataError
 from causcell.evaluation.data import EvaluationData
-from causcell.evaluation.metrics import differential_genes
+from causcell.evaluation.intervals import standard_errors
+from causcell.evaluation.metrics import differential_genes, mean_shift
 from causcell.evaluation.quality import measure_effect
 from causcell.evaluation.registry import metric_titles
 from causcell.evaluation.table import Table
@@ -23,9 +24,11 @@ _MIN_CELLS = 8
 _SPLITS = 5
 _INTERPRETATION = (
     "Within each stratum, the mean counterfactual less the mean factual (mean estimates) against the mean real target "
-    "cells less the mean real source cells, over genes: Pearson, Spearman, the overlap of the 50 strongest genes, the "
-    "slope (1: of the right size), and the area under the ROC curve of the strength of a gene's shift for the genes "
-    "that differ between real source and target cells (Wilcoxon, Benjamini-Hochberg 5 %). Averages over strata."
+    "cells less the mean real source cells, over genes: Pearson, Spearman, the overlap of the 50 strongest genes; "
+    "three sizes, each best at 1: calibration (what a predicted effect of 1 really is, on average), size (the "
+    "prediction along the true shift, over it) and norm ratio (length over length), the real shift's noise taken off; "
+    "and the area under the ROC curve of the strength of a gene's shift for the genes that differ between real source "
+    "and target cells (Wilcoxon, Benjamini-Hochberg 5 %). Averages over strata."
 )
 _LIMITATIONS = (
     "Whether single cells respond as predicted, and whether source and target cells differ by the intervention alone: "
@@ -134,7 +137,9 @@ def _find_carriers(labels: np.ndarray, codes: Mapping[int, int]) -> np.ndarray:
     return carried
 
 
-def tabulate_effects(data: EvaluationData, cases: Iterable[Case], title: str, *, seed: int = 0) -> list[Table]:
+def tabulate_effects(
+    data: EvaluationData, cases: Iterable[Case], title: str, *, seed: int = 0, replicate: str | None = None
+) -> list[Table]:
     """Make a table for each concept intervened on: the model's modes, trivial baselines, ceiling.
 
     Parameters
@@ -146,37 +151,69 @@ def tabulate_effects(data: EvaluationData, cases: Iterable[Case], title: str, *,
     title
         Beginning of the tables' names.
     seed
-        Seed of generated cells, and of the halves that ceilings are taken from.
+        Seed of generated cells, of the halves that ceilings are taken from, and of the samples of standard errors.
+    replicate
+        Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
+        of the real shift, are taken over them, in place of over cells.
     """
-    titles = metric_titles("effect", "genes")
+    titles = metric_titles("effect", "size", "genes")
     by_concept: dict[int, list[Case]] = {}
     for case in cases:
         by_concept.setdefault(case.concept, []).append(case)
     tables = []
     for concept, found in by_concept.items():
         measured: dict[str, dict[str, list[float]]] = {}
+        variances: dict[str, dict[str, list[float]]] = {}
         for case in found:
-            for name, measures in _measure_case(data, case, seed).items():
-                for measure, value in measures.items():
-                    if value is not None:
-                        measured.setdefault(name, {}).setdefault(titles[measure], []).append(value)
-        rows = {name: {m: float(np.mean(v)) for m, v in measures.items()} for name, measures in measured.items()}
+            rows, errors = _measure_case(data, case, seed, replicate)
+            for into, values in ((measured, rows), (variances, errors)):
+                for name, measures in values.items():
+                    for measure, value in measures.items():
+                        if value is not None:
+                            into.setdefault(name, {}).setdefault(titles[measure], []).append(value)
         name = f"{title}: {data.schema.names[concept]} ({len(found)} shifts)"
-        tables.append(Table.of(name, rows, interpretation=_INTERPRETATION, limitations=_LIMITATIONS))
+        tables.append(
+            Table.of(
+                name,
+                {name: {m: float(np.mean(v)) for m, v in each.items()} for name, each in measured.items()},
+                interpretation=f"{_INTERPRETATION} Intervals: 90 %, over {replicate or 'cells'}.",
+                limitations=_LIMITATIONS,
+                errors={
+                    name: {m: float(np.sqrt(np.sum(np.square(v))) / len(v)) for m, v in each.items()}
+                    for name, each in variances.items()
+                },
+            )
+        )
     return tables
 
 
-def _measure_case(data: EvaluationData, case: Case, seed: int) -> dict[str, dict[str, float | None]]:
+def _measure_case(
+    data: EvaluationData, case: Case, seed: int, replicate: str | None
+) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, float]]]:
+    """Take all measures of one case, and standard errors of some: values by row and measure."""
     source, target = data.expression[case.source_rows], data.expression[case.target_rows]
-    real = target.mean(axis=0) - source.mean(axis=0)
+    replicates = None
+    if replicate is not None:
+        of_cells = data.cells.obs[replicate].astype(str).to_numpy()
+        replicates = of_cells[case.source_rows], of_cells[case.target_rows]
+    real, variance = mean_shift(source, target, replicates)
     differ = differential_genes(source, target)
-    shifts = predict_shifts(data, case, seed) | compute_baseline_shifts(data, case)
-    rows = {name: measure_effect(shift, real, differ) for name, shift in shifts.items()}
-    return rows | _measure_ceilings(source, target, np.random.default_rng(seed))
+    shifts: dict[str, np.ndarray] = predict_cell_shifts(data, case, seed) | compute_baseline_shifts(data, case)
+    rows = {
+        name: measure_effect(shift.mean(axis=0) if shift.ndim == 2 else shift, real, variance, differ)
+        for name, shift in shifts.items()
+    }
+    errors = standard_errors(shifts, source, target, np.random.default_rng((seed, 6)), replicates=replicates)
+    return rows | _measure_ceilings(source, target, np.random.default_rng(seed)), errors
 
 
 def predict_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     """Predict the mean shift of the source cells under the intervention, float64 [G], by mode."""
+    return {mode: shift.mean(axis=0) for mode, shift in predict_cell_shifts(data, case, seed).items()}
+
+
+def predict_cell_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str, np.ndarray]:
+    """Predict the shift of each source cell under the intervention, float64 [n x G], by mode."""
     cells = data.cells[case.source_rows]
     concept = data.schema.concepts[case.concept]
     options: dict[str, Any] = {"preset": "mean", "seed": seed, **data.read_options}
@@ -187,7 +224,7 @@ def predict_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
             acted = data.generator.counterfactual(cells, do, mode=mode, **options)
-        shifts[f"model, {mode}"] = np.asarray(acted.X - factual, dtype=np.float64).mean(axis=0)
+        shifts[f"model, {mode}"] = np.asarray(acted.X - factual, dtype=np.float64)
     return shifts
 
 
@@ -216,8 +253,8 @@ def _measure_ceilings(
     found: dict[str, list[float]] = {}
     for _ in range(_SPLITS):
         halves = [[x[part] for part in np.array_split(rng.permutation(len(x)), 2)] for x in (source, target)]
-        a, b = (halves[1][i].mean(axis=0) - halves[0][i].mean(axis=0) for i in (0, 1))
-        for measure, value in measure_effect(a, b, differential_genes(halves[0][1], halves[1][1])).items():
+        (a, _), (b, variance) = (mean_shift(halves[0][i], halves[1][i]) for i in (0, 1))
+        for measure, value in measure_effect(a, b, variance, differential_genes(halves[0][1], halves[1][1])).items():
             if value is not None:
                 found.setdefault(measure, []).append(value)
     half: dict[str, float | None] = {measure: float(np.mean(values)) for measure, values in found.items()}

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.diffusion.schedule import NoiseSchedule
@@ -32,15 +33,21 @@ from causcell.errors import (
     format_list,
 )
 from causcell.preprocessing import SUM_QUANTILES, Preprocessing, Scale, gene_digest
+from causcell.repository.consistency import check_consistency
+from causcell.repository.names import EXPRESSION_FLOAT16 as EXPRESSION_FLOAT16
+from causcell.repository.names import MANIFEST_FILE as MANIFEST_FILE
+from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
+from causcell.repository.names import graph_file as graph_file
+from causcell.repository.names import logits_name as logits_name
 
 SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
 
-MANIFEST_FILE = "manifest.json"
-REFERENCE_FILE = "reference.npz"
+LARGEST_MANIFEST = 2**28
+"""Bytes of a manifest at most: those of 25 million training cells (10.7 bytes a cell, the rest is small)."""
 
-EXPRESSION_FLOAT16 = "expression_float16"
-"""Output of ``decoder`` and ``sampler``: ``expression`` rounded to float16. Older exports have no such output."""
+_MOST_VALUES = 2_000_000
+"""Values of a manifest at most, counted by its commas; a panel of 60,000 genes has 300,000."""
 
 _SCALE_FACTS = ("totals", "shares", "panel_sums")
 
@@ -65,7 +72,7 @@ def check_scale_facts(normalisation_genes: Sequence[str], shares: Sequence[float
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class GenePanel(_Part):
@@ -321,7 +328,10 @@ class Manifest(_Part):
         """Return a preset by name, or the default one; raises `ConfigurationError` if there is no such preset."""
         chosen = self.default_preset if name is None else name
         if chosen not in self.presets:
-            raise ConfigurationError(f"there is no preset {chosen!r}; this model has {format_list(self.presets)}")
+            raise ConfigurationError(
+                f"there is no preset {chosen!r}; {suggest(chosen, self.presets)}this model has "
+                f"{format_list(self.presets)}"
+            )
         return self.presets[chosen]
 
     def sealed(self) -> Manifest:
@@ -352,14 +362,16 @@ class Manifest(_Part):
         DigestError
             Edited after export.
         """
-        try:
-            fields = json.loads(text)
-            version = int(fields["schema_version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(f"{source} is no manifest of a model repository ({error}); export again") from error
+        fields = _parse_json(text, source)
+        version = fields.get("schema_version")
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise CorruptFileError(
+                f"{source} is no manifest of a model repository (it has no schema_version); export again"
+            )
         if version > SCHEMA_VERSION:
             raise SchemaVersionError(
-                f"{source} has schema version {version}, this CausCell reads up to {SCHEMA_VERSION}; update causcell"
+                f"{source} has schema version {_shorten(version)}, this CausCell reads up to {SCHEMA_VERSION}; update "
+                "causcell"
             )
         manifest = cls._validate(fields, source)
         if _own_digest(fields) != manifest.digest:
@@ -369,6 +381,10 @@ class Manifest(_Part):
             )
         if gene_digest(manifest.genes.names) != manifest.genes.digest:
             raise DigestError(f"the gene panel in {source} does not match its digest; export again")
+        try:
+            check_consistency(manifest)
+        except (ValueError, CausCellError) as error:
+            raise CorruptFileError(f"{source} is not a valid manifest: {_shorten(error)}; export again") from error
         return manifest
 
     @classmethod
@@ -377,37 +393,59 @@ class Manifest(_Part):
             return cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
+            place = _shorten(".".join(str(part) for part in first["loc"]))
             raise CorruptFileError(
-                f"{source} is not a valid manifest: {place}: {first['msg']}; export again"
+                f"{source} is not a valid manifest: {place}: {_shorten(first['msg'])}; export again"
             ) from error
-        except CausCellError as error:  # a concept, schedule or solver that its own class refuses
-            raise CorruptFileError(f"{source} is not a valid manifest: {error}; export again") from error
+        except (CausCellError, OverflowError) as error:  # a concept, schedule or solver that its own class refuses
+            raise CorruptFileError(f"{source} is not a valid manifest: {_shorten(error)}; export again") from error
+
+
+def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
+    """Parse JSON from anybody: of bounded size, UTF-8, an object, each name once, no NaN, no half characters."""
+    try:
+        if len(text) > LARGEST_MANIFEST:
+            raise ValueError(f"it is longer than {LARGEST_MANIFEST:,} bytes")
+        decoded = text if isinstance(text, str) else text.decode()
+        if sum(map(decoded.count, ",[{")) > _MOST_VALUES:
+            raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+        fields = json.loads(decoded, object_pairs_hook=_refuse_twice, parse_constant=_refuse_constant)
+        if "\\ud" in decoded.lower():
+            json.dumps(fields, ensure_ascii=False).encode()
+        if not isinstance(fields, dict):
+            raise ValueError("it is no JSON object")
+    except RecursionError:
+        raise CorruptFileError(
+            f"{source} is no manifest of a model repository (it is nested too deeply); export again"
+        ) from None
+    except ValueError as error:
+        raise CorruptFileError(
+            f"{source} is no manifest of a model repository ({_shorten(error)}); export again"
+        ) from error
+    return fields
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has {max(names, key=names.count)!r} twice")
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it has {name}, which is no number")
+
+
+def _shorten(told: object) -> str:
+    """Return a text for a message, which a stranger's file can't make endless."""
+    if isinstance(told, int):
+        return f"{told:.4g}" if told < 2**60 else "above 2^60"
+    text = str(told)
+    return text if len(text) <= 600 else f"{text[:600]}..."
 
 
 def _own_digest(fields: Mapping[str, Any]) -> str:
     """Compute the digest of the fields that a manifest was written with, which later versions may add to."""
     identity = {name: value for name, value in fields.items() if name not in ("digest", "speed")}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def graph_file(graph: str) -> str:
-    """Return the path of a graph's ONNX file in its repository, a key of `Manifest.files`.
-
-    Examples
-    --------
-    >>> graph_file("scm")
-    'scm/1/model.onnx'
-    """
-    return f"{graph}/1/model.onnx"
-
-
-def logits_name(concept: str) -> str:
-    """Return the name of the output of graph ``scm`` that holds a concept's label logits.
-
-    Examples
-    --------
-    >>> logits_name("stim")
-    'logits_stim'
-    """
-    return f"logits_{concept}"

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import zipfile
-import zlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from causcell.errors import CorruptFileError, InterventionError
+from causcell._internal.values import first_unsound
+from causcell.concepts import UNLABELLED
+from causcell.errors import CorruptFileError, InterventionError, format_list
 from causcell.randomness import Purpose, choices
+
+if TYPE_CHECKING:
+    from causcell.repository.manifest import Manifest
+
+_LARGEST_ARRAY = 2**31
+"""Bytes of an array at most, where no manifest says so."""
 
 CELLS_PER_LABEL = 1024
 """Cells kept for each label of each concept, at most."""
@@ -36,15 +45,56 @@ class ReferenceCells:
     combinations: np.ndarray
 
     @classmethod
-    def load(cls, file: str | os.PathLike[str] | BinaryIO) -> ReferenceCells:
-        """Read from ``.npz``, a path or an open file; raises `CorruptFileError`. Nothing is unpickled."""
+    def load(
+        cls,
+        file: str | os.PathLike[str] | bytes,
+        manifest: Manifest | None = None,
+        source: str | None = None,
+    ) -> ReferenceCells:
+        """Read from ``.npz``, of which nothing is unpickled and no more is read than its arrays may have.
+
+        Parameters
+        ----------
+        file
+            Path of the file, or its bytes.
+        manifest
+            Manifest of the model that the cells have to fit; where there is none yet, they have to fit each other.
+        source
+            Name of the file for messages, where bytes are given.
+
+        Raises
+        ------
+        CorruptFileError
+            The file is no such archive, its arrays do not fit each other or the manifest, or a value can't be.
+        """
+        name = source or (os.fspath(file) if not isinstance(file, bytes) else "the file")
         try:
-            with zipfile.ZipFile(file):  # np.load would also take a single array
-                arrays = np.load(file, allow_pickle=False)
-            with arrays:
-                return cls(arrays["exogenous"], arrays["labels"], arrays["combinations"])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise CorruptFileError(f"{file} holds no reference cells ({error}); export again") from error
+            with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
+                cells = cls(**_read_arrays(archive, manifest))
+            cells._check(manifest)
+        except Exception as error:  # zipfile, zlib and NumPy raise many kinds for damaged bytes
+            told = str(error)[:300] or type(error).__name__
+            raise CorruptFileError(f"{name} holds no reference cells ({told}); export again") from error
+        return cells
+
+    def _check(self, manifest: Manifest | None) -> None:
+        """Raise `ValueError` unless the arrays fit each other, and the manifest if there is one."""
+        rows, concepts = self.labels.shape
+        if len(self.exogenous) != rows:
+            raise ValueError(f"exogenous has {len(self.exogenous)} cells, labels has {rows}")
+        if self.combinations.shape[1] != concepts or self.exogenous.shape[1] != concepts + 1:
+            raise ValueError("its arrays are of different numbers of concepts")
+        place = first_unsound(self.exogenous)
+        if place is not None:
+            raise ValueError(f"exogenous has {self.exogenous[place]} in row {place[0]}")
+        for name in ("labels", "combinations"):
+            codes = getattr(self, name)
+            if codes.size and codes.min() < UNLABELLED:
+                raise ValueError(f"{name} has code {codes.min()}")
+            counts = [len(each.labels) for each in manifest.concepts] if manifest else []
+            for concept, count in enumerate(counts):
+                if len(codes) and codes[:, concept].max() >= count:
+                    raise ValueError(f"{name} has code {codes[:, concept].max()} of a concept of {count} labels")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as ``.npz``."""
@@ -123,6 +173,49 @@ class ReferenceCells:
             else:
                 unmatched[here] = True
         return rows, unmatched
+
+
+def _read_arrays(archive: zipfile.ZipFile, manifest: Manifest | None) -> dict[str, np.ndarray]:
+    """Read the arrays of an archive whose stated sizes hold; raises `ValueError` and what `zipfile` raises."""
+    rows = columns = width = None
+    if manifest is not None:
+        labels = sum(len(concept.labels) for concept in manifest.concepts)
+        rows = min(manifest.training_cells.count, CELLS_PER_LABEL * labels)
+        columns, width = manifest.dimensions.concepts, manifest.dimensions.embedding
+    forms: dict[str, tuple[str, tuple[int | None, ...], int | None]] = {
+        "exogenous": ("<f4", (None, columns and columns + 1, width), rows),
+        "labels": ("<i4", (None, columns), rows),
+        "combinations": ("<i4", (None, columns), manifest.training_cells.count if manifest else None),
+    }
+    if sorted(archive.namelist()) != sorted(f"{name}.npy" for name in forms):
+        raise ValueError(f"it holds {format_list(archive.namelist())} in place of {format_list(forms)}")
+    return {name: _read_array(archive, name, *form) for name, form in forms.items()}
+
+
+def _read_array(
+    archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[int | None, ...], most: int | None
+) -> np.ndarray:
+    """Read an array of an element type and shape (`None` is any size), of at most ``most`` rows."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        raise ValueError(f"{name} is packed in a way that export does not use")
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError(f"{name} is of version {version} of NumPy's format")
+        found, fortran, kind = np.lib.format.read_array_header_1_0(stream)
+        size = math.prod(found) * kind.itemsize
+        fits = len(found) == len(shape) and all(each in (None, there) for each, there in zip(shape, found, strict=True))
+        if kind != np.dtype(dtype) or not fits or min(found) < 0 or (most is not None and found[0] > most):
+            asked = ["any" if each is None else each for each in shape]
+            limit = "" if most is None else f" (at most {most} rows)"
+            raise ValueError(f"{name} is {kind} {list(found)} in place of {np.dtype(dtype)} {asked}{limit}")
+        if stream.tell() + size != info.file_size or size > _LARGEST_ARRAY:
+            raise ValueError(f"{name} states {size} bytes, its archive {info.file_size}")
+        content = stream.read(size)
+        if len(content) != size or stream.read(1):
+            raise ValueError(f"{name} is cut off")
+    return np.frombuffer(content, dtype=dtype).reshape(found, order="F" if fortran else "C").copy()
 
 
 def _pick(pool: np.ndarray, keys: np.ndarray, concept: int, draw: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+from causcell._internal.cpus import available_cpus
 from causcell.errors import RuntimeUnavailableError
 from causcell.serve.install import Installation, default_installation
 
@@ -54,7 +55,7 @@ def find_server(scratch: Path, memory_prefix: str, threads: int | None) -> tuple
     environment = os.environ | {
         "PATH": f"{installation.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         "LD_LIBRARY_PATH": _library_folder(),
-        _THREADS_VARIABLE: str(threads or len(os.sched_getaffinity(0))),
+        _THREADS_VARIABLE: str(threads or available_cpus()),
     }
     return command, environment
 

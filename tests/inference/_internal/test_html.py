@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.textpath import TextPath
 
 from causcell._internal.html import graph_svg, html_card
 
@@ -78,6 +79,36 @@ def test_no_arrow_runs_through_a_box_of_another_concept():
                 x, y = x1 + share * (x2 - x1), y1 + share * (y2 - y1)
                 inside = [n for n, (left, right, middle) in boxes.items() if left < x < right and abs(y - middle) < 13]
                 assert not set(inside) - set(edge)
+
+
+def test_no_arrow_runs_through_a_wider_box_of_its_own_column():
+    """From a narrow box at the top to the last row of the next column, beside wide boxes below it."""
+    names = ["a", *(f"developmental_stage_of_donor_{i}" for i in range(4)), *(f"child {i}" for i in range(5))]
+    edges = [("a", f"child {i}") for i in range(5)]
+    _, boxes, arrows = draw(names, edges)
+    for edge, points in zip(edges, arrows, strict=True):
+        for (x1, y1), (x2, y2) in itertools.pairwise(points):
+            for share in np.linspace(0, 1, 50):
+                x, y = x1 + share * (x2 - x1), y1 + share * (y2 - y1)
+                inside = [n for n, (left, right, middle) in boxes.items() if left < x < right and abs(y - middle) < 13]
+                assert not set(inside) - set(edge)
+
+
+@pytest.mark.parametrize(
+    "name", ["WWWWWWWWWWWW", "mmmmmmmmmmmm", "QQQQQQQQQQQQ", "developmental_stage_0123456789", "iii"]
+)
+def test_a_name_fits_its_box(name):
+    """Measured in DejaVu Sans, which is wider than what browsers usually take."""
+    _, boxes, _ = draw([name])
+    left, right, _ = boxes[name]
+    width = TextPath((0, 0), name, size=12, prop="DejaVu Sans").get_extents().width
+    assert width <= right - left - 6
+
+
+def test_wide_scripts_have_wide_boxes():
+    _, boxes, _ = draw(["細胞型" * 4])
+    left, right, _ = boxes["細胞型" * 4]
+    assert right - left >= 12 * 12
 
 
 def test_boxes_do_not_overlap():

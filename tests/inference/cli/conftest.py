@@ -18,6 +18,7 @@ def data(cells: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``run`` and ``models``, made by the commands."""
+    pytest.importorskip("torch", reason="takes causcell[train]")
     folder = tmp_path_factory.mktemp("made")
     concepts = ["--concept", "stim", "--concept", "cell_type", "--concept", "state"]
     edges = ["--edge", "stim:state", "--edge", "cell_type:state"]

@@ -48,7 +48,7 @@ from causcell.repository.manifest import Manifest
         (["--layer", "spliced"], ["'spliced'", "layers are"]),
         (["--allow-missing-genes", "1.5"], ["--allow-missing-genes 1.5", "below 1"]),
         (["--where", "dose == 3"], ["--where", "'dose == 3'", "dose", "'stim', 'donor'"]),
-        (["--where", "stim =="], ["--where", "'stim =='", "pandas query"]),
+        (["--where", "stim =="], ["--where", "'stim =='", "the columns are"]),
         (["--where", "stim"], ["--where stim ", "yes or no"]),
         (["--where", "stim == 'nothing'"], ["no cells", "stim == 'nothing'"]),
     ],

@@ -1,7 +1,9 @@
 """Interventions as they are asked for: labels by concept, lists, grids, and what is refused."""
 
+import numpy as np
 import pytest
 
+from causcell.concepts import Concept, ConceptSchema
 from causcell.counterfactual.interventions import Intervention, parse_do, plan_interventions
 from causcell.errors import ConceptError, InterventionError, UnknownConceptError, UnknownLabelError
 
@@ -64,8 +66,18 @@ def test_unknown_concept(schema, do, grid):
 
 
 def test_unknown_label(schema):
-    with pytest.raises(UnknownLabelError, match="'stim' has no label 'ifn'; its labels are 'IFN', 'ctrl'"):
+    with pytest.raises(
+        UnknownLabelError, match=r"'stim' has no label 'ifn'; did you mean 'IFN'\? its labels are 'IFN'"
+    ):
         plan_interventions(schema, {"stim": "ifn"})
+
+
+def test_a_number_is_named_by_its_label():
+    """The same intervention, and the same name of it, for every way to write the number."""
+    ages = ConceptSchema((Concept("age", ("9", "35")),))
+    for value in (35, 35.0, "35", "35.0", np.float64(35), np.float32(35)):
+        assert plan_interventions(ages, {"age": value}) == (Intervention(((0, 1),), "age=35"),)
+    assert plan_interventions(ages, parse_do(["age=35.0"])) == (Intervention(((0, 1),), "age=35"),)
 
 
 def test_do_is_parsed():

@@ -1,11 +1,10 @@
 """The engine in this process: the contract of engines, and what ONNX Runtime adds to it."""
 
-import numpy as np
 import onnxruntime
 import pytest
 from engine_contract import EngineContract, zero_inputs
 
-from causcell.engine import onnx as onnx_engine
+from causcell.engine import runtime as engine_runtime
 from causcell.engine.open import open_engine
 from causcell.errors import ConfigurationError, RuntimeUnavailableError
 
@@ -43,17 +42,19 @@ def test_threads_stand_in_the_description(repository):
     assert engine.description.endswith("CPUExecutionProvider, 3 threads")
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_no_threads(repository, threads):
-    with pytest.raises(ConfigurationError, match=f"threads is {threads}; take at least 1"):
+@pytest.mark.parametrize("threads", [0, -1, 5000, 2**70, 10**5000, True, 1.5, "2"])
+def test_a_number_of_threads_that_cannot_be(repository, threads):
+    with pytest.raises(ConfigurationError, match=r"^threads=.*: take (at least 1|at most 4096|a whole number)"):
         open_engine(repository, threads=threads)
 
 
-def test_an_engine_that_was_closed_can_be_used_again(repository):
-    engine = open_engine(repository, threads=1)
-    before = engine.run("scm", zero_inputs(engine, "scm"))["endogenous"]
-    engine.close()
-    np.testing.assert_array_equal(engine.run("scm", zero_inputs(engine, "scm"))["endogenous"], before)
+def test_threads_that_wait_for_work_leave_the_cpu_to_others(repository, monkeypatch):
+    entries = {}
+    monkeypatch.setattr(
+        onnxruntime.SessionOptions, "add_session_config_entry", lambda _, key, value: entries.update({key: value})
+    )
+    open_engine(repository, threads=2)
+    assert entries["session.intra_op.allow_spinning"] == "0"
 
 
 # -- providers ---------------------------------------------------------------------------------------------------------
@@ -89,6 +90,6 @@ def test_a_provider_that_did_not_load(repository, monkeypatch):
 
 
 def test_both_runtimes_installed(repository, monkeypatch):
-    monkeypatch.setattr(onnx_engine, "installed_versions", lambda *names: dict.fromkeys(names, "1.0"))
+    monkeypatch.setattr(engine_runtime, "installed_versions", lambda *names: dict.fromkeys(names, "1.0"))
     with pytest.raises(RuntimeUnavailableError, match="both installed and overwrite each other; uninstall both"):
         open_engine(repository)

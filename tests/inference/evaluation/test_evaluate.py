@@ -7,6 +7,8 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from causcell.cli.tables import format_measures
@@ -217,20 +219,65 @@ def test_a_report_is_json_and_one_page_that_needs_nothing_else(evaluation: Evalu
         write_report(tmp_path / "report", "again", facts, evaluation.tables)
 
 
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def draw_panels(table: Table) -> list[Axes]:
+    panels = np.atleast_1d(Figure().subplots(1, len(table.measures), sharey=True))
+    return [draw_bars(table, measure, ax) for ax, measure in zip(panels, table.measures, strict=True)]
+
+
 @pytest.mark.parametrize("measures", [1, 2, 3, 4])
-def test_bars_stand_in_the_order_of_the_table(measures: int) -> None:
-    """The first row is at the top, for any number of panels that share their axis."""
-    names = tuple("abcd"[:measures])
-    rows = {row: dict.fromkeys(names, 1.0) for row in ("first", "second")}
-    table = Table.of("a", rows, interpretation="i", limitations="l")
-    panels = np.atleast_1d(Figure().subplots(1, measures, sharey=True))
-    for ax, measure in zip(panels, names, strict=True):
-        draw_bars(table, measure, ax)
-    for ax in panels:
-        bottom, top = ax.get_ylim()
-        first, second = ax.convert_yunits("first"), ax.convert_yunits("second")
-        assert abs(first - top) < abs(second - top)
-        assert abs(second - bottom) < abs(first - bottom)
+def test_bars_stand_in_the_order_of_the_table_and_are_as_long_as_its_numbers(measures: int) -> None:
+    """From the top of the picture down, for any number of panels that share their axis."""
+    names = "abcd"[:measures]
+    rows = {
+        row: {name: tuple(10.0 * i + j + np.array([-1.0, 1.0]) * j) for j, name in enumerate(names)}
+        for i, row in enumerate(("10", "9", "model, mean"))
+    }
+    panels = draw_panels(Table("a", "i", "l", rows))
+    texts = [text.get_text() for text in panels[0].get_yticklabels()]
+    labels = dict(zip(panels[0].get_yticks(), texts, strict=True))
+    for j, ax in enumerate(panels):
+        bars = sorted(ax.patches, key=lambda bar: -ax.transData.transform((0, bar.get_y() + bar.get_height() / 2))[1])
+        assert [bar.get_width() for bar in bars] == [j, 10 + j, 20 + j]
+        middles = [round(bar.get_y() + bar.get_height() / 2, 6) for bar in bars]
+        assert [labels[middle] for middle in middles] == list(rows)
+        (errors,) = (each for each in ax.collections if isinstance(each, LineCollection))
+        spreads = [segment[1, 0] - segment[0, 0] for segment in errors.get_segments()]
+        np.testing.assert_allclose(spreads, 2 * j)  # a standard deviation to either side
+
+
+def test_a_measure_that_was_not_taken_has_no_bar_and_moves_no_other() -> None:
+    rows = {"first": {"a": (1.0,)}, "second": {"a": (2.0,), "b": (3.0,)}, "third": {"b": (4.0,)}}
+    panels = draw_panels(Table("a", "i", "l", rows))
+    np.testing.assert_equal([bar.get_width() for bar in panels[0].patches], [1.0, 2.0, np.nan])
+    np.testing.assert_equal([bar.get_width() for bar in panels[1].patches], [np.nan, 3.0, 4.0])
+
+
+def test_only_rows_of_the_model_have_its_colour() -> None:
+    """Whatever concepts are called."""
+    own = ["model, samples", "embedding of x", "model: linear probe of its embedding", "finer: all embeddings"]
+    others = ["mean of each model", "label of model itself", "embedding: most frequent label", "PCA-20"]
+    (ax,) = draw_panels(Table.of("a", {row: {"m": 1.0} for row in own + others}, interpretation="", limitations=""))
+    colours = [bar.get_facecolor() for bar in ax.patches]
+    assert len(set(colours[: len(own)])) == len(set(colours[len(own) :])) == 1
+    assert colours[0] != colours[-1]
+
+
+def test_names_with_dollars_are_shown_as_they_are() -> None:
+    (ax,) = draw_panels(Table.of("a", {r"$\frac$ of $x$": {"$m$": 1.0}}, interpretation="", limitations=""))
+    ax.figure.canvas.draw()  # a formula of it would not be one
+    assert ax.get_yticklabels()[0].get_text() == r"\$\frac\$ of \$x\$"
+    assert ax.get_title() == r"\$m\$"
+
+
+def test_a_table_without_a_value_has_no_figure(tmp_path: Path) -> None:
+    table = Table.of("Empty", {"x": {"m": None}}, interpretation="", limitations="")
+    write_report(tmp_path / "report", "t", {}, [table])
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Nothing could be measured" in page
+    assert "<img" not in page
 
 
 # -- old names ---------------------------------------------------------------------------------------------------------

@@ -9,10 +9,13 @@ from causcell.evaluation.metrics import (
     effect_agreement,
     energy_distance,
     maximum_mean_discrepancy,
+    mean_shift,
     mean_squared_error,
     median_distance,
     pearson,
     ranking_score,
+    shift_size,
+    shift_slope,
 )
 from causcell.evaluation.quality import measure_quality, sample_quality
 
@@ -129,13 +132,41 @@ def test_mmd_is_zero_for_like_cells_and_two_for_cells_far_apart():
     assert median_distance(np.array([[0.0], [1.0], [3.0]])) == 2
 
 
-def test_an_effect_agrees_with_itself_and_its_size_shows_in_the_slope_alone():
+def test_an_effect_agrees_with_itself_and_its_size_shows_in_the_sizes_alone():
     real = np.random.default_rng(6).standard_normal(200)
-    assert effect_agreement(real, real) == pytest.approx({"pcc": 1, "spearman": 1, "top_overlap": 1, "slope": 1})
+    alike = {"pcc": 1, "spearman": 1, "top_overlap": 1}
+    right = {"size": 1, "norm_ratio": 1, "calibration": 1}
+    assert effect_agreement(real, real) == pytest.approx(alike | right)
     half = effect_agreement(0.5 * real, real)
-    assert half == pytest.approx({"pcc": 1, "spearman": 1, "top_overlap": 1, "slope": 0.5})
+    assert half == pytest.approx(alike | {"size": 0.5, "norm_ratio": 0.5, "calibration": 2})
     assert effect_agreement(-real, real)["pcc"] == pytest.approx(-1)
-    assert set(effect_agreement(np.zeros(200), real).values()) == {0.0}
+    nothing = effect_agreement(np.zeros(200), real)
+    assert nothing.pop("calibration") is None
+    assert set(nothing.values()) == {0.0}
+
+
+def test_the_size_of_a_right_prediction_is_one_however_noisy_the_real_cells_are():
+    """Thirty cells of either kind, a true shift as long as its noise: the slope alone would be a half."""
+    rng = np.random.default_rng(8)
+    true = 0.25 * rng.standard_normal(1000)
+    sizes, slopes = [], []
+    for _ in range(40):
+        real, variance = mean_shift(rng.standard_normal((30, 1000)), true + rng.standard_normal((30, 1000)))
+        found = effect_agreement(true, real, variance=variance)
+        sizes.append([found["size"], found["norm_ratio"], found["calibration"]])
+        slopes.append(shift_slope(true, real))
+    assert np.mean(slopes) == pytest.approx(0.48, abs=0.03)  # 62 / (62 + 67) of the square is not noise
+    # 40 repetitions of a deviation below .1
+    np.testing.assert_allclose(np.mean(sizes, axis=0), 1, atol=0.05)
+
+
+def test_no_size_is_told_of_a_shift_that_is_noise():
+    rng = np.random.default_rng(9)
+    found = [
+        shift_size(np.ones(500), *mean_shift(rng.standard_normal((20, 500)), rng.standard_normal((20, 500))))
+        for _ in range(100)
+    ]
+    assert sum(size is not None for size in found) <= 8  # two standard errors: 2.3 of a hundred by chance
 
 
 def test_the_strongest_genes_are_those_that_move_most_either_way():

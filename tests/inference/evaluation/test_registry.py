@@ -21,7 +21,8 @@ from causcell.evaluation.registry import METRICS, metric_titles
 
 BUILTIN = (
     *("pcc", "mse", "energy_distance", "mmd", "correlations", "variance_ratio", "nonzero", "nonzero_mean"),
-    *("shift_pcc", "shift_spearman", "shift_top_overlap", "shift_slope", "shift_AUC"),
+    *("shift_pcc", "shift_spearman", "shift_top_overlap", "shift_calibration"),
+    *("shift_size", "shift_norm_ratio", "shift_AUC"),
 )
 
 
@@ -145,7 +146,7 @@ def test_a_plugin_that_is_no_usable_metric_is_refused(
 def test_metrics_without_a_value_are_left_out() -> None:
     real = np.random.default_rng(0).random((4, 30))
     assert "energy_distance" not in measure_quality(real, real, np.array(list("abcd")))
-    assert measure_effect(real[0], real[1], np.zeros(30, dtype=bool))["AUC"] is None
+    assert measure_effect(real[0], real[1], np.zeros(30), np.zeros(30, dtype=bool))["AUC"] is None
 
 
 CLIENT_ALONE = """
@@ -198,7 +199,9 @@ def test_evaluate_needs_no_torch_and_reports_metrics_from_outside(
     assert samples["real cells (ceiling)"]["centre distance"]["mean"] > 0
     assert samples["model, samples"]["centre distance"]["mean"] > 0
     (effects,) = (rows for name, rows in tables.items() if name.startswith("Interventions: stim"))
-    assert list(effects["model, do"]) == ["pcc", "spearman", "top_overlap", "slope", "size ratio", "AUC"]
+    assert list(effects["model, do"]) == [
+        *("pcc", "spearman", "top_overlap", "calibration", "size ratio", "size", "norm ratio", "AUC")
+    ]
     assert effects["no change"]["size ratio"]["mean"] == 0
     line = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["PCC", "MSE"])
     assert line.split() == ["PCC", "MSE", "median", "error"]

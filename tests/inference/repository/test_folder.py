@@ -221,11 +221,21 @@ def test_graph_of_another_panel(copy, graph):
 def test_graph_that_the_runtime_cannot_load(copy):
     """Its digest holds: it was exported so."""
     path = copy / "scm" / "1" / "model.onnx"
-    path.write_bytes(path.read_bytes()[:1000])
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, path)
     reseal_file(copy, "scm/1/model.onnx")
     engine = open_engine(copy, threads=1)
     with pytest.raises(CorruptFileError, match=r"scm/1/model\.onnx can't be loaded by ONNX Runtime"):
         engine.run("scm", zero_inputs(engine, "scm"))
+
+
+def test_truncated_graph_whose_digest_holds(copy):
+    path = copy / "scm" / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:1000])
+    reseal_file(copy, "scm/1/model.onnx")
+    with pytest.raises(CorruptFileError, match=r"scm/1/model\.onnx is no ONNX file \(it ends too early\)"):
+        open_repository(copy)
 
 
 def test_file_without_a_digest(copy):

@@ -10,6 +10,7 @@ from simulation import counts, replaced
 
 from causcell.errors import CausCellError, ConfigurationError, GenePanelError
 from causcell_training.data.cells import prepare
+from causcell_training.data.genes import read_gene_list
 
 ALL_GENES = small_config(genes="all")
 
@@ -43,6 +44,50 @@ def test_a_file_of_genes_is_the_panel_in_its_order(cells: anndata.AnnData, tmp_p
     assert data.preprocessing.genes == tuple(panel)
     everything = prepare(cells, ALL_GENES).expression.toarray()
     np.testing.assert_array_equal(data.expression.toarray(), everything[:, [7, 3, 42]])
+
+
+LISTS = {
+    "lines": b"CD4 TotalSeqB\nG2\nG3\n",
+    "byte order mark": b"\xef\xbb\xbfCD4 TotalSeqB\r\nG2\r\nG3\r\n",
+    "UTF-16": "CD4 TotalSeqB\nG2\nG3\n".encode("utf-16"),
+    "comments": b"# my panel\n\n  CD4 TotalSeqB \nG2\n# more\nG3",
+    "head": b"gene\nCD4 TotalSeqB\nG2\nG3\n",
+    "R's write.csv without row names": b'"x"\n"CD4 TotalSeqB"\n"G2"\n"G3"\n',
+    "R's write.csv": b'"","x"\n"1","CD4 TotalSeqB"\n"2","G2"\n"3","G3"\n',
+    "pandas": b",0\n0,CD4 TotalSeqB\n1,G2\n2,G3\n",
+    "var.to_csv": b",n_cells;x\nCD4 TotalSeqB,5\nG2,7\nG3,1\n",
+    "semicolons": b"gene;score\nCD4 TotalSeqB;1,5\nG2;2\nG3;3\n",
+    "tabs": b"CD4 TotalSeqB\t1\nG2\t2\nG3\t3\n",
+}
+
+
+@pytest.mark.parametrize("content", LISTS.values(), ids=LISTS)
+def test_gene_lists_are_read_as_programs_write_them(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "genes").write_bytes(content)
+    known = ["G1", "G2", "CD4 TotalSeqB", "G3"]
+    assert read_gene_list(str(tmp_path / "genes"), known) == ["CD4 TotalSeqB", "G2", "G3"]
+
+
+def test_genes_on_one_line_are_words(tmp_path: Path) -> None:
+    (tmp_path / "genes").write_text("G1 G2\nG3\n")
+    assert read_gene_list(str(tmp_path / "genes"), ["G3", "G2", "G1"]) == ["G1", "G2", "G3"]
+
+
+def test_a_gene_called_like_a_head_is_a_gene(tmp_path: Path) -> None:
+    (tmp_path / "genes").write_text("x\nG1\n")
+    assert read_gene_list(str(tmp_path / "genes"), ["G1", "x"]) == ["x", "G1"]
+
+
+def test_a_table_with_genes_in_two_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "genes").write_text("G1,G2\nG2,G3\n")
+    with pytest.raises(ConfigurationError, match="2 of its columns hold genes"):
+        read_gene_list(str(tmp_path / "genes"), ["G1", "G2", "G3"])
+
+
+def test_a_gene_in_other_case_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / "genes").write_text("CD4\nG1\n")
+    with pytest.raises(GenePanelError, match=r"1 of 2 genes .* not in the data: 'CD4'; did you mean 'Cd4'\? leave"):
+        read_gene_list(str(tmp_path / "genes"), ["G1", "Cd4"])
 
 
 def test_a_listed_gene_that_the_file_lacks_is_named(cells: anndata.AnnData, tmp_path: Path) -> None:

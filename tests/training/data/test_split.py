@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -12,6 +13,7 @@ from short_runs import short_config, small_config
 from causcell.errors import DataError, UnknownLabelError
 from causcell_training import Run
 from causcell_training.data.cells import prepare
+from causcell_training.data.split import read_split
 
 ALL_GENES = small_config(genes="all")
 
@@ -55,6 +57,88 @@ def test_a_split_by_mapping_and_by_file_are_followed(cells: anndata.AnnData, tmp
         data = prepare(cells, ALL_GENES, given)
         expected = np.array(["train", "train", "train", "choose", "report"])[np.arange(cells.n_obs) % 5]
         np.testing.assert_array_equal(data.part, expected)
+
+
+TABLES = {
+    "byte order mark": lambda parts, path: parts.to_csv(path, index_label="cell", encoding="utf-8-sig"),
+    "UTF-16 with tabs": lambda parts, path: parts.to_csv(path, index_label="cell", encoding="utf-16", sep="\t"),
+    "semicolon": lambda parts, path: parts.to_csv(path, index_label="cell", sep=";"),
+    "tab": lambda parts, path: parts.to_csv(path, index_label="cell", sep="\t"),
+    "unnamed first column": lambda parts, path: parts.to_csv(path),
+    "quoted": lambda parts, path: parts.to_csv(path, index_label="cell", quoting=csv.QUOTE_ALL),
+    "more columns": lambda parts, path: pd.DataFrame(
+        {"n": 1, "Cell": parts.index, "note": "a; b", "Split": parts.str.upper()}
+    ).to_csv(path, index=False),
+    "R's write.table": lambda parts, path: path.write_text(
+        '"split"\n' + "".join(f'"{name}"\t"{part}"\n' for name, part in parts.items())
+    ),
+    "a spreadsheet's own note": lambda parts, path: path.write_text(
+        "sep=;\r\n# by hand\r\n\r\ncell;split\r\n" + "".join(f"{name}; {part}\r\n" for name, part in parts.items())
+    ),
+}
+
+
+@pytest.mark.parametrize("write", TABLES.values(), ids=TABLES)
+def test_split_tables_are_read_as_programs_write_them(write: Any, tmp_path: Path) -> None:
+    names = ["cell 1", "AAAC-1", "zürich,3"]
+    parts = pd.Series(["train", "test", "validation"], index=names, name="split")
+    write(parts, tmp_path / "split.csv")
+    read = read_split(tmp_path / "split.csv")
+    assert {name: part.casefold() for name, part in read.items()} == dict(zip(names, parts, strict=True))
+
+
+def test_a_series_and_a_frame_are_splits(cells: anndata.AnnData) -> None:
+    words = pd.Series(np.where(np.arange(cells.n_obs) % 5, "train", "test"), index=cells.obs_names)
+    by_mapping = prepare(cells, ALL_GENES, words.to_dict()).part
+    frames = [words.to_frame("split"), words.rename_axis("cell").rename("split").reset_index()]
+    for given in (words, words.astype("category"), *frames):
+        np.testing.assert_array_equal(prepare(cells, ALL_GENES, given).part, by_mapping)
+
+
+def test_words_of_a_split_may_be_written_in_capitals(cells: anndata.AnnData) -> None:
+    words = np.where(np.arange(cells.n_obs) % 5, "Train", "TEST")
+    data = prepare(cells, ALL_GENES, dict(zip(cells.obs_names, words, strict=True)))
+    np.testing.assert_array_equal(data.part == "report", words == "TEST")
+
+
+@pytest.mark.parametrize("second", ["test", "train"])
+def test_a_cell_that_a_split_names_twice_is_told_with_both_parts(tmp_path: Path, second: str) -> None:
+    (tmp_path / "split.csv").write_text(f"cell,split\na,train\nb,train\na,{second}\n")
+    frame = pd.DataFrame({"cell": ["a", "b", "a"], "split": ["train", "train", second]})
+    for given in (tmp_path / "split.csv", frame, frame.set_index("cell")["split"]):
+        with pytest.raises(DataError, match=f"names cell 'a' twice, as 'train' and as '{second}'"):
+            read_split(given)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("cell,part\na,train\n", "begins with 'cell,part'.*columns cell and split"),
+        ("barcode,split\na,train\n", "its columns are 'barcode', 'split'.*it is a CSV file"),
+        ("cell;split,split\na;b,train\n", "columns cell and split"),
+        ("cell,split\na,train,b\n", "the row 'a,train,b' has 3 cells, the header has 2"),
+        ('cell,split\n"a,train\n', "can't be read"),
+        ("cell,split\na\0,train\n", "zero bytes"),
+        ("cell,split,split\na,train,test\n", "columns cell and split"),
+    ],
+)
+def test_a_split_table_that_is_not_clear_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "split.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_split(tmp_path / "split.csv")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["train"], "split= is a list; give a mapping or Series"),
+        (3, "split= is a int"),
+        (pd.DataFrame({"cell": ["a"], "part": ["train"]}), "the split has columns 'cell', 'part'"),
+    ],
+)
+def test_what_is_no_split_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_split(given)
 
 
 def test_choose_and_report_are_words_of_a_split_too(cells: anndata.AnnData) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,14 +13,12 @@ from scipy import sparse
 from torch import Tensor
 
 from causcell.cells.collection import Cells
-from causcell.cells.panel import check_gene_names
 from causcell.concepts import ConceptSchema, as_pairs, schema_from_obs
-from causcell.errors import DataError
 from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import choose_panel
 from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_panel
-from causcell_training.data.split import TRAINING, Part, require_trained_labels, split_as_given, split_at_random
+from causcell_training.data.split import TRAINING, Part, Split, split_cells
 
 if TYPE_CHECKING:
     import anndata
@@ -75,7 +72,7 @@ class TrainingData:
 def prepare(
     source: anndata.AnnData | str | os.PathLike[str],
     config: TrainConfig,
-    split: str | os.PathLike[str] | Mapping[str, str] | None = None,
+    split: Split | None = None,
 ) -> TrainingData:
     """Read cells, split them, choose genes and normalise.
 
@@ -86,9 +83,9 @@ def prepare(
     config
         Concepts, edges, how values are read, genes, share of held-out cells, seed.
     split
-        Part of each cell by name: a mapping, or a CSV file with columns ``cell`` and ``split``. The parts are
-        ``train``, ``test`` (or ``report``), and optionally ``validation`` (or ``choose``). Without it cells are held
-        out at random.
+        Part of each cell by name: a mapping, Series or DataFrame, or a CSV file with columns ``cell`` and ``split``;
+        see `causcell_training.data.split.read_split`. The parts are ``train``, ``test`` (or ``report``), and
+        optionally ``validation`` (or ``choose``). Without it cells are held out at random.
 
     Raises
     ------
@@ -109,14 +106,7 @@ def prepare(
         if config.model.graph == "independent":
             schema = replace(schema, edges=())
         labels = schema.encode(cells.obs)
-        if split is None:
-            part = split_at_random(labels, config.optimisation.held_out, rng)
-        else:
-            part = split_as_given(cells.names, labels, split, config.optimisation.held_out, rng)
-        require_trained_labels(schema, labels, part)
-        check_gene_names(cells.genes)
-        if not cells.genes:
-            raise DataError("the data have no genes")
+        part = split_cells(cells.names, labels, schema, config, split, rng)
         train = np.flatnonzero(part == TRAINING)
         panel = choose_panel(cells, train, config, rng)
         expression, preprocessing = _read_expression(cells, config, panel, train)

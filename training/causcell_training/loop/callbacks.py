@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
 from pathlib import Path
 
 import lightning.pytorch as lightning
+
+from causcell._internal.files import new_file
+from causcell.errors import RunError, format_list
+from causcell_training.config import OptimisationConfig
+
+_COLUMNS = ["epoch", "step", "name", "value"]
 
 
 class MetricsFile(lightning.Callback):
@@ -26,21 +34,28 @@ class MetricsFile(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Drop the rows of epochs that a resumed run goes over again: those after its checkpoint."""
-        if not self._begun and self._path.exists():
-            with self._path.open(newline="") as file:
-                header, *rows = csv.reader(file)
-            with self._path.open("w", newline="") as file:
-                kept = [row for row in rows if int(row[0]) < trainer.current_epoch]
-                csv.writer(file).writerows([header, *kept])
+        if not self._begun and os.path.lexists(self._path):
+            kept = [row for row in self._read() if int(row[0]) < trainer.current_epoch]
+            with new_file(self._path, overwrite=True) as staging, staging.open("w", newline="") as file:
+                csv.writer(file).writerows([_COLUMNS, *kept])
         self._begun = True
+
+    def _read(self) -> list[list[str]]:
+        """Read the whole rows; of a file that is empty, cut off or damaged those that there are."""
+        try:
+            with self._path.open(newline="", errors="replace") as file:
+                rows = list(csv.reader(file))
+        except (OSError, csv.Error):
+            return []
+        return [row for row in rows if len(row) == len(_COLUMNS) and row[0].isascii() and row[0].isdecimal()]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Append the terms of the epoch, and the measures of its validation."""
-        new = not self._path.exists()
+        new = not self._path.exists() or not self._path.stat().st_size
         with self._path.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["epoch", "step", "name", "value"])
+                writer.writerow(_COLUMNS)
             names = [n for n in trainer.callback_metrics if n.startswith("train/") or self._was_validated(trainer)]
             for name in names:
                 value = float(trainer.callback_metrics[name])
@@ -49,3 +64,27 @@ class MetricsFile(lightning.Callback):
     @staticmethod
     def _was_validated(trainer: lightning.Trainer) -> bool:
         return (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+
+
+class DivergenceCheck(lightning.Callback):
+    """Stop with an error when a term of the objective or a measure is no longer finite.
+
+    Parameters
+    ----------
+    settings
+        Settings of the optimisation.
+    """
+
+    def __init__(self, settings: OptimisationConfig) -> None:
+        self._settings = settings
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Raise `RunError` naming epoch, terms and setting."""
+        names = [name for name, value in trainer.callback_metrics.items() if not math.isfinite(float(value))]
+        if names:
+            smaller = self._settings.learning_rate / 10
+            raise RunError(
+                f"training diverged: in epoch {trainer.current_epoch + 1} {format_list(names, 4)} is not finite; train "
+                f"again with smaller steps, optimisation.learning_rate={smaller:g} in place of "
+                f"{self._settings.learning_rate:g}"
+            )

@@ -1,41 +1,82 @@
-"""Surroundings of the training loop: random numbers, interrupts and log messages stay the caller's."""
+"""Surroundings of the training loop: random numbers, threads, interrupts and log messages stay the caller's."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from causcell._internal.interrupts import raise_on_sigterm
 from causcell._internal.quiet import quiet_loggers
+from causcell_training.loop.environment import count_usable_cpus
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Torch's random numbers are the process's: two trainings in threads of one process wait for each other."""
 
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seed torch for the block, and leave the caller's random stream as it was."""
-    with torch.random.fork_rng():
+    """Seed torch for the block, and leave the caller's random stream as it was; one training at a time has it."""
+    with _ONE_AT_A_TIME, torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 @contextmanager
-def own_interrupt() -> Iterator[None]:
-    """Give Ctrl-C back to the caller.
+def own_threads() -> Iterator[None]:
+    """Compute with no more threads than this process may use CPUs, and leave torch's number of them as it was.
 
-    Lightning answers it by ignoring it from then on and leaving the process; here it is a `KeyboardInterrupt`.
+    A number that the user set by OMP_NUM_THREADS is kept.
     """
-    handler = signal.getsignal(signal.SIGINT)
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(before, count_usable_cpus()))
     try:
         yield
-    except SystemExit as left:
-        raise KeyboardInterrupt from left
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def own_rank() -> Iterator[None]:
+    """Let Lightning write files and messages, whichever task of a batch job this process is."""
+    attributes = vars(rank_zero_only)
+    before = attributes.get("rank")
+    attributes["rank"] = 0
+    try:
+        yield
+    finally:
+        attributes["rank"] = before
+
+
+@contextmanager
+def own_interrupt() -> Iterator[None]:
+    """Give Ctrl-C and SIGTERM back to the caller.
+
+    Lightning answers Ctrl-C by ignoring it from then on and leaving the process, and SIGTERM at the end of an epoch;
+    here both are a `KeyboardInterrupt` at once (SIGTERM a `Terminated`), unless the caller handles SIGTERM.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with ExitStack() as stack:
+        if main and handlers[signal.SIGTERM] is signal.SIG_DFL:
+            stack.enter_context(raise_on_sigterm())
+        try:
+            yield
+        except SystemExit as left:
+            if isinstance(left.__context__, KeyboardInterrupt):
+                raise left.__context__ from None
+            raise
+        finally:
+            if main and handlers[signal.SIGINT] is not None:
+                signal.signal(signal.SIGINT, handlers[signal.SIGINT])
 
 
 @contextmanager

@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    ProgressBar,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
-from causcell.errors import ConfigurationError, RunError
+from causcell.errors import CausCellError, ConfigurationError, RunError
+from causcell.repository.description import ModelDescription
+from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.config import TrainConfig
-from causcell_training.data.cells import prepare
-from causcell_training.data.split import VALIDATION
+from causcell_training.data.cells import TrainingData, prepare
+from causcell_training.data.split import VALIDATION, Split
 from causcell_training.loop.batches import evaluation_batches, training_batches
-from causcell_training.loop.callbacks import MetricsFile
-from causcell_training.loop.finish import TrainingFacts, finish_run
-from causcell_training.loop.surroundings import own_interrupt, own_randomness, quiet_lightning
+from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
+from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
+from causcell_training.loop.environment import OneProcess, check_accelerator
+from causcell_training.loop.finish import find_versions, finish_run
+from causcell_training.loop.surroundings import own_interrupt, own_randomness, own_rank, own_threads, quiet_lightning
 from causcell_training.loop.training_plan import MONITOR, TrainingPlan, plan_name
+from causcell_training.model import CausCell
 from causcell_training.run import Run
-from causcell_training.run_folder import CHECKPOINTS, METRICS_FILE, begin_run
+from causcell_training.run_data import RunData, TrainingFacts, write_held_out_cells
+from causcell_training.run_folder import (
+    BEST_FILE,
+    CHECKPOINTS,
+    LAST_FILE,
+    METRICS_FILE,
+    SPLIT_FILE,
+    check_writable,
+    clear_run,
+    write_config,
+    write_split,
+)
+from causcell_training.torch_defaults import own_torch_defaults
+from causcell_training.trained_model import make_model, select_model_weights
 
 if TYPE_CHECKING:
     import anndata
@@ -78,10 +89,10 @@ def train_model(
     data: anndata.AnnData | str | os.PathLike[str],
     path: Path,
     config: TrainConfig,
-    split: str | os.PathLike[str] | Mapping[str, str] | None,
+    split: Split | None,
     options: LoopOptions,
     *,
-    checkpoint: Path | None = None,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> Run:
     """Prepare the data, run the loop and write the run folder.
@@ -96,8 +107,8 @@ def train_model(
         Settings.
     options
         Callbacks, logger, plan and progress bar.
-    checkpoint
-        File to resume from.
+    resume
+        Go on with the run at ``path``, from its beginning where it has no checkpoint yet.
     overwrite
         Remove the run that is at ``path``, once the data have been read and checked.
 
@@ -110,62 +121,109 @@ def train_model(
     ------
     CausCellError
         See `causcell_training.fit`.
+    KeyboardInterrupt
+        Ctrl-C, or SIGTERM (`causcell._internal.interrupts.Terminated`); its text says what is kept and how to go on.
     """
-    prepared = prepare(data, config, split)
-    if checkpoint is None:
-        begin_run(path, config, prepared.names, prepared.part, overwrite=overwrite)
-    started = time.monotonic()
-    make_plan = options.plan or TrainingPlan
-    with own_randomness(config.seed), quiet_lightning():
-        plan = make_plan(prepared, config)
-        best = ModelCheckpoint(path / CHECKPOINTS, filename="best", monitor=MONITOR)
-        trainer = _make_trainer(path, config, best, options)
-        with own_interrupt():
-            trainer.fit(
-                plan,
-                train_dataloaders=training_batches(prepared, config),
-                val_dataloaders=evaluation_batches(prepared, prepared.rows(VALIDATION)),
-                ckpt_path=checkpoint,
-                weights_only=False,  # Lightning's own loop state; the file is this run's
-            )
-    facts = TrainingFacts(
-        seconds=time.monotonic() - started,
-        epochs=trainer.current_epoch,
-        steps=trainer.global_step,
-        best_validation_mse=_load_best_weights(plan, best),
-        device=str(trainer.strategy.root_device),
-        plan=plan_name(make_plan),
-    )
-    run = finish_run(path, prepared, config, plan.model.cpu().eval(), facts)
-    shutil.rmtree(path / CHECKPOINTS)
+    check_accelerator(config.optimisation.accelerator)
+    with own_torch_defaults(), own_threads(), own_rank():
+        prepared = prepare(data, config, split)
+        run_data = (_resume_run if resume else _begin_run)(path, prepared, config, overwrite)
+        checkpoints = RunCheckpoints(
+            path,
+            MONITOR,
+            config.optimisation.patience,
+            plan=None if options.plan in (None, TrainingPlan) else plan_name(options.plan),
+            versions=find_versions(),
+        )
+        try:
+            facts, model = _run_loop(path, prepared, config, options, checkpoints)
+            run = finish_run(path, run_data, config, model, facts)
+            shutil.rmtree(path / CHECKPOINTS)
+        except KeyboardInterrupt as interrupt:
+            interrupt.args = (_describe_interrupt(path, checkpoints.progress),)
+            raise
     return run
 
 
-def _load_best_weights(plan: TrainingPlan, best: ModelCheckpoint) -> float:
-    """Load the averaged weights of the best validation, and return its measure; raises `RunError` if there is none."""
-    if best.best_model_score is None or not torch.isfinite(best.best_model_score):
+def _begin_run(path: Path, data: TrainingData, config: TrainConfig, overwrite: bool) -> RunData:
+    """Make the folder of a new run, and write all that depends on the cells alone."""
+    check_writable(path, overwrite=overwrite)
+    clear_run(path)
+    run_data = RunData.of(data, config.seed)
+    run_data.save(path)  # first: it says that the folder is a run's
+    write_config(path, config)
+    write_split(path, data.names, data.part)
+    write_held_out_cells(data, config.seed, path)
+    return run_data
+
+
+def _resume_run(path: Path, data: TrainingData, config: TrainConfig, _: bool) -> RunData:
+    """Check that the run was begun with these cells, and take the settings that may change."""
+    run_data = RunData.load(path)
+    if run_data.digest != data.digest():
         raise RunError(
-            "training diverged: no held-out measure is finite; use a smaller step "
-            f"(optimisation.learning_rate={plan.config.optimisation.learning_rate / 10:g})"
+            f"the run was begun with other cells, labels or another split (see its {SPLIT_FILE}); resume it with the "
+            "same data and split="
         )
-    # Lightning stores the averaged weights under state_dict
-    plan.load_state_dict(torch.load(best.best_model_path, weights_only=False)["state_dict"])
-    return float(best.best_model_score)
+    write_config(path, config)
+    write_split(path, data.names, data.part)
+    write_held_out_cells(data, config.seed, path)  # a kill may have come before
+    return run_data
 
 
-def _make_trainer(path: Path, config: TrainConfig, best: ModelCheckpoint, options: LoopOptions) -> lightning.Trainer:
-    """Make the trainer: moving average, early stopping, metrics file, checkpoints, and the caller's callbacks."""
+def _run_loop(
+    path: Path, data: TrainingData, config: TrainConfig, options: LoopOptions, checkpoints: RunCheckpoints
+) -> tuple[TrainingFacts, CausCell]:
+    """Train from the last checkpoint, if there is one; return facts, and the model with the best averaged weights."""
+    last = path / LAST_FILE
+    with own_randomness(config.seed), quiet_lightning():
+        plan = (options.plan or TrainingPlan)(data, config)
+        trainer = _make_trainer(path, config, checkpoints, options)
+        with own_interrupt():
+            try:
+                trainer.fit(
+                    plan,
+                    train_dataloaders=training_batches(data, config),
+                    val_dataloaders=evaluation_batches(data, data.rows(VALIDATION)),
+                    ckpt_path=last if last.exists() else None,
+                    weights_only=True,
+                )
+            except Exception as error:
+                if checkpoints.begun or isinstance(error, CausCellError) or not last.exists():
+                    raise
+                raise RunError(
+                    f"{last} can't be used: {type(error).__name__} {str(error)[:200]}; begin again with overwrite=True"
+                ) from error
+    if not (path / BEST_FILE).exists():
+        raise RunError("no validation gave a finite measure, so that there is no model; see metrics.csv")
+    facts = checkpoints.facts(trainer, trainer.global_step)
+    weights = select_model_weights(read_checkpoint(path / BEST_FILE)["state_dict"])
+    description = ModelDescription.of(plan.model.schema, data.preprocessing)
+    return facts, make_model(description, config.model, weights)
+
+
+def _describe_interrupt(path: Path, progress: Progress) -> str:
+    """Say what an interrupted training has kept, and how to go on."""
+    if not (path / BEST_FILE).exists():
+        return f"training was interrupted before its first validation; go on in {str(path)!r} with resume=True"
+    return (
+        f"training was interrupted; its best model so far (of epoch {progress.best_epoch}, held-out MSE "
+        f"{progress.best:.3f}) is kept in {str(path)!r}: go on with resume=True, or export it as it is with "
+        "unfinished=True"
+    )
+
+
+def _make_trainer(
+    path: Path, config: TrainConfig, checkpoints: RunCheckpoints, options: LoopOptions
+) -> lightning.Trainer:
+    """Make the trainer: checkpoints, moving average, metrics file, and the caller's callbacks."""
     settings = config.optimisation
     on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
-    last = ModelCheckpoint(
-        path / CHECKPOINTS, filename="last", every_n_epochs=min(settings.validate_every, settings.epochs)
-    )
     callbacks: list[lightning.Callback] = [
+        checkpoints,  # before all others: between two epochs none of them has begun the second
         EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False),
-        EarlyStopping(MONITOR, patience=settings.patience, check_finite=True),
         MetricsFile(path / METRICS_FILE),
-        best,
-        last,
+        DivergenceCheck(settings),
         *options.callbacks,
     ]
     own_bar = any(isinstance(callback, ProgressBar) for callback in options.callbacks)
@@ -175,12 +233,14 @@ def _make_trainer(path: Path, config: TrainConfig, best: ModelCheckpoint, option
         default_root_dir=path,
         accelerator=settings.accelerator,
         devices=1,
+        plugins=[OneProcess(), CheckpointFiles(path)],
         precision="bf16-mixed" if on_gpu else "32-true",
         max_epochs=settings.epochs,
         check_val_every_n_epoch=min(settings.validate_every, settings.epochs),
         gradient_clip_val=settings.gradient_clip,
         callbacks=callbacks,
         logger=options.logger,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in options.callbacks),
         enable_progress_bar=options.progress or own_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,

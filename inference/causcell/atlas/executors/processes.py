@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_any
 
 from causcell.atlas.events import AtlasEvent, ShardCommitted
 from causcell.atlas.executors.base import require_task
@@ -71,6 +73,9 @@ class Processes:
                 pool.submit()
                 for record in pool.collect():
                     yield ShardCommitted(record)
+        except (KeyboardInterrupt, GeneratorExit):
+            pool.stop()
+            raise
         finally:
             pool.close()
 
@@ -80,7 +85,8 @@ class _Pool:
 
     def __init__(self, task: AtlasTask, workers: int, shards: Sequence[int]) -> None:
         self._task = task
-        self._workers = [_start_worker() for _ in range(workers)]
+        self._until, self._lifeline = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        self._workers = [_start_worker(self._until) for _ in range(workers)]
         self._waiting = deque(shards)
         self._flying: dict[Future[ShardRecord], tuple[int, int]] = {}  # which worker, which shard
         self._broken: set[int] = set()
@@ -117,7 +123,7 @@ class _Pool:
         for place in self._broken - {worker for worker, _ in self._flying.values()}:  # all of its shards came back
             self._broken.remove(place)
             self._workers[place].shutdown(wait=False)
-            self._workers[place] = _start_worker()
+            self._workers[place] = _start_worker(self._until)
             self._lost += 1
             self._check_lost()
 
@@ -128,24 +134,39 @@ class _Pool:
                 "is finished is kept: run the same command again, with fewer workers or a smaller batch size"
             )
 
+    def stop(self) -> None:
+        """Let all workers end at once, whatever is under way."""
+        self._lifeline.close()
+
     def close(self) -> None:
-        """End all workers; what is under way is finished first."""
+        """Wait for all workers to end; unless they were stopped, what is under way is finished first."""
         for worker in self._workers:
             worker.shutdown(cancel_futures=True)
+        self._lifeline.close()
+        self._until.close()
 
 
-def _start_worker() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_follow_parent)
+def _start_worker(until: Connection) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, context, initializer=_follow_parent, initargs=(until,))
 
 
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it does, however it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _follow_parent(until: Connection) -> None:
+    """Leave Ctrl-C and SIGTERM, which a batch system sends to all, to the parent; end when it ends or says so.
+
+    Parameters
+    ----------
+    until
+        End of a pipe whose other end the parent closes when all is to stop.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
+    sentinel = parent.sentinel
 
     def watch() -> None:
-        parent.join()
+        wait_for_any([sentinel, until])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -9,15 +9,16 @@ import numpy as np
 
 from causcell.engine.status import EndpointStatus, ModelStatistics, ModelStatus
 from causcell.engine.triton.connection import Address, Connection
+from causcell.engine.triton.failures import RegionForgottenError
+from causcell.engine.triton.messages import CONFIG, INDEX, METADATA, STATISTICS, IndexEntry, ModelConfig, Statistics
 from causcell.engine.triton.region_pool import RegionPool
 from causcell.engine.triton.shared_memory import place_arrays
-from causcell.engine.triton.transport import Transport
+from causcell.engine.triton.tensors import ArraySpecs, Place, count_bytes
+from causcell.engine.triton.transport import open_transport
 from causcell.errors import DeadlineExceededError, ServerUnavailableError
 
-_TRITON_TYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
-
-_ArraySpecs = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Dtype and shape of arrays, by name."""
+_LARGEST_HTTP_BODY = 48 << 20
+"""Bytes of arrays that one HTTP request carries: servers of 2026 refuse bodies above 64 MiB unless told otherwise."""
 
 
 class TritonClient:
@@ -41,32 +42,31 @@ class TritonClient:
 
     def __init__(self, address: Address, connection: Connection) -> None:
         self.address = address
-        self._transport = Transport(address, connection)
+        self._transport = open_transport(address, connection)
         self._regions = RegionPool(self._transport, connection)
 
     def version(self) -> str:
         """Return the version of the server."""
-        return str(self._transport.ask("get_server_metadata")["version"])
+        return self._transport.metadata(METADATA)["version"]
 
     def is_ready(self) -> bool:
         """Tell if the server answers and all its models are ready."""
         try:
-            return bool(self._transport.call("is_server_ready"))
+            return self._transport.is_ready()
         except (ServerUnavailableError, DeadlineExceededError):
             return False
 
     def model_names(self) -> list[str]:
         """List the names of all models, ready or not."""
-        return [model["name"] for model in self._index()]
+        return [model["name"] for model in self._transport.index(INDEX)]
 
-    def config(self, model: str) -> dict[str, Any]:
+    def config(self, model: str) -> ModelConfig:
         """Return the configuration of a model, as Triton completed it."""
-        config = self._transport.ask("get_model_config", model)
-        return dict(config.get("config", config))
+        return self._transport.config(CONFIG, model)
 
     def statistics(self) -> dict[str, ModelStatistics]:
         """Return the counts and mean times of each model since the server started, by its name."""
-        stats = self._transport.ask("get_inference_statistics")["model_stats"]
+        stats = self._transport.statistics(STATISTICS)["model_stats"]
         return {each["name"]: _read_statistics(each) for each in stats}
 
     def status(self) -> EndpointStatus:
@@ -78,7 +78,7 @@ class TritonClient:
             "ready": True,
             "runtime": "Triton",
             "version": self.version(),
-            "models": [_read_status(model, self.config(model["name"])) for model in self._index()],
+            "models": [_read_status(model, self.config(model["name"])) for model in self._transport.index(INDEX)],
             "statistics": self.statistics(),
         }
 
@@ -86,7 +86,7 @@ class TritonClient:
         """List the names of the regions of system shared memory that the server maps, of all clients."""
         return self._regions.names()
 
-    def infer(self, model: str, inputs: Mapping[str, np.ndarray], outputs: _ArraySpecs) -> dict[str, np.ndarray]:
+    def infer(self, model: str, inputs: Mapping[str, np.ndarray], outputs: ArraySpecs) -> dict[str, np.ndarray]:
         """Evaluate a model.
 
         Parameters
@@ -109,17 +109,18 @@ class TritonClient:
         EngineError
             The server refused the request, or failed at it.
         """
-        if self._regions.is_usable():
+        for last in (False, True):
+            if not self._regions.is_usable():
+                break
             try:
                 return self._infer_shared(model, inputs, outputs)
-            except OSError as error:  # of a new region; what the server does is an `EngineError`
+            except RegionForgottenError as error:  # restarted while idle, or told by another to forget all
+                self._regions.clear()
+                if last:
+                    self._regions.give_up(error)
+            except OSError as error:  # of a new region; what else the server does is an `EngineError`
                 self._regions.give_up(error)
-        tensors = [self._input(name, array) for name, array in inputs.items()]
-        for tensor, array in zip(tensors, inputs.values(), strict=True):
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
-        wanted = [self._transport.module.InferRequestedOutput(name) for name in outputs]
-        result = self._transport.call("infer", model, tensors, outputs=wanted)
-        return {name: result.as_numpy(name) for name in outputs}
+        return self._infer_by_wire(model, inputs, outputs)
 
     def reset(self) -> None:
         """Forget the regions that the server knew: it may have restarted, or may still be writing to them."""
@@ -130,36 +131,38 @@ class TritonClient:
         self._regions.clear()
         self._transport.close()
 
-    def _infer_shared(
-        self, model: str, inputs: Mapping[str, np.ndarray], outputs: _ArraySpecs
-    ) -> dict[str, np.ndarray]:
+    def _infer_shared(self, model: str, inputs: Mapping[str, np.ndarray], outputs: ArraySpecs) -> dict[str, np.ndarray]:
         sizes = {name: array.nbytes for name, array in inputs.items()}
-        sizes |= {name: int(np.prod(shape)) * np.dtype(dtype).itemsize for name, (dtype, shape) in outputs.items()}
+        sizes |= {name: count_bytes(spec) for name, spec in outputs.items()}
         offsets, size = place_arrays(sizes.values())
-        offset = dict(zip(sizes, offsets, strict=True))
         with self._regions.lend(size) as region:
-            tensors = []
+            places = {
+                name: Place(region.name, offset, sizes[name]) for name, offset in zip(sizes, offsets, strict=True)
+            }
             for name, array in inputs.items():
-                region.write(offset[name], array)
-                tensors.append(self._input(name, array))
-                tensors[-1].set_shared_memory(region.name, sizes[name], offset[name])
-            wanted = []
-            for name in outputs:
-                wanted.append(self._transport.module.InferRequestedOutput(name))
-                wanted[-1].set_shared_memory(region.name, sizes[name], offset[name])
-            self._transport.call("infer", model, tensors, outputs=wanted)
-            return {name: region.read(offset[name], dtype, shape) for name, (dtype, shape) in outputs.items()}
+                region.write(places[name].offset, array)
+            self._transport.infer(model, inputs, outputs, places)
+            return {name: region.read(places[name].offset, dtype, shape) for name, (dtype, shape) in outputs.items()}
 
-    def _index(self) -> list[dict[str, str]]:
-        """Return name, version, state (and the reason of a failure) of each model."""
-        index = self._transport.ask("get_model_repository_index")
-        return list(index.get("models", [])) if isinstance(index, dict) else list(index)
+    def _infer_by_wire(
+        self, model: str, inputs: Mapping[str, np.ndarray], outputs: ArraySpecs
+    ) -> dict[str, np.ndarray]:
+        """Send the arrays; over HTTP in several requests where one would be larger than servers take."""
+        size = sum(array.nbytes for array in inputs.values())
+        rows = len(next(iter(inputs.values())))
+        if self.address.is_grpc or size <= _LARGEST_HTTP_BODY or rows < 2:
+            return self._transport.infer(model, inputs, outputs, {})
+        step = max(rows * _LARGEST_HTTP_BODY // size, 1)
+        parts = []
+        for start in range(0, rows, step):
+            some = {name: array[start : start + step] for name, array in inputs.items()}
+            taken = min(step, rows - start)
+            wanted = {name: (dtype, (taken, *shape[1:])) for name, (dtype, shape) in outputs.items()}
+            parts.append(self._transport.infer(model, some, wanted, {}))
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
-    def _input(self, name: str, array: np.ndarray) -> Any:
-        return self._transport.module.InferInput(name, list(array.shape), _TRITON_TYPES[array.dtype.name])
 
-
-def _read_status(model: Mapping[str, str], config: Mapping[str, Any]) -> ModelStatus:
+def _read_status(model: IndexEntry, config: ModelConfig) -> ModelStatus:
     batching = config.get("dynamic_batching", {})
     found: ModelStatus = {
         "name": model["name"],
@@ -167,14 +170,17 @@ def _read_status(model: Mapping[str, str], config: Mapping[str, Any]) -> ModelSt
         "max_queue_delay_microseconds": int(batching.get("max_queue_delay_microseconds", 0)),
         "instances": sum(int(group.get("count", 1)) for group in config.get("instance_group", [])),
     }
-    for key in ("version", "state", "reason"):
-        if key in model:
-            found[key] = model[key]
+    if "version" in model:
+        found["version"] = model["version"]
+    if "state" in model:
+        found["state"] = model["state"]
+    if "reason" in model:
+        found["reason"] = model["reason"]
     return found
 
 
-def _read_statistics(model: Mapping[str, Any]) -> ModelStatistics:
-    stats = model.get("inference_stats", {})
+def _read_statistics(model: Statistics) -> ModelStatistics:
+    stats: Mapping[str, Any] = model.get("inference_stats", {})
 
     def mean_milliseconds(name: str) -> float:
         found = stats.get(name, {})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,24 @@ from urllib.parse import urlsplit
 from causcell.errors import ConfigurationError, format_list
 
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443, "http": 8000, "https": 443}
+
+LONGEST = 1_000_000
+"""Seconds that a deadline may be, at most: more than eleven days."""
+
+_OWN_HEADERS = {
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "inference-header-content-length",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
 
 SCHEMES = tuple(_DEFAULT_PORTS)
 """Schemes of addresses; those that end in ``s`` use TLS."""
@@ -24,9 +44,9 @@ class Connection:
     Attributes
     ----------
     deadline
-        Seconds that one request may take, above 0.
+        Seconds that one request may take, above 0: connecting, sending, waiting and receiving together.
     patience
-        Seconds to go on trying for, where servers are unavailable or requests time out; 0 tries once.
+        Seconds to go on trying for, where servers are unavailable or busy or requests time out; 0 tries once.
     in_flight
         Requests at once, over all servers, at least 1.
     shared_memory
@@ -39,7 +59,7 @@ class Connection:
     Raises
     ------
     ConfigurationError
-        A number is outside its range, or there is no file of certificates.
+        A number is outside its range, a header can't be sent, or there is no file of certificates.
 
     Examples
     --------
@@ -48,7 +68,7 @@ class Connection:
     >>> Connection(in_flight=0)
     Traceback (most recent call last):
         ...
-    causcell.errors.ConfigurationError: in_flight is 0; take at least 1
+    causcell.errors.ConfigurationError: in_flight is 0; take at least 1, a whole number
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # an unknown name in a connection file is an error
@@ -61,17 +81,47 @@ class Connection:
     certificates: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.deadline <= 0:
-            raise ConfigurationError(f"deadline is {self.deadline}; take seconds above 0")
-        if self.patience < 0:
-            raise ConfigurationError(f"patience is {self.patience}; take seconds, at least 0")
-        if self.in_flight < 1:
-            raise ConfigurationError(f"in_flight is {self.in_flight}; take at least 1")
-        if self.certificates is not None and not Path(self.certificates).is_file():
-            raise ConfigurationError(
-                f"certificates is {os.fspath(self.certificates)!r}, where there is no file; name a PEM file of "
-                "authorities, or leave it out to trust the system's"
-            )
+        if not (_is_number(self.deadline) and 0 < self.deadline <= LONGEST):
+            raise ConfigurationError(f"deadline is {self.deadline}; take seconds above 0, at most {LONGEST:,}")
+        if not (_is_number(self.patience) and 0 <= self.patience <= LONGEST):
+            raise ConfigurationError(f"patience is {self.patience}; take seconds, at least 0, at most {LONGEST:,}")
+        if isinstance(self.in_flight, bool) or not isinstance(self.in_flight, int) or self.in_flight < 1:
+            raise ConfigurationError(f"in_flight is {self.in_flight}; take at least 1, a whole number")
+        for name, value in self.headers.items():
+            _check_header(name, value)
+        if self.certificates is not None:
+            _check_certificates(self.certificates)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)  # NaN fails every comparison
+
+
+def _check_header(name: str, value: str) -> None:
+    """Raise `ConfigurationError` for a header that can't be sent, or that would change what a request is."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ConfigurationError(f"headers has the name {name!r}; take letters, digits, '-', '_' and '.'")
+    if name.lower() in _OWN_HEADERS or name.lower().startswith("grpc-"):
+        raise ConfigurationError(f"headers has {name!r}, which the client sets itself; leave it out")
+    if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]*", value):
+        # the value may be a secret
+        raise ConfigurationError(f"the header {name!r} has a value that is not one line of ASCII text; write it so")
+
+
+def _check_certificates(path: str | os.PathLike[str]) -> None:
+    """Raise `ConfigurationError` if a file holds no certificates of authorities."""
+    if not Path(path).is_file():
+        raise ConfigurationError(
+            f"certificates is {os.fspath(path)!r}, where there is no file; name a PEM file of authorities, or leave it "
+            "out to trust the system's"
+        )
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=os.fspath(path))
+    except (OSError, ValueError) as error:  # an `ssl.SSLError` is an `OSError`
+        raise ConfigurationError(
+            f"certificates is {os.fspath(path)!r}, which can't be read as certificates ({error}); name a PEM file of "
+            "authorities, or leave it out to trust the system's"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,14 @@ from typing import TypeVar
 
 from causcell.engine.triton.client import TritonClient
 from causcell.engine.triton.retries import TRANSIENT
+from causcell.errors import ServerBusyError
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _FIRST_EJECTION, _LONGEST_EJECTION = 0.5, 15.0  # seconds
+_REST = 0.2  # seconds, at most
 
 
 class Endpoints:
@@ -46,7 +49,8 @@ class Endpoints:
         """Call with the least busy server that is not ejected.
 
         If all are ejected, the one whose time is up first is used. A server whose call fails with a
-        `causcell.engine.triton.retries.TRANSIENT` error is ejected, and the error is raised.
+        `causcell.engine.triton.retries.TRANSIENT` error is ejected, and the error is raised; a busy one rests for a
+        moment.
         """
         with self._lock:
             now = self._clock()
@@ -55,6 +59,9 @@ class Endpoints:
         server = self._servers[place]
         try:
             result = call(server)
+        except ServerBusyError:
+            self._rest(place)
+            raise
         except TRANSIENT as error:
             self._eject(place, error)
             server.reset()
@@ -72,6 +79,12 @@ class Endpoints:
         with self._lock:
             now = self._clock()
             return any(until <= now for until in self._ejected_until.values())
+
+    def _rest(self, place: int) -> None:
+        """Prefer others for a moment to a server that has too much to do; it is as healthy as before."""
+        with self._lock:
+            until = self._clock() + random.uniform(0.5, 1.0) * _REST
+            self._ejected_until[place] = max(self._ejected_until[place], until)
 
     def _eject(self, place: int, error: Exception) -> None:
         """Leave a server alone, each time for longer; requests that were in flight together count as one failure."""

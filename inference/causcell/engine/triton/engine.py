@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from causcell.engine.outputs import check_answer
 from causcell.engine.protocol import check_request
 from causcell.engine.status import EndpointStatus, ModelStatistics
 from causcell.engine.triton.client import TritonClient
@@ -76,7 +77,8 @@ class TritonEngine:
         ServerUnavailableError, DeadlineExceededError
             No server answered for as long as the connection's patience.
         EngineError
-            The inputs are not the graph's, or more rows than a server takes at once; or a server refused or failed.
+            The inputs are not the graph's, or more rows than a server takes at once; or a server refused, failed,
+            or answered what the manifest does not state.
         """
         info = check_request(self.manifest, graph, inputs, outputs)
         batch = len(next(iter(inputs.values())))
@@ -87,8 +89,14 @@ class TritonEngine:
             )
         names = list(info.outputs) if outputs is None else outputs
         wanted = {name: (info.outputs[name].dtype, (batch, *info.outputs[name].shape)) for name in names}
+
+        def infer(server: TritonClient) -> dict[str, np.ndarray]:
+            answer = server.infer(graph, inputs, wanted)
+            origin, genes = str(server.address), self.manifest.genes.names
+            return check_answer(graph, info, names, batch, answer, origin=origin, genes=genes)
+
         with self._in_flight:
-            return self._patiently(lambda server: server.infer(graph, inputs, wanted))
+            return self._patiently(infer)
 
     def statistics(self) -> dict[str, dict[str, ModelStatistics]]:
         """Return Triton's own counts and mean times of each model, by address of the server; ready servers only."""

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from causcell.engine.triton.connection import Connection
+from causcell.engine.triton.messages import REGIONS
+from causcell.engine.triton.retries import TRANSIENT
 from causcell.engine.triton.shared_memory import Region, find_abandoned
 from causcell.engine.triton.transport import Transport
 from causcell.errors import EngineError
@@ -24,12 +26,11 @@ class RegionPool:
     transport
         Requests to the server.
     connection
-        Says if memory is shared at all, and the deadline of requests.
+        Says if memory is shared at all.
     """
 
     def __init__(self, transport: Transport, connection: Connection) -> None:
         self._transport = transport
-        self._deadline = connection.deadline
         self._usable: bool | None = None if connection.shared_memory else False  # None: not negotiated yet
         self._negotiation = threading.Lock()
         self._idle: queue.LifoQueue[Region] = queue.LifoQueue()
@@ -58,7 +59,7 @@ class RegionPool:
         Raises
         ------
         OSError
-            There is not so much shared memory.
+            There is not so much shared memory, or the server does not map it.
         """
         region = self._take(size)
         try:
@@ -70,8 +71,7 @@ class RegionPool:
 
     def names(self) -> list[str]:
         """List the names of all regions that the server maps, those of other clients too."""
-        status = self._transport.ask("get_system_shared_memory_status")
-        return list(status.get("regions", {})) if isinstance(status, dict) else [each["name"] for each in status]
+        return [region["name"] for region in self._transport.regions(REGIONS)]
 
     def clear(self) -> None:
         """Drop all idle regions: the server may have restarted, or may still write to them."""
@@ -87,8 +87,11 @@ class RegionPool:
             )
             return False
         self._idle.put(region)
-        for name in find_abandoned(self.names()):
-            self._transport.call("unregister_system_shared_memory", name)
+        try:
+            for name in find_abandoned(self.names()):
+                self._transport.unregister_region(name)
+        except EngineError as error:  # another client does it at the same time, or the server forbids to look
+            _log.debug("%s keeps regions of clients that are gone: %s", self._transport.address, error)
         return True
 
     def _take(self, size: int) -> Region:
@@ -104,15 +107,17 @@ class RegionPool:
     def _new_region(self, size: int) -> Region:
         region = Region(size)
         try:
-            region.register(lambda *names: self._transport.call("register_system_shared_memory", *names))
-        except BaseException:
+            region.register(self._transport.register_region)
+        except BaseException as error:
             region.close()
+            if isinstance(error, EngineError) and (not isinstance(error, TRANSIENT) or "shared memory" in str(error)):
+                raise OSError(f"the server does not map it: {error}") from error
             raise
         return region
 
     def _drop(self, region: Region) -> None:
         region.close()
         try:
-            self._transport.call("unregister_system_shared_memory", region.name, deadline=min(1.0, self._deadline))
+            self._transport.unregister_region(region.name, deadline=1.0)
         except EngineError as error:  # the server is gone, and its mapping with it
             _log.debug("%s did not unregister %s: %s", self._transport.address, region.name, error)

@@ -12,7 +12,7 @@ from causcell.errors import DeadlineExceededError, ServerUnavailableError
 T = TypeVar("T")
 
 TRANSIENT = (ServerUnavailableError, DeadlineExceededError)
-"""Failures worth another try: the server is starting, stopping, gone or overloaded. All others are final."""
+"""Failures worth another try: the server is starting, stopping, gone, busy or overloaded. All others are final."""
 
 
 def retry_transient(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from causcell.engine.outputs import check_answer
 from causcell.engine.triton.client import TritonClient
+from causcell.engine.triton.connection import Address
+from causcell.engine.triton.messages import ModelConfig
 from causcell.engine.triton.retries import TRANSIENT, retry_transient
 from causcell.errors import CorruptFileError, DigestError, format_list
 from causcell.repository.manifest import REFERENCE_FILE, Manifest, graph_file
@@ -24,6 +25,9 @@ from causcell.repository.served import (
     MANIFEST_PARAMETER,
     REFERENCE_BYTES_PARAMETER,
 )
+
+_LARGEST_REFERENCE = 1 << 30  # bytes
+_LARGEST_CARRIER_BATCH = 128  # chunks of 64 KiB that one request asks for
 
 _log = logging.getLogger(__name__)
 
@@ -86,15 +90,17 @@ def read_served_model(servers: Sequence[TritonClient], patience: float) -> Serve
 def read_reference_bytes(server: TritonClient) -> bytes:
     """Read the bytes of ``reference.npz`` from the carrier, in as few requests as its largest batch allows."""
     config = server.config(CARRIER_MODEL)
-    size = int(_read_parameter(config, REFERENCE_BYTES_PARAMETER))
+    size = _read_size(config, server.address)
     tensor = CARRIER_GRAPH.outputs["bytes"]
     chunks = np.arange(-(-size // tensor.shape[1]))[:, None]
-    rows = int(config["max_batch_size"])
+    rows = min(max(config.get("max_batch_size", 0), 1), _LARGEST_CARRIER_BATCH)
     parts = []
     for start in range(0, len(chunks), rows):
         asked = chunks[start : start + rows]
         wanted = {"bytes": (tensor.dtype, (len(asked), *tensor.shape))}
-        parts.append(server.infer(CARRIER_MODEL, {"chunk": asked}, wanted)["bytes"])
+        answer = server.infer(CARRIER_MODEL, {"chunk": asked}, wanted)
+        origin = str(server.address)
+        parts.append(check_answer(CARRIER_MODEL, CARRIER_GRAPH, ["bytes"], len(asked), answer, origin=origin)["bytes"])
     return np.concatenate(parts).tobytes()[:size]
 
 
@@ -105,7 +111,7 @@ def load_reference_cells(content: bytes, manifest: Manifest, location: str) -> R
             f"the reference cells that {location} serves are not those of its manifest; serve one export's "
             "repository, whole"
         )
-    return ReferenceCells.load(io.BytesIO(content))
+    return ReferenceCells.load(content, manifest, f"{REFERENCE_FILE} of {location}")
 
 
 def _read_model(server: TritonClient) -> ServedModel:
@@ -121,11 +127,11 @@ def _read_model(server: TritonClient) -> ServedModel:
                 f"{server.address} serves {graph!r} of another export than its manifest's; serve one export's "
                 "repository, whole"
             )
-        largest[graph] = max(int(config.get("max_batch_size", 0)), 1)
+        largest[graph] = max(config.get("max_batch_size", 0), 1)
     return ServedModel(manifest, largest)
 
 
-def _read_config(server: TritonClient, model: str, served: set[str]) -> dict[str, Any]:
+def _read_config(server: TritonClient, model: str, served: set[str]) -> ModelConfig:
     if model not in served:
         raise CorruptFileError(
             f"{server.address} serves no model {model!r}, but {format_list(sorted(served))}; serve the whole "
@@ -134,9 +140,20 @@ def _read_config(server: TritonClient, model: str, served: set[str]) -> dict[str
     return server.config(model)
 
 
-def _read_parameter(config: dict[str, Any], name: str) -> str:
+def _read_size(config: ModelConfig, address: Address) -> int:
+    """Read how many bytes the reference cells have; a server that lies must not make the client ask for ever."""
+    text = _read_parameter(config, REFERENCE_BYTES_PARAMETER)
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= _LARGEST_REFERENCE):
+        raise CorruptFileError(
+            f"{address} says that its reference cells have {text[:20]!r} bytes; up to {_LARGEST_REFERENCE:,} are read: "
+            "serve the repository that causcell export wrote"
+        )
+    return int(text)
+
+
+def _read_parameter(config: ModelConfig, name: str) -> str:
     try:
-        return str(config["parameters"][name]["string_value"])
+        return config["parameters"][name]["string_value"]
     except KeyError as error:
         raise CorruptFileError(
             f"model {config.get('name')!r} has no parameter {name!r} in its configuration; serve the repository that "

@@ -8,6 +8,8 @@ are evaluated at once.
 import json
 import os
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is imported
+
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils

@@ -4,7 +4,7 @@ import pytest
 
 from causcell.engine.triton.endpoints import Endpoints
 from causcell.engine.triton.retries import retry_transient
-from causcell.errors import DeadlineExceededError, EngineError, ServerUnavailableError
+from causcell.errors import DeadlineExceededError, EngineError, ServerBusyError, ServerUnavailableError
 
 
 class Call:
@@ -48,11 +48,13 @@ class Server:
     """Answers with its name, or fails."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.fails, self.resets = name, False, 0
+        self.name, self.fails, self.busy, self.resets = name, False, False, 0
 
     def ask(self) -> str:
         if self.fails:
             raise ServerUnavailableError(f"{self.name} is away")
+        if self.busy:
+            raise ServerBusyError(f"{self.name} is busy")
         return self.name
 
     def reset(self) -> None:
@@ -101,3 +103,35 @@ def test_if_all_are_ejected_the_one_whose_time_is_up_first_is_asked():
 def test_the_least_busy_server_is_asked():
     endpoints = Endpoints([Server("first"), Server("second")])
     assert endpoints.use(lambda outer: endpoints.use(Server.ask)) == "second"
+
+
+def test_a_busy_server_rests_for_a_moment_and_is_not_called_sick(caplog):
+    """Others are asked meanwhile; its shared memory is kept, and its rest is no longer the tenth time."""
+    now = 0.0
+    first, second = Server("first"), Server("second")
+    endpoints = Endpoints([first, second], clock=lambda: now)
+    first.busy = True
+    for _ in range(10):
+        with pytest.raises(ServerBusyError):
+            endpoints.use(Server.ask)
+        assert endpoints.use(Server.ask) == "second"
+        assert endpoints.is_any_healthy()
+        now += 0.21
+    assert first.resets == 0
+    assert caplog.text == ""
+    second.busy = True
+    for _ in range(2):
+        with pytest.raises(ServerBusyError):
+            endpoints.use(Server.ask)
+    assert not endpoints.is_any_healthy()  # so that the next try waits
+
+
+def test_a_busy_server_is_waited_for_with_pauses_that_differ(monkeypatch):
+    """So that clients that were refused together do not come back together."""
+    pauses = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", pauses.append)
+    for _ in range(2):
+        assert retry_transient(Call(*[ServerBusyError("busy")] * 5), patience=60) == "answer"
+    first, second = pauses[:5], pauses[5:]
+    assert first != second
+    assert max(pauses) <= 2.0

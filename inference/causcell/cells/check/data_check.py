@@ -1,0 +1,177 @@
+"""The check of a data set before training, and the warnings of it that training gives."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causcell._internal.labels import label_column
+from causcell.cells.check.concepts import study_combinations, study_pairs
+from causcell.cells.check.expression import study_expression
+from causcell.cells.check.labels import label_findings
+from causcell.cells.check.report import ConceptSummary, Finding, PairSummary, Report
+from causcell.cells.check.training_cost import estimate_training
+from causcell.cells.collection import Cells
+from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs, read_concept
+from causcell.errors import CausCellWarning, ConceptError, ConfigurationError, format_list
+from causcell.preprocessing import check_scale
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+_ORDER = ("error", "warning", "note")
+_MOST_WARNINGS = 8
+
+
+def check(
+    data: anndata.AnnData | str | os.PathLike[str],
+    concepts: Sequence[str] | str,
+    edges: Sequence[str | tuple[str, str]] | str = (),
+    *,
+    expression: str | None = None,
+    layer: str | None = None,
+    raw: bool = False,
+    genes: int = 2000,
+) -> Report:
+    """Check what a data set lets a model learn, before it is trained.
+
+    Labels, concepts and graph are looked at in all cells, values in a sample. Nothing is changed.
+
+    Parameters
+    ----------
+    data
+        Cells [n x genes] with labels in ``obs``, or a path to them.
+    concepts
+        Columns of ``obs`` with the concepts' labels.
+    edges
+        Causal edges, ``"PARENT:CHILD"`` or pairs.
+    expression
+        Scale of the values, ``counts`` or ``log1p``; guessed, if not given.
+    layer, raw
+        Layer, or ``adata.raw``, to read in place of ``X``.
+    genes
+        Size of the panel that training would take, for the estimate of its time.
+
+    Returns
+    -------
+    Report
+        Summaries and findings. What training would refuse is an error among them.
+
+    Raises
+    ------
+    DataError
+        The data can't be opened.
+    ConfigurationError
+        An unknown scale.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> obs = pd.DataFrame({"stim": ["ctrl", "IFN", "IFN "] * 20, "batch": ["b1", "b2", "b2"] * 20})
+    >>> adata = anndata.AnnData(np.ones((60, 4), dtype=np.float32), obs=obs.set_index(obs.index.astype(str)))
+    >>> [finding.kind for finding in check(adata, ["stim", "batch"]).warnings]
+    ['blanks', 'near_duplicates', 'nested']
+    """
+    scale = None if expression is None else check_scale(expression)
+    with Cells(data, layer=layer, raw=raw) as cells:
+        obs = cells.obs
+        summaries, pairs, drawn, combinations, findings = _study_labels(obs, concepts, edges)
+        values, odd = study_expression(cells, scale)
+        training = estimate_training(len(cells), min(genes, len(cells.genes)), values["nonzero"])
+        found = sorted([*odd, *findings], key=lambda each: _ORDER.index(each.level))
+        source = str(cells.path or "AnnData")
+        return Report(
+            source, len(cells), len(cells.genes), values, summaries, pairs, drawn, combinations, training, tuple(found)
+        )
+
+
+def warn_of_labels(
+    obs: pd.DataFrame, concepts: Sequence[str], edges: Sequence[str | tuple[str, str]] = (), *, stacklevel: int = 2
+) -> None:
+    """Warn of what `check` warns of in labels, concepts and graph, a `CausCellWarning` each.
+
+    Parameters
+    ----------
+    obs
+        Annotations of cells.
+    concepts, edges
+        As for `check`.
+    stacklevel
+        As for `warnings.warn`.
+    """
+    told = [each.text for each in _study_labels(obs, concepts, edges)[-1] if each.level == "warning"]
+    for text in told[:_MOST_WARNINGS]:
+        warnings.warn(text, CausCellWarning, stacklevel=stacklevel + 1)
+    if len(told) > _MOST_WARNINGS:
+        more = f"{len(told) - _MOST_WARNINGS} more of these labels: causcell check shows all"
+        warnings.warn(more, CausCellWarning, stacklevel=stacklevel + 1)
+
+
+_Studied = tuple[tuple[ConceptSummary, ...], tuple[PairSummary, ...], tuple[str, ...], dict[str, int], list[Finding]]
+
+
+def _study_labels(
+    obs: pd.DataFrame, concepts: Sequence[str] | str, edges: Sequence[str | tuple[str, str]] | str
+) -> _Studied:
+    """Summarise concepts, pairs, edges and combinations, and gather the findings on them."""
+    names = [concepts] if isinstance(concepts, str) else list(concepts)
+    findings: list[Finding] = []
+    usable: list[Concept] = []
+    codes = []
+    summaries = []
+    for name in dict.fromkeys(names):
+        try:
+            concept = read_concept(obs, name)
+            labels = label_column(obs, name)
+        except ConceptError as error:
+            findings.append(Finding("concept", "error", (name,), str(error)))
+            continue
+        found = ConceptSchema((concept,)).encode(obs[[name]])[:, 0]
+        counts = np.bincount(found[found >= 0], minlength=len(concept.labels))
+        by_label = {label: int(count) for label, count in zip(concept.labels, counts, strict=True)}
+        unlabelled = int(labels.isna().sum())
+        summaries.append(ConceptSummary(name, concept.kind, by_label, unlabelled))
+        findings += label_findings(name, by_label, unlabelled)
+        usable.append(concept)
+        codes.append(found)
+    drawn, errors = _read_edges(edges, names, usable, obs)
+    findings += errors
+    if not usable:
+        return tuple(summaries), (), (), {}, findings
+    table = np.stack(codes, axis=1)
+    pairs, of_pairs = study_pairs(usable, table, drawn)
+    combinations, unseen = study_combinations(usable, table, of_pairs)
+    return tuple(summaries), pairs, tuple(f"{a}:{b}" for a, b in drawn), combinations, [*findings, *of_pairs, *unseen]
+
+
+def _read_edges(
+    edges: Sequence[str | tuple[str, str]] | str, names: Sequence[str], usable: Sequence[Concept], obs: pd.DataFrame
+) -> tuple[list[tuple[str, str]], list[Finding]]:
+    """Read edges, and find what is wrong with concepts and graph together; then there are no edges."""
+    given: Iterable[Any] = [edges] if isinstance(edges, str) else edges
+    try:
+        if not names:
+            raise ConceptError(f"no concept was named; name columns of labels, such as {format_list(_candidates(obs))}")
+        texts = [edge if isinstance(edge, str) else ":".join(edge) for edge in given]
+        pairs = as_pairs(texts, "parent:child", ":")
+        by_name = {concept.name: concept for concept in usable}
+        unusable = set(names) - set(by_name)
+        kept = [pair for pair in pairs if not unusable & set(pair)]
+        if by_name:
+            ConceptSchema(
+                tuple(by_name[name] for name in names if name in by_name), tuple(Edge(*pair) for pair in kept)
+            )
+        return kept, []
+    except (ConceptError, ConfigurationError) as error:
+        return [], [Finding("graph", "error", (), str(error))]
+
+
+def _candidates(obs: pd.DataFrame) -> list[str]:
+    """List the columns that could be concepts: text or categories, with two labels to fifty."""
+    text = [name for name in obs.columns if obs[name].dtype.kind not in "fiucmM"]
+    return [str(name) for name in text if 2 <= obs[name].nunique() <= 50]

@@ -1,0 +1,138 @@
+"""The values of a sample of cells: their scale, totals, genes without a count, and what training refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from causcell._internal.batching import batches
+from causcell.cells.check.report import Finding
+from causcell.cells.collection import Cells
+from causcell.cells.panel import check_gene_names, check_values
+from causcell.errors import CausCellError
+from causcell.preprocessing import TARGET_SUM, Scale
+
+_SAMPLE = 1024
+_BLOCK = 64
+"""Cells looked at, in evenly spaced blocks, which files read faster than single rows."""
+
+
+def study_expression(cells: Cells, scale: Scale | None) -> tuple[dict[str, Any], list[Finding]]:
+    """Look at a sample of the values.
+
+    Parameters
+    ----------
+    cells
+        Opened cells.
+    scale
+        What the values are declared to be; guessed where not given.
+
+    Returns
+    -------
+    dict
+        ``scale`` (`None` where neither fits), ``text``, ``sampled`` cells, ``total`` (median), ``nonzero`` (share).
+    list of Finding
+        What training refuses, and what is odd.
+    """
+    facts: dict[str, Any] = {"scale": scale, "text": "no values", "sampled": 0, "total": 0.0, "nonzero": 0.0}
+    findings = []
+    if not cells.genes:
+        return facts, [_error("no_genes", "the data have no genes")]
+    try:
+        check_gene_names(cells.genes)
+    except CausCellError as error:
+        findings.append(_error("duplicated_genes", str(error)))
+    try:
+        values, names = _sample(cells)
+    except CausCellError as error:
+        return facts, [*findings, _error("values", str(error))]
+    try:
+        guessed = scale or _guess_scale(values)
+        check_values(values, guessed, names)
+    except CausCellError as error:
+        text = f"values that are no {scale or 'counts or log1p values'}"
+        return facts | {"scale": None, "text": text}, [*findings, _error("values", str(error))]
+    totals = np.asarray((values if guessed == "counts" else _expm1(values)).sum(axis=1), dtype=np.float64).ravel()
+    total = float(np.median(totals))
+    facts |= {
+        "scale": guessed,
+        "sampled": len(names),
+        "total": total,
+        "nonzero": float((np.asarray(values.data if hasattr(values, "indptr") else values) != 0).sum() / _size(values)),
+        "text": _describe(guessed, totals),
+    }
+    if guessed == "counts" and (totals == 0).any():
+        findings.append(
+            _error(
+                "empty_cells",
+                f"{int((totals == 0).sum())} of {len(totals)} cells sampled have no counts at all; remove them "
+                "(scanpy.pp.filter_cells(adata, min_counts=1))",
+            )
+        )
+    if scale is None and guessed == "log1p":
+        findings.append(
+            Finding(
+                "scale",
+                "note",
+                (),
+                "the values look like log1p values; train with expression='log1p', or on raw counts, "
+                "which carry more (often in adata.raw or a layer)",
+            )
+        )
+    silent = int((np.asarray((values != 0).sum(axis=0)).ravel() == 0).sum())
+    if silent:
+        findings.append(
+            Finding(
+                "silent_genes",
+                "note",
+                (),
+                f"{silent} of {len(cells.genes)} genes are zero in all of the {len(names)} "
+                "cells sampled; highly variable genes leave them out, genes='all' does not",
+                {"genes": silent},
+            )
+        )
+    return facts, findings
+
+
+def _error(kind: str, text: str) -> Finding:
+    return Finding(kind, "error", (), text)
+
+
+def _sample(cells: Cells) -> tuple[Any, np.ndarray]:
+    """Read up to `_SAMPLE` cells in evenly spaced blocks: values [s x genes] and names [s]."""
+    from scipy import sparse
+
+    if len(cells) <= _SAMPLE:
+        blocks = list(batches(len(cells), _BLOCK))
+    else:
+        starts = np.linspace(0, len(cells) - _BLOCK, _SAMPLE // _BLOCK).astype(int)
+        blocks = [slice(int(start), int(start) + _BLOCK) for start in starts]
+    values = [cells.values(block) for block in blocks]
+    names = np.concatenate([cells.read_names(block) for block in blocks])
+    if all(sparse.issparse(block) for block in values):
+        return sparse.vstack(values, format="csr"), names
+    return np.concatenate([np.asarray(block) for block in values]), names
+
+
+def _guess_scale(values: Any) -> Scale:
+    data = np.asarray(values.data if hasattr(values, "indptr") else values)
+    return "counts" if not data.size or bool((data == np.floor(data)).all()) else "log1p"
+
+
+def _expm1(values: Any) -> Any:
+    return values.astype(np.float64).expm1() if hasattr(values, "indptr") else np.expm1(values.astype(np.float64))
+
+
+def _size(values: Any) -> int:
+    return int(values.shape[0] * values.shape[1])
+
+
+def _describe(scale: Scale, totals: np.ndarray) -> str:
+    low, middle, high = np.quantile(totals, [0.01, 0.5, 0.99])
+    if scale == "counts":
+        return f"raw counts, {middle:,.0f} a cell ({low:,.0f} to {high:,.0f})"
+    if high - low < 0.01 * middle:
+        same = "" if abs(middle / TARGET_SUM - 1) < 0.01 else f", not {TARGET_SUM:,.0f}"
+        return f"log1p values whose expm1 sums to {middle:,.0f} a cell{same}"
+    return f"log1p values whose expm1 sums to {low:,.0f} to {high:,.0f} a cell"

@@ -1,0 +1,74 @@
+"""The guard around reading: whatever h5py, zarr, anndata or dask raise becomes one `DataError`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from causcell.errors import CausCellError, DataError
+
+_LONGEST_REASON = 300
+
+
+@contextlib.contextmanager
+def reading(title: str, element: str | None = None) -> Iterator[None]:
+    """Turn what reading raises into a `DataError` that names file, element and reason.
+
+    Parameters
+    ----------
+    title
+        What is read, as messages name it: the quoted path of a file, or "the AnnData given".
+    element
+        Its part, such as ``obs/stim`` or ``X/indices``.
+
+    Raises
+    ------
+    DataError
+        In place of any exception but CausCell's own, and but a `MemoryError` that a larger machine would not see.
+    """
+    try:
+        yield
+    except CausCellError:
+        raise
+    except MemoryError as error:
+        if _wanted_bytes(error) <= _machine_bytes():
+            raise
+        raise DataError(_message(title, element, error)) from error
+    except Exception as error:  # libraries of formats raise whatever damaged bytes make them raise
+        raise DataError(_message(title, element, error)) from error
+
+
+def damaged(title: str, element: str, what: str) -> DataError:
+    """Make the error for an element whose content contradicts the rest of its file."""
+    return DataError(
+        f"{title} can't be read as AnnData: {element}: {what}; the file is damaged or was not written whole: "
+        "copy it again, or write it again with anndata"
+    )
+
+
+def _message(title: str, element: str | None, error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    reason = " ".join(text.split())
+    if len(reason) > _LONGEST_REASON:
+        reason = reason[:_LONGEST_REASON] + " ..."
+    where = f"{element}: " if element else ""
+    return (
+        f"{title} can't be read as AnnData: {where}{type(error).__name__}: {reason or 'without a message'}; it is "
+        "damaged, not whole or of another kind: copy it again, or write it again with anndata"
+    )
+
+
+def _wanted_bytes(error: MemoryError) -> int:
+    """Return the bytes of the array for which numpy found no memory; 0 where it is not known."""
+    shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
+    if not isinstance(shape, tuple) or dtype is None:
+        return 0
+    total = int(dtype.itemsize)
+    for length in shape:
+        total *= int(length)
+    return total
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

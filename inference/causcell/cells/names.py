@@ -1,0 +1,95 @@
+"""Names of cells, genes and columns: text, and no two alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causcell.errors import CellNameError, DataError, GenePanelError, format_list
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SUBJECTS = {
+    "obs_names": ("cells", "every random number of a cell hangs on its name", CellNameError),
+    "var_names": ("genes", "genes are matched by name", GenePanelError),
+}
+
+
+def check_index(index: pd.Index, attribute: str) -> None:
+    """Check that an index of AnnData is text.
+
+    Parameters
+    ----------
+    index
+        Names of cells or genes.
+    attribute
+        ``obs_names`` or ``var_names``.
+
+    Raises
+    ------
+    CellNameError, GenePanelError
+        It has several levels, or a name is missing or no text.
+    """
+    import pandas as pd
+
+    things, why, error = _SUBJECTS[attribute]
+    if isinstance(index, pd.MultiIndex):
+        raise error(
+            f"names of {things} have {index.nlevels} levels, such as {index[0] if len(index) else ()!r}; {why}: make "
+            f"them one text each (adata.{attribute} = ['_'.join(map(str, name)) for name in adata.{attribute}])"
+        )
+    if not is_text(index):
+        raise _not_text(index, attribute)
+
+
+def check_names(names: np.ndarray, attribute: str) -> None:
+    """Check that names read from a file are text; see `check_index`."""
+    if not is_text(names):
+        raise _not_text(names, attribute)
+
+
+def is_text(names: Any) -> bool:
+    """Return whether all names are text, none missing."""
+    import pandas as pd
+
+    return len(names) == 0 or pd.api.types.infer_dtype(names, skipna=False) == "string"
+
+
+def _not_text(names: Any, attribute: str) -> DataError:
+    import pandas as pd
+
+    things, why, error = _SUBJECTS[attribute]
+    place, name = next((i, name) for i, name in enumerate(names) if not isinstance(name, str))
+    if not isinstance(name, tuple) and pd.isna(name):
+        return error(
+            f"names of {things} are missing, first at row {place}; {why}: give each its own (adata.{attribute} = [...])"
+        )
+    remedy = f"adata.{attribute}.astype(str)"
+    if isinstance(name, bytes):
+        remedy = f"[name.decode() for name in adata.{attribute}]"
+    elif isinstance(name, tuple):
+        remedy = f"['_'.join(map(str, name)) for name in adata.{attribute}]"
+    return error(
+        f"names of {things} are text, and {name!r} at row {place} is {type(name).__name__}; {why}: "
+        f"adata.{attribute} = {remedy}"
+    )
+
+
+def check_columns(columns: Iterable[object]) -> None:
+    """Raise `DataError` unless the columns of ``obs`` have names that are text and differ."""
+    names = list(columns)
+    strange = [name for name in names if not isinstance(name, str)]
+    if strange:
+        raise DataError(
+            f"names of columns of obs are text, and {strange[0]!r} is {type(strange[0]).__name__}: "
+            "adata.obs.columns = adata.obs.columns.astype(str)"
+        )
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"obs has more than one column named {format_list(twice)}, and which is meant can't be told: rename or "
+            "drop one (adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()] keeps the first)"
+        )

@@ -1,0 +1,162 @@
+"""Zarr stores from strangers: codecs that carry no code, and nothing outside of the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zarr.storage import LocalStore, WrapperStore, ZipStore
+
+from causcell.errors import DataError, format_list
+
+_TO_BYTES = {"bytes", "endian", "vlen-utf8", "vlen-bytes", "vlen-array", "sharding_indexed", "packbits", "base64"}
+_COMPRESSORS = {"zstd", "gzip", "zlib", "blosc", "lz4", "bz2", "lzma"}
+_CHECKSUMS = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3"}
+_FILTERS = {"transpose", "delta", "shuffle", "fixedscaleoffset", "quantize", "astype", "bitround"}
+_CODECS = _TO_BYTES | _COMPRESSORS | _CHECKSUMS | _FILTERS
+"""Codecs that turn bytes into bytes, numbers or text and nothing else; also as ``numcodecs.NAME``."""
+
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+
+
+class StrangersStore(WrapperStore[Any]):
+    """A store read with mistrust: every document of metadata and every chunk passes here.
+
+    Consolidated metadata are left aside, so that a part nobody asks for is not even parsed.
+
+    Parameters
+    ----------
+    store
+        The store.
+    title
+        What messages call it.
+    root
+        Folder of a store on disk.
+
+    Attributes
+    ----------
+    absent
+        Keys of chunks that were asked for and are not there; zarr reads those as fill values.
+    """
+
+    def __init__(self, store: Any, title: str, root: Path | None) -> None:
+        super().__init__(store)
+        self._title = title
+        self._root = None if root is None else os.path.realpath(root)
+        self.absent: list[str] = []
+
+    @property
+    def supports_sync_io(self) -> bool:
+        """Whether chunks may be read past `get`; they may not."""
+        return False
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        """Get a value by its key, `None` where there is none; see `zarr.abc.store.Store.get`."""
+        self._check_place(key)
+        name = key.rpartition("/")[2]
+        if name == ".zmetadata":
+            return None
+        value = await super().get(key, *arguments, **options)
+        if value is None:
+            if name not in _METADATA:
+                self.absent.append(key)
+            return None
+        return self._checked_metadata(key, value) if name in ("zarr.json", ".zarray") else value
+
+    def take_absent(self, path: str) -> bool:
+        """Return whether a chunk of an array was absent since this was last asked, and forget it."""
+        mine = [key for key in self.absent if key.startswith(f"{path}/")]
+        if mine:
+            self.absent = [key for key in self.absent if not key.startswith(f"{path}/")]
+        return bool(mine)
+
+    def children(self, path: str) -> list[str]:
+        """Return the names of the groups and arrays within a group, ascending, without reading them."""
+        return sorted(set(self._find_children(path)))
+
+    def _find_children(self, path: str) -> Iterator[str]:
+        if self._root is not None:
+            folder = Path(self._root, path)
+            yield from (each.name for each in folder.iterdir() if any((each / name).exists() for name in _METADATA[:3]))
+            return
+        for key in self._store._zf.namelist():
+            parent, _, name = key.rpartition("/")
+            above, _, child = parent.rpartition("/")
+            if name in _METADATA[:3] and above == path and child:
+                yield child
+
+    def _check_place(self, key: str) -> None:
+        """Refuse symbolic links that lead out of the store, and what is no regular file (a pipe would hang)."""
+        if self._root is None:
+            return
+        place = os.path.realpath(os.path.join(self._root, key))  # noqa: PTH118 once a chunk
+        if not place.startswith(self._root + os.sep):
+            raise DataError(
+                f"{self._title} can't be used: {key!r} is a link to {place!r}, outside of the store, and only values "
+                "that stand in the store itself are read"
+            )
+        try:
+            mode = os.stat(place).st_mode  # noqa: PTH116 once a chunk
+        except OSError:
+            return
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise DataError(f"{self._title} can't be used: {key!r} is no regular file")
+
+    def _checked_metadata(self, key: str, value: Any) -> Any:
+        document = json.loads(value.to_bytes())
+        if not isinstance(document, dict):
+            return value
+        strange = sorted(set(_find_codecs(document)) - _CODECS)
+        if strange:
+            place = key.rpartition("/")[0] or key
+            raise DataError(
+                f"{self._title} can't be used: {place!r} is stored with {format_list(strange)}; only codecs and "
+                "filters that carry no code are read (zstd, gzip, blosc and their like): if you trust the store, read "
+                "it with anndata and write it again"
+            )
+        if document.pop("consolidated_metadata", None) is None:
+            return value
+        return type(value).from_bytes(json.dumps(document).encode())
+
+
+def _find_codecs(document: dict[str, Any]) -> Iterator[str]:
+    """Find the names of all codecs, filters and compressors of an array's metadata, sharding's inner ones too."""
+    pending: list[Any] = [document.get(key) for key in ("codecs", "filters", "compressor", "storage_transformers")]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, list):
+            pending += each
+        elif isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            yield str(each.get("name", each.get("id"))).removeprefix("numcodecs.")
+            inner = each.get("configuration")
+            if isinstance(inner, dict):
+                pending += [inner.get("codecs"), inner.get("index_codecs")]
+                pending += [{"name": str(inner["id"])}] if "id" in inner else []
+
+
+def open_zarr(path: Path) -> tuple[Any, StrangersStore]:
+    """Open the root group of a store (a folder, or a zip file of one) for reading.
+
+    Raises
+    ------
+    DataError
+        It is neither folder nor zip file.
+    """
+    import zarr
+
+    if path.is_dir():
+        store, root = LocalStore(path, read_only=True), path
+    elif path.is_file() and path.name.endswith(".zip"):
+        store, root = ZipStore(path, mode="r"), None
+    else:
+        raise DataError(
+            f"{str(path)!r} can't be read as AnnData: it is no folder, which a zarr store is (adata.write_zarr)"
+        )
+    watched = StrangersStore(store, repr(str(path)), root)
+    return zarr.open_group(watched, mode="r", use_consolidated=False), watched

@@ -1,0 +1,31 @@
+"""Names of the files of a model repository, and of the tensors of its graphs."""
+
+from __future__ import annotations
+
+MANIFEST_FILE = "manifest.json"
+REFERENCE_FILE = "reference.npz"
+
+EXPRESSION_FLOAT16 = "expression_float16"
+"""Output of ``decoder`` and ``sampler``: ``expression`` rounded to float16. Older exports have no such output."""
+
+
+def graph_file(graph: str) -> str:
+    """Return the path of a graph's ONNX file in its repository, a key of `Manifest.files`.
+
+    Examples
+    --------
+    >>> graph_file("scm")
+    'scm/1/model.onnx'
+    """
+    return f"{graph}/1/model.onnx"
+
+
+def logits_name(concept: str) -> str:
+    """Return the name of the output of graph ``scm`` that holds a concept's label logits.
+
+    Examples
+    --------
+    >>> logits_name("stim")
+    'logits_stim'
+    """
+    return f"logits_{concept}"

@@ -1,0 +1,233 @@
+"""What a run keeps of its cells from its beginning: with it, the best weights so far are a model at any moment.
+
+::
+
+    held_out.h5ad                    validation and test cells: panel expression (log scale), labels, part
+    checkpoints/data.safetensors     description of the model, digests of names, and the reference cells' expression
+
+Both are written before the first step: what can't be written ends no training that has run for hours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from scipy import sparse
+
+from causcell._internal.batching import batches
+from causcell._internal.files import new_file
+from causcell.errors import CausCellError, RunError
+from causcell.evaluation.metrics import mean_squared_error, pearson
+from causcell.preprocessing import gene_digest
+from causcell.repository.description import ModelDescription
+from causcell.repository.manifest import TrainingCells
+from causcell.repository.reference_cells import ReferenceCells, select_reference_cells
+from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
+from causcell_training.config import TrainConfig
+from causcell_training.data.cells import TrainingData
+from causcell_training.data.split import TEST, TRAINING, VALIDATION, Part
+from causcell_training.model import CausCell
+from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
+
+if TYPE_CHECKING:
+    import anndata
+
+_MOST_HELD_OUT = 4096  # cells of each part kept in the run folder
+_ENCODED_ROWS = 512  # cells of a batch
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """Facts of a training.
+
+    Attributes
+    ----------
+    seconds
+        Wall-clock time, that of sessions that were interrupted too.
+    epochs, steps
+        Epochs and optimiser steps taken.
+    best_validation_mse
+        Mean squared error of the kept weights' mean estimate on the validation rows, log scale.
+    device
+        Device trained on.
+    plan
+        Name of the training plan, where it is the user's own.
+    """
+
+    seconds: float
+    epochs: int
+    steps: int
+    best_validation_mse: float
+    device: str
+    plan: str | None = None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Facts of the cells that a run is trained on, and the expression of its reference cells.
+
+    Attributes
+    ----------
+    digest
+        SHA-256 of cells, genes, expression, labels and parts; see `TrainingData.digest`.
+    description
+        Concepts, graph, panel and standardisation.
+    training_cells
+        Digests of the names of the cells trained on.
+    counts
+        Number of cells of each part.
+    expression
+        Panel expression of the reference cells on the log scale, float32 CSR [P x G].
+    labels
+        Codes of their labels, int32 [P x m]; -1 is unlabelled.
+    combinations
+        Every combination of labels among all training cells, int32 [C x m].
+    """
+
+    digest: str
+    description: ModelDescription
+    training_cells: TrainingCells
+    counts: dict[Part, int]
+    expression: sparse.csr_matrix
+    labels: np.ndarray
+    combinations: np.ndarray
+
+    @classmethod
+    def of(cls, data: TrainingData, seed: int) -> RunData:
+        """Choose the reference cells among the training rows, and gather the facts."""
+        train = data.rows(TRAINING)
+        labels = data.labels[train]
+        rows = train[select_reference_cells(labels, np.random.default_rng((seed, 1)))]
+        return cls(
+            data.digest(),
+            ModelDescription.of(data.schema, data.preprocessing),
+            TrainingCells.of(data.names[train]),
+            {part: len(data.rows(part)) for part in (TRAINING, VALIDATION, TEST)},
+            data.expression[rows],
+            data.labels[rows],
+            np.unique(labels, axis=0),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write to a run folder."""
+        arrays = {"values": self.expression.data, "indices": self.expression.indices, "indptr": self.expression.indptr}
+        arrays |= {"labels": self.labels, "combinations": self.combinations}
+        tree: dict[str, Any] = {
+            "digest": self.digest,
+            "description": self.description.model_dump_json(),
+            "training_cells": self.training_cells.model_dump(),
+            "counts": self.counts,
+            "arrays": {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
+        }
+        write_checkpoint(tree, path / DATA_FILE)
+
+    @classmethod
+    def load(cls, path: Path) -> RunData:
+        """Read from a run folder; raises `RunError` if that can't be done."""
+        tree = read_checkpoint(path / DATA_FILE)
+        try:
+            description = ModelDescription.model_validate_json(tree["description"])
+            arrays = {name: tensor.numpy() for name, tensor in tree["arrays"].items()}
+            labels, genes = arrays["labels"], len(description.genes)
+            expression = sparse.csr_matrix(
+                (arrays["values"], arrays["indices"], arrays["indptr"]), shape=(len(labels), genes)
+            )
+            check_matrix(expression)
+            concepts = [len(concept.labels) for concept in description.concepts]
+            if labels.ndim != 2 or (labels >= concepts).any() or (labels < -1).any():
+                raise ValueError("labels that the concepts do not have")
+            counts: dict[Part, int] = {part: int(tree["counts"][part]) for part in (TRAINING, VALIDATION, TEST)}
+            cells = TrainingCells.model_validate(tree["training_cells"])
+            return cls(tree["digest"], description, cells, counts, expression, labels, arrays["combinations"])
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
+            raise RunError(f"{path / DATA_FILE} can't be used: {type(error).__name__} {str(error)[:200]}") from error
+
+    def provenance(self, config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
+        """Describe how a model was trained on these cells, in plain values."""
+        provenance: dict[str, Any] = {
+            "seconds": round(facts.seconds, 1),
+            "epochs": facts.epochs,
+            "steps": facts.steps,
+            "best_held_out_mse": round(facts.best_validation_mse, 6),
+            "cells": self.counts,
+            "gene_digest": gene_digest(self.description.genes),
+            "device": facts.device,
+            "config": config.model_dump(mode="json"),
+        }
+        return provenance | ({"plan": facts.plan} if facts.plan else {})
+
+    @torch.no_grad()
+    def embed_reference_cells(self, model: CausCell) -> ReferenceCells:
+        """Encode the reference cells by a model in evaluation mode on the CPU."""
+        parts = batches(len(self.labels), _ENCODED_ROWS)
+        exogenous = [model.encode(torch.from_numpy(self.expression[part].toarray()))[0].numpy() for part in parts]
+        return ReferenceCells(np.concatenate(exogenous), self.labels, self.combinations)
+
+
+def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:
+    """Write validation and test rows, some of each where there are many, to a run folder.
+
+    Labels and part stand in ``obs``. All text is stored as Python's, whatever pandas or anndata are set to.
+    """
+    import anndata
+    import pandas as pd
+
+    rng = np.random.default_rng((seed, 2))
+    kept = []
+    for part in (VALIDATION, TEST):
+        rows = data.rows(part)
+        kept.append(rng.choice(rows, _MOST_HELD_OUT, replace=False) if len(rows) > _MOST_HELD_OUT else rows)
+    rows = np.sort(np.concatenate(kept))
+    obs = pd.DataFrame(index=_text_index(data.names[rows]))
+    obs["part"] = _text_categories(pd.Categorical(data.part[rows]))
+    for i, name in enumerate(data.schema.names):
+        obs[name] = _text_categories(data.schema.label_names(data.labels[rows, i], name))
+    obs.columns = _text_index(obs.columns)
+    held_out = anndata.AnnData(
+        data.expression[rows], obs=obs, var=pd.DataFrame(index=_text_index(data.preprocessing.genes))
+    )
+    with new_file(path / HELD_OUT_FILE, overwrite=True) as staging:
+        held_out.write_h5ad(staging)
+
+
+def _text_index(names: Any) -> Any:
+    import pandas as pd
+
+    return pd.Index([str(name) for name in names], dtype=object)
+
+
+def _text_categories(values: Any) -> Any:
+    import pandas as pd
+
+    dtype = pd.CategoricalDtype(_text_index(values.categories), ordered=values.ordered)
+    return pd.Categorical.from_codes(values.codes, dtype=dtype)
+
+
+def check_matrix(matrix: Any) -> None:
+    """Check a matrix that a file held, float32 [n x G]: indices within its shape, values finite; raises `ValueError`.
+
+    Indices beyond it would be read as other cells' values, or as memory of the process.
+    """
+    if not sparse.issparse(matrix):
+        values = np.asarray(matrix)
+    else:
+        matrix.check_format(full_check=True)
+        values = matrix.data
+    if values.dtype != np.float32 or not np.isfinite(values).all():
+        raise ValueError(f"expression of type {values.dtype}, or not all of it finite")
+
+
+@torch.no_grad()
+def measure_test_cells(model: CausCell, held_out: anndata.AnnData) -> dict[str, float]:
+    """Measure the mean estimate on the test rows, PCC and MSE; nothing where there are none."""
+    test = held_out[held_out.obs["part"] == TEST]
+    if not test.n_obs:
+        return {}
+    real = test.X.toarray()
+    estimate = model.mean_estimate(model.scm(model.encode(torch.from_numpy(real))[0])).numpy()
+    return {"pcc": round(pearson(real, estimate), 4), "mse": round(mean_squared_error(real, estimate), 4)}

@@ -1,0 +1,60 @@
+"""A trained model from its description and its weights, which may come from strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from causcell.repository.description import ModelDescription
+from causcell_training.config import ModelConfig
+from causcell_training.model import CausCell
+
+
+def make_model(description: ModelDescription, config: ModelConfig, weights: Mapping[str, Tensor]) -> CausCell:
+    """Make a model with these weights, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    description
+        Concepts, graph, panel and standardisation.
+    config
+        Shapes of the networks.
+    weights
+        Tensors by their names in the model.
+
+    Raises
+    ------
+    ValueError
+        Weights that are of a model of another shape, or not finite; no memory is taken for such a shape.
+    """
+    schema, preprocessing = description.concept_schema, description.preprocessing
+    if not (preprocessing.deviation > 0).all():
+        raise ValueError("a gene's deviation is not above zero")
+    with torch.device("meta"):  # shapes alone
+        expected = {name: tensor.shape for name, tensor in CausCell(schema, preprocessing, config).state_dict().items()}
+    if differing := sorted(set(expected) ^ set(weights)):
+        raise ValueError(f"the weights are of another model: {differing[0]!r} is in one of them alone")
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            found = tuple(weights[name].shape)
+            raise ValueError(f"the weights are of another model: {name!r} has shape {found}, not {tuple(shape)}")
+        if weights[name].is_floating_point() and not torch.isfinite(weights[name]).all():
+            raise ValueError(f"the weights {name!r} are not finite")
+    model = CausCell(schema, preprocessing, config)
+    model.load_state_dict(dict(weights))
+    return model.eval()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; its header is checked against its size before anything is taken."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+
+
+def select_model_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Select the model's weights from the state of a training plan, which also has those of its objective."""
+    return {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
