@@ -92,6 +92,16 @@ def check_values(values: Matrix, scale: Scale, cell_names: Names, *, round_count
         )
 
 
+def guess_scale(values: Matrix) -> Scale:
+    """Guess what values [cells x genes] of no declared scale are: log1p values where they look so, else counts."""
+    data = values.data if sparse.issparse(values) else np.asarray(values)
+    if not data.size or not np.isfinite(data).all() or data.min() < 0:
+        return "counts"  # which is refused, whatever it is
+    if _is_nearly_whole(data) or data.max() > _LARGEST_LOG1P:
+        return "counts"
+    return "log1p" if recognise(values) in ("log1p", "fractional") else "counts"
+
+
 def round_to_counts(values: Matrix) -> Matrix:
     """Round values [cells x genes] to whole numbers; the input is left as it is."""
     if not sparse.issparse(values):
@@ -105,8 +115,7 @@ def _check_fractions(values: Matrix, data: np.ndarray, cell_names: Names, round_
     """Raise `ExpressionError` for values declared as counts that are not whole, unless they are rounded."""
     precise = data.astype(np.float64)
     distance = np.abs(precise - np.rint(precise))
-    near = bool((distance <= _NEARLY_WHOLE + _ROUNDING * precise).all())
-    look: Look = "nearly whole" if near else recognise(values)
+    look: Look = "nearly whole" if _is_nearly_whole(data) else recognise(values)
     changed = np.abs(np.rint(precise).sum() / precise.sum() - 1)
     if round_counts and changed <= _MOST_CHANGED and look in ("nearly whole", "scaled", "fractional"):
         return
@@ -122,6 +131,11 @@ def _check_fractions(values: Matrix, data: np.ndarray, cell_names: Names, round_
     told = _LOOKS[look].format(deviation=distance.max(), unit=precise[precise > 0].min())
     rounded = ", and can't be rounded" if round_counts else ""
     raise ExpressionError(f"{holds}{rounded}; it looks {told}")
+
+
+def _is_nearly_whole(data: np.ndarray) -> bool:
+    precise = data.astype(np.float64)
+    return bool((np.abs(precise - np.rint(precise)) <= _NEARLY_WHOLE + _ROUNDING * np.abs(precise)).all())
 
 
 def recognise(values: Matrix) -> Look:

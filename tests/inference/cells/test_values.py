@@ -6,13 +6,14 @@ from scales import GENES, PANEL, draw_counts, normalised, to_form, trained_on
 from scipy import sparse
 
 from causcell.cells.panel import PanelReader
-from causcell.cells.values import recognise
+from causcell.cells.values import guess_scale, recognise
 from causcell.errors import ConfigurationError, ExpressionError
 
 COUNTS = draw_counts()
 MODEL = trained_on(COUNTS)
 NAMES = [f"cell{i}" for i in range(len(COUNTS))]
-EXPECTED = normalised(COUNTS)[:, : len(PANEL)]
+RIGHT = normalised(COUNTS)
+EXPECTED = RIGHT[:, : len(PANEL)]
 FORMS = pytest.mark.parametrize("form", ["dense", "sparse"])
 
 
@@ -97,6 +98,21 @@ def test_values_are_recognised(look: str, values: np.ndarray) -> None:
 def test_what_is_no_counts_is_not_rounded(values: np.ndarray, words: str) -> None:
     with pytest.raises(ExpressionError, match=words):
         read(values, round_counts=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        (COUNTS, "counts"),
+        (COUNTS * 1.0000001, "counts"),
+        (COUNTS * 0.93, "counts"),
+        (corrected(COUNTS), "counts"),
+        (RIGHT, "log1p"),
+        (RIGHT[:, :20], "log1p"),
+    ],
+)
+def test_the_scale_that_nobody_declared_is_guessed(values: np.ndarray, scale: str) -> None:
+    assert guess_scale(values) == guess_scale(sparse.csr_matrix(values)) == scale
 
 
 def test_a_factor_is_named() -> None:
