@@ -21,12 +21,18 @@ _MULTIPLES = 0.03
 """Mean distance of multiples of a unit from whole numbers, up to which they are multiples: others have a quarter."""
 
 _CONSTANT = 1e-3
+_NEAR_ONE = 0.05
+"""How far from 1 the number may be that a cell's counts were multiplied by, and rounding still finds the counts: one
+divided by a total that had been rounded, or counted other genes too. It has to hold for `_MOST_CELLS`."""
+
+_MOST_CELLS = 0.9
+
 _ROWS_LOOKED_AT = 64
 
 _MOST_CHANGED = 0.2
 """Share of the counts that rounding may change."""
 
-Look: TypeAlias = Literal["nearly whole", "log1p", "normalised", "scaled", "fractional"]
+Look: TypeAlias = Literal["nearly whole", "log1p", "normalised", "brought back", "scaled", "fractional"]
 
 _SUPPLY = "give raw counts (often in adata.raw, raw=True, or in a layer)"
 _LOOKS: dict[Look, str] = {
@@ -35,6 +41,8 @@ _LOOKS: dict[Look, str] = {
     "log1p": f"as log1p values are; {_SUPPLY}, or declare log1p values (expression='log1p')",
     "normalised": f"as counts scaled in each cell are, without a logarithm; {_SUPPLY}, or log1p values "
     "(expression='log1p')",
+    "brought back": "as counts that were normalised and brought back are; round them (round_counts=True), or give the "
+    "raw counts (often in adata.raw, raw=True, or in a layer)",
     "scaled": "as counts times {unit:.4g} are; give the counts (divide by it), or round them (round_counts=True)",
     "fractional": f"as log1p values are, or counts corrected for ambient RNA or estimated from reads; {_SUPPLY}, "
     "declare log1p values (expression='log1p'), or round such counts (round_counts=True)",
@@ -117,7 +125,7 @@ def _check_fractions(values: Matrix, data: np.ndarray, cell_names: Names, round_
     distance = np.abs(precise - np.rint(precise))
     look: Look = "nearly whole" if _is_nearly_whole(data) else recognise(values)
     changed = np.abs(np.rint(precise).sum() / precise.sum() - 1)
-    if round_counts and changed <= _MOST_CHANGED and look in ("nearly whole", "scaled", "fractional"):
+    if round_counts and changed <= _MOST_CHANGED and look not in ("log1p", "normalised"):
         return
     fraction = distance > 0
     holds = (
@@ -156,7 +164,8 @@ def recognise(values: Matrix) -> Look:
         units = np.minimum.reduceat(some.data, some.indptr[:-1][entries > 0])
         unit = units.min()
         if np.abs(units / unit - np.rint(units / unit)).max() > _CONSTANT:  # each cell by a number of its own
-            return "normalised"
+            near = np.abs(units - np.rint(units)) < _NEAR_ONE * np.rint(units)
+            return "brought back" if near.mean() > _MOST_CELLS else "normalised"
         return "fractional" if abs(unit - 1) < _CONSTANT else "scaled"
     if some.shape[0] == 1:
         return "fractional"

@@ -78,6 +78,7 @@ def test_totals_of_a_column_are_held_against_counts_before_they_are_rounded() ->
         ("log1p", normalised(COUNTS)[:, :20]),
         ("normalised", COUNTS / COUNTS.sum(axis=1, keepdims=True) * 1e4),
         ("normalised", (COUNTS / COUNTS.sum(axis=1, keepdims=True) * 1e4)[:, :20]),
+        ("brought back", COUNTS * np.linspace(0.99, 1.01, len(COUNTS))[:, None]),
         ("scaled", COUNTS * 0.93),
         ("fractional", corrected(COUNTS)),
     ],
@@ -113,6 +114,15 @@ def test_what_is_no_counts_is_not_rounded(values: np.ndarray, words: str) -> Non
 )
 def test_the_scale_that_nobody_declared_is_guessed(values: np.ndarray, scale: str) -> None:
     assert guess_scale(values) == guess_scale(sparse.csr_matrix(values)) == scale
+
+
+def test_counts_that_were_normalised_and_brought_back_are_rounded() -> None:
+    """By totals that had been rounded, so that each cell is off by up to a hundredth: here of counts below 40."""
+    counts = np.minimum(COUNTS, 40)
+    values = counts * np.linspace(0.99, 1.01, len(COUNTS))[:, None]
+    with pytest.raises(ExpressionError, match=r"normalised and brought back are; round them \(round_counts=True\)"):
+        read(values)
+    np.testing.assert_allclose(read(values, round_counts=True), normalised(counts)[:, : len(PANEL)], rtol=1e-6)
 
 
 def test_a_factor_is_named() -> None:
