@@ -26,6 +26,7 @@ _NEAR_ONE = 0.05
 divided by a total that had been rounded, or counted other genes too. It has to hold for `_MOST_CELLS`."""
 
 _MOST_CELLS = 0.9
+_LARGEST_LEAST = 3
 
 _ROWS_LOOKED_AT = 64
 
@@ -164,7 +165,8 @@ def recognise(values: Matrix) -> Look:
         units = np.minimum.reduceat(some.data, some.indptr[:-1][entries > 0])
         unit = units.min()
         if np.abs(units / unit - np.rint(units / unit)).max() > _CONSTANT:  # each cell by a number of its own
-            near = np.abs(units - np.rint(units)) < _NEAR_ONE * np.rint(units)
+            count = np.clip(np.rint(units), 1, _LARGEST_LEAST)  # of the least gene of a cell
+            near = np.abs(units / count - 1) < _NEAR_ONE
             return "brought back" if near.mean() > _MOST_CELLS else "normalised"
         return "fractional" if abs(unit - 1) < _CONSTANT else "scaled"
     if some.shape[0] == 1:
