@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,6 +86,9 @@ def benchmark(
         list[str] | None,
         typer.Option(help="Column of obs with labels that are not trained, to compare clusters with; repeat."),
     ] = None,
+    raw: options.Raw = False,
+    totals: options.Totals = None,
+    round_counts: options.RoundCounts = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting of training: SECTION.KEY=VALUE; repeat.")
@@ -102,7 +105,9 @@ def benchmark(
 
     out = local_path(out)
     refuse_existing(out)
-    given = {name: value for name, value in {"concept": concept, "edge": edge}.items() if value is not None}
+    flags = {"concept": concept, "edge": edge, "totals": totals}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    given |= {name: True for name, chosen in {"raw": raw, "round_counts": round_counts}.items() if chosen}
     result = run_benchmark(
         data,
         load_config(config, parse_overrides(setting or []) | given),

@@ -129,6 +129,14 @@ class TrainConfig(_Section):
     """A number of highly variable genes, ``all``, or a file with one gene name a line."""
     layer: str | None = None
     """Layer to read in place of ``X``."""
+    raw: bool = False
+    """Read genes and values of ``adata.raw`` in place of ``X``."""
+    totals: str | None = None
+    """Column of ``obs`` with each cell's total of counts, for a file that lacks genes which the total counts. The model
+    then needs such a column wherever it reads counts: which genes the column counts is not known."""
+    round_counts: bool = False
+    """Round counts that are not whole: floating point left a rest, or they were corrected for ambient RNA or estimated
+    from reads. Totals are those of the rounded counts."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of split, initial weights and every step."""
     model: ModelConfig = ModelConfig()

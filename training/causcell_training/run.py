@@ -200,7 +200,9 @@ def _load_finished(root: Path) -> Run:
             if name in TRAINED_FILES and file_digest(root / name) != digest:
                 raise RunError(f"{name} is not the file that training wrote")
         config = TrainConfig.model_validate(fields["config"])
-        description = ModelDescription.model_validate({name: fields[name] for name in ModelDescription.model_fields})
+        description = ModelDescription.model_validate(
+            {name: fields[name] for name in ModelDescription.model_fields if name in fields}
+        )
         model = make_model(description, config.model, read_weights(root / WEIGHTS_FILE))
         training_cells = TrainingCells.model_validate(fields["training_cells"])
         run = Run(root, config, model, training_cells, fields["provenance"], fields["versions"])

@@ -35,6 +35,7 @@ def check(
     *,
     expression: str | None = None,
     layer: str | None = None,
+    raw: bool = False,
     genes: int = 2000,
 ) -> Report:
     """Check what a data set lets a model learn, before it is trained.
@@ -51,8 +52,8 @@ def check(
         Causal edges, ``"PARENT:CHILD"`` or pairs.
     expression
         Scale of the values, ``counts`` or ``log1p``; guessed, if not given.
-    layer
-        Layer to read in place of ``X``.
+    layer, raw
+        Layer, or ``adata.raw``, to read in place of ``X``.
     genes
         Size of the panel that training would take, for the estimate of its time.
 
@@ -77,7 +78,7 @@ def check(
     ['blanks', 'nested']
     """
     scale = None if expression is None else check_scale(expression)
-    with Cells(data, layer=layer) as cells:
+    with Cells(data, layer=layer, raw=raw) as cells:
         obs = cells.obs
         summaries, pairs, drawn, combinations, findings = _study_labels(obs, concepts, edges)
         values, odd = study_expression(cells, scale)
