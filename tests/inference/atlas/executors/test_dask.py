@@ -71,7 +71,7 @@ if __name__ == "__main__":
             two_files.write(path, executor=Dask(address), on_event=lambda event: process.kill())
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     two_files.write(path)
     assert tree(path) == whole_of_two
 
