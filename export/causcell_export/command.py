@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from causcell._internal.waiting import wait_passively
 from causcell.cli import options
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Model repository to write.", show_default=False)],
     precision: Annotated[
         str, typer.Option(help="fp32, or fp16: the denoiser's products at half precision, for GPUs.")
@@ -19,12 +20,33 @@ def export(
     torchscript: Annotated[
         bool, typer.Option("--torchscript", help="Also write TorchScript, for Triton's PyTorch backend.")
     ] = False,
+    instances: Annotated[int, typer.Option(help="Copies of each model that a server on CPUs runs.")] = 1,
+    threads_per_instance: Annotated[
+        int | None,
+        typer.Option(
+            help="Compute threads of each copy. [default: 1 if there are several, else as the server is told]",
+            show_default=False,
+        ),
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Export the best model so far of a run that has not finished.")
+    ] = False,
 ) -> None:
     """Export a trained run to a verified model repository."""
+    wait_passively()
     from causcell.repository.folder import open_repository
     from causcell_export.exporter import export as write
 
-    manifest = open_repository(write(run, out, precision=precision, torchscript=torchscript)).manifest
+    written = write(
+        run,
+        out,
+        precision=precision,
+        torchscript=torchscript,
+        unfinished=unfinished,
+        instances=instances,
+        threads_per_instance=threads_per_instance,
+    )
+    manifest = open_repository(written).manifest
     for name, parity in manifest.parity.items():
         typer.echo(f"{name}: largest difference {parity.maximum:.1e}, mean {parity.mean:.1e}, limit {parity.limit:.0e}")
     typer.echo(f"exported and verified: {out}")
@@ -35,6 +57,7 @@ def demo(
     progress: options.Progress = True,
 ) -> None:
     """Run the main job on bundled real cells (700 PBMC), start to finish: train, export, verify, generate, look."""
+    wait_passively()
     from causcell_export.demo import run_demo
 
     run_demo(out, progress=progress)
@@ -63,6 +86,9 @@ def benchmark(
         list[str] | None,
         typer.Option(help="Column of obs with labels that are not trained, to compare clusters with; repeat."),
     ] = None,
+    raw: options.Raw = False,
+    totals: options.Totals = None,
+    round_counts: options.RoundCounts = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting of training: SECTION.KEY=VALUE; repeat.")
@@ -70,6 +96,7 @@ def benchmark(
     progress: options.Progress = True,
 ) -> None:
     """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
+    wait_passively()
     from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_measures
     from causcell.evaluation.report import run_environment, write_report
@@ -78,7 +105,9 @@ def benchmark(
 
     out = local_path(out)
     refuse_existing(out)
-    given = {name: value for name, value in {"concept": concept, "edge": edge}.items() if value is not None}
+    flags = {"concept": concept, "edge": edge, "totals": totals}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    given |= {name: True for name, chosen in {"raw": raw, "round_counts": round_counts}.items() if chosen}
     result = run_benchmark(
         data,
         load_config(config, parse_overrides(setting or []) | given),

@@ -247,6 +247,9 @@ def _train_and_evaluate(
                 test_rows=scenario.test,
                 training_rows=np.flatnonzero(part == "train"),
                 layer=config.layer,
+                raw=config.raw,
+                totals=config.totals,
+                round_counts=config.round_counts,
                 seed=config.seed,
             )
             facts = {"seconds": run.provenance["seconds"]} | describe_model(generator)

@@ -9,14 +9,16 @@ stable between versions.
 from __future__ import annotations
 
 import hashlib
-import operator
 from enum import IntEnum
 from functools import cached_property
 
 import numpy as np
 
-from causcell.errors import ConfigurationError
+from causcell._internal.numbers import whole_number
 from causcell.preprocessing import Names
+
+LARGEST_SEED = 2**64 - 1
+"""Seeds are whole numbers from 0 to this."""
 
 
 class Purpose(IntEnum):
@@ -59,12 +61,7 @@ def cell_keys(seed: int, names: Names) -> np.ndarray:
     >>> (cell_keys(0, ["AAAG-1"]) == together[1]).all()
     np.True_
     """
-    try:
-        number = operator.index(seed)  # numpy's whole numbers too
-    except TypeError:
-        raise ConfigurationError(f"seed {seed!r} is no number; take a whole number from 0 to 2^64 - 1") from None
-    if not 0 <= number < 2**64:
-        raise ConfigurationError(f"seed {number} is out of range; take a whole number from 0 to 2^64 - 1")
+    number = whole_number(seed, "seed", 0, LARGEST_SEED)
     salt = number.to_bytes(8, "little")
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=16, key=salt).digest() for name in names)
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2).astype(np.uint64)

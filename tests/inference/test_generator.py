@@ -10,7 +10,17 @@ import pytest
 from results import JOINT, assert_same_cells, log1p_of, solvers
 from scipy import sparse
 
-from causcell.errors import CausCellError, CausCellWarning, ConfigurationError, ExpressionError, GenePanelError
+from causcell.cells.collection import open_cells
+from causcell.cells.log_scale import LogScaleCheck
+from causcell.errors import (
+    CausCellError,
+    CausCellWarning,
+    ConfigurationError,
+    DataError,
+    EngineError,
+    ExpressionError,
+    GenePanelError,
+)
 from causcell.generator import Generator
 
 # -- how cells are handed over -----------------------------------------------------------------------------------------
@@ -127,7 +137,7 @@ def test_missing_genes_are_refused(generator, few):
         generator.reconstruct(few[:, ~few.var_names.isin(generator.preprocessing.genes[:2])])
 
 
-def test_missing_genes_that_are_allowed_are_warned_of_and_marked(generator, few):
+def test_missing_genes_that_are_allowed_are_warned_of_and_marked(generator, few, monkeypatch):
     """With log1p values the totals do not matter: the genes that are there give what the training mean beside gives."""
     missing = list(generator.preprocessing.genes[3:5])
     values = log1p_of(few)
@@ -137,6 +147,7 @@ def test_missing_genes_that_are_allowed_are_warned_of_and_marked(generator, few)
         )
     assert result.var_names[result.var["filled"]].tolist() == missing
     values.X[:, values.var_names.get_indexer(missing)] = generator.preprocessing.mean[3:5]
+    monkeypatch.setattr(LogScaleCheck, "check", lambda *_: None)  # with means in place of values there is no total
     np.testing.assert_array_equal(result.X, generator.reconstruct(values, expression="log1p").X)
 
 
@@ -175,8 +186,13 @@ def spell(settings):
         ({"solver": "euler", "steps": 5}, "solver 'euler' is not known"),
         ({"preset": "fast"}, "no preset 'fast'; this model has 'draw', 'balanced', 'accurate', 'mean'"),
         ({"mode": "see"}, "mode 'see' is not known"),
-        ({"draws": 0}, "draws is 0; take at least 1"),
-        ({"seed": -1}, "seed -1 is out of range"),
+        ({"draws": 0}, "draws=0: take at least 1"),
+        ({"solver": "ddim", "steps": 2.5}, "steps=2.5: take a whole number"),
+        ({"solver": "ddim", "steps": True}, "steps=True: take a whole number"),
+        ({"solver": "ddim", "steps": 5, "eta": "1"}, "eta='1': take a number"),
+        ({"solver": "ddim", "steps": 5, "eta": float("nan")}, "eta is nan; it goes from 0"),
+        ({"allow_missing_genes": float("nan")}, "allow_missing_genes=nan is no fraction"),
+        ({"seed": -1}, "seed=-1: take at least 0"),
         ({"expression": "tpm"}, "expression scale 'tpm' is not known"),
         ({"allow_missing_genes": 1.0}, "allow_missing_genes=1.0 is no fraction from 0 to below 1"),
     ],
@@ -196,6 +212,17 @@ def test_text_where_a_mapping_or_a_list_belongs(generator, few, do, grid, given)
     assert "'s'" not in str(caught.value)
 
 
-def test_batch_size_out_of_range(repository):
-    with pytest.raises(ConfigurationError, match="batch_size=0: take at least 1"):
-        Generator.open(repository, batch_size=0)
+@pytest.mark.parametrize("size", [0, -1, 2**21, True, 2.0, "64"])
+def test_batch_size_out_of_range(repository, size):
+    with pytest.raises(ConfigurationError, match=r"^batch_size=.*: take (at least 1|at most 1048576|a whole number)"):
+        Generator.open(repository, batch_size=size)
+
+
+def test_a_closed_generator_and_closed_cells_say_so(repository, few):
+    with Generator.open(repository, threads=1) as opened:
+        with opened.bind(open_cells(few)) as cells:
+            assert len(cells.read(slice(0, 1)).names) == 1
+        with pytest.raises(DataError, match="these cells are closed"):
+            cells.read(slice(0, 1))
+    with pytest.raises(EngineError, match="is closed; open the model again"):
+        opened.counterfactual(few, {"stim": "IFN"})

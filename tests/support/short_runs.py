@@ -36,6 +36,12 @@ def short_config(**overrides: Any) -> TrainConfig:
     return small_config(**{"genes": "all", "optimisation.epochs": EPOCHS, "optimisation.ema_decay": 0.5, **overrides})
 
 
+def tiny_config(**overrides: Any) -> TrainConfig:
+    """Six epochs of a model that takes a second."""
+    tiny = {"model.embedding": 4, "model.components": 8, "model.encoder_width": 8, "model.width": 8, "model.heads": 2}
+    return short_config(**{**tiny, "model.encoder_layers": 1, "model.timesteps": 50, **overrides})
+
+
 def weights(run: Run) -> dict[str, np.ndarray]:
     """The model's weights by name."""
     return {name: tensor.numpy() for name, tensor in run.model.state_dict().items()}

@@ -79,7 +79,7 @@ def test_settings_are_values_of_toml_or_text() -> None:
         ({"optimisation.held_out": 0.95}, ["optimisation.held_out", "0.95", "less than 0.9"]),
         ({"expression": "cpm"}, ["expression", "cpm", "counts", "log1p"]),
         ({"seed": -1}, ["seed", "-1", "greater than or equal to 0"]),
-        ({"concept": {"stim": 1}}, ["concept", "stim", "tuple"]),
+        ({"concept": {"stim": 1}}, ["concept", "stim", "array"]),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )

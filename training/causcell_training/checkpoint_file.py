@@ -21,6 +21,8 @@ from causcell.errors import RunError
 
 _TREE, _DIGEST = "tree", "sha256"
 
+_REMEDY = "put a copy of it in its place, or begin the run again with overwrite=True"
+
 
 def write_checkpoint(tree: dict[str, Any], path: Path) -> None:
     """Write a tree of dicts, lists, tuples, tensors, numbers, texts and None; a file that is there is replaced.
@@ -45,19 +47,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         The file is missing, damaged, or of another form.
     """
     if not path.is_file():
-        raise RunError(f"{path} is missing")
+        raise RunError(f"{path} is missing; {_REMEDY}")
     try:
         with safe_open(path, framework="pt") as file:  # checks the header against the file's size
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
         text = header[_TREE]
         if header[_DIGEST] != _compute_digest(text, tensors):
-            raise RunError(f"{path} is damaged: it is not what was written")
+            raise ValueError("it is not what was written")
         tree = _decode(json.loads(text), tensors)
         if not isinstance(tree, dict):
             raise ValueError("its tree is no table")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
-        raise RunError(f"{path} can't be read: {type(error).__name__} {str(error)[:200]}") from error
+        raise RunError(f"{path} is damaged ({type(error).__name__}: {str(error)[:200]}); {_REMEDY}") from error
     return tree
 
 
@@ -108,5 +110,5 @@ def _compute_digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
     for name in sorted(tensors, key=int):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from causcell._deprecation import moved_names
+from causcell._internal.waiting import wait_passively
 from causcell.cli import options
+from causcell.cli.flags import name_flags
 
 __getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 
@@ -30,6 +32,9 @@ def train(
         typer.Option(help="A number of highly variable genes, all, or a file with one name a line. [default: 2000]"),
     ] = None,
     layer: options.Layer = None,
+    raw: options.Raw = False,
+    totals: options.Totals = None,
+    round_counts: options.RoundCounts = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -39,29 +44,41 @@ def train(
         Path | None, typer.Option(help="CSV file, columns cell and split (train or test). [default: at random]")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all random numbers. [default: 0]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue an interrupted run; epochs, patience and accelerator may be others."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder.")] = False,
     progress: options.Progress = True,
 ) -> None:
     """Train a model on labelled cells."""
+    wait_passively()
     from causcell_training.config import load_config, parse_overrides
     from causcell_training.fitting import fit
 
-    run = fit(
-        data,
-        out,
-        config=load_config(config, parse_overrides(setting or [])),
-        concepts=concept,
-        edges=edge,
-        expression=expression,
-        genes=int(genes) if genes is not None and genes.removeprefix("-").isdecimal() else genes,
-        layer=layer,
-        seed=seed,
-        split=split,
-        resume=resume,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    try:
+        run = fit(
+            data,
+            out,
+            config=load_config(config, parse_overrides(setting or [])),
+            concepts=concept,
+            edges=edge,
+            expression=expression,
+            genes=int(genes) if genes is not None and genes.removeprefix("-").isdecimal() else genes,
+            layer=layer,
+            raw=raw or None,
+            totals=totals,
+            round_counts=round_counts or None,
+            seed=seed,
+            split=split,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    except KeyboardInterrupt as interrupt:
+        if told := str(interrupt):
+            typer.echo(name_flags(told, {"resume": "--resume", "unfinished": "causcell export --unfinished"}), err=True)
+        raise
     measures = run.provenance["held_out"]
     quality = f"; held-out mean estimate: PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}" if measures else ""
     typer.echo(

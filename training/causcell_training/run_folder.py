@@ -35,7 +35,7 @@ from typing import Any
 import tomli_w
 
 from causcell._internal.digests import file_digest
-from causcell._internal.files import new_file, refuse_existing
+from causcell._internal.files import new_file, refuse_existing, staging_place
 from causcell.errors import ConfigurationError, OutputExistsError, RunError, format_list
 from causcell_training.config import TrainConfig, load_config
 
@@ -173,7 +173,7 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         refuse_existing(path)
         return
     entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    strange = sorted(entries - set(ENTRIES))
+    strange = sorted(entries - set(ENTRIES) - {staging_place(path / name).name for name in ENTRIES})
     begun = RUN_FILE in entries or is_begun(path) or (path.is_dir() and not _has_files(path))
     if strange or not begun:
         found = f"it holds {format_list(strange)}" if strange else f"it has no {RUN_FILE}"
@@ -185,7 +185,8 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
 
 def _has_files(path: Path) -> bool:
     """Tell whether any file is below a folder, those apart that a killed process left half written."""
-    return any(each.is_file() and not each.name.startswith(".") for each in path.rglob("*"))
+    files = (each.relative_to(path) for each in path.rglob("*") if each.is_file())
+    return any(not any(part.startswith(".") for part in file.parts) for file in files)
 
 
 def clear_run(path: Path) -> None:
@@ -194,8 +195,7 @@ def clear_run(path: Path) -> None:
     Killed at any moment, the folder is still known as a run's, which may be overwritten.
     """
     path.mkdir(parents=True, exist_ok=True)
-    for name in ENTRIES[:-2]:
-        entry = path / name
+    for entry in (*(path / name for name in ENTRIES[:-2]), *(staging_place(path / name) for name in ENTRIES)):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

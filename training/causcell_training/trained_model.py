@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -31,9 +32,11 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
     ValueError
         Weights that are of a model of another shape, or not finite; no memory is taken for such a shape.
     """
-    schema, preprocessing = description.concept_schema, description.preprocessing
-    if not (preprocessing.deviation > 0).all():
-        raise ValueError("a gene's deviation is not above zero")
+    with np.errstate(over="ignore"):
+        schema, preprocessing = description.concept_schema, description.preprocessing
+    mean, deviation = preprocessing.mean, preprocessing.deviation
+    if not (np.isfinite(mean) & np.isfinite(deviation) & (deviation > 0)).all():
+        raise ValueError("a gene's mean or deviation is not finite, or its deviation not above zero")
     with torch.device("meta"):  # shapes alone
         expected = {name: tensor.shape for name, tensor in CausCell(schema, preprocessing, config).state_dict().items()}
     if differing := sorted(set(expected) ^ set(weights)):
@@ -44,7 +47,8 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
             raise ValueError(f"the weights are of another model: {name!r} has shape {found}, not {tuple(shape)}")
         if weights[name].is_floating_point() and not torch.isfinite(weights[name]).all():
             raise ValueError(f"the weights {name!r} are not finite")
-    model = CausCell(schema, preprocessing, config)
+    with torch.random.fork_rng(devices=[]):  # first weights are random, and the stream is the caller's
+        model = CausCell(schema, preprocessing, config)
     model.load_state_dict(dict(weights))
     return model.eval()
 

@@ -55,13 +55,15 @@ def whole_number(value: SupportsIndex, name: str, low: int, high: int) -> int:
     return number
 
 
-def finite_number(value: float, name: str, low: float, high: float) -> float:
+def finite_number(value: float, name: str, low: float, high: float, allowed: str | None = None) -> float:
     """Return a finite number as a ``float``; True and False, texts and NaN are none.
 
     Parameters
     ----------
     value, name, low, high
         As in `whole_number`.
+    allowed
+        What is allowed, for the message.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def finite_number(value: float, name: str, low: float, high: float) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not low <= number <= high:
-        raise ConfigurationError(f"{name}={_shown(value)}: take a number from {low:g} to {high:g}")
+        raise ConfigurationError(f"{name}={_shown(value)}: take {allowed or f'a number from {low:g} to {high:g}'}")
     return number
 
 

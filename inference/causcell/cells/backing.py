@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -174,6 +175,11 @@ class FileSource:
         check_names(np.asarray(self.genes, dtype=object), "var_names")
         with reading(title, "layers"):
             self.layers = children("layers") if "layers" in group else []
+
+    @property
+    def has_raw(self) -> bool:
+        """Whether the file has ``raw``."""
+        return "raw/var" in self._group
 
     def _names_of(self, element: Any, name: str) -> DiskArray:
         """Return names on disk; of a nullable array the values, once none has been found to be missing."""
@@ -355,6 +361,7 @@ def _opened(path: str | os.PathLike[str], open_: Callable[[Path], T]) -> T:
 def _open_whole(location: Path) -> anndata.AnnData:
     """Open an AnnData once the gate has let its file pass."""
     import anndata
+    import pandas as pd
 
     if location.suffix == ".h5ad":
         open_hdf5(location)[1]()
@@ -368,9 +375,15 @@ def _open_whole(location: Path) -> anndata.AnnData:
         layers = {name: _read_whole(source.matrix(name)) for name in source.layers}
         x = source.matrix(None)
         parts: dict[str, Any] = {"layers": layers, "var": _read_var(location)}
-        return anndata.AnnData(None if x is None else _read_whole(x), obs=source.annotations(), **parts)
+        adata = anndata.AnnData(None if x is None else _read_whole(x), obs=source.annotations(), **parts)
+        has_raw = isinstance(source, FileSource) and source.has_raw
     finally:
         source.close()
+    if has_raw:
+        with contextlib.closing(_open_file(location, raw=True)) as source:
+            raw = _read_whole(source.matrix(None))
+            adata.raw = anndata.AnnData(raw, obs=adata.obs[[]], var=pd.DataFrame(index=source.genes))
+    return adata
 
 
 def _read_var(location: Path) -> Any:

@@ -159,6 +159,7 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         "parity": fields["parity"],
         "files": len(manifest.files),
         "training_cells": manifest.training_cells.count,
-        "trained": {key: manifest.provenance.get(key) for key in ("finished", "seconds", "epochs", "device")},
+        "trained": {key: manifest.provenance.get(key) for key in ("finished", "seconds", "epochs", "device")}
+        | ({"unfinished": True} if manifest.provenance.get("unfinished") else {}),
         "versions": manifest.versions,
     }

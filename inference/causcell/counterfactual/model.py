@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from causcell._internal.files import local_path
+from causcell._internal.numbers import whole_number
+from causcell._internal.values import first_unsound
 from causcell.counterfactual.outputs import OutputKind, array_widths
 from causcell.counterfactual.scm import StructuralCausalModel
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS, draw_spike_slab, sample
@@ -17,9 +19,12 @@ from causcell.diffusion.solvers import Solver, SolverSettings
 from causcell.engine.open import is_address, open_engine
 from causcell.engine.protocol import Engine
 from causcell.engine.triton.connection import Connection
-from causcell.errors import ConfigurationError
+from causcell.errors import ConfigurationError, EngineError
 from causcell.randomness import CellNoise, Purpose, normals
 from causcell.repository.manifest import EXPRESSION_FLOAT16, Manifest
+
+LARGEST_BATCH = 2**20
+"""Cells of a network evaluation at most."""
 
 _LABELS_SHOWN = 6
 
@@ -48,7 +53,7 @@ class ModelSource:
         place = os.fspath(location)
         return cls(place if is_address(place) else str(local_path(place, "models").absolute()), provider, connection)
 
-    def open(self, *, threads: int | None, batch_size: int, spinning: bool = True) -> CounterfactualModel:
+    def open(self, *, threads: int | None, batch_size: int, spinning: bool = False) -> CounterfactualModel:
         """Open the model; see `causcell.engine.open.open_engine`."""
         engine = open_engine(
             self.location, threads=threads, provider=self.provider, connection=self.connection, spinning=spinning
@@ -85,13 +90,11 @@ class CounterfactualModel:
     Raises
     ------
     ConfigurationError
-        A batch size below 1.
+        A batch size that is no whole number from 1 to `LARGEST_BATCH`.
     """
 
     def __init__(self, engine: Engine, *, batch_size: int = 256) -> None:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size={batch_size}: take at least 1")
-        self.engine, self.batch_size = engine, batch_size
+        self.engine, self.batch_size = engine, whole_number(batch_size, "batch_size", 1, LARGEST_BATCH)
         self.schema = engine.manifest.concept_schema
         self.preprocessing = engine.manifest.preprocessing
         self.scm = StructuralCausalModel(engine)
@@ -176,14 +179,16 @@ class CounterfactualModel:
             probability, mean, deviation = (outputs[name] for name in wanted)
             return draw_spike_slab(probability, mean, deviation, self.preprocessing.zero, noise.posterior(t))
 
-        x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
-        return self.preprocessing.expression(x0).astype(dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
+            expression = self.preprocessing.expression(x0)
+        return _sound(expression, dtype)
 
     def _expression(self, graph: str, inputs: dict[str, np.ndarray], dtype: str) -> np.ndarray:
         """Return the graph's expression output in ``dtype``; older exports fall back to float32 and are cast."""
         half = dtype == "float16" and EXPRESSION_FLOAT16 in self.manifest.graphs[graph].outputs
         output = EXPRESSION_FLOAT16 if half else "expression"
-        return self.engine.run(graph, inputs, (output,))[output].astype(dtype, copy=False)
+        return _cast(self.engine.run(graph, inputs, (output,))[output], dtype)
 
     def output_widths(self, kind: OutputKind) -> dict[str, int]:
         """Return the columns of each array of an output kind, by place in an AnnData."""
@@ -197,6 +202,25 @@ class CounterfactualModel:
             "batch_size": self.batch_size,
             "versions": {name: metadata.version(name) for name in ("causcell", "numpy", "anndata")},
         }
+
+
+def _cast(expression: np.ndarray, dtype: str) -> np.ndarray:
+    """Return expression that an engine answered, which is sound, in another type; see `_sound`."""
+    return expression if expression.dtype == dtype else _sound(expression, dtype)
+
+
+def _sound(expression: np.ndarray, dtype: str) -> np.ndarray:
+    """Return expression in a type; raises `EngineError` for values that are not finite in it, or negative."""
+    with np.errstate(over="ignore"):
+        cast = expression.astype(dtype, copy=False)
+    place = first_unsound(cast, low=0)
+    if place is not None:
+        raise EngineError(
+            f"the model gave expression of {expression[place]:.3g} (log scale) in row {place[0]} of the batch, which "
+            f"is no {dtype} value to keep; nothing of this batch is used: real cells have values up to 10, so look at "
+            "the model"
+        )
+    return cast
 
 
 def _shorten(labels: tuple[str, ...]) -> str:

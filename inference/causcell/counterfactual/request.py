@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from causcell._internal.choices import check_choice
+from causcell._internal.numbers import whole_number
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
 from causcell.diffusion.solvers import SolverSettings, solver_spec
 from causcell.errors import ConfigurationError
+from causcell.randomness import LARGEST_SEED
 
 if TYPE_CHECKING:
     from causcell.repository.manifest import Manifest
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 DType = Literal["float32", "float16"]
 DTYPES: tuple[DType, ...] = get_args(DType)
 """Types of generated expression."""
+
+
+MOST_DRAWS = 2**31 - 1
+"""Samples of a cell under one intervention at most: results number them by int32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +74,8 @@ class Request:
         check_choice(self.mode, MODES, "mode")
         check_choice(self.store, OUTPUT_KINDS, "store")
         check_choice(self.dtype, DTYPES, "dtype")
-        if self.draws < 1:
-            raise ConfigurationError(f"draws is {self.draws}; take at least 1")
+        whole_number(self.draws, "draws", 1, MOST_DRAWS)
+        whole_number(self.seed, "seed", 0, LARGEST_SEED)
         if self.store == "summary" and self.draws < 2:
             raise ConfigurationError(
                 f"draws is {self.draws}; a summary over draws (store='summary') takes at least 2 (draws=8)"

@@ -35,12 +35,13 @@ class OnnxEngine:
     path
         Folder of the repository; its digests are verified.
     threads
-        Number of compute threads of each graph; the CPUs that this process may use, if not given. (ONNX Runtime
-        ignores ``OMP_NUM_THREADS``.)
+        Number of compute threads of each graph; the CPUs that this process may use, if not given
+        (`causcell._internal.cpus`: quotas of containers count; ONNX Runtime ignores ``OMP_NUM_THREADS``).
     provider
         One of `causcell.engine.providers.PROVIDERS`: ``cpu`` or ``cuda``.
     spinning
-        Let threads that wait for work keep a CPU busy; turn it off where several workers share a machine.
+        Let threads that wait for work keep a CPU busy: a little faster on a machine of one's own, many times slower
+        beside other processes.
 
     Raises
     ------
@@ -70,7 +71,7 @@ class OnnxEngine:
         *,
         threads: int | None = None,
         provider: str = "cpu",
-        spinning: bool = True,
+        spinning: bool = False,
     ) -> None:
         self._provider = EXECUTION_PROVIDERS[check_provider(provider)]
         if threads is not None:

@@ -30,7 +30,7 @@ def open_engine(
     threads: int | None = None,
     provider: str | None = None,
     connection: Connection | None = None,
-    spinning: bool = True,
+    spinning: bool = False,
 ) -> Engine:
     """Open the engine for a location: ONNX Runtime in this process for a folder, Triton for an address.
 
@@ -45,7 +45,7 @@ def open_engine(
     connection
         Served: deadlines, retries and headers of requests.
     spinning
-        In process: let threads that wait for work keep a CPU busy, which is faster unless others need the CPU.
+        In process: let threads that wait for work keep a CPU busy; a little faster where nothing else needs the CPU.
 
     Raises
     ------

@@ -7,15 +7,15 @@ import binascii
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from causcell.errors import format_list
 from causcell.repository.names import EXPRESSION_FLOAT16, REFERENCE_FILE, logits_name
 
-if TYPE_CHECKING:
-    from causcell.repository.manifest import GraphInfo, Manifest
+Manifest = Any
+"""`causcell.repository.manifest.Manifest`: its module imports this one."""
 
 _LONGEST_SCHEDULE = 100_000
 """Timesteps of a schedule at most; the usual are 1,000, and arrays of this length are made."""
@@ -69,8 +69,10 @@ def _check_genes(manifest: Manifest) -> None:
     counts = expression.scale == "counts"
     if counts and (expression.target_sum is None or not 0 < expression.target_sum < math.inf):
         raise ValueError(f"expression.target_sum is {expression.target_sum}; for counts it is a number above 0")
-    if counts and not expression.normalisation_genes:
+    if counts and not expression.normalisation_genes and expression.totals is None:
         raise ValueError("expression.normalisation_genes is empty; for counts a cell's total is taken over them")
+    if expression.totals is not None and (not counts or expression.normalisation_genes):
+        raise ValueError("expression.totals is given; it is for counts, and in place of normalisation_genes")
 
 
 def _check_concepts(manifest: Manifest) -> None:
@@ -136,7 +138,7 @@ def _check_graphs(manifest: Manifest) -> None:
 
 def _check_signature(
     name: str,
-    info: GraphInfo,
+    info: Any,
     inputs: Mapping[str, tuple[str, tuple[int, ...]]],
     outputs: Mapping[str, tuple[str, tuple[int, ...]]],
     optional: Mapping[str, tuple[str, tuple[int, ...]]],

@@ -40,7 +40,7 @@ from causcell.repository.manifest import Manifest
         (["--solver", "ddpm", "--steps", "5", "--eta", "0.5"], ["eta", "ddpm", "leave it out"]),
         (["--solver", "ddim", "--steps", "5", "--preset", "mean"], ["'mean'", "'ddim'", "leave one out"]),
         (["--draws", "0"], ["draws", "0", "at least 1"]),
-        (["--seed", "-1"], ["seed", "-1", "0 to"]),
+        (["--seed", "-1"], ["--seed -1", "at least 0"]),
         (["--batch-size", "0"], ["--batch-size 0", "at least 1"]),
         (["--threads", "0"], ["threads", "0", "at least 1"]),
         (["--dtype", "int8"], ["dtype", "'int8'", "'float32', 'float16'"]),

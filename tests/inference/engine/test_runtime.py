@@ -1,6 +1,7 @@
 """ONNX Runtime reports to nobody, unless it is asked to."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,17 @@ def test_a_runtime_that_was_imported_before_is_told_too(monkeypatch: pytest.Monk
     monkeypatch.setenv(TELEMETRY_VARIABLE, "0")
     load_runtime()
     assert called == ["off"]
+
+
+def test_it_is_imported_in_one_place() -> None:
+    """The other is a server's own process, which has no causcell and sets the variable itself."""
+    importing = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("inference", "training", "export")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"^\s*(import|from) onnxruntime\b|import_module\(.onnxruntime", path.read_text(), re.MULTILINE)
+    }
+    backend = "inference/causcell/serve/backend/model.py"
+    assert importing == {"inference/causcell/engine/runtime.py", backend}
+    text = (ROOT / backend).read_text()
+    assert text.index(f'os.environ.setdefault("{TELEMETRY_VARIABLE}", "1")') < text.index("import onnxruntime")

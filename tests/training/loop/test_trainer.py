@@ -15,6 +15,7 @@ from short_runs import EPOCHS, assert_same_weights, read_metrics, short_config, 
 
 from causcell.errors import CausCellError
 from causcell_training import Run, TrainingPlan, fit
+from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.loop import trainer
 from causcell_training.loop.training_plan import MONITOR
 
@@ -60,10 +61,9 @@ def test_the_best_averaged_weights_are_kept_and_not_the_last(
     monkeypatch.setattr(trainer, "shutil", SimpleNamespace(rmtree=lambda _path: None))  # keep the checkpoints
     run = fit(cells, tmp_path / "run", config=short_config())
     stored = {
-        name: torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=False)
-        for name in ("best", "last")
+        name: read_checkpoint(tmp_path / "run" / "checkpoints" / f"{name}.safetensors") for name in ("best", "last")
     }
-    assert (stored["best"]["epoch"], stored["last"]["epoch"]) == (1, 5)
+    assert (stored["best"]["epoch"], stored["last"]["epoch"]) == (1, 6)
     for name, array in weights(run).items():
         np.testing.assert_array_equal(array, stored["best"]["state_dict"][f"model.{name}"].numpy(), err_msg=name)
     for other in (stored["best"]["current_model_state"], stored["last"]["state_dict"]):

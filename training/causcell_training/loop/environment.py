@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -54,25 +51,3 @@ def check_accelerator(name: str) -> None:
 
 def _has_gpu() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
-def count_usable_cpus() -> int:
-    """Count the CPUs that this process may use: those of its affinity, and not more than its control group's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _read_quota()
-    return max(1, min(count, int(quota))) if quota else count
-
-
-def _read_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Read the CPUs that a container may use by its quota (control groups of version 2 or 1); none if unlimited."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        except OSError:
-            return None
-    try:
-        return float(quota) / float(period) if float(quota) > 0 else None
-    except (ValueError, ZeroDivisionError):  # "max"
-        return None

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from causcell._internal.cpus import available_cpus
 from causcell._internal.interrupts import raise_on_sigterm
 from causcell._internal.quiet import quiet_loggers
-from causcell_training.loop.environment import count_usable_cpus
 
 _ONE_AT_A_TIME = threading.Lock()
 """Torch's random numbers are the process's: two trainings in threads of one process wait for each other."""
@@ -37,7 +37,7 @@ def own_threads() -> Iterator[None]:
     """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(before, count_usable_cpus()))
+        torch.set_num_threads(min(before, available_cpus()))
     try:
         yield
     finally:

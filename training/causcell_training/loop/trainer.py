@@ -165,6 +165,8 @@ def _resume_run(path: Path, data: TrainingData, config: TrainConfig, _: bool) ->
             f"the run was begun with other cells, labels or another split (see its {SPLIT_FILE}); resume it with the "
             "same data and split="
         )
+    if (path / LAST_FILE).exists():
+        read_checkpoint(path / BEST_FILE)  # now, and not when hours later nothing was better
     write_config(path, config)
     write_split(path, data.names, data.part)
     write_held_out_cells(data, config.seed, path)  # a kill may have come before

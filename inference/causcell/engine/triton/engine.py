@@ -50,6 +50,7 @@ class TritonEngine:
     """
 
     threads: int | None = None
+    _closed = False
 
     def __init__(self, location: str, connection: Connection | None = None) -> None:
         self.connection = connection or Connection()
@@ -80,6 +81,8 @@ class TritonEngine:
             The inputs are not the graph's, or more rows than a server takes at once; or a server refused, failed,
             or answered what the manifest does not state.
         """
+        if self._closed:
+            raise EngineError(f"the engine of {self.location} is closed; open the model again")
         info = check_request(self.manifest, graph, inputs, outputs)
         batch = len(next(iter(inputs.values())))
         if batch > self._largest_batch[graph]:
@@ -107,7 +110,8 @@ class TritonEngine:
         return [server.status() for server in self._endpoints]
 
     def close(self) -> None:
-        """Release connections and shared memory."""
+        """Release connections and shared memory; `run` then raises `EngineError`."""
+        self._closed = True
         for server in self._endpoints:
             server.close()
 

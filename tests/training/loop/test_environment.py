@@ -1,0 +1,64 @@
+"""Machines that are not like ours: batch systems, no GPU, few CPUs."""
+
+from pathlib import Path
+
+import anndata
+import pytest
+import torch
+from commands import refused, says, train_words
+from short_runs import assert_same_weights, tiny_config
+
+from causcell.errors import ConfigurationError
+from causcell_training import fit
+from causcell_training.loop.environment import check_accelerator
+
+BATCH_SYSTEMS = {
+    "SLURM with --ntasks": {
+        "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_NNODES": "1", "SLURM_PROCID": "2",
+        "SLURM_LOCALID": "2", "SLURM_NODEID": "0", "SLURM_NODELIST": "n1", "SLURM_NTASKS_PER_NODE": "4",
+    },
+    "torchrun": {
+        "RANK": "3", "LOCAL_RANK": "3", "GROUP_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "n1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "a",
+    },
+    "MPI": {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "2"},
+    "LSF": {
+        "LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "/nonexistent", "JSM_NAMESPACE_LOCAL_RANK": "1",
+        "JSM_NAMESPACE_SIZE": "4", "JSM_NAMESPACE_RANK": "1",
+    },
+    "Kubeflow": {
+        "KUBERNETES_PORT": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "1", "WORLD_SIZE": "4", "RANK": "2",
+        "NODE_RANK": "1",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BATCH_SYSTEMS)
+def test_variables_of_a_batch_system_are_not_taken_for_those_of_a_distributed_training(
+    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config = tiny_config(**{"optimisation.epochs": 2})
+    plain = fit(cells, tmp_path / "plain", config=config)
+    for variable, value in BATCH_SYSTEMS[name].items():
+        monkeypatch.setenv(variable, value)
+    assert_same_weights(fit(cells, tmp_path / "run", config=config), plain)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_written(
+    cells: anndata.AnnData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"accelerator='gpu': .*available are 'auto', 'cpu'"):
+        check_accelerator("gpu")
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    words = train_words(tmp_path / "cells.h5ad", tmp_path / "run", "--set", "optimisation.accelerator=gpu")
+    says(refused(capsys, *words), "optimisation.accelerator='gpu'", "'auto', 'cpu'")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "near"), [("GPU", "gpu"), ("cuda", "gpu"), ("cpus", "cpu"), ("tpu", "cpu")])
+def test_an_accelerator_of_another_name_is_told_the_allowed_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, near: str
+) -> None:
+    words = train_words(tmp_path / "absent.h5ad", tmp_path / "run", "--set", f"optimisation.accelerator={name}")
+    says(refused(capsys, *words), f"'{name}'", "'auto'", "'cpu'", f"'{near}'")
