@@ -127,7 +127,7 @@ def untold(key: str) -> tuple[str, ...]:
     return ("stim", "score") if key.startswith("obs/") else ()
 
 
-@inputs(130)
+@inputs(70)
 @given(st.sampled_from(LAYOUTS), st.sampled_from(sorted(FILES)), st.integers(0, 10**6))
 def test_a_store_with_damaged_chunks_never_reads_as_other_data(bases, layout, kind, which):
     base = bases[layout]
@@ -137,7 +137,7 @@ def test_a_store_with_damaged_chunks_never_reads_as_other_data(bases, layout, ki
         same(found, base.expected, but=untold(key))
 
 
-@inputs(90)
+@inputs(50)
 @given(st.sampled_from(LAYOUTS), st.sampled_from(sorted(FILES)), st.integers(0, 10**6))
 def test_a_store_with_damaged_documents_never_reads_as_other_data(bases, layout, kind, which):
     base = bases[layout]
@@ -147,7 +147,7 @@ def test_a_store_with_damaged_documents_never_reads_as_other_data(bases, layout,
         same(found, base.expected)
 
 
-@inputs(130)
+@inputs(70)
 @given(st.sampled_from(LAYOUTS), st.sampled_from([*sorted(VALUES), "gone"]), st.integers(0, 10**6), st.integers(0, 99))
 def test_a_store_with_edited_documents_is_read_or_refused(bases, layout, kind, which, field):
     base = bases[layout]
@@ -181,7 +181,7 @@ def find_places(document: dict[str, Any]):
             yield from find_places(value)
 
 
-@inputs(100)
+@inputs(50)
 @given(st.sampled_from(LAYOUTS), st.integers(0, 10**6), st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
 def test_a_store_with_other_bytes_is_read_or_refused(bases, layout, which, where, new):
     base = bases[layout]

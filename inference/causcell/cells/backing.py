@@ -181,12 +181,19 @@ class FileSource:
         """Whether the file has ``raw``."""
         return "raw/var" in self._group
 
-    def _names_of(self, element: Any, name: str) -> Any:
+    def _names_of(self, element: Any, name: str) -> DiskArray:
+        """Return names on disk; of a nullable array the values, once none has been found to be missing."""
         if hasattr(element, "shape"):
             return _checked_vector(DiskArray(element, self._title, name))
-        from anndata.io import read_elem
-
-        return _InMemory(np.asarray(read_elem(element), dtype=object))  # a nullable array, which has no slices
+        values = _checked_vector(DiskArray(element["values"], self._title, f"{name}/values"))
+        mask = _checked_vector(DiskArray(element["mask"], self._title, f"{name}/mask"))
+        if mask.shape != values.shape:
+            raise damaged(
+                self._title, mask.name, f"it has {mask.shape[0]} values, and {values.shape[0]} names are there"
+            )
+        if any(piece.any() for piece in mask.read_pieces(filled=True)):
+            raise damaged(self._title, name, "names are missing")
+        return values
 
     def names(self, start: int, stop: int) -> np.ndarray:
         """Return the names of consecutive cells, str objects [stop - start]."""
@@ -214,11 +221,11 @@ class FileSource:
         place = f"obs/{name}"
         with reading(self._title, place):
             element = self._group["obs"][name]
-            parts = {place: element} if hasattr(element, "shape") else {f"{place}/{k}": element[k] for k in element}
-            for part, array in parts.items():
+            for part, array in _arrays(element, place):
                 stored = DiskArray(array, self._title, part)
-                if part == f"{place}/categories":
-                    for _ in _checked_vector(stored).read_pieces():  # each once, so that none is filled in
+                if part.startswith(f"{place}/categories"):
+                    filled = part.endswith("/mask")
+                    for _ in _checked_vector(stored).read_pieces(filled=filled):  # so that none is filled in
                         pass
                 elif stored.shape != (self.count,):
                     raise damaged(self._title, part, f"it has shape {stored.shape}, and obs has {self.count} cells")
@@ -240,17 +247,13 @@ class FileSource:
         self._close()
 
 
-class _InMemory:
-    """Names in memory, read as a `DiskArray` of them is."""
-
-    def __init__(self, names: np.ndarray) -> None:
-        self._names, self.shape = names, names.shape
-
-    def read_present(self, rows: slice) -> np.ndarray:
-        return self._names[rows]
-
-    def read_pieces(self) -> Iterator[np.ndarray]:
-        yield self._names
+def _arrays(element: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Find the arrays of a column, which may be a group of arrays, of which one may be such a group."""
+    if hasattr(element, "shape"):
+        yield place, element
+        return
+    for name in element:
+        yield from _arrays(element[name], f"{place}/{name}")
 
 
 def _checked_vector(array: DiskArray) -> DiskArray:

@@ -74,10 +74,17 @@ class DiskArray:
             raise damaged(self.title, self.name, "a chunk of its values is missing")
         return values
 
-    def read_pieces(self) -> Iterator[np.ndarray]:
-        """Read all rows, present, in pieces: a length that is damaged is found out before memory is taken for it."""
+    def read_pieces(self, *, filled: bool = False) -> Iterator[np.ndarray]:
+        """Read all rows in pieces: a length that is damaged is found out before memory is taken for it.
+
+        Parameters
+        ----------
+        filled
+            Whether chunks may be absent, as those of a mask that says nothing is missing are.
+        """
         for start in range(0, self.shape[0], _SLICE):
-            yield self.read_present(slice(start, min(start + _SLICE, self.shape[0])))
+            rows = slice(start, min(start + _SLICE, self.shape[0]))
+            yield self.read(rows)[0] if filled else self.read_present(rows)
 
     @cached_property
     def _incomplete(self) -> bool:
