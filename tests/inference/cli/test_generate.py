@@ -170,7 +170,7 @@ def test_warnings_are_lines_and_no_obstacle(
     panel = json.loads((made / "models" / "manifest.json").read_text())["genes"]["names"]
     fewer = cells[:, [name for name in cells.var_names if name != panel[3]]].copy()
     fewer.write_h5ad(tmp_path / "fewer.h5ad")
-    words = ["--allow-missing-genes", "0.05", "--no-progress", "--out", tmp_path / "atlas.zarr"]
+    words = ["--allow-missing-genes", "0.2", "--no-progress", "--out", tmp_path / "atlas.zarr"]
     assert run_command("generate", tmp_path / "fewer.h5ad", "--models", made / "models", *words) == 0
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 2
