@@ -119,7 +119,7 @@ def run_benchmark(
         A combination that too few cells carry.
     """
     _check_counts(folds, seeds, choose, split)
-    cells = open_anndata(data) if isinstance(data, str | os.PathLike) else data
+    cells = open_anndata(data)
     check_columns(cells, finer)
     schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
     labels = schema.encode(cells.obs)

@@ -197,7 +197,7 @@ def _run_trial(
     effect, error = moments.mean(), moments.standard_error()
     return _make_result(
         generator,
-        pd.DataFrame(index=list(labels)),
+        pd.DataFrame(index=pd.Index(labels, dtype=object)),
         average,
         {"effect": effect.astype(np.float32), "standard_error": error.astype(np.float32)},
         two_sided_p(effect, error, moments.count - 1, chosen.min_effect),
@@ -361,7 +361,7 @@ def _make_result(
     return anndata.AnnData(
         X=x.astype(np.float32),
         obs=obs,
-        var=pd.DataFrame(index=list(generator.preprocessing.genes)),
+        var=pd.DataFrame(index=pd.Index(generator.preprocessing.genes, dtype=object)),
         layers=layers | {"p_value": p, "q_value": q, "changed": q < fdr},
         uns={"causcell": generator.model.provenance() | facts | {"expression": "log1p", "estimate": "mean"}},
     )

@@ -60,7 +60,7 @@ def edited(edits: list[tuple[tuple[str | int, ...], str, Any]]) -> dict[str, Any
                 node[path[-1]] = {**node[path[-1]], "added": value} if isinstance(node[path[-1]], dict) else [value]
             elif kind == "shorten":
                 node[path[-1]] = node[path[-1]][:-1]
-            elif kind == "scale":
+            elif kind == "scale" and isinstance(node[path[-1]], int | float) and isinstance(value, int | float):
                 node[path[-1]] = node[path[-1]] * value
             else:
                 node[path[-1]] = value

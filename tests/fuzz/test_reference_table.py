@@ -142,9 +142,9 @@ def test_archives_of_other_members(members: dict[str, bytes], compression: int) 
 
 
 def bomb() -> bytes:
-    """An archive of a few hundred kB whose arrays would be 400 MB."""
+    """An archive of 100 kB whose arrays would be 100 MB."""
     return packed(
-        {f"{name}.npy": with_header((10**8,), "<f4", bytes(4 * 10**8 if name == "labels" else 0)) for name in ARRAYS}
+        {f"{name}.npy": with_header((25 * 10**6,), "<f4", bytes(10**8 if name == "labels" else 0)) for name in ARRAYS}
     )
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from causcell._internal.batching import batches
 from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import open_source
 from causcell.cells.csc import rowwise_copy
+from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
 from causcell.cells.where import INDEX, Where
 from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
@@ -180,10 +180,9 @@ class Cells:
     @cached_property
     def name_digests(self) -> np.ndarray:
         """Digest of each cell's name, uint64 [n]."""
-        digests = np.empty(self._count, dtype=np.uint64)
-        for rows in batches(self._count, _SLICE):
-            digests[rows] = name_digests(self.read_names(rows))
-        return digests
+        starts = range(0, self._count, _SLICE)
+        pieces = [name_digests(self.read_names(slice(i, min(i + _SLICE, self._count)))) for i in starts]
+        return np.concatenate(pieces)  # memory grows as names are found: a damaged file may state any number of them
 
     def _check_names(self) -> None:
         order = np.argsort(self.name_digests, kind="stable")
@@ -216,7 +215,7 @@ class Cells:
     @property
     def _titles(self) -> tuple[str, str]:
         """What messages call the file and the matrix that is read."""
-        file = "the AnnData given" if self.path is None else repr(str(self.path))
+        file = IN_MEMORY if self.path is None else repr(str(self.path))
         return file, "X" if self.layer is None else f"layers[{self.layer!r}]"
 
     @cached_property
@@ -270,10 +269,10 @@ class Collection:
         scratch: Path | None = None,
         announce: bool = True,
     ) -> None:
-        strange = [key for key in sources if not key or ":" in key]
+        strange = [key for key in sources if not isinstance(key, str) or not key or ":" in key]
         if strange or not sources:
             raise ConfigurationError(
-                f"{format_list(strange)} can't be keys of files: a key is not empty and has no colon"
+                f"{format_list(strange)} can't be keys of files: a key is a text, not empty, without a colon"
                 if strange
                 else "there are no files; give at least one"
             )

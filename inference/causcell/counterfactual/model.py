@@ -179,8 +179,10 @@ class CounterfactualModel:
             probability, mean, deviation = (outputs[name] for name in wanted)
             return draw_spike_slab(probability, mean, deviation, self.preprocessing.zero, noise.posterior(t))
 
-        x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
-        return _cast(self.preprocessing.expression(x0), dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
+            expression = self.preprocessing.expression(x0)
+        return _sound(expression, dtype)
 
     def _expression(self, graph: str, inputs: dict[str, np.ndarray], dtype: str) -> np.ndarray:
         """Return the graph's expression output in ``dtype``; older exports fall back to float32 and are cast."""
@@ -203,15 +205,20 @@ class CounterfactualModel:
 
 
 def _cast(expression: np.ndarray, dtype: str) -> np.ndarray:
-    """Return sound expression in another type; raises `EngineError` for what it can't hold."""
-    if expression.dtype == dtype:
-        return expression
+    """Return expression that an engine answered, which is sound, in another type; see `_sound`."""
+    return expression if expression.dtype == dtype else _sound(expression, dtype)
+
+
+def _sound(expression: np.ndarray, dtype: str) -> np.ndarray:
+    """Return expression in a type; raises `EngineError` for values that are not finite in it, or negative."""
     with np.errstate(over="ignore"):
-        cast = expression.astype(dtype)
-    if first_unsound(cast, low=0) is not None:
+        cast = expression.astype(dtype, copy=False)
+    place = first_unsound(cast, low=0)
+    if place is not None:
         raise EngineError(
-            f"the model gave expression of {expression.max():.3g} (log scale), which {dtype} does not hold; take "
-            "dtype='float32', and look at the model: real cells have values up to 10"
+            f"the model gave expression of {expression[place]:.3g} (log scale) in row {place[0]} of the batch, which "
+            f"is no {dtype} value to keep; nothing of this batch is used: real cells have values up to 10, so look at "
+            "the model"
         )
     return cast
 

@@ -95,7 +95,7 @@ def evaluate(
     >>> sorted(evaluation.tables[2].rows)
     ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
     """
-    source = open_anndata(cells) if isinstance(cells, str | os.PathLike) else cells
+    source = open_anndata(cells)
     check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     trained = int(generator.manifest.training_cells.contain(source.obs_names.astype(str).tolist()).sum())
     data = read_evaluation_data(generator, source, scale=scale, layer=layer, seed=seed)

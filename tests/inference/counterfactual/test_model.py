@@ -5,6 +5,7 @@ import pytest
 
 from causcell.diffusion.sampling import sample
 from causcell.diffusion.solvers import SolverSettings, ddpm
+from causcell.errors import EngineError
 from causcell.generator import Generator
 from causcell.randomness import CellNoise, Purpose, cell_keys, normals
 
@@ -59,3 +60,19 @@ def test_the_fused_loop_is_the_clients(generator, few, options):
     expected = generator.preprocessing.expression(x0)
     fused = generator.model.decode(z, CellNoise(keys, genes), solver)
     assert (np.abs(fused - expected) / (1 + expected) > 1e-4).mean() <= 1e-3
+
+
+@pytest.mark.parametrize(("x0", "dtype"), [(7e4, "float16"), (np.inf, "float32"), (np.nan, "float32")])
+def test_a_loop_that_leaves_the_range_of_its_type_is_an_error(generator, few, quiet, x0, dtype):
+    """Solvers are sums: finite answers of an engine may leave what a float holds, in the loop or at its end."""
+
+    class Far(Echo):
+        def run(self, graph, inputs, outputs=None):
+            answer = super().run(graph, inputs, outputs)
+            return {"x0": np.full_like(answer["x0"], x0)} if graph == "denoiser" else answer
+
+    model = Generator(Far(generator.engine), batch_size=64).model
+    embedding = np.zeros((2, model.schema.size, model.manifest.dimensions.embedding), dtype=np.float32)
+    noise = CellNoise(cell_keys(0, ["a", "b"]), 50, 0)
+    with pytest.raises(EngineError, match=rf"in row 0 of the batch, which is no {dtype} value to keep"):
+        model.decode(embedding, noise, SolverSettings("ddpm", steps=3).build(model.manifest.schedule), dtype)

@@ -1,5 +1,6 @@
 """What an engine answers is what the manifest states, or an error; nothing of a wrong answer is used."""
 
+import threading
 import timeit
 
 import numpy as np
@@ -10,6 +11,9 @@ from causcell import open_repository
 from causcell._internal.values import first_unsound
 from causcell.engine.open import open_engine
 from causcell.engine.outputs import check_answer
+from causcell.engine.triton.connection import Connection
+from causcell.engine.triton.endpoints import Endpoints
+from causcell.engine.triton.engine import TritonEngine
 from causcell.errors import EngineError
 
 B = 3
@@ -151,3 +155,61 @@ def test_a_check_is_a_pass_over_the_values():
     """A bound far above the measured cost (0.05 ms for 256 cells of 2,000 genes), so that a slow pass is found."""
     expression = np.ones((256, 2000), dtype=np.float32)
     assert min(timeit.repeat(lambda: first_unsound(expression, low=0), number=1, repeat=20)) < 0.005
+
+
+# -- the engine over servers -------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A server that answers what it likes."""
+
+    address = "grpc://a:1"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def infer(self, graph, inputs, wanted):
+        return self.answer
+
+    def close(self):
+        """Nothing is open."""
+
+
+def served(manifest, answer):
+    """A Triton engine whose server answers this."""
+    engine = object.__new__(TritonEngine)
+    engine.connection, engine.location, engine.manifest = Connection(patience=0), Server.address, manifest
+    engine._largest_batch = dict.fromkeys(manifest.graphs, 1024)
+    engine._in_flight, engine._endpoints = threading.Semaphore(1), Endpoints([Server(answer)])
+    return engine
+
+
+def decoder_inputs(manifest):
+    return {
+        name: np.full((B, *tensor.shape), 0.5, dtype=np.float32)
+        for name, tensor in manifest.graphs["decoder"].inputs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"expression": None}, "without output 'expression'"),
+        ({"expression": np.ones((1, 765), dtype=np.float32)}, r"with float32 \[1, 765\]"),
+        ({"expression": np.ones((B, 765))}, r"with float64 \[3, 765\]"),
+        ({"expression": np.full((B, 765), -1, dtype=np.float32)}, "with -1.0 in row 0"),
+        ({"expression": np.full((B, 765), np.nan, dtype=np.float32)}, "with nan in row 0"),
+    ],
+)
+def test_what_a_server_answers_is_checked(manifest, wrong, message):
+    engine = served(manifest, good(manifest, "decoder") | wrong)
+    with pytest.raises(EngineError, match=rf"grpc://a:1 answered .*{message}"):
+        engine.run("decoder", decoder_inputs(manifest), ("expression",))
+
+
+def test_a_closed_engine_over_servers_says_so(manifest):
+    engine = served(manifest, good(manifest, "decoder"))
+    assert set(engine.run("decoder", decoder_inputs(manifest))) == {"expression", "expression_float16"}
+    engine.close()
+    with pytest.raises(EngineError, match="the engine of grpc://a:1 is closed; open the model again"):
+        engine.run("decoder", decoder_inputs(manifest))

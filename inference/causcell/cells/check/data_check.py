@@ -16,7 +16,7 @@ from causcell.cells.check.labels import label_findings
 from causcell.cells.check.report import ConceptSummary, Finding, PairSummary, Report
 from causcell.cells.check.training_cost import estimate_training
 from causcell.cells.collection import Cells
-from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs, read_concept
+from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs, check_names, read_concept
 from causcell.errors import CausCellWarning, ConceptError, ConfigurationError, format_list
 from causcell.preprocessing import check_scale
 
@@ -74,7 +74,7 @@ def check(
     >>> obs = pd.DataFrame({"stim": ["ctrl", "IFN", "IFN "] * 20, "batch": ["b1", "b2", "b2"] * 20})
     >>> adata = anndata.AnnData(np.ones((60, 4), dtype=np.float32), obs=obs.set_index(obs.index.astype(str)))
     >>> [finding.kind for finding in check(adata, ["stim", "batch"]).warnings]
-    ['blanks', 'near_duplicates', 'nested']
+    ['blanks', 'nested']
     """
     scale = None if expression is None else check_scale(expression)
     with Cells(data, layer=layer) as cells:
@@ -125,6 +125,7 @@ def _study_labels(
     summaries = []
     for name in dict.fromkeys(names):
         try:
+            check_names([name])
             concept = read_concept(obs, name)
             labels = label_column(obs, name)
         except ConceptError as error:
@@ -162,6 +163,7 @@ def _read_edges(
         unusable = set(names) - set(by_name)
         kept = [pair for pair in pairs if not unusable & set(pair)]
         if by_name:
+            check_names(list(by_name))
             ConceptSchema(
                 tuple(by_name[name] for name in names if name in by_name), tuple(Edge(*pair) for pair in kept)
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from causcell.diffusion.schedule import NoiseSchedule
 from causcell.diffusion.solvers.registry import Estimate, known_solvers, solver_spec
 from causcell.diffusion.solvers.spacing import Spacing
@@ -30,7 +32,7 @@ class SolverSettings:
     Raises
     ------
     ConfigurationError
-        An unknown solver; steps or eta for a solver that takes none.
+        An unknown solver; steps or eta for a solver that takes none, or that are no numbers.
 
     Examples
     --------
@@ -45,6 +47,10 @@ class SolverSettings:
 
     def __post_init__(self) -> None:
         spec = solver_spec(self.solver)
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int | np.integer):
+            raise ConfigurationError(f"steps={self.steps!r}: take a whole number, at least 1")
+        if isinstance(self.eta, bool) or not isinstance(self.eta, int | float | np.number):
+            raise ConfigurationError(f"eta={self.eta!r}: take a number from 0 to 1")
         if not spec.takes_steps and self.steps != 1:
             raise ConfigurationError(
                 f"the {self.solver} estimate is one evaluation; steps is {self.steps}: leave it out"

@@ -49,7 +49,7 @@ def timesteps(schedule: NoiseSchedule, steps: int, spacing: Spacing = "trailing"
     """
     check_choice(spacing, SPACINGS, "spacing")
     total = schedule.timesteps
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= total:
+    if not 1 <= steps <= total:
         raise ConfigurationError(f"{steps} steps are not possible; take from 1 to {total}, the schedule's timesteps")
     if spacing == "trailing":
         return np.round(total - np.arange(steps) * total / steps).astype(np.int64) - 1
