@@ -24,7 +24,7 @@ def export(
     threads_per_instance: Annotated[
         int | None,
         typer.Option(
-            help="Compute threads of each copy. [default: 1 if there are several, else as the server is told]",
+            help="Compute threads of each copy; if not given: 1 if there are several, else as the server is told.",
             show_default=False,
         ),
     ] = None,
