@@ -7,7 +7,7 @@ TRITON := $(VENV)/share/causcell/triton
 # Threads that spin starve each other on few cores.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest
 
-.PHONY: help demo test lint coverage fuzz wheel-test benchmark triton clean
+.PHONY: help demo test lint coverage fuzz wheel-test versions audit benchmark triton clean
 
 help:
 	@echo "make demo        train on 700 real PBMC, export, generate, and show what came out (in demo/)"
@@ -16,6 +16,8 @@ help:
 	@echo "make coverage    the tests, with the lines that none of them reaches"
 	@echo "make fuzz        every reader against twenty times the hostile inputs of make test"
 	@echo "make wheel-test  the built wheel with [cpu] alone, without torch"
+	@echo "make versions    the lowest and newest versions of dependencies, on every Python that is here"
+	@echo "make audit       published holes of the versions in constraints.txt, where a database can be reached"
 	@echo "make benchmark   rates on the checked-in model"
 	@echo "make triton      a real Triton server for causcell serve and the tests (320 MB)"
 	@echo "make clean       remove all of that"
@@ -50,6 +52,16 @@ wheel-test: $(INSTALLED)
 	build/wheel-test/venv/bin/python -m pip install --quiet --constraint constraints.txt \
 		"$$(echo build/wheel-test/causcell-*.whl)[cpu]"
 	build/wheel-test/venv/bin/python tests/installed_client.py model_repository build/wheel-test
+
+# The lowest and the newest versions that pyproject.toml allows: the client, training, export and a part of the tests.
+versions:
+	PYTHON=$(PYTHON) .ci/versions all
+
+# Strict: a package that no database knows is a failure and not a pass.
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement constraints.txt
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-only

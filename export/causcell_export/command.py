@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,14 @@ def export(
     torchscript: Annotated[
         bool, typer.Option("--torchscript", help="Also write TorchScript, for Triton's PyTorch backend.")
     ] = False,
+    instances: Annotated[int, typer.Option(help="Copies of each model that a server on CPUs runs.")] = 1,
+    threads_per_instance: Annotated[
+        int | None,
+        typer.Option(
+            help="Compute threads of each copy. [default: 1 if there are several, else as the server is told]",
+            show_default=False,
+        ),
+    ] = None,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Export the best model so far of a run that has not finished.")
     ] = False,
@@ -29,9 +37,16 @@ def export(
     from causcell.repository.folder import open_repository
     from causcell_export.exporter import export as write
 
-    manifest = open_repository(
-        write(run, out, precision=precision, torchscript=torchscript, unfinished=unfinished)
-    ).manifest
+    written = write(
+        run,
+        out,
+        precision=precision,
+        torchscript=torchscript,
+        unfinished=unfinished,
+        instances=instances,
+        threads_per_instance=threads_per_instance,
+    )
+    manifest = open_repository(written).manifest
     for name, parity in manifest.parity.items():
         typer.echo(f"{name}: largest difference {parity.maximum:.1e}, mean {parity.mean:.1e}, limit {parity.limit:.0e}")
     typer.echo(f"exported and verified: {out}")
@@ -71,6 +86,9 @@ def benchmark(
         list[str] | None,
         typer.Option(help="Column of obs with labels that are not trained, to compare clusters with; repeat."),
     ] = None,
+    raw: options.Raw = False,
+    totals: options.Totals = None,
+    round_counts: options.RoundCounts = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting of training: SECTION.KEY=VALUE; repeat.")
@@ -87,7 +105,9 @@ def benchmark(
 
     out = local_path(out)
     refuse_existing(out)
-    given = {name: value for name, value in {"concept": concept, "edge": edge}.items() if value is not None}
+    flags = {"concept": concept, "edge": edge, "totals": totals}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    given |= {name: True for name, chosen in {"raw": raw, "round_counts": round_counts}.items() if chosen}
     result = run_benchmark(
         data,
         load_config(config, parse_overrides(setting or []) | given),

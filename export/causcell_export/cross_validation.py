@@ -119,7 +119,7 @@ def run_benchmark(
         A combination that too few cells carry.
     """
     _check_counts(folds, seeds, choose, split)
-    cells = open_anndata(data) if isinstance(data, str | os.PathLike) else data
+    cells = open_anndata(data)
     check_columns(cells, finer)
     schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
     labels = schema.encode(cells.obs)
@@ -247,6 +247,9 @@ def _train_and_evaluate(
                 test_rows=scenario.test,
                 training_rows=np.flatnonzero(part == "train"),
                 layer=config.layer,
+                raw=config.raw,
+                totals=config.totals,
+                round_counts=config.round_counts,
                 seed=config.seed,
             )
             facts = {"seconds": run.provenance["seconds"]} | describe_model(generator)

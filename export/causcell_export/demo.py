@@ -18,7 +18,7 @@ from causcell.plot import counterfactual_embedding
 from causcell_export.exporter import export
 from causcell_training.config import TrainConfig, load_config
 from causcell_training.curves import training_curves
-from causcell_training.data.split import TEST
+from causcell_training.data.split import PART, TEST
 from causcell_training.fitting import fit
 from causcell_training.run import Run
 
@@ -163,7 +163,7 @@ def _format_rate(rows: int, seconds: float) -> str:
 
 def _test_cells(run: Run) -> anndata.AnnData:
     held_out = run.held_out()
-    return held_out[held_out.obs["part"] == TEST]
+    return held_out[held_out.obs[PART] == TEST]
 
 
 def _label_means(run: Run) -> np.ndarray:

@@ -30,7 +30,7 @@ from causcell_export.graphs import example_inputs, graphs, lowered_graphs
 from causcell_export.onnx_file import OPSET, TRACE_BATCH, matrix_products, write_chunks, write_onnx
 from causcell_export.quality import with_quality
 from causcell_export.torchscript import write_torchscript
-from causcell_export.triton_config import graph_parameters, reference_config, triton_config
+from causcell_export.triton_config import CpuSettings, graph_parameters, reference_config, triton_config
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
 from causcell_training.heads import head_class, known_heads
 from causcell_training.run import Run
@@ -46,6 +46,8 @@ def export(
     *,
     precision: str = "fp32",
     torchscript: bool = False,
+    instances: int = 1,
+    threads_per_instance: int | None = None,
     unfinished: bool = False,
 ) -> Path:
     """Export a trained run to a model repository, verified against the trained model on its held-out cells.
@@ -63,6 +65,10 @@ def export(
         Precision of the denoiser's matrix products: ``fp32``; or ``fp16``, for GPUs.
     torchscript
         Also write each graph as ``<graph>_torchscript`` for Triton's PyTorch backend.
+    instances
+        Copies of each model that a server on CPUs runs.
+    threads_per_instance
+        Compute threads of each copy; 1 where there are several, and else as the server is told, if not given.
     unfinished
         Of a run that has not finished take the best model so far; the manifest's provenance says so.
 
@@ -73,7 +79,7 @@ def export(
     Raises
     ------
     ConfigurationError
-        An unknown precision.
+        An unknown precision, or numbers of instances or threads that can't be.
     ExportVerificationError
         An exported graph differs from the trained model.
     RunError
@@ -103,11 +109,13 @@ def export(
     """
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision={precision!r} is not known; known are {format_list(PRECISIONS)}")
+    threads = 1 if threads_per_instance is None and instances > 1 else threads_per_instance
+    cpu = CpuSettings(instances, threads)
     out = local_path(out)
     run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
     held_out = run.held_out()
     with new_folder(out) as staging, own_torch_defaults():
-        parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript)
+        parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu)
         run.reference.save(staging / REFERENCE_FILE)
         write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")
         manifest = _describe_model(run, staging, parity).model_copy(update={"precision": precision})
@@ -116,7 +124,9 @@ def export(
     return out
 
 
-def _write_graphs(run: Run, expression: np.ndarray, root: Path, precision: str, torchscript: bool) -> dict[str, Parity]:
+def _write_graphs(
+    run: Run, expression: np.ndarray, root: Path, precision: str, torchscript: bool, cpu: CpuSettings
+) -> dict[str, Parity]:
     """Write every graph with its configurations, and verify it; return what was measured, by name."""
     stamp = {
         "causcell.gene_digest": gene_digest(run.model.preprocessing.genes),
@@ -130,23 +140,23 @@ def _write_graphs(run: Run, expression: np.ndarray, root: Path, precision: str, 
         examples = {batch: inputs[batch][name] for batch in BATCHES}
         path = root / name / "1" / "model.onnx"
         write_onnx(graph, inputs[TRACE_BATCH][name], path, stamp)
-        _write_configs(name, graph.info, path)
+        _write_configs(name, graph.info, path, cpu)
         parity[name] = verify_onnx(name, expected, path, examples)
         if torchscript:
             twin = f"{name}_torchscript"
             path = root / twin / "1" / "model.pt"
             write_torchscript(graph, inputs[TRACE_BATCH][name], path)
-            _write_configs(twin, graph.info, path, "pytorch")
+            _write_configs(twin, graph.info, path, cpu, "pytorch")
             parity[twin] = verify_torchscript(twin, expected, path, examples)
     return parity
 
 
 def _write_configs(
-    name: str, info: GraphInfo, file: Path, backend: Literal["onnxruntime", "pytorch"] = "onnxruntime"
+    name: str, info: GraphInfo, file: Path, cpu: CpuSettings, backend: Literal["onnxruntime", "pytorch"] = "onnxruntime"
 ) -> None:
     """Write ``config.pbtxt`` for CPUs and ``configs/gpu.pbtxt``, which a server started with that name chooses."""
     folder, parameters = file.parents[1], graph_parameters(file_digest(file))
-    (folder / "config.pbtxt").write_text(triton_config(name, info, parameters=parameters, backend=backend))
+    (folder / "config.pbtxt").write_text(triton_config(name, info, parameters=parameters, backend=backend, cpu=cpu))
     (folder / "configs").mkdir()
     (folder / "configs" / "gpu.pbtxt").write_text(
         triton_config(name, info, parameters=parameters, backend=backend, device="gpu")

@@ -13,7 +13,7 @@ from causcell.bench.workload import Workload
 from causcell.evaluation.quality import measure_quality
 from causcell.generator import Generator
 from causcell.repository.manifest import Manifest, Preset
-from causcell_training.data.split import TEST, VALIDATION
+from causcell_training.data.split import PART, TEST, VALIDATION
 
 if TYPE_CHECKING:
     import anndata
@@ -33,7 +33,7 @@ def with_quality(manifest: Manifest, root: Path, held_out: anndata.AnnData) -> M
     root
         The repository.
     held_out
-        Held-out cells, panel expression on the log scale [n x G], with ``obs["part"]``.
+        Held-out cells, panel expression on the log scale [n x G], with ``obs["causcell:part"]``.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def with_quality(manifest: Manifest, root: Path, held_out: anndata.AnnData) -> M
     """
     with Generator.open(root) as generator:
         validation, test = (
-            _measure_presets(generator, held_out[held_out.obs["part"] == part], limit)
+            _measure_presets(generator, held_out[held_out.obs[PART] == part], limit)
             for part, limit in _MOST_CELLS.items()
         )
     with Generator.open(root, threads=1) as generator:

@@ -33,6 +33,13 @@ _RESERVED_NAMES = (UNEXPLAINED, "exogenous", "source_cell", "intervention", "dra
 """Names that arrays and columns of results already have."""
 
 
+_UNWRITABLE = ("_index", ".", "..")
+"""Names that AnnData files, or the folders of zarr, keep for themselves."""
+
+_LONGEST_NAME = 200
+"""Bytes; file systems allow 255, and results add to a name."""
+
+
 @dataclass(frozen=True)
 class Concept:
     """A labelled concept, such as the cell type.
@@ -112,7 +119,7 @@ class Concept:
                 f"{int(texts.isin(strange).sum())} cells; {hint}it knows {format_list(self.labels, 40)}. Set them to "
                 "NaN to treat those cells as unlabelled"
             )
-        return texts.map(found).to_numpy(dtype=np.int64)
+        return np.asarray(texts.map(found), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -318,9 +325,9 @@ class ConceptSchema:
             if concept.name not in obs:
                 continue
             values = label_column(obs, concept.name)
-            known = pd.Categorical(values, categories=list(concept.labels))
-            codes[:, i] = known.codes
-            other = (known.codes == UNLABELLED) & values.notna().to_numpy()
+            texts = pd.Index(values.to_numpy(dtype=object), dtype=object)  # whatever strings the user's pandas prefers
+            codes[:, i] = pd.Index(concept.labels, dtype=object).get_indexer(texts)
+            other = (codes[:, i] == UNLABELLED) & values.notna().to_numpy()
             if other.any():
                 codes[other, i] = concept.codes_by_number(values[other])
         return codes
@@ -362,8 +369,27 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
            [ 1,  0],
            [ 1, -1]], dtype=int32)
     """
+    check_names(concepts)
     found = tuple(read_concept(obs, name) for name in concepts)
     return ConceptSchema(found, tuple(Edge(parent, child) for parent, child in edges))
+
+
+def check_names(concepts: Sequence[str]) -> None:
+    """Raise `ConceptError` for names that files or results could not hold; models that have them are still opened."""
+    for name in concepts:
+        if name in _UNWRITABLE or "\\" in name or not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
+            shown = name if len(name) <= 40 else f"{name[:40]}..."
+            raise ConceptError(
+                f"concept name {shown!r} can't be used: files name columns and folders by it, so that it has at most "
+                f"{_LONGEST_NAME} bytes, no backslash and no control character, and is none of "
+                f"{format_list(_UNWRITABLE)}; rename the column of obs"
+            )
+    clash = [name for name in concepts if name.endswith("_predicted") and name.removesuffix("_predicted") in concepts]
+    if clash:
+        raise ConceptError(
+            f"concept {clash[0]!r} has the name that embed gives to the label read for another concept; rename the "
+            "column of obs"
+        )
 
 
 def check_columns(columns: Sequence[str], concepts: Sequence[str]) -> None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
 from causcell._internal.choices import check_choice, suggest
-from causcell.cells.collection import Cells
-from causcell.cells.panel_cells import PanelCells
+from causcell.cells.panel_cells import PanelCells, Reading
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.request import Request
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MIN_UNITS = 2
+_READING = tuple(each.name for each in fields(Reading))
 _FILE_KEYS = {"fdr": "rate", "min_effect": "least"}
 """Spelling in ``uns`` of settings that files know by another name."""
 
@@ -69,8 +69,8 @@ class EffectSettings:
     min_effect
         Effects up to this size (log scale; 0.1 is a tenth) count as none: hardly any effect of a model is exactly zero,
         and many cells make any of them significant.
-    expression, layer
-        Scale of the cells' values and the layer that holds them, as in `Generator.counterfactual`.
+    expression, layer, raw, totals, round_counts, allow_missing_genes
+        How the cells' values are read, as in `Generator.counterfactual`.
 
     Raises
     ------
@@ -87,6 +87,10 @@ class EffectSettings:
     min_effect: float = 0.1
     expression: str | None = None
     layer: str | None = None
+    raw: bool = False
+    totals: str | None = None
+    round_counts: bool = False
+    allow_missing_genes: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice(self.mode, MODES, "mode")
@@ -108,7 +112,13 @@ class EffectSettings:
 
     def to_uns(self) -> dict[str, Any]:
         """Return the settings that were given, by the names that they have in ``uns``."""
-        return {_FILE_KEYS.get(name, name): value for name, value in asdict(self).items() if value is not None}
+        given = {name: value for name, value in asdict(self).items() if value or name not in _READING}
+        return {_FILE_KEYS.get(name, name): value for name, value in given.items() if value is not None}
+
+    def bind(self, generator: Generator, data: anndata.AnnData | str | os.PathLike[str]) -> PanelCells:
+        """Open the population, and bind it to a model."""
+        reading = Reading(**{name: getattr(self, name) for name in _READING})
+        return generator.bind(reading.open(data, where=self.where), **reading.bind_options)
 
 
 @renamed_arguments(rate="fdr", least="min_effect")
@@ -189,7 +199,7 @@ def _run_trial(
     labels = schema[concept].labels
     reference = 0 if baseline is None else schema[concept].code(baseline)
     request = chosen.request(plan_interventions(schema, None, [concept]))
-    with generator.bind(Cells(data, layer=chosen.layer, where=chosen.where), chosen.expression) as cells:
+    with chosen.bind(generator, data) as cells:
         units = _number_units(cells.cells.obs, replicate)
         arms = _generate_arms(generator, cells, request, progress)
         average, moments = _accumulate(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
@@ -197,7 +207,7 @@ def _run_trial(
     effect, error = moments.mean(), moments.standard_error()
     return _make_result(
         generator,
-        pd.DataFrame(index=list(labels)),
+        pd.DataFrame(index=pd.Index(labels, dtype=object)),
         average,
         {"effect": effect.astype(np.float32), "standard_error": error.astype(np.float32)},
         two_sided_p(effect, error, moments.count - 1, chosen.min_effect),
@@ -310,7 +320,7 @@ def cell_effects(
     if chosen.draws < _MIN_UNITS:
         raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {_MIN_UNITS}")
     request = chosen.request((*plan_interventions(generator.schema), *plan_interventions(generator.schema, do)))
-    with generator.bind(Cells(data, layer=chosen.layer, where=chosen.where), chosen.expression) as cells:
+    with chosen.bind(generator, data) as cells:
         blocks = generator.generate(cells, request, progress=progress)
         mean, deviation = _summarise_draws((block.arrays["X"] for block in blocks), chosen.draws)
         obs = cells.cells.obs.copy()
@@ -361,7 +371,7 @@ def _make_result(
     return anndata.AnnData(
         X=x.astype(np.float32),
         obs=obs,
-        var=pd.DataFrame(index=list(generator.preprocessing.genes)),
+        var=pd.DataFrame(index=pd.Index(generator.preprocessing.genes, dtype=object)),
         layers=layers | {"p_value": p, "q_value": q, "changed": q < fdr},
         uns={"causcell": generator.model.provenance() | facts | {"expression": "log1p", "estimate": "mean"}},
     )

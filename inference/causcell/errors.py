@@ -5,8 +5,8 @@
     CausCellError
     ├── DataError                   something in the cells given
     │   ├── ExpressionError         wrong scale, NaN, negative, infinite, an empty cell
-    │   ├── GenePanelError          missing or duplicated genes
-    │   └── CellNameError           duplicated cell names
+    │   ├── GenePanelError          missing or duplicated genes, or names that are no text
+    │   └── CellNameError           cell names that are duplicated or no text
     ├── ConceptError                something in concepts, labels, graph or interventions
     │   ├── UnknownConceptError     a concept that the data or the model does not have
     │   ├── UnknownLabelError       a label that the concept does not have
@@ -92,7 +92,7 @@ class GenePanelError(DataError):
 
 
 class CellNameError(DataError):
-    """Cell names are not unique."""
+    """Cell names are not unique, missing or no text."""
 
 
 class ConceptError(CausCellError):

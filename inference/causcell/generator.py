@@ -17,8 +17,8 @@ from causcell.atlas.open import open_atlas
 from causcell.atlas.options import AtlasOptions, complete_options, spell_out_options
 from causcell.atlas.plan import Plan
 from causcell.atlas.write import AtlasSummary, write_atlas, write_h5ad
-from causcell.cells.collection import AnyCells, AnySource, open_cells
-from causcell.cells.panel_cells import PanelCells
+from causcell.cells.collection import AnyCells, AnySource
+from causcell.cells.panel_cells import PanelCells, Reading
 from causcell.counterfactual.embedding import embed_cells
 from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.request import Request, make_request, solver_settings
@@ -72,6 +72,9 @@ class Generator(OpenedModel):
         store: str = "expression",
         expression: str | None = None,
         layer: str | None = None,
+        raw: bool = False,
+        totals: str | None = None,
+        round_counts: bool = False,
         where: str | None = None,
         allow_missing_genes: float = 0.0,
         progress: bool = False,
@@ -97,12 +100,21 @@ class Generator(OpenedModel):
             Samples of a cell and intervention; seed of all random numbers, which are keyed by cell name.
         store
             ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
-        expression, layer
-            ``counts`` or ``log1p`` (default: as in training), which is checked; a layer in place of ``X``.
+        expression
+            ``counts`` or ``log1p`` (default: as in training), which is checked. log1p values for a model of counts are
+            natural logarithms for a total of 10,000 over all genes of training; others are refused.
+        layer, raw
+            A layer, or genes and values of ``adata.raw``, in place of ``X``.
+        totals
+            Column of ``obs`` with each cell's total of counts, for a file that lacks genes which the total counts.
+        round_counts
+            Round counts that are not whole: floating point left a rest, or they were corrected for ambient RNA or
+            estimated. Their totals are then those of the rounded counts.
         where
             A condition on the columns of ``obs``: only these cells; see `causcell.cells.where`.
         allow_missing_genes
-            Share of the model's genes that may be absent; they are filled with the training mean and reported.
+            Share of the model's genes that may be absent, which are filled with the training mean, and share of a
+            cell's total that absent genes may carry, by which totals are corrected; both are reported.
         progress
             Show a progress bar.
 
@@ -115,7 +127,8 @@ class Generator(OpenedModel):
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
         request = make_request(self.manifest, do, grid, mode=mode, settings=settings, **kept)
-        with self.bind(open_cells(adata, layer=layer, where=where), expression, allow_missing_genes) as cells:
+        reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
+        with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
             check_row_names(cells, request)
             return ResultTable.of(self.model, request).to_anndata(
                 self.generate(cells, request, progress=progress), cells.missing
@@ -137,6 +150,9 @@ class Generator(OpenedModel):
         *,
         expression: str | None = None,
         layer: str | None = None,
+        raw: bool = False,
+        totals: str | None = None,
+        round_counts: bool = False,
         where: str | None = None,
         allow_missing_genes: float = 0.0,
         key_added: str = "X_causcell",
@@ -146,7 +162,7 @@ class Generator(OpenedModel):
 
         Parameters
         ----------
-        adata, expression, layer, where, allow_missing_genes, progress
+        adata, expression, layer, raw, totals, round_counts, where, allow_missing_genes, progress
             As in `counterfactual`.
         key_added
             Key in ``obsm``.
@@ -161,7 +177,8 @@ class Generator(OpenedModel):
         - ``obs[f"{concept}_predicted"]``: the label read from the concept's embedding;
         - ``uns["causcell"]``: model digest and versions.
         """
-        with self.bind(open_cells(adata, layer=layer, where=where), expression, allow_missing_genes) as cells:
+        reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
+        with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
             return embed_cells(self.model, cells, key_added=key_added, progress=progress)
 
     @spell_out_options
@@ -247,19 +264,33 @@ class Generator(OpenedModel):
         with open_atlas(self.model, self.source, cells, place, do, grid, chosen) as opened:
             return write(opened.maker, opened.origin, executor=executor, progress=progress, on_event=on_event)
 
-    def bind(self, cells: AnyCells, expression: str | None = None, allow_missing_genes: float = 0.0) -> PanelCells:
+    def bind(
+        self,
+        cells: AnyCells,
+        expression: str | None = None,
+        allow_missing_genes: float = 0.0,
+        *,
+        totals: str | None = None,
+        round_counts: bool = False,
+    ) -> PanelCells:
         """Bind cells to the model's concepts and panel; a warning names missing genes.
 
         Parameters
         ----------
         cells
             Opened cells; see `causcell.cells.collection.open_cells`. They are closed with what is returned.
-        expression, allow_missing_genes
+        expression, allow_missing_genes, totals, round_counts
             As in `counterfactual`.
         """
         try:
             return PanelCells(
-                cells, self.schema, self.preprocessing, expression=expression, allow_missing_genes=allow_missing_genes
+                cells,
+                self.schema,
+                self.preprocessing,
+                expression=expression,
+                allow_missing_genes=allow_missing_genes,
+                totals=totals,
+                round_counts=round_counts,
             )
         except BaseException:
             cells.close()

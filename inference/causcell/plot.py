@@ -121,7 +121,8 @@ class _FactualRows:
         base, weights = self._rows[weights > 0], weights[weights > 0]
         if (weights == weights[0]).all():
             return _mean(atlas, base)
-        return np.asarray(weights @ atlas.X[base]).ravel() / weights.sum()
+        mean: np.ndarray = np.asarray(weights @ atlas.X[base]).ravel() / weights.sum()
+        return mean
 
 
 def _mean(atlas: anndata.AnnData, rows: np.ndarray) -> np.ndarray:
@@ -148,7 +149,7 @@ def _sorted(values: pd.Series) -> list[object]:
     return sorted(values.dropna().unique().tolist(), key=lambda value: (type(value).__name__, value))
 
 
-def _colours(count: int) -> list[tuple[float, ...]]:
+def _colours(count: int) -> list[tuple[float, float, float, float]]:
     """Return as many colours that differ, whatever colours the user's own settings would take in turn."""
     import matplotlib
 
@@ -352,8 +353,9 @@ def counterfactual_embedding(
     ax.plot(np.stack([a[:, 0], b[:, 0]]), np.stack([a[:, 1], b[:, 1]]), color="0.8", linewidth=0.3, zorder=1)
     colours = _colours(len(labels))
     for label, colour in zip(labels, colours, strict=True):
-        ax.scatter(*a[own == label].T, s=9, color=[colour], marker="o", zorder=2)
-        ax.scatter(*b[after == label].T, s=9, color=[colour], marker="x", linewidths=0.8, zorder=3)
+        dots, crosses = a[own == label], b[after == label]
+        ax.scatter(dots[:, 0], dots[:, 1], s=9, color=[colour], marker="o", zorder=2)
+        ax.scatter(crosses[:, 0], crosses[:, 1], s=9, color=[colour], marker="x", linewidths=0.8, zorder=3)
     ax.set(xlabel="PC 1 of the factual cells", ylabel="PC 2 of the factual cells")
     ax.set_title("factual (dots) and counterfactual (crosses)", fontsize=10)
     handles = [Line2D([], [], color=colour, marker="o", markersize=4, linestyle="none") for colour in colours]

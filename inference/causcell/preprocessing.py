@@ -25,6 +25,9 @@ SCALES: tuple[Scale, ...] = ("counts", "log1p")
 TARGET_SUM = 1e4
 """Total that a cell's counts are scaled to before log1p."""
 
+SUM_QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)
+"""Quantiles of `Preprocessing.panel_sums`."""
+
 DEVIATION_FLOOR = 0.1
 """Smallest standard deviation that a gene is divided by: noise in genes that hardly vary is not amplified."""
 
@@ -46,10 +49,19 @@ class Preprocessing:
     scale
         Scale of the file's values: raw ``counts``, or ``log1p`` values.
     normalisation_genes
-        Genes over which a cell's total is taken (``counts`` only, else empty).
+        Genes over which a cell's total is taken (``counts`` without ``totals`` only, else empty); N genes.
     mean, deviation
         Mean and standard deviation of each gene over the training cells, float32 [G], log scale. The deviation is at
         least `DEVIATION_FLOOR`.
+    totals
+        Column of ``obs`` that the training cells' totals came from, where they are not sums over the file's genes.
+        Which genes they count is not known, so that other cells need such a column too.
+    shares
+        Share of each normalisation gene in a cell's total, mean over the training cells, float32 [N]; `None` for
+        models of earlier versions.
+    panel_sums
+        Quantiles (`SUM_QUANTILES`) over the training cells of the sum of expm1 of a cell's panel expression, float64;
+        `None` for models of earlier versions. The panel and not all genes, as files to serve are often cut to it.
 
     Examples
     --------
@@ -68,6 +80,9 @@ class Preprocessing:
     normalisation_genes: tuple[str, ...]
     mean: np.ndarray
     deviation: np.ndarray
+    totals: str | None = None
+    shares: np.ndarray | None = None
+    panel_sums: np.ndarray | None = None
 
     def standardise(self, expression: np.ndarray) -> np.ndarray:
         """Standardise expression: subtract the mean, divide by the deviation.

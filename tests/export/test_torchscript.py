@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # models are exported
 @pytest.fixture(scope="module")
 def with_torchscript(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported from the run's folder, which is as good as the run."""
-    return export(run.path, tmp_path_factory.mktemp("torchscript") / "repository", torchscript=True)
+    return export(run.path, tmp_path_factory.mktemp("torchscript") / "repository", torchscript=True, instances=3)
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +87,13 @@ def test_the_client_generates_from_it_as_from_any(with_torchscript: Path, reposi
         with Generator.open(path, threads=1, batch_size=16) as generator:
             results.append(generator.counterfactual(held_out, do={"stim": "IFN"}, expression="log1p").X)
     np.testing.assert_array_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_several_instances_have_a_thread_each(with_torchscript: Path, graph: str) -> None:
+    """Of the graph and of its twin, whose backends name threads differently; the reference cells have one instance."""
+    for name, parameter in ((graph, "intra_op_thread_count"), (f"{graph}_torchscript", "INTRA_OP_THREAD_COUNT")):
+        config = read_config(with_torchscript, name)
+        assert config.instance_group[0].count == 3
+        assert config.parameters[parameter].string_value == "1"
+    assert read_config(with_torchscript, "reference").instance_group[0].count == 1

@@ -354,6 +354,20 @@ def test_infinite_values_are_no_labels(values):
         only_concept(values)
 
 
+@pytest.mark.parametrize("name", ["_index", ".", "..", "a\0b", "a\nb", "a\\b", "x" * 201, "ü" * 101])
+def test_names_that_no_file_holds_are_refused_before_training(name):
+    with pytest.raises(ConceptError, match=r"can't be used: files name columns and folders by it.*rename"):
+        schema_from_obs(pd.DataFrame({name: ["0", "1"]}), [name])
+    assert Concept(name, ("0", "1")).name == name  # a model that has it is still opened
+
+
+def test_a_concept_named_like_what_embed_reads_of_another_is_refused():
+    obs = pd.DataFrame({"stim": ["0", "1"], "stim_predicted": ["0", "1"]})
+    assert schema_from_obs(obs, ["stim_predicted"]).names == ("stim_predicted",)
+    with pytest.raises(ConceptError, match="'stim_predicted' has the name that embed gives"):
+        schema_from_obs(obs, ["stim", "stim_predicted"])
+
+
 def test_too_many_numbers_are_to_be_cut_into_bins():
     with pytest.raises(ConceptError, match=r"1001 distinct numbers in 1001 cells, more than the 1000.*pandas\.cut"):
         only_concept(np.arange(1001) / 7)

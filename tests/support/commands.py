@@ -13,8 +13,8 @@ CONSOLE_SCRIPT = Path(sys.executable).parent / "causcell"
 """The program that an installation puts beside Python."""
 
 COMMANDS = (
-    "train", "evaluate", "export", "benchmark", "demo", "inspect", "embed", "generate", "verify", "materialize",
-    "trial", "bench", "serve",
+    "train", "evaluate", "export", "benchmark", "demo", "check", "inspect", "embed", "generate", "verify",
+    "materialize", "trial", "bench", "serve",
 )  # fmt: skip
 
 SMALL_MODEL = [

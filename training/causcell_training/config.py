@@ -24,21 +24,21 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """Shapes of the networks."""
 
-    embedding: int = Field(32, ge=1)
+    embedding: int = Field(32, ge=1, le=1024)
     """Numbers per concept, k."""
-    components: int = Field(128, ge=1)
+    components: int = Field(128, ge=1, le=16_384)
     """Principal components of expression that the encoder reads (fewer where genes or cells are fewer)."""
-    encoder_width: int = Field(512, ge=8)
+    encoder_width: int = Field(512, ge=8, le=16_384)
     """Hidden width of the encoder."""
-    encoder_layers: int = Field(2, ge=1)
+    encoder_layers: int = Field(2, ge=1, le=64)
     """Hidden layers of the encoder."""
     encoder_dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout of the expression that the encoder reads and of its hidden layers: what keeps it from overfitting."""
-    width: int = Field(128, ge=8)
+    width: int = Field(128, ge=8, le=16_384)
     """Hidden width of the denoiser, d."""
-    blocks: int = Field(2, ge=1)
+    blocks: int = Field(2, ge=1, le=64)
     """Blocks of the denoiser, each cross-attention and feed-forward."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=256)
     """Attention heads of each block."""
     head: str = "spike_slab"
     """Name of a registered head, which says what the denoiser's output is; see `causcell_training.heads`."""
@@ -48,7 +48,7 @@ class ModelConfig(_Section):
     """Weights of the edges: 1 each, as in the paper, or learned."""
     schedule: ScheduleKind = "linear"
     """Noise schedule of the diffusion; see `causcell.diffusion.schedule.NoiseSchedule`."""
-    timesteps: int = Field(1000, ge=21)
+    timesteps: int = Field(1000, ge=21, le=100_000)
     """Timesteps of the noise schedule, T."""
 
     @field_validator("head")
@@ -89,7 +89,7 @@ class ObjectiveConfig(_Section):
 class OptimisationConfig(_Section):
     """Optimiser, batches, and when training stops."""
 
-    batch_size: int = Field(128, ge=2)
+    batch_size: int = Field(128, ge=2, le=10**9)
     """Cells of a step."""
     learning_rate: float = Field(1e-3, gt=0)
     """Learning rate of AdamW."""
@@ -99,11 +99,11 @@ class OptimisationConfig(_Section):
     left."""
     gradient_clip: float = Field(1.0, gt=0)
     """Largest norm of a gradient."""
-    epochs: int = Field(200, ge=1)
+    epochs: int = Field(200, ge=1, le=10**9)
     """Largest number of epochs."""
-    patience: int = Field(8, ge=1)
+    patience: int = Field(8, ge=1, le=10**9)
     """Validations without improvement on held-out cells before training stops."""
-    validate_every: int = Field(5, ge=1)
+    validate_every: int = Field(5, ge=1, le=10**9)
     """Epochs between validations."""
     ema_decay: float = Field(0.99, ge=0, lt=1)
     """Decay, a step, of the moving average of the weights, which is what is validated and exported."""
@@ -129,6 +129,14 @@ class TrainConfig(_Section):
     """A number of highly variable genes, ``all``, or a file with one gene name a line."""
     layer: str | None = None
     """Layer to read in place of ``X``."""
+    raw: bool = False
+    """Read genes and values of ``adata.raw`` in place of ``X``."""
+    totals: str | None = None
+    """Column of ``obs`` with each cell's total of counts, for a file that lacks genes which the total counts. The model
+    then needs such a column wherever it reads counts: which genes the column counts is not known."""
+    round_counts: bool = False
+    """Round counts that are not whole: floating point left a rest, or they were corrected for ambient RNA or estimated
+    from reads. Totals are those of the rounded counts."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of split, initial weights and every step."""
     model: ModelConfig = ModelConfig()
@@ -237,7 +245,8 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
         if not (name and found):
             raise ConfigurationError(f"setting={setting!r} is not SECTION.KEY=VALUE, such as model.width=128")
         try:
-            overrides[name] = tomllib.loads(f"value = {text}")["value"]
+            read = tomllib.loads(f"value = {text}")
+            overrides[name] = read["value"] if len(read) == 1 else text
         except (ValueError, RecursionError):
             overrides[name] = text
     return overrides

@@ -9,7 +9,8 @@ import numpy as np
 
 from causcell.cells.check import warn_of_labels
 from causcell.cells.collection import Cells
-from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs, check_columns, schema_from_obs
+from causcell.cells.totals import read_totals
+from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs, check_columns, check_names, schema_from_obs
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import check_panel
 from causcell_training.data.split import Split, read_split, split_cells
@@ -39,11 +40,14 @@ def check_inputs(
         What `prepare` finds.
     """
     edges = as_pairs(config.edge, "parent:child", ":")
+    check_names(config.concept)
     ConceptSchema(tuple(Concept(name, ("0", "1")) for name in config.concept), tuple(Edge(*pair) for pair in edges))
     given = None if split is None else read_split(split)
-    with Cells(source, layer=config.layer) as cells:
+    with Cells(source, layer=config.layer, raw=config.raw) as cells:
         check_columns(cells.columns, config.concept)
         check_panel(cells.genes, config.genes)
+        if config.totals is not None:
+            read_totals(cells, config.totals)
         obs = cells.obs
         schema = schema_from_obs(obs, config.concept, edges)
         labels = schema.encode(obs)

@@ -38,6 +38,9 @@ def fit(
     expression: str | None = None,
     genes: int | str | None = None,
     layer: str | None = None,
+    raw: bool | None = None,
+    totals: str | None = None,
+    round_counts: bool | None = None,
     seed: int | None = None,
     split: Split | None = None,
     resume: bool = False,
@@ -57,8 +60,9 @@ def fit(
         Folder of the run; see `causcell_training.run_folder`.
     config
         Settings; `TrainConfig` documents those that ``concepts`` to ``seed`` override.
-    concepts, edges, expression, genes, layer, seed
-        Columns of ``obs``, or one; edges between them, ``"PARENT:CHILD"`` or pairs, or one; scale, panel, layer; seed.
+    concepts, edges, expression, genes, layer, raw, totals, round_counts, seed
+        Columns of ``obs``, or one; edges between them, ``"PARENT:CHILD"`` or pairs, or one; scale, panel; the layer or
+        ``adata.raw`` in place of ``X``; a column with cells' totals; whether to round counts; seed.
     split
         Part of each cell; see `causcell_training.data.cells.prepare`.
     resume, overwrite
@@ -90,7 +94,8 @@ def fit(
     ('state',)
     """
     out = local_path(out)
-    settings = _merge_settings(config, concepts, edges, expression=expression, genes=genes, layer=layer, seed=seed)
+    reading = {"expression": expression, "layer": layer, "raw": raw, "totals": totals, "round_counts": round_counts}
+    settings = _merge_settings(config, concepts, edges, genes=genes, seed=seed, **reading)
     _check_folder(out, settings, resume=resume, overwrite=overwrite)
     check_inputs(data, settings, split)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds

@@ -20,6 +20,7 @@ from causcell.repository.manifest import TrainingCells
 from causcell.repository.reference_cells import ReferenceCells
 from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.config import TrainConfig, load_config
+from causcell_training.data.split import PART
 from causcell_training.model import CausCell
 from causcell_training.run_data import RunData, TrainingFacts, check_matrix, measure_test_cells
 from causcell_training.run_folder import (
@@ -92,7 +93,8 @@ class Run:
         -------
         AnnData
             Panel expression of the validation and test rows (log scale, float32 CSR [cells x G]), their labels in
-            ``obs``, and in ``obs["part"]`` ``choose`` for a validation row, ``report`` for a test row.
+            ``obs``, and in ``obs["causcell:part"]`` ``choose`` for a validation row, ``report`` for a test row; so has
+            ``obs["part"]``, unless a concept has this name.
 
         Raises
         ------
@@ -198,7 +200,9 @@ def _load_finished(root: Path) -> Run:
             if name in TRAINED_FILES and file_digest(root / name) != digest:
                 raise RunError(f"{name} is not the file that training wrote")
         config = TrainConfig.model_validate(fields["config"])
-        description = ModelDescription.model_validate({name: fields[name] for name in ModelDescription.model_fields})
+        description = ModelDescription.model_validate(
+            {name: fields[name] for name in ModelDescription.model_fields if name in fields}
+        )
         model = make_model(description, config.model, read_weights(root / WEIGHTS_FILE))
         training_cells = TrainingCells.model_validate(fields["training_cells"])
         run = Run(root, config, model, training_cells, fields["provenance"], fields["versions"])
@@ -241,8 +245,8 @@ def _read_held_out_cells(root: Path, genes: int) -> anndata.AnnData:
         check_matrix(held_out.X)
         if held_out.n_vars != genes:
             raise ValueError(f"{held_out.n_vars} genes, where the model has {genes}")
-        if "part" not in held_out.obs:
-            raise ValueError("obs has no column 'part'")
+        if PART not in held_out.obs:  # a run of an earlier version
+            held_out.obs[PART] = held_out.obs["part"]
     except Exception as error:  # h5py and anndata raise of every kind for a damaged file
         raise RunError(f"{path} can't be read: {_shorten(error)}; train again") from error
     return held_out

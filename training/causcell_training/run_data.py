@@ -30,7 +30,7 @@ from causcell.repository.reference_cells import ReferenceCells, select_reference
 from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
-from causcell_training.data.split import TEST, TRAINING, VALIDATION, Part
+from causcell_training.data.split import PART, TEST, TRAINING, VALIDATION, Part
 from causcell_training.model import CausCell
 from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
 
@@ -189,7 +189,8 @@ def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:
         kept.append(rng.choice(rows, _MOST_HELD_OUT, replace=False) if len(rows) > _MOST_HELD_OUT else rows)
     rows = np.sort(np.concatenate(kept))
     obs = pd.DataFrame(index=_text_index(data.names[rows]))
-    obs["part"] = _text_categories(pd.Categorical(data.part[rows]))
+    obs[PART] = _text_categories(pd.Categorical(data.part[rows]))
+    obs["part"] = obs[PART]  # by its short name, too, unless a concept has it
     for i, name in enumerate(data.schema.names):
         obs[name] = _text_categories(data.schema.label_names(data.labels[rows, i], name))
     obs.columns = _text_index(obs.columns)
@@ -230,7 +231,7 @@ def check_matrix(matrix: Any) -> None:
 @torch.no_grad()
 def measure_test_cells(model: CausCell, held_out: anndata.AnnData) -> dict[str, float]:
     """Measure the mean estimate on the test rows, PCC and MSE; nothing where there are none."""
-    test = held_out[held_out.obs["part"] == TEST]
+    test = held_out[held_out.obs[PART] == TEST]
     if not test.n_obs:
         return {}
     real = test.X.toarray()

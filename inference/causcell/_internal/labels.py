@@ -156,7 +156,8 @@ def _distinct(column: pd.Series, name: str) -> tuple[np.ndarray, Any]:
                 pd.Series([None if missing else (type(each), each) for each, missing in pairs], dtype=object)
             )
             return codes, [value for _, value in typed]
-        return pd.factorize(column)
+        codes, values = pd.factorize(column)
+        return np.asarray(codes), values
     except TypeError as error:  # lists and mappings
         raise ConceptError(
             f"obs[{name!r}] holds what is no label ({error}); a concept's labels are text or numbers"

@@ -142,8 +142,9 @@ def _has_ended(there: dict[str, Any]) -> bool:
     here = _describe_process(there["pid"])
     if any(there.get(name) != here[name] for name in ("host", "namespace")):
         return False
-    rebooted = there.get("boot") != here["boot"] and here["namespace"] == _FIRST_NAMESPACE
-    return rebooted or (there.get("boot") == here["boot"] and there.get("started") != here["started"])
+    if there.get("boot") != here["boot"]:  # a machine that was started again, or a container of another one
+        return bool(here["namespace"] == _FIRST_NAMESPACE)
+    return bool(there.get("started") != here["started"])
 
 
 def _read_owner(owner: Path) -> dict[str, Any] | None:

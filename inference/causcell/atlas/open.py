@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from causcell._internal.files import ScratchFolder
 from causcell._internal.units import parse_size
 from causcell.atlas.plan import make_plan
 from causcell.atlas.task import AtlasTask, ShardMaker
-from causcell.cells.collection import AnySource, open_cells
-from causcell.cells.panel_cells import PanelCells
+from causcell.cells.collection import AnySource
+from causcell.cells.panel_cells import Reading
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
@@ -65,12 +65,12 @@ def open_atlas(
     generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype")
     request = make_request(model.manifest, do, grid, settings=settings, **generated)
     sizes = {name: parse_size(size) for name, size in _pick(options, "chunk_size", "shard_size").items()}
-    reading = _pick(options, "expression", "allow_missing_genes")
+    reading = Reading(**_pick(options, *(each.name for each in fields(Reading))))
     with (
         ScratchFolder() as scratch,
-        open_cells(cells, **_pick(options, "layer", "where"), scratch=scratch.path) as opened,
+        reading.open(cells, where=options["where"], scratch=scratch.path) as opened,
     ):
-        bound = PanelCells(opened, model.schema, model.preprocessing, **reading)
+        bound = reading.bind(opened, model.schema, model.preprocessing)
         check_row_names(bound, request)
         plan = make_plan(model, bound, request, **sizes)
         shared = bound.source

@@ -23,7 +23,10 @@ DEFAULTS: Mapping[str, Any] = {
     "dtype": "float32",
     "where": None,
     "layer": None,
+    "raw": False,
     "expression": None,
+    "totals": None,
+    "round_counts": False,
     "allow_missing_genes": 0.0,
     "chunk_size": "2MB",
     "shard_size": "128MB",
@@ -40,7 +43,7 @@ class AtlasOptions(TypedDict, total=False):
         What is generated; see `causcell.generator.Generator.counterfactual`.
     dtype
         Type of the expression: ``float32``, or ``float16`` (half the bytes).
-    where, layer, expression, allow_missing_genes
+    where, layer, raw, expression, totals, round_counts, allow_missing_genes
         How cells are read; see `causcell.generator.Generator.counterfactual`.
     chunk_size, shard_size
         Uncompressed bytes that readers fetch, and that are made and committed, at once: a number, or text such as
@@ -60,7 +63,10 @@ class AtlasOptions(TypedDict, total=False):
     dtype: str
     where: str | None
     layer: str | None
+    raw: bool
     expression: str | None
+    totals: str | None
+    round_counts: bool
     allow_missing_genes: float
     chunk_size: str | int
     shard_size: str | int

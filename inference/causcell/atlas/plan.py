@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from causcell._internal.html import html_card
 from causcell._internal.units import format_duration, format_size
@@ -60,7 +68,7 @@ class Forecast:
 
 
 class SourceDigests(BaseModel):
-    """SHA-256 digests of the cells.
+    """SHA-256 digests of the cells, and how their values are read.
 
     Attributes
     ----------
@@ -73,6 +81,9 @@ class SourceDigests(BaseModel):
     values
         Digest of the panel expression of up to 256 cells, evenly spaced: files that differ elsewhere alone are not
         told apart.
+    raw, totals, round_counts
+        How values are read; see `causcell.cells.panel_cells.Reading`. What is as ever is left out of the plan's text,
+        so that plans of earlier versions keep their digests.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,6 +92,15 @@ class SourceDigests(BaseModel):
     labels: str
     genes: str
     values: str
+    raw: bool = False
+    totals: str | None = None
+    round_counts: bool = False
+
+    @model_serializer(mode="wrap")
+    def _leave_out_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        chosen = {name for name in ("raw", "totals", "round_counts") if getattr(self, name)}
+        digests = {"names", "labels", "genes", "values"}
+        return {name: value for name, value in dump(self).items() if name in digests | chosen}
 
 
 class Plan(BaseModel):
@@ -331,6 +351,7 @@ def digest_source(cells: PanelCells) -> SourceDigests:
         labels=_digest([cells.labels.astype("<i4").tobytes()]),
         genes=_digest("\n".join([str(part.key), *part.genes]).encode() for part in cells.cells.parts),
         values=_digest(values),
+        **cells.chosen,
     )
 
 

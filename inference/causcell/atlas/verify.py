@@ -100,8 +100,9 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
         if writable:
             if None in damaged:
                 journal.withdraw_metadata()
-            for shard in {*damaged, *invalid} - {None}:
-                journal.withdraw(shard)  # type: ignore[arg-type]
+            for place in {*damaged, *invalid}:
+                if place is not None:
+                    journal.withdraw(place)
     missing = tuple(shard for shard in range(plan.shards) if shard not in records)
     return Verification(
         plan.rows, plan.shards, missing, damaged, journal.finished, invalid, unknown, read_only=not writable

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell._internal.own_settings import own_settings
 from causcell.atlas.journal import Journal, put_files
 from causcell.atlas.plan import Plan
 
@@ -44,7 +45,7 @@ def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.
     """
     staging = journal.work / "metadata"
     shutil.rmtree(staging, ignore_errors=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), own_settings():
         # notices to this code, not to its users: of zarr v3's strings and consolidated metadata, of anndata's defaults
         warnings.simplefilter("ignore")
         _describe(staging, plan, example, var, uns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 
 from causcell._internal.files import local_path
 from causcell.cells.disk_array import DiskArray
-from causcell.cells.guard import damaged, reading
+from causcell.cells.guard import IN_MEMORY, damaged, reading
 from causcell.cells.hdf5_file import open_hdf5
 from causcell.cells.matrices import CompressedRows, as_matrix
 from causcell.cells.names import check_columns, check_index, check_names
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-_IN_MEMORY = "the AnnData given"
+NO_RAW = "there is no adata.raw; leave out raw=True, or name the layer that holds the values"
+"""Message where values of ``adata.raw`` are asked for and there are none."""
 
 
 class Source(Protocol):
@@ -54,7 +57,7 @@ class Source(Protocol):
         ...
 
     def matrix(self, layer: str | None) -> Any:
-        """Return ``X`` or a layer, as something that `take_rows` takes rows of; `None` if there is no ``X``."""
+        """Return ``X`` (of ``raw``, if so opened) or a layer, for `take_rows`; `None` if there is no ``X``."""
         ...
 
     def close(self) -> None:
@@ -65,15 +68,20 @@ class Source(Protocol):
 class ObjectSource:
     """An AnnData: in memory, backed, or lazy (of `anndata.experimental.read_lazy`). See `Source`."""
 
-    def __init__(self, adata: anndata.AnnData, *, title: str = _IN_MEMORY, opened: bool = False) -> None:
-        self._adata, self._title, self._opened = adata, title, opened
+    def __init__(
+        self, adata: anndata.AnnData, *, raw: bool = False, title: str = IN_MEMORY, opened: bool = False
+    ) -> None:
+        self._adata, self._raw, self._title, self._opened = adata, raw, title, opened
         with reading(title):
+            if raw and adata.raw is None:
+                raise DataError(NO_RAW)
+            genes = (adata.raw if raw else adata).var_names
             check_index(adata.obs_names, "obs_names")
-            check_index(adata.var_names, "var_names")
+            check_index(genes, "var_names")
             check_columns(adata.obs.columns)
             self.count = adata.n_obs
             self.columns = list(adata.obs.columns)
-            self.genes = adata.var_names.tolist()
+            self.genes = genes.tolist()
             self.layers = list(adata.layers)
 
     def names(self, start: int, stop: int) -> np.ndarray:
@@ -94,9 +102,12 @@ class ObjectSource:
 
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` or a layer; `None` if there is no ``X``."""
-        name = "X" if layer is None else f"layers[{layer!r}]"
+        name = "raw.X" if self._raw else "X" if layer is None else f"layers[{layer!r}]"
         with reading(self._title, name):
-            if layer is not None:
+            value: Any
+            if self._raw:
+                value = self._adata.raw.X
+            elif layer is not None:
                 value = self._adata.layers[layer]
             else:
                 try:
@@ -132,10 +143,20 @@ class FileSource:
         Closes it.
     children
         Returns the names of what a group of the file holds.
+    raw
+        Take genes and values from ``raw``.
     """
 
-    def __init__(self, group: Any, title: str, close: Callable[[], None], children: Callable[[str], list[str]]) -> None:
-        self._group, self._title, self._close = group, title, close
+    def __init__(
+        self,
+        group: Any,
+        title: str,
+        close: Callable[[], None],
+        children: Callable[[str], list[str]],
+        *,
+        raw: bool = False,
+    ) -> None:
+        self._group, self._title, self._close, self._raw = group, title, close, raw
         with reading(title, "obs"):
             obs = group["obs"]
             self.columns = [_as_text(name) for name in obs.attrs["column-order"]]
@@ -143,14 +164,22 @@ class FileSource:
             self._index = self._names_of(obs[self._index_name], f"obs/{self._index_name}")
             self.count = self._index.shape[0]
         check_columns(self.columns)
-        with reading(title, "var"):
-            index = _as_text(group["var"].attrs["_index"])
-            genes = self._names_of(group["var"][index], f"var/{index}")
+        table = "raw/var" if raw else "var"
+        with reading(title, table):
+            if raw and table not in group:  # zarr has an empty "raw" where there is none
+                raise DataError(NO_RAW)
+            index = _as_text(group[table].attrs["_index"])
+            genes = self._names_of(group[table][index], f"{table}/{index}")
             pieces = [_texts(piece) for piece in genes.read_pieces()] or [np.empty(0, dtype=object)]
             self.genes = np.concatenate(pieces).tolist()
         check_names(np.asarray(self.genes, dtype=object), "var_names")
         with reading(title, "layers"):
             self.layers = children("layers") if "layers" in group else []
+
+    @property
+    def has_raw(self) -> bool:
+        """Whether the file has ``raw``."""
+        return "raw/var" in self._group
 
     def _names_of(self, element: Any, name: str) -> Any:
         if hasattr(element, "shape"):
@@ -193,17 +222,18 @@ class FileSource:
                         pass
                 elif stored.shape != (self.count,):
                     raise damaged(self._title, part, f"it has shape {stored.shape}, and obs has {self.count} cells")
-            return read_elem(element)
+            column = read_elem(element)
+            if isinstance(column, dict) or len(column) != self.count:
+                raise damaged(self._title, place, f"it is no column (of {self.count} cells)")
+            return column
 
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` or a layer; `None` if there is no ``X``."""
-        return self._matrix_at("X" if layer is None else f"layers/{layer}", len(self.genes))
-
-    def _matrix_at(self, place: str, genes: int) -> Any:
+        place = "raw/X" if self._raw else "X" if layer is None else f"layers/{layer}"
         with reading(self._title, place):
             if place not in self._group:
                 return None
-            return as_matrix(self._group[place], (self.count, genes), self._title, place)
+            return as_matrix(self._group[place], (self.count, len(self.genes)), self._title, place)
 
     def close(self) -> None:
         """Close the file."""
@@ -245,12 +275,20 @@ def _texts(values: np.ndarray) -> np.ndarray:
     return (values.astype(str) if values.dtype.kind in "iu" else values).astype(object)
 
 
-def open_source(source: anndata.AnnData | str | os.PathLike[str]) -> Source:
-    """Open the source for an AnnData, or for the path of one; raises `DataError` for anything else."""
+def open_source(source: anndata.AnnData | str | os.PathLike[str], *, raw: bool = False) -> Source:
+    """Open the source for an AnnData, or for the path of one; raises `DataError` for anything else.
+
+    Parameters
+    ----------
+    source
+        An AnnData, or a path to ``.h5ad``, ``.zarr`` or ``.zarr.zip``.
+    raw
+        Take genes and values from ``adata.raw``.
+    """
     if isinstance(source, str | os.PathLike):
-        return _opened(source, _open_file)
+        return _opened(source, functools.partial(_open_file, raw=raw))
     check_anndata(source)
-    return ObjectSource(source)
+    return ObjectSource(source, raw=raw)
 
 
 def check_anndata(source: object) -> None:
@@ -320,9 +358,10 @@ def _opened(path: str | os.PathLike[str], open_: Callable[[Path], T]) -> T:
 def _open_whole(location: Path) -> anndata.AnnData:
     """Open an AnnData once the gate has let its file pass."""
     import anndata
+    import pandas as pd
 
     if location.suffix == ".h5ad":
-        open_hdf5(location).close()
+        open_hdf5(location)[1]()
         adata = anndata.read_h5ad(location, backed="r")
         ObjectSource(adata, title=repr(str(location)))
         return adata
@@ -333,9 +372,15 @@ def _open_whole(location: Path) -> anndata.AnnData:
         layers = {name: _read_whole(source.matrix(name)) for name in source.layers}
         x = source.matrix(None)
         parts: dict[str, Any] = {"layers": layers, "var": _read_var(location)}
-        return anndata.AnnData(None if x is None else _read_whole(x), obs=source.annotations(), **parts)
+        adata = anndata.AnnData(None if x is None else _read_whole(x), obs=source.annotations(), **parts)
+        has_raw = isinstance(source, FileSource) and source.has_raw
     finally:
         source.close()
+    if has_raw:
+        with contextlib.closing(_open_file(location, raw=True)) as source:
+            raw = _read_whole(source.matrix(None))
+            adata.raw = anndata.AnnData(raw, obs=adata.obs[[]], var=pd.DataFrame(index=source.genes))
+    return adata
 
 
 def _read_var(location: Path) -> Any:
@@ -356,12 +401,12 @@ def _read_whole(matrix: Any) -> Any:
     return matrix[0 : matrix.shape[0]]
 
 
-def _open_file(location: Path) -> Source:
+def _open_file(location: Path, *, raw: bool = False) -> Source:
     group: Any
     close: Callable[[], None]
     if location.suffix == ".h5ad":
-        group = open_hdf5(location)
-        close, children = group.close, lambda place: sorted(group[place])
+        group, close = open_hdf5(location)
+        children = lambda place: sorted(group[place])  # noqa: E731
     else:
         from causcell.cells.zarr_file import open_zarr
 
@@ -370,17 +415,17 @@ def _open_file(location: Path) -> Source:
     try:
         obs = group["obs"]
         if hasattr(obs, "attrs") and obs.attrs.get("encoding-version") == "0.2.0" and not hasattr(obs, "shape"):
-            return FileSource(group, repr(str(location)), close, children)
+            return FileSource(group, repr(str(location)), close, children, raw=raw)
     except BaseException:
         close()
         raise
     # a form of earlier times, read whole but for X
     if location.suffix == ".h5ad":
         close()
-        return ObjectSource(_open_whole(location), title=repr(str(location)), opened=True)
+        return ObjectSource(_open_whole(location), raw=raw, title=repr(str(location)), opened=True)
     import anndata
 
     try:
-        return ObjectSource(anndata.read_zarr(group), title=repr(str(location)))
+        return ObjectSource(anndata.read_zarr(group), raw=raw, title=repr(str(location)))
     finally:
         close()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from causcell._internal.batching import batches
 from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell.cells.backing import open_source
 from causcell.cells.csc import rowwise_copy
+from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
 from causcell.cells.where import INDEX, Where
 from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
@@ -44,6 +44,8 @@ class Cells:
         An AnnData (in memory or backed), or a path to ``.h5ad`` or ``.zarr``.
     layer
         Read ``layers[layer]`` in place of ``X``.
+    raw
+        Read genes and values of ``adata.raw`` in place of ``X``.
     where
         A condition on the columns of ``obs``, such as ``cell_type == "B cells"``: only these cells, in input order; see
         `causcell.cells.where`.
@@ -59,7 +61,7 @@ class Cells:
     ----------
     path
         File, or `None` for cells in memory.
-    layer, where, key, scratch
+    layer, raw, where, key, scratch
         As given.
 
     Raises
@@ -69,7 +71,7 @@ class Cells:
     DataError
         A file that can't be read, an absent layer, no cell left.
     ConceptError, ConfigurationError
-        A condition that can't be evaluated, or does not say yes or no for each cell.
+        A condition that can't be evaluated, or does not say yes or no for each cell; a layer beside ``raw``.
 
     Examples
     --------
@@ -86,15 +88,18 @@ class Cells:
         source: anndata.AnnData | str | os.PathLike[str],
         *,
         layer: str | None = None,
+        raw: bool = False,
         where: str | None = None,
         key: str | None = None,
         scratch: Path | None = None,
         announce: bool = True,
     ) -> None:
+        if raw and layer is not None:
+            raise ConfigurationError(f"layer={layer!r} and raw=True exclude each other; leave one out")
         self.path = Path(source).absolute() if isinstance(source, str | os.PathLike) else None
-        self.layer, self.where, self.key, self.scratch = layer, where, key, scratch
+        self.layer, self.raw, self.where, self.key, self.scratch = layer, raw, where, key, scratch
         self._announce = announce
-        self._source = open_source(source)
+        self._source = open_source(source, raw=raw)
         self._by_rows: Any = None
         self._encoded: tuple[ConceptSchema, np.ndarray] | None = None
         try:
@@ -105,9 +110,10 @@ class Cells:
 
     def _open(self) -> None:
         if self.layer is not None and self.layer not in self._source.layers:
+            hint = "; adata.raw is read by raw=True" if self.layer.lower().startswith("raw") else ""
             raise DataError(
                 f"there is no layer {self.layer!r}; {suggest(self.layer, self._source.layers)}the layers are "
-                f"{format_list(self._source.layers)}"
+                f"{format_list(self._source.layers)}{hint}"
             )
         self._rows = None if self.where is None else self._matching_rows(self.where)
         self._count = self._source.count if self._rows is None else len(self._rows)
@@ -145,11 +151,6 @@ class Cells:
         return self._source.genes
 
     @property
-    def columns(self) -> list[str]:
-        """Names of the columns of ``obs``."""
-        return self._source.columns
-
-    @property
     def obs(self) -> pd.DataFrame:
         """Annotations of the cells, [n x columns]."""
         obs = self._source.annotations()
@@ -180,10 +181,9 @@ class Cells:
     @cached_property
     def name_digests(self) -> np.ndarray:
         """Digest of each cell's name, uint64 [n]."""
-        digests = np.empty(self._count, dtype=np.uint64)
-        for rows in batches(self._count, _SLICE):
-            digests[rows] = name_digests(self.read_names(rows))
-        return digests
+        starts = range(0, self._count, _SLICE)
+        pieces = [name_digests(self.read_names(slice(i, min(i + _SLICE, self._count)))) for i in starts]
+        return np.concatenate(pieces)  # memory grows as names are found: a damaged file may state any number of them
 
     def _check_names(self) -> None:
         order = np.argsort(self.name_digests, kind="stable")
@@ -207,6 +207,16 @@ class Cells:
             self._encoded = (schema, schema.encode(obs if self._rows is None else obs.iloc[self._rows]))
         return self._encoded[1]
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of ``obs``."""
+        return self._source.columns
+
+    def column(self, name: str) -> pd.Series:
+        """Return a column of ``obs`` that there is, [n]."""
+        column = self._source.annotations([name])[name]
+        return column if self._rows is None else column.iloc[self._rows]
+
     def values(self, rows: slice | np.ndarray) -> Matrix:
         """Return the file's values of some cells, in the order asked for, [rows x file genes]."""
         wanted = np.arange(*rows.indices(self._count)) if isinstance(rows, slice) else np.asarray(rows)
@@ -216,7 +226,7 @@ class Cells:
     @property
     def _titles(self) -> tuple[str, str]:
         """What messages call the file and the matrix that is read."""
-        file = "the AnnData given" if self.path is None else repr(str(self.path))
+        file = IN_MEMORY if self.path is None else repr(str(self.path))
         return file, "X" if self.layer is None else f"layers[{self.layer!r}]"
 
     @cached_property
@@ -250,7 +260,7 @@ class Collection:
     ----------
     sources
         What `Cells` takes, by key. Files may differ in the genes they have and in their order.
-    layer, where, scratch, announce
+    layer, raw, where, scratch, announce
         As for `Cells`, for every file; a file may have no cell for which ``where`` holds.
 
     Raises
@@ -266,23 +276,25 @@ class Collection:
         sources: Mapping[str, anndata.AnnData | str | os.PathLike[str]],
         *,
         layer: str | None = None,
+        raw: bool = False,
         where: str | None = None,
         scratch: Path | None = None,
         announce: bool = True,
     ) -> None:
-        strange = [key for key in sources if not key or ":" in key]
+        strange = [key for key in sources if not isinstance(key, str) or not key or ":" in key]
         if strange or not sources:
             raise ConfigurationError(
-                f"{format_list(strange)} can't be keys of files: a key is not empty and has no colon"
+                f"{format_list(strange)} can't be keys of files: a key is a text, not empty, without a colon"
                 if strange
                 else "there are no files; give at least one"
             )
-        self.layer, self.where, self.scratch = layer, where, scratch
+        self.layer, self.raw, self.where, self.scratch = layer, raw, where, scratch
+        options: dict[str, Any] = {"layer": layer, "raw": raw, "where": where, "scratch": scratch}
         self._parts: tuple[Cells, ...] = ()
         try:
             for key, source in sources.items():
                 try:
-                    part = Cells(source, layer=layer, where=where, key=key, scratch=scratch, announce=announce)
+                    part = Cells(source, key=key, announce=announce, **options)
                     self._parts += (part,)
                 except DataError as error:
                     if where is None or not str(error).startswith("there are no cells for which"):
@@ -358,11 +370,11 @@ def open_cells(
     source: AnySource,
     *,
     layer: str | None = None,
+    raw: bool = False,
     where: str | None = None,
     scratch: Path | None = None,
     announce: bool = True,
 ) -> AnyCells:
     """Open the `Cells` of one source, or the `Collection` of a mapping from keys to sources."""
-    if isinstance(source, Mapping):
-        return Collection(source, layer=layer, where=where, scratch=scratch, announce=announce)
-    return Cells(source, layer=layer, where=where, scratch=scratch, announce=announce)
+    options: dict[str, Any] = {"layer": layer, "raw": raw, "where": where, "scratch": scratch, "announce": announce}
+    return Collection(source, **options) if isinstance(source, Mapping) else Cells(source, **options)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from causcell._internal.batching import batches
 from causcell.cells.guard import damaged, reading
 
 _SLICE = 65536
@@ -77,17 +76,17 @@ class DiskArray:
 
     def read_pieces(self) -> Iterator[np.ndarray]:
         """Read all rows, present, in pieces: a length that is damaged is found out before memory is taken for it."""
-        for rows in batches(self.shape[0], _SLICE):
-            yield self.read_present(rows)
+        for start in range(0, self.shape[0], _SLICE):
+            yield self.read_present(slice(start, min(start + _SLICE, self.shape[0])))
 
     @cached_property
     def _incomplete(self) -> bool:
         """Whether chunks of an HDF5 data set are absent."""
-        identifier = getattr(self._array, "id", None)
+        identifier: Any = getattr(self._array, "id", None)
         if not hasattr(identifier, "get_num_chunks") or not math.prod(self.shape):
             return False
-        chunks = self._array.chunks
+        chunks: tuple[int, ...] | None = self._array.chunks
         if chunks is None:
             return int(identifier.get_storage_size()) == 0
-        expected = math.prod(-(-length // chunk) for length, chunk in zip(self.shape, chunks, strict=True))
+        expected: int = math.prod(-(-length // chunk) for length, chunk in zip(self.shape, chunks, strict=True))
         return int(identifier.get_num_chunks()) < expected

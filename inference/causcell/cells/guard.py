@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 from causcell.errors import CausCellError, DataError
 
+IN_MEMORY = "the AnnData given"
+"""What messages call cells that are not given as a file."""
+
 _LONGEST_REASON = 300
 
 
@@ -41,10 +44,7 @@ def reading(title: str, element: str | None = None) -> Iterator[None]:
 
 def damaged(title: str, element: str, what: str) -> DataError:
     """Make the error for an element whose content contradicts the rest of its file."""
-    return DataError(
-        f"{title} can't be read as AnnData: {element}: {what}; the file is damaged or was not written whole: "
-        "copy it again, or write it again with anndata"
-    )
+    return DataError(f"{title} can't be read as AnnData: {element}: {what}; {_remedy(title)}")
 
 
 def _message(title: str, element: str | None, error: BaseException) -> str:
@@ -53,9 +53,16 @@ def _message(title: str, element: str | None, error: BaseException) -> str:
     if len(reason) > _LONGEST_REASON:
         reason = reason[:_LONGEST_REASON] + " ..."
     where = f"{element}: " if element else ""
+    what = f"{type(error).__name__}: {reason or 'without a message'}"
+    return f"{title} can't be read as AnnData: {where}{what}; {_remedy(title)}"
+
+
+def _remedy(title: str) -> str:
+    if title == IN_MEMORY:
+        return "its parts were changed, or come from a damaged or closed file: make or read it anew"
     return (
-        f"{title} can't be read as AnnData: {where}{type(error).__name__}: {reason or 'without a message'}; it is "
-        "damaged, not whole or of another kind: copy it again, or write it again with anndata"
+        "the file is damaged, was not written whole or is of another kind: copy it again, or write it again with "
+        "anndata"
     )
 
 

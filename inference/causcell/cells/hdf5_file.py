@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import stat
+import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,82 @@ from causcell.errors import DataError
 
 _BUILT_IN_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 _DEEPEST = 64
+_HEAP, _OBJECT = struct.Struct("<4sB3xQ"), struct.Struct("<HHIQ")
 
 
-def open_hdf5(path: Path) -> Any:
+class _CheckedFile:
+    """A file to read, of which HDF5 is not given what would make it read on for ever.
+
+    The library takes an object of size 0 in a heap of texts for one to be read again and again: a file with a page of
+    zeros, as a copy that broke off leaves them, would hang.
+    """
+
+    _file = -1
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._place = 0
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place from where to read; see `io.IOBase.seek`."""
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}
+        origin = origins[whence] if whence in origins else os.fstat(self._file).st_size
+        self._place = origin + place
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place from where the next bytes are read."""
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes, all where no number is given."""
+        buffer = bytearray(size if size >= 0 else max(0, os.fstat(self._file).st_size - self._place))
+        return bytes(buffer[: self.readinto(buffer)])
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes into a buffer, all of it where the file has so many."""
+        view = memoryview(buffer)
+        count = 0
+        while count < len(view) and (more := os.preadv(self._file, [view[count:]], self._place + count)):
+            count += more
+        self._place += count
+        if bytes(view[:4]) == b"GCOL" and _loops(view[:count]):
+            raise OSError("a heap of texts holds an object without a size")
+        return count
+
+    def flush(self) -> None:
+        """Do nothing: no byte is written."""
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _loops(heap: memoryview) -> bool:
+    """Return whether HDF5 would not come to the end of a global heap."""
+    if len(heap) < _HEAP.size:
+        return False
+    end = min(len(heap), _HEAP.unpack_from(heap)[2])
+    place = _HEAP.size
+    while place + _OBJECT.size <= end:
+        index, _, _, size = _OBJECT.unpack_from(heap, place)
+        if index == 0 and size == 0:
+            return True
+        place += size if index == 0 else _OBJECT.size + -(-size // 8) * 8
+    return False
+
+
+def open_hdf5(path: Path) -> tuple[Any, Callable[[], None]]:
     """Open an HDF5 file for reading, after a walk over its objects (not their data); see `check_objects`.
+
+    Returns
+    -------
+    h5py's file, and the function that closes it.
 
     Raises
     ------
@@ -23,15 +99,15 @@ def open_hdf5(path: Path) -> Any:
     """
     import h5py
 
+    title = repr(str(path))
     if not stat.S_ISREG(path.stat().st_mode):
-        raise DataError(f"{str(path)!r} can't be read as AnnData: it is no file, which an .h5ad is (adata.write_h5ad)")
-    file = h5py.File(path, "r")
-    try:
-        check_objects(file, repr(str(path)))
-    except BaseException:
-        file.close()
-        raise
-    return file
+        raise DataError(f"{title} can't be read as AnnData: it is no file, which an .h5ad is (adata.write_h5ad)")
+    h5py.File(path, "r").close()  # told at once where another process writes it
+    with contextlib.ExitStack() as stack:
+        raw = stack.enter_context(contextlib.closing(_CheckedFile(path)))
+        file = stack.enter_context(h5py.File(raw, "r"))
+        check_objects(file, title)
+        return file, stack.pop_all().close
 
 
 def check_objects(file: Any, title: str) -> None:

@@ -75,7 +75,7 @@ def _checked_in_memory(matrix: Any, title: str, name: str) -> sparse.csr_matrix:
     _check_indptr(matrix.indptr, major, len(matrix.data), len(matrix.indices), title, name, exact=False)
     if matrix.format == "csr":  # whose indices are looked at as they are read
         return matrix if isinstance(matrix, sparse.spmatrix) else sparse.csr_matrix(matrix)
-    _check_range(matrix.indices[: matrix.indptr[-1]], matrix.shape[0], title, name)
+    _check_range(matrix.indices[: matrix.indptr[-1]], matrix.shape[0], title, f"{name}/indices")
     return sparse.csr_matrix(matrix)
 
 
@@ -147,7 +147,7 @@ class CompressedRows:
     indptr
         Where each row, or column, begins, int64.
     dtype
-        Type of the values.
+        Type of the values that are read.
 
     Raises
     ------
@@ -168,17 +168,16 @@ class CompressedRows:
         for part in (self._data, self._indices, indptr):
             if len(part.shape) != 1:
                 raise damaged(title, part.name, f"it has {len(part.shape)} dimensions in place of one")
-        as_numbers(np.empty(0, self._data.dtype), title, self._data.name)
-        self.dtype = self._data.dtype
+        self.dtype = as_numbers(np.empty(0, self._data.dtype), title, self._data.name).dtype
         major = shape[0 if format == "csr" else 1]
         if indptr.shape != (major + 1,):
             raise damaged(title, indptr.name, f"it has {indptr.shape[0]} values, and {major + 1} are needed")
         entries = self._data.shape[0]
-        found, absent = indptr.read(slice(None))
+        begins, absent = indptr.read(slice(None))
         if absent and entries:
             raise damaged(title, indptr.name, "a chunk of its values is missing")
-        _check_indptr(found, major, entries, self._indices.shape[0], title, name, exact=True)
-        self.indptr = found.astype(np.int64)
+        _check_indptr(begins, major, entries, self._indices.shape[0], title, name, exact=True)
+        self.indptr = begins.astype(np.int64)
 
     def __getitem__(self, rows: slice | np.ndarray) -> sparse.csr_matrix:
         """Return rows (ascending) of a matrix by rows."""

@@ -55,7 +55,8 @@ def is_text(names: Any) -> bool:
     """Return whether all names are text, none missing."""
     import pandas as pd
 
-    return len(names) == 0 or pd.api.types.infer_dtype(names, skipna=False) == "string"
+    plain = np.asarray(names, dtype=object)  # of pandas' strings it would be "string" with missing ones among them
+    return len(plain) == 0 or pd.api.types.infer_dtype(plain, skipna=False) == "string"
 
 
 def _not_text(names: Any, attribute: str) -> DataError:

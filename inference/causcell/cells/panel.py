@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
+from causcell.cells.log_scale import LogScaleCheck, SumWatch
+from causcell.cells.totals import check_sums
+from causcell.cells.values import check_values, round_to_counts
 from causcell.errors import ConfigurationError, ExpressionError, GenePanelError, format_list
 from causcell.preprocessing import TARGET_SUM, Matrix, Names, Preprocessing, Scale
-
-_LARGEST_LOG1P = 20.0  # log1p of 5e8, beyond any count of one gene in one cell
 
 
 def check_gene_names(var_names: Sequence[str]) -> None:
@@ -23,51 +25,41 @@ def check_gene_names(var_names: Sequence[str]) -> None:
         )
 
 
-def check_values(values: Matrix, scale: Scale, cell_names: Names) -> None:
-    """Raise `ExpressionError` unless values [cells x genes] can be what ``scale`` declares."""
-    data = values.data if sparse.issparse(values) else np.asarray(values)
-    if data.size == 0:
-        return
-    low, high = data.min(), data.max()  # NaN and infinities show in these
-    if not (np.isfinite(low) and np.isfinite(high)):
-        bad = ~np.isfinite(data)
-        raise ExpressionError(
-            f"expression holds {int(bad.sum())} NaN or infinite values, first in cell "
-            f"{_first_cell(values, bad, cell_names)!r}; missing values can't be used: impute or remove them"
-        )
-    if low < 0:
-        raise ExpressionError(
-            f"expression holds negative values (lowest {low:.4g}), first in cell "
-            f"{_first_cell(values, data < 0, cell_names)!r}; scaled or corrected values can't be used: give raw "
-            "counts, or log1p values (often in adata.raw or a layer)"
-        )
-    whole = data.dtype.kind in "iu" or bool((data == np.floor(data)).all())
-    if scale == "counts" and not whole:
-        fraction = data != np.floor(data)
-        value = data[fraction].flat[0]
-        raise ExpressionError(
-            f"expression was declared as counts, but holds {value:.6g} in cell "
-            f"{_first_cell(values, fraction, cell_names)!r}; give raw counts (often in adata.raw or a layer), "
-            "or declare log1p values (expression='log1p')"
-        )
-    if scale == "log1p" and whole and high > 1:
-        raise ExpressionError(
-            f"expression was declared as log1p, but holds whole numbers only (up to {high:.6g}), which raw counts are; "
-            "declare counts (expression='counts'), or give log1p values"
-        )
-    if scale == "log1p" and high > _LARGEST_LOG1P:
-        raise ExpressionError(
-            f"expression was declared as log1p, but holds {high:.6g}, more than any log1p value can be "
-            f"({_LARGEST_LOG1P:g}); give log1p values (scanpy.pp.log1p), or declare counts"
-        )
+@dataclass(frozen=True)
+class MissingTotals:
+    """Genes of a cell's total that a file lacks.
 
+    Attributes
+    ----------
+    genes
+        Their names.
+    count
+        Number of all genes that a cell's total is taken over.
+    share
+        Share of the total that they carry, mean over the training cells; `None` for a model that does not know.
+    """
 
-def _first_cell(values: Matrix, bad: np.ndarray, cell_names: Names) -> str:
-    first = int(np.flatnonzero(bad.ravel())[0])
-    if sparse.issparse(values):
-        rows = values.tocoo().row
-        return str(cell_names[int(rows[first])])
-    return str(cell_names[first // values.shape[1]])
+    genes: tuple[str, ...]
+    count: int
+    share: float | None
+
+    @property
+    def judged_share(self) -> float:
+        """Share that is compared with what is allowed: of the total where it is known, else of the genes' number."""
+        return len(self.genes) / self.count if self.share is None else self.share
+
+    @property
+    def factor(self) -> float:
+        """What the sum over the other genes is multiplied by."""
+        return 1.0 if self.share is None else 1 / (1 - self.share)
+
+    def describe(self) -> str:
+        """Return how many are missing, what they carry, and their names."""
+        carried = "" if self.share is None else f", which carry {_percent(self.share)} of it in training cells"
+        return (
+            f"{len(self.genes)} of {self.count} genes that a cell's total is taken over are missing"
+            f"{carried}: {format_list(self.genes)}"
+        )
 
 
 class PanelReader:
@@ -79,56 +71,122 @@ class PanelReader:
         Panel, scale and normalisation genes.
     var_names
         The file's genes.
+    expression
+        Scale of the file's values; that of the training cells, if not given. log1p values for a model of counts are
+        checked against the total and the base that it needs.
     allow_missing
-        Share of panel genes, and of normalisation genes, that may be absent. Absent panel genes are filled with
-        the training mean.
+        Share of panel genes that may be absent, which are filled with the training mean; and of the total that absent
+        normalisation genes may carry (of their number, where the model does not know what they carry), by which totals
+        are corrected.
+    totals
+        Column of ``obs`` that totals are read from, where they are: `read` is then given its values.
+    totals_advice
+        Such a column, for the message where genes of the total are missing.
+    round_counts
+        Round counts that are not quite whole, or were corrected.
+    watch
+        Sees each cell's sum of expm1 over the panel.
+
+    Attributes
+    ----------
+    missing
+        Panel genes that the file lacks.
+    missing_totals
+        Genes of a cell's total that the file lacks; `None` where totals are not taken over the file's genes.
 
     Raises
     ------
     GenePanelError
         Duplicated names, or more genes missing than allowed.
+    ConfigurationError
+        Totals or rounding for log1p values; no totals for a model that was trained with those of a column.
     """
 
-    def __init__(self, preprocessing: Preprocessing, var_names: Sequence[str], *, allow_missing: float = 0.0) -> None:
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        var_names: Sequence[str],
+        *,
+        expression: Scale | None = None,
+        allow_missing: float = 0.0,
+        totals: str | None = None,
+        totals_advice: str = "n_counts",
+        round_counts: bool = False,
+        watch: SumWatch | None = None,
+    ) -> None:
         if not 0 <= allow_missing < 1:
             raise ConfigurationError(f"allow_missing_genes={allow_missing} is no fraction from 0 to below 1")
         check_gene_names(var_names)
-        self._scale = preprocessing.scale
+        self._scale = preprocessing.scale if expression is None else expression
+        self._totals, self._round, self._watch = totals, round_counts, watch
+        self._check_options(preprocessing)
         place = {str(gene): i for i, gene in enumerate(var_names)}
         source = np.array([place.get(gene, -1) for gene in preprocessing.genes])
         self.missing = tuple(np.asarray(preprocessing.genes, dtype=object)[source < 0])
-        self._require(self.missing, len(source), "panel genes", allow_missing, place, preprocessing.genes)
+        self._require_panel(preprocessing.genes, allow_missing, place)
         self._panel_column = np.full(len(var_names), -1)  # file column -> panel column
         self._panel_column[source[source >= 0]] = np.flatnonzero(source >= 0)
         self._fill = np.where(source < 0, preprocessing.mean, 0).astype(np.float32)
+        self.missing_totals: MissingTotals | None = None
+        self._exact = False
         self._in_total: np.ndarray | None = None
-        if self._scale == "counts":
-            absent = [gene for gene in preprocessing.normalisation_genes if gene not in place]
-            total = len(preprocessing.normalisation_genes)
-            self._require(absent, total, "genes that a cell's total is taken over", allow_missing, place, ())
-            columns = [place[gene] for gene in preprocessing.normalisation_genes if gene in place]
-            if len(columns) < len(var_names):
-                self._in_total = np.zeros(len(var_names), dtype=bool)
-                self._in_total[columns] = True
+        self._log_check: LogScaleCheck | None = None
+        if preprocessing.scale == "counts":
+            self._place_totals(preprocessing, place, allow_missing, totals_advice)
 
-    @staticmethod
-    def _require(
-        absent: Sequence[str], total: int, what: str, allowed: float, place: dict[str, int], genes: Sequence[str]
-    ) -> None:
+    def _check_options(self, preprocessing: Preprocessing) -> None:
+        """Raise `ConfigurationError` for options that do not go together."""
+        if self._scale == "log1p":
+            for given, option in ((self._totals, f"totals={self._totals!r}"), (self._round, "round_counts=True")):
+                if given:
+                    raise ConfigurationError(f"{option} is for counts, and expression='log1p' is read; leave one out")
+        elif preprocessing.totals is not None and self._totals is None:
+            raise ConfigurationError(
+                f"this model was trained with totals from the column {preprocessing.totals!r} of obs, which count "
+                f"genes that are not known; give such a column (totals={preprocessing.totals!r}), or log1p values "
+                "normalised to 10,000 over all genes (expression='log1p')"
+            )
+
+    def _require_panel(self, genes: Sequence[str], allowed: float, place: dict[str, int]) -> None:
+        absent, total = self.missing, len(genes)
         if not absent or len(absent) / total <= allowed:  # the quotient, not allowed * total: 0.29 * 100 < 29
             return
         hint = ""
         upper = {name.upper() for name in place}
-        if genes and sum(gene.upper() in upper for gene in genes) > total - len(absent):
+        if sum(gene.upper() in upper for gene in genes) > total - len(absent):
             hint = " (more match when upper and lower case are ignored: is it another species, or another spelling?)"
-        needed = np.ceil(100 * len(absent) / total) / 100
-        remedy = f", or allow it with allow_missing_genes={needed:.2f}" if needed < 1 else ""
         raise GenePanelError(
-            f"{len(absent)} of {total} {what} are missing: {format_list(absent)}{hint}; give a file that has "
-            f"them{remedy}"
+            f"{len(absent)} of {total} panel genes are missing: {format_list(absent)}{hint}; give a file that has "
+            f"them{_allow(len(absent) / total)}"
         )
 
-    def read(self, values: Matrix, cell_names: Names) -> np.ndarray:
+    def _place_totals(
+        self, preprocessing: Preprocessing, place: dict[str, int], allowed: float, totals_advice: str
+    ) -> None:
+        """Find the genes of a cell's total among the file's; raises `GenePanelError` if too much is missing."""
+        genes = preprocessing.normalisation_genes or preprocessing.genes  # totals of a column count the panel, and more
+        here = np.array([gene in place for gene in genes])
+        share = None
+        if preprocessing.shares is not None and preprocessing.totals is None:
+            share = float(min(preprocessing.shares[~here].sum(dtype=np.float64), 1.0))
+        missing = MissingTotals(tuple(np.asarray(genes, dtype=object)[~here]), len(genes), share)
+        if self._scale == "counts" and self._totals is None:
+            if missing.genes and (missing.judged_share > allowed or missing.judged_share >= 1):
+                raise GenePanelError(
+                    f"{missing.describe()}; give totals from a column of obs (totals={totals_advice!r}), or a file "
+                    f"that has them{_allow(missing.judged_share)}"
+                )
+            self.missing_totals = missing
+        columns = [place[gene] for gene in np.asarray(genes, dtype=object)[here]]
+        if len(columns) < len(place):
+            self._in_total = np.zeros(len(place), dtype=bool)
+            self._in_total[columns] = True
+        self._exact = share is not None and not missing.genes
+        if self._scale == "log1p":
+            count = len(genes) if preprocessing.totals is None else None
+            self._log_check = LogScaleCheck(len(columns), count, share)
+
+    def read(self, values: Matrix, cell_names: Names, totals: np.ndarray | None = None) -> np.ndarray:
         """Read the panel expression of a file's rows.
 
         Parameters
@@ -137,6 +195,8 @@ class PanelReader:
             The file's values, [B x file genes].
         cell_names
             Names of the rows' cells, for messages.
+        totals
+            Totals of the cells, where they are those of a column; float64 [B].
 
         Returns
         -------
@@ -145,50 +205,107 @@ class PanelReader:
         Raises
         ------
         ExpressionError
-            Values that are not of the declared scale, or a cell without a single count.
+            Values that are not of the declared scale, log1p values of another total or base than the model needs, a
+            cell without a single count, or a total below the counts that it counts.
         """
-        check_values(values, self._scale, cell_names)
+        check_values(values, self._scale, cell_names, round_counts=self._round)
+        if sparse.issparse(values):
+            values = values.tocsr()
+            if not values.has_canonical_format:
+                values = values.copy()
+                values.sum_duplicates()
+        else:
+            values = np.asarray(values)
+        if self._scale == "counts":
+            return self._read_counts(values, cell_names, totals)
+        if self._log_check is not None:
+            self._check_log(self._log_check, values, cell_names)
+        return self._take_panel(values, None)
+
+    def _read_counts(self, values: Matrix, cell_names: Names, totals: np.ndarray | None) -> np.ndarray:
+        given = self._sum_totals(values)
+        if self._round:
+            values = round_to_counts(values)
+        sums = self._sum_totals(values) if self._round else given
+        if self._totals is not None:
+            assert totals is not None, "a reader of totals from a column is given them"
+            check_sums(given, totals, self._totals, cell_names, exact=self._exact)
+            return self._take_panel(values, (TARGET_SUM / totals).astype(np.float32))
+        _require_counts(sums, cell_names)
+        factor = 1.0 if self.missing_totals is None else self.missing_totals.factor
+        return self._take_panel(values, (TARGET_SUM / (sums * factor)).astype(np.float32))
+
+    def sum_shares(self, values: Matrix, totals: np.ndarray | None = None) -> np.ndarray:
+        """Sum each gene's share of its cell's total over cells of counts [B x file genes], float64 [file genes]."""
+        if self._round:
+            values = round_to_counts(values)
+        inverse = 1 / (self._sum_totals(values) if totals is None else totals)
+        return np.asarray(inverse @ values, dtype=np.float64).ravel()
+
+    def _sum_totals(self, values: Matrix) -> np.ndarray:
+        """Sum each row over the genes of the total, float64 [B]."""
         if not sparse.issparse(values):
-            return self._read_dense(np.asarray(values), cell_names)
-        csr = values.tocsr()
-        if not csr.has_canonical_format:
-            csr = csr.copy()
-            csr.sum_duplicates()
-        rows = np.repeat(np.arange(csr.shape[0]), np.diff(csr.indptr))
-        data = csr.data.astype(np.float32)
-        if self._scale == "counts":
-            counted = data if self._in_total is None else data * self._in_total[csr.indices]
-            totals = np.bincount(rows, weights=counted, minlength=csr.shape[0])
-            factors = _size_factors(totals, cell_names)
-            data = np.log1p(data * factors[rows])
-        columns = self._panel_column[csr.indices]
-        in_panel = columns >= 0
-        expression = np.zeros((csr.shape[0], len(self._fill)), dtype=np.float32)
-        expression[rows[in_panel], columns[in_panel]] = data[in_panel]
-        return self._filled(expression)
-
-    def _read_dense(self, values: np.ndarray, cell_names: Names) -> np.ndarray:
-        file_columns = np.flatnonzero(self._panel_column >= 0)
-        expression = np.zeros((len(values), len(self._fill)), dtype=np.float32)
-        panel = values[:, file_columns].astype(np.float32)
-        if self._scale == "counts":
             counted = values if self._in_total is None else values[:, self._in_total]
-            panel = np.log1p(panel * _size_factors(counted.sum(axis=1, dtype=np.float64), cell_names)[:, None])
-        expression[:, self._panel_column[file_columns]] = panel
-        return self._filled(expression)
+            return np.asarray(counted.sum(axis=1, dtype=np.float64))
+        data = values.data if self._in_total is None else values.data * self._in_total[values.indices]
+        return np.bincount(_rows(values), weights=data, minlength=values.shape[0])
 
-    def _filled(self, expression: np.ndarray) -> np.ndarray:
+    def _check_log(self, check: LogScaleCheck, values: Matrix, cell_names: Names) -> None:
+        raised = sparse.csr_matrix(values, dtype=np.float32) if not sparse.issparse(values) else values
+        data = np.expm1(raised.data.astype(np.float32, copy=False))
+        rows, count = _rows(raised), raised.shape[0]
+        whole = np.bincount(rows, weights=data, minlength=count)
+        if self._in_total is None:
+            check.check(whole, raised, whole, cell_names)
+            return
+        sums = np.bincount(rows, weights=data * self._in_total[raised.indices], minlength=count)
+        check.check(sums, raised[:, self._in_total], whole, cell_names)
+
+    def _take_panel(self, values: Matrix, factors: np.ndarray | None) -> np.ndarray:
+        """Take the panel's columns, counts scaled by a factor a row and logged; absent genes are filled."""
+        expression = np.zeros((values.shape[0], len(self._fill)), dtype=np.float32)
+        if sparse.issparse(values):
+            rows, columns = _rows(values), self._panel_column[values.indices]
+            data = values.data.astype(np.float32)
+            if factors is not None:
+                data = np.log1p(data * factors[rows])
+            in_panel = columns >= 0
+            expression[rows[in_panel], columns[in_panel]] = data[in_panel]
+            if self._watch is not None:
+                raised = np.expm1(data[in_panel])
+                self._watch.see(np.bincount(rows[in_panel], weights=raised, minlength=values.shape[0]))
+        else:
+            file_columns = np.flatnonzero(self._panel_column >= 0)
+            panel = values[:, file_columns].astype(np.float32)
+            if factors is not None:
+                panel = np.log1p(panel * factors[:, None])
+            expression[:, self._panel_column[file_columns]] = panel
+            if self._watch is not None:
+                self._watch.see(np.expm1(panel).sum(axis=1, dtype=np.float64))
         if self.missing:
             expression += self._fill
         return expression
 
 
-def _size_factors(totals: np.ndarray, cell_names: Names) -> np.ndarray:
-    empty = totals <= 0
+def _rows(values: sparse.csr_matrix) -> np.ndarray:
+    return np.repeat(np.arange(values.shape[0]), np.diff(values.indptr))
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+
+
+def _allow(share: float) -> str:
+    """Return the remedy that allows a share of missing genes; none where no share below 1 does."""
+    needed = np.ceil(round(100 * share, 9)) / 100
+    return f", or allow it with allow_missing_genes={max(needed, 0.01):.2f}" if needed < 1 else ""
+
+
+def _require_counts(sums: np.ndarray, cell_names: Names) -> None:
+    empty = sums <= 0
     if empty.any():
         names = [cell_names[int(i)] for i in np.flatnonzero(empty)]
         raise ExpressionError(
             f"{len(names)} cells have no counts at all: {format_list(names)}; an empty cell has no expression: "
             "remove them (scanpy.pp.filter_cells(adata, min_counts=1))"
         )
-    return (TARGET_SUM / totals).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
+from causcell.cells.log_scale import SumWatch
 from causcell.cells.panel import PanelReader
+from causcell.cells.totals import advise_column, read_totals
 from causcell.concepts import ConceptSchema
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
-from causcell.preprocessing import Preprocessing, check_scale
+from causcell.preprocessing import Preprocessing, Scale, check_scale
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,52 @@ class CellBatch:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How the values of files are read.
+
+    Attributes
+    ----------
+    layer, raw
+        Read a layer, or genes and values of ``adata.raw``, in place of ``X``.
+    expression
+        Scale of the values, ``counts`` or ``log1p`` (default: that of the model's training cells); it is checked.
+    totals
+        Column of ``obs`` with each cell's total of counts, for files that lack genes of it.
+    round_counts
+        Round counts that are not whole: floating point left a rest, or they were corrected for ambient RNA.
+    allow_missing_genes
+        Share of the panel's genes, and of a cell's total, that may be missing.
+    """
+
+    layer: str | None = None
+    raw: bool = False
+    expression: str | None = None
+    totals: str | None = None
+    round_counts: bool = False
+    allow_missing_genes: float = 0.0
+
+    def open(self, source: AnySource, **options: Any) -> AnyCells:
+        """Open cells; see `causcell.cells.collection.open_cells` for further options."""
+        return open_cells(source, layer=self.layer, raw=self.raw, **options)
+
+    def bind(
+        self, cells: AnyCells, schema: ConceptSchema, preprocessing: Preprocessing, *, announce: bool = True
+    ) -> PanelCells:
+        """Bind cells that `open` opened to a model's concepts and panel; see `PanelCells`."""
+        return PanelCells(cells, schema, preprocessing, announce=announce, **self.bind_options)
+
+    @property
+    def bind_options(self) -> dict[str, Any]:
+        """Arguments of `PanelCells`."""
+        return {
+            "expression": self.expression,
+            "allow_missing_genes": self.allow_missing_genes,
+            "totals": self.totals,
+            "round_counts": self.round_counts,
+        }
+
+
+@dataclass(frozen=True)
 class CellSource:
     """Files of cells and how they are read: what a worker needs to open the same cells. It can be pickled.
 
@@ -46,35 +94,26 @@ class CellSource:
     ----------
     files
         Path of one file, or pairs (key, path) of several.
-    layer, where
+    reading
+        How their values are read.
+    where
         As for `causcell.cells.collection.Cells`.
-    expression, allow_missing_genes
-        As for `PanelCells`.
     scratch
         Folder of copies by rows of matrices that are stored by columns; where there is no such folder, temporary ones
         are made.
     """
 
     files: str | tuple[tuple[str, str], ...]
-    layer: str | None = None
+    reading: Reading = Reading()
     where: str | None = None
-    expression: str | None = None
-    allow_missing_genes: float = 0.0
     scratch: str | None = None
 
     def open(self, schema: ConceptSchema, preprocessing: Preprocessing, *, announce: bool = True) -> PanelCells:
         """Open the files and bind their cells to a model's concepts and panel; see `PanelCells`."""
         scratch = Path(self.scratch) if self.scratch is not None and Path(self.scratch).is_dir() else None
         files: AnySource = self.files if isinstance(self.files, str) else dict(self.files)
-        cells = open_cells(files, layer=self.layer, where=self.where, scratch=scratch, announce=announce)
-        return PanelCells(
-            cells,
-            schema,
-            preprocessing,
-            expression=self.expression,
-            allow_missing_genes=self.allow_missing_genes,
-            announce=announce,
-        )
+        cells = self.reading.open(files, where=self.where, scratch=scratch, announce=announce)
+        return self.reading.bind(cells, schema, preprocessing, announce=announce)
 
 
 class _NamesInMessages(Sequence[str]):
@@ -106,23 +145,31 @@ class PanelCells:
         Scale of the cells' values, ``counts`` or ``log1p`` (default: that of the model's training cells); it is checked
         as values are read.
     allow_missing_genes
-        Share of the panel's genes that may be absent; they are filled with the training mean, and a warning names them.
+        Share of the panel's genes that may be absent, which are filled with the training mean, and of a cell's total
+        that absent genes may carry, by which totals are corrected; a warning names them.
+    totals, round_counts
+        As for `Reading`.
     announce
-        Whether to warn of missing genes.
+        Whether to warn of missing genes, and of sums of cells that are unlike the training cells'.
 
     Attributes
     ----------
     cells
         The cells, for their other annotations.
+    reading
+        How their values are read.
     missing
         Panel genes that some file lacks.
 
     Raises
     ------
     ConfigurationError
-        Counts for a model of log1p values, whose scale for counts is not known.
+        Counts for a model of log1p values, whose scale for counts is not known; totals or rounding for log1p values;
+        a model that was trained with totals of a column, and none named.
     GenePanelError
         More genes are missing than allowed.
+    DataError
+        Totals that can't be used; see `causcell.cells.totals.read_totals`.
     """
 
     def __init__(
@@ -133,6 +180,8 @@ class PanelCells:
         *,
         expression: str | None = None,
         allow_missing_genes: float = 0.0,
+        totals: str | None = None,
+        round_counts: bool = False,
         announce: bool = True,
     ) -> None:
         declared = preprocessing.scale if expression is None else check_scale(expression)
@@ -143,22 +192,46 @@ class PanelCells:
             )
         self.cells, self._schema = cells, schema
         self._closed = False
-        self._expression, self._allow_missing_genes = expression, allow_missing_genes
-        self._readers = tuple(
-            PanelReader(replace(preprocessing, scale=declared), part.genes, allow_missing=allow_missing_genes)
-            for part in cells.parts
-        )
+        self.reading = Reading(cells.layer, cells.raw, expression, totals, round_counts, allow_missing_genes)
+        self._readers = tuple(self._make_reader(part, declared, preprocessing, announce) for part in cells.parts)
+        self._totals = tuple(None if totals is None else read_totals(part, totals) for part in cells.parts)
         self.missing = tuple(dict.fromkeys(gene for reader in self._readers for gene in reader.missing))
         if announce:
             self._announce_missing(len(preprocessing.genes))
 
+    def _make_reader(self, part: Cells, declared: Scale, preprocessing: Preprocessing, announce: bool) -> PanelReader:
+        reading = self.reading
+        return PanelReader(
+            preprocessing,
+            part.genes,
+            expression=declared,
+            allow_missing=reading.allow_missing_genes,
+            totals=reading.totals,
+            totals_advice=advise_column(part.columns),
+            round_counts=reading.round_counts,
+            watch=_watch_sums(part, declared, preprocessing, reading.totals) if announce else None,
+        )
+
     def _announce_missing(self, genes: int) -> None:
         for part, reader in zip(self.cells.parts, self._readers, strict=True):
+            place = f" in {part.key!r}" if part.key else ""
             if reader.missing:
                 warnings.warn(
-                    f"{len(reader.missing)} of {genes} panel genes are missing"
-                    f"{f' in {part.key!r}' if part.key else ''} and were filled with the training mean: "
-                    f"{format_list(reader.missing)}",
+                    f"{len(reader.missing)} of {genes} panel genes are missing{place} and were filled with the "
+                    f"training mean: {format_list(reader.missing)}",
+                    CausCellWarning,
+                    stacklevel=4,
+                )
+            missing = reader.missing_totals
+            if missing is not None and missing.genes:
+                told = (
+                    "values are too large by as much as these genes carry, which this model does not know"
+                    if missing.share is None
+                    else f"totals were taken for {missing.factor:.4g} times what the other genes have, which is true "
+                    "on average and not of each cell"
+                )
+                warnings.warn(
+                    f"{missing.describe()}{place}; {told} (totals from a column are exact: totals=)",
                     CausCellWarning,
                     stacklevel=4,
                 )
@@ -205,11 +278,13 @@ class PanelCells:
     def read_expression(self, rows: slice) -> np.ndarray:
         """Return the panel expression of consecutive cells without their names, float32 [n x G]; see `read`."""
         self._refuse_closed()
-        pieces = [
-            self._readers[place].read(part.values(within), _NamesInMessages(part, within))
-            for place, part, within in self.cells.split_rows(rows)
-        ]
+        pieces = [self._read_part(place, part, within) for place, part, within in self.cells.split_rows(rows)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _read_part(self, place: int, part: Cells, rows: slice) -> np.ndarray:
+        totals = self._totals[place]
+        names = _NamesInMessages(part, rows)
+        return self._readers[place].read(part.values(rows), names, None if totals is None else totals[rows])
 
     @property
     def source(self) -> CellSource | None:
@@ -220,15 +295,13 @@ class PanelCells:
         files = tuple((str(key), str(path)) for key, path in paths)
         return CellSource(
             files if paths[0][0] is not None else files[0][1],
-            self.cells.layer,
+            self.reading,
             self.cells.where,
-            self._expression,
-            self._allow_missing_genes,
             None if self.cells.scratch is None else str(self.cells.scratch),
         )
 
     def describe_origin(self) -> dict[str, Any]:
-        """Return the files, their sizes and times, the layer and the query, for people and to notice later changes."""
+        """Return the files, their sizes and times, the query and how values are read, to notice later changes."""
         files = []
         for part in self.cells.parts:
             status = part.path.stat() if part.path else None
@@ -240,4 +313,36 @@ class PanelCells:
                     "modified": status.st_mtime_ns if status else None,
                 }
             )
-        return {"files": files, "layer": self.cells.layer, "where": self.cells.where}
+        return {"files": files, "layer": self.cells.layer, "where": self.cells.where, **self.chosen}
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Ways to read values that decide them and were chosen: ``raw``, ``totals`` and ``round_counts``."""
+        ways = {name: getattr(self.reading, name) for name in ("raw", "totals", "round_counts")}
+        return {name: way for name, way in ways.items() if way}
+
+
+def _watch_sums(cells: Cells, declared: Scale, preprocessing: Preprocessing, totals: str | None) -> SumWatch | None:
+    """Make what compares sums of cells with the training cells', where a scale can be wrong and nothing else tells."""
+    if preprocessing.panel_sums is None:
+        return None
+    if preprocessing.scale == "log1p":
+        reason = (
+            "they may be normalised to another total, or by another logarithm, than the training file (about {times} "
+            "times its total), and this model takes log1p values as given"
+        )
+    elif totals is not None:
+        reason = f"the column {totals!r} may count other genes than the totals of training ({{times}} times the sum)"
+    elif declared == "log1p" and not set(preprocessing.normalisation_genes) <= set(cells.genes):
+        reason = (
+            "genes of the total are missing in the file, so that its scale can't be told for sure; values may be "
+            "normalised to about {times} times the total of 10,000"
+        )
+    elif declared == "log1p" and preprocessing.totals is not None:
+        reason = "they may be normalised to about {times} times the total of 10,000"
+    else:
+        return None
+    here = len(set(preprocessing.genes) & set(cells.genes)) / len(preprocessing.genes)
+    return SumWatch(
+        preprocessing.panel_sums, len(cells), here, f"{reason}{f' (in {cells.key!r})' if cells.key else ''}"
+    )

@@ -150,10 +150,12 @@ def open_zarr(path: Path) -> tuple[Any, StrangersStore]:
     """
     import zarr
 
+    store: Any
+    root: Path | None = None
     if path.is_dir():
         store, root = LocalStore(path, read_only=True), path
     elif path.is_file() and path.name.endswith(".zip"):
-        store, root = ZipStore(path, mode="r"), None
+        store = ZipStore(path, mode="r")
     else:
         raise DataError(
             f"{str(path)!r} can't be read as AnnData: it is no folder, which a zarr store is (adata.write_zarr)"

@@ -23,12 +23,13 @@ def check(
     ] = None,
     genes: Annotated[int, typer.Option(help="Size of the panel, for the estimate of training time.")] = 2000,
     layer: options.Layer = None,
+    raw: options.Raw = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Check labels, concepts, graph and values before training: what a model could learn, and what it could not."""
     from causcell.cells.check import check as check_cells
 
-    report = check_cells(data, concept or (), edge or (), expression=expression, layer=layer, genes=genes)
+    report = check_cells(data, concept or (), edge or (), expression=expression, layer=layer, raw=raw, genes=genes)
     typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
     if report.errors:
         raise typer.Exit(2)

@@ -56,13 +56,19 @@ class _Commands(TyperGroup):
     """The commands; one that is stopped says how to go on."""
 
     def invoke(self, context: Any) -> Any:
-        try:
-            return super().invoke(context)
-        except KeyboardInterrupt as interrupt:
-            how = str(interrupt) or _describe_stop(context.invoked_subcommand)
-            cause = "ended by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted"
-            typer.echo(f"{cause}: {how}", err=True)
-            raise typer.Exit(exit_status(interrupt)) from interrupt
+        with raise_on_sigterm() as stop:
+            try:
+                return super().invoke(context)
+            except KeyboardInterrupt as error:
+                interrupt = error
+            except Exception:
+                if stop.interrupt is None:
+                    raise
+                interrupt = stop.interrupt
+        how = str(interrupt) or _describe_stop(context.invoked_subcommand)
+        cause = "ended by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted"
+        typer.echo(f"{cause}: {how}", err=True)
+        raise typer.Exit(exit_status(interrupt))
 
 
 def _describe_stop(command: str | None) -> str:
@@ -113,8 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     app = build_app()
     try:
-        with raise_on_sigterm():
-            app(words, prog_name="causcell")
+        app(words, prog_name="causcell")
     except CausCellError as error:
         if debug:
             raise

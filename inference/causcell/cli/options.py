@@ -28,6 +28,23 @@ Expression = Annotated[
     typer.Option(help="What the values are: counts or log1p. They are checked. [default: as in training]"),
 ]
 Layer = Annotated[str | None, typer.Option(help="Read this layer in place of X.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Read genes and values of adata.raw in place of X.")]
+Totals = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of obs with each cell's total of counts, such as n_counts: for files that were cut down to some "
+        "genes.",
+    ),
+]
+RoundCounts = Annotated[
+    bool,
+    typer.Option(
+        "--round",
+        help="Round counts that are not whole: floating point left a rest, or they were corrected for ambient RNA or "
+        "estimated.",
+    ),
+]
 Where = Annotated[
     str | None,
     typer.Option(help="Only these cells: a condition on columns of obs, such as 'cell_type == \"B cells\"'."),
@@ -35,7 +52,9 @@ Where = Annotated[
 MissingGenes = Annotated[
     float,
     typer.Option(
-        "--allow-missing-genes", help="Share of the model's genes that may be absent; filled with the training mean."
+        "--allow-missing-genes",
+        help="Share of the model's genes that may be absent, filled with the training mean, and of a cell's total that "
+        "absent genes may carry, by which totals are corrected.",
     ),
 ]
 

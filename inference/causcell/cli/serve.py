@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,9 @@ def serve(
     repository: Annotated[Path, typer.Argument(help="Model repository: its folder.", show_default=False)],
     http_port: Annotated[int, typer.Option(help="0 for any free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="0 for any free one.")] = 8001,
-    threads: Annotated[int | None, typer.Option(help="Compute threads of each model. [default: all CPUs]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Compute threads of each model. [default: as exported, else all CPUs]")
+    ] = None,
     provider: Annotated[
         str | None, typer.Option(help="Where models run: cpu or cuda. [default: cpu]", show_default=False)
     ] = None,
@@ -21,17 +25,37 @@ def serve(
         Path | None, typer.Option(help="File for the server's output. [default: a temporary one]", show_default=False)
     ] = None,
 ) -> None:
-    """Serve a model repository by Triton on loopback, for development, until it is interrupted."""
+    """Serve a model repository by Triton on loopback, for development, until it is interrupted.
+
+    Ctrl-C and SIGTERM end it after the requests in flight, with exit status 0; a second one ends it at once. Nothing is
+    left in shared memory. The status is 1 if Triton ends by itself.
+    """
     from causcell.serve.server import TritonServer
 
-    with TritonServer(
-        repository, http_port=http_port, grpc_port=grpc_port, threads=threads, provider=provider, log=log
-    ) as server:
-        typer.echo(f"serving {repository} ({server.manifest.digest[:12]}) at {server.grpc} and {server.http}")
-        typer.echo(f"log in {server.log}; Ctrl-C stops")
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: server.terminate())
-        status = server.wait()
-    if status not in (0, -signal.SIGTERM):
-        typer.echo(f"error: Triton ended with status {status}", err=True)
-        raise typer.Exit(1)
+    try:
+        with (
+            _interrupted_by_signals(),
+            TritonServer(
+                repository, http_port=http_port, grpc_port=grpc_port, threads=threads, provider=provider, log=log
+            ) as server,
+        ):
+            typer.echo(f"serving {repository} ({server.manifest.digest[:12]}) at {server.grpc} and {server.http}")
+            if server.not_served:
+                typer.echo(f"not served, for want of a backend: {', '.join(server.not_served)}", err=True)
+            typer.echo(f"log in {server.log}; Ctrl-C stops")
+            status = server.wait()
+    except KeyboardInterrupt:
+        return
+    typer.echo(f"error: Triton ended by itself, with status {status}", err=True)
+    raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on SIGTERM, as on Ctrl-C: whatever is started then is ended, and cleaned up."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

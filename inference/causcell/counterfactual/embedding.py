@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from causcell._internal.prefetch import map_ordered, prefetch
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.concepts import UNEXPLAINED
 from causcell.counterfactual.model import CounterfactualModel
+from causcell.errors import CausCellWarning, format_list
 from causcell.repository.manifest import logits_name
 
 if TYPE_CHECKING:
@@ -43,6 +45,13 @@ def embed_cells(
     for i, name in enumerate((*schema.names, UNEXPLAINED)):
         result.obsm[f"{key_added}_{name}"] = z[:, i]
     result.obsm[f"{key_added}_exogenous"] = np.concatenate(exogenous).reshape(count, -1)
+    replaced = [f"{name}_predicted" for name in schema.names if f"{name}_predicted" in result.obs]
+    if replaced:
+        warnings.warn(
+            f"obs has columns {format_list(replaced)} already; the result has the model's own in their place",
+            CausCellWarning,
+            stacklevel=3,
+        )
     for name in schema.names:
         codes = np.concatenate(logits[name]).argmax(axis=1)
         result.obs[f"{name}_predicted"] = schema.label_names(codes, name)

@@ -109,4 +109,11 @@ def plan_interventions(
         interventions.append(Intervention.of(schema, {**base, **dict(point)}))
     if len(set(interventions)) < len(interventions):
         raise InterventionError(f"an intervention is given twice: {format_list(i.name for i in interventions)}")
+    named = [each.name for each in interventions]
+    if len(set(named)) < len(named):
+        twice = next(name for name in named if named.count(name) > 1)
+        raise InterventionError(
+            f"two interventions have one name, {twice!r}, by which results tell them apart: a label contains ';' or "
+            "'='; give them in runs of their own, or rename the label"
+        )
     return tuple(interventions)

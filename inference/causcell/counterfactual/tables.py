@@ -135,7 +135,9 @@ class ResultTable:
         """Return ``var``: the panel, and which of its genes were filled."""
         import pandas as pd
 
-        return pd.DataFrame({"filled": np.isin(list(self.genes), list(missing))}, index=list(self.genes))
+        return pd.DataFrame(
+            {"filled": np.isin(list(self.genes), list(missing))}, index=pd.Index(self.genes, dtype=object)
+        )
 
     def uns(self) -> dict[str, Any]:
         """Return ``uns["causcell"]``: what made the results."""

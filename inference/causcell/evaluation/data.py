@@ -10,7 +10,7 @@ import numpy as np
 
 from causcell._deprecation import renamed_arguments
 from causcell._internal.batching import batches
-from causcell.cells.collection import Cells
+from causcell.cells.panel_cells import Reading
 from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.errors import DataError
 from causcell.generator import Generator
@@ -45,8 +45,8 @@ class EvaluationData:
         Rows that baselines learn from, int [r], ascending.
     scale
         ``counts`` or ``log1p``: what the values of ``cells`` are; what the model was trained on for `None`.
-    layer
-        Layer of ``cells`` to read in place of ``X``.
+    layer, raw, totals, round_counts, allow_missing_genes
+        How the values of ``cells`` are read; see `causcell.generator.Generator.counterfactual`.
     """
 
     generator: Generator
@@ -57,6 +57,10 @@ class EvaluationData:
     training_rows: np.ndarray
     scale: str | None = None
     layer: str | None = None
+    raw: bool = False
+    totals: str | None = None
+    round_counts: bool = False
+    allow_missing_genes: float = 0.0
 
     @property
     def schema(self) -> ConceptSchema:
@@ -76,7 +80,14 @@ class EvaluationData:
     @property
     def read_options(self) -> dict[str, Any]:
         """Arguments that tell the generator how to read the cells."""
-        return {"expression": self.scale, "layer": self.layer}
+        return {
+            "expression": self.scale,
+            "layer": self.layer,
+            "raw": self.raw,
+            "totals": self.totals,
+            "round_counts": self.round_counts,
+            "allow_missing_genes": self.allow_missing_genes,
+        }
 
     @cached_property
     def test_embeddings(self) -> anndata.AnnData:
@@ -142,8 +153,8 @@ def read_evaluation_data(
     test_rows: np.ndarray | None = None,
     training_rows: np.ndarray | None = None,
     scale: str | None = None,
-    layer: str | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> EvaluationData:
     """Read the cells' expression, and settle which cells are test cells and which baselines learn from.
 
@@ -157,10 +168,13 @@ def read_evaluation_data(
         Rows, int, ascending. If not given: the cells that the model was not trained on, and those that it was (by
         digests of their names). Where none of the cells was trained on, a random half of them is taken for training
         rows and the other half for test rows.
-    scale, layer
-        Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
+    scale
+        Scale of the cells' values (``counts`` or ``log1p``).
     seed
         Seed of the choice of at most 4,096 test rows and 20,000 training rows.
+    options
+        Further ways to read the cells: ``layer``, ``raw``, ``totals``, ``round_counts``, ``allow_missing_genes``; see
+        `causcell.generator.Generator.counterfactual`.
 
     Raises
     ------
@@ -182,11 +196,13 @@ def read_evaluation_data(
     training_rows = _choose_at_most(training_rows, _MAX_TRAINING_ROWS, rng)
     rows = np.union1d(test_rows, training_rows)
     kept = cells[rows].to_memory()
-    with generator.bind(Cells(kept, layer=layer), scale) as bound:
+    reading = Reading(expression=scale, **options)
+    with generator.bind(reading.open(kept), **reading.bind_options) as bound:
         parts = [bound.read(part).expression for part in batches(len(bound), _READ_ROWS)]
         labels = bound.labels
     test_rows, training_rows = np.searchsorted(rows, test_rows), np.searchsorted(rows, training_rows)
-    return EvaluationData(generator, kept, np.concatenate(parts), labels, test_rows, training_rows, scale, layer)
+    expression = np.concatenate(parts)
+    return EvaluationData(generator, kept, expression, labels, test_rows, training_rows, scale, **options)
 
 
 def _choose_at_most(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -49,6 +49,10 @@ def evaluate(
     finer: Sequence[str] = (),
     scale: str | None = None,
     layer: str | None = None,
+    raw: bool = False,
+    totals: str | None = None,
+    round_counts: bool = False,
+    allow_missing_genes: float = 0.0,
     replicate: str | None = None,
     seed: int = 0,
     report: Callable[[str], None] | None = None,
@@ -64,8 +68,10 @@ def evaluate(
         The model, on any engine.
     finer
         Columns of ``obs`` with labels that the model was not trained on, to hold clusters of embeddings against.
-    scale, layer
-        Scale of the cells' values (``counts`` or ``log1p``), and the layer that holds them.
+    scale
+        Scale of the cells' values (``counts`` or ``log1p``).
+    layer, raw, totals, round_counts, allow_missing_genes
+        How the cells' values are read; see `causcell.generator.Generator.counterfactual`.
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: intervals of effects are taken
         over them, in place of over cells.
@@ -95,10 +101,20 @@ def evaluate(
     >>> sorted(evaluation.tables[2].rows)
     ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
     """
-    source = open_anndata(cells) if isinstance(cells, str | os.PathLike) else cells
+    source = open_anndata(cells)
     check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     trained = int(generator.manifest.training_cells.contain(source.obs_names.astype(str).tolist()).sum())
-    data = read_evaluation_data(generator, source, scale=scale, layer=layer, seed=seed)
+    data = read_evaluation_data(
+        generator,
+        source,
+        scale=scale,
+        layer=layer,
+        raw=raw,
+        totals=totals,
+        round_counts=round_counts,
+        allow_missing_genes=allow_missing_genes,
+        seed=seed,
+    )
     facts = {
         "cells": {
             "given": source.n_obs,

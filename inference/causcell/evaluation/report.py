@@ -143,7 +143,9 @@ _OF_THE_MODEL = ("model", "embedding of ", "all embeddings", "the model's own re
 
 
 def draw_bars(table: Table, measure: str, ax: Axes) -> Axes:
-    """Draw one measure of all rows as bars, from the first row at the top, with the spread of repetitions.
+    """Draw one measure of all rows as bars, from the first row at the top.
+
+    Whiskers show what stands beside the value in the table: the spread of repetitions, or a single one's interval.
 
     Parameters
     ----------
@@ -162,7 +164,9 @@ def draw_bars(table: Table, measure: str, ax: Axes) -> Axes:
     values = [table.rows[name].get(measure, (np.nan,)) for name in names]
     colours = ["tab:blue" if name.rsplit(": ", 1)[-1].startswith(_OF_THE_MODEL) else "0.7" for name in names]
     places = np.arange(len(names))
-    ax.barh(places, [np.mean(each) for each in values], xerr=[np.std(each) for each in values], color=colours)
+    ax.barh(
+        places, [np.mean(each) for each in values], xerr=[table.whisker(name, measure) for name in names], color=colours
+    )
     ax.set_yticks(places, [plain_text(name) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_title(plain_text(measure), fontsize=8)

@@ -112,11 +112,18 @@ class Table:
         '0.900 (0.736 to 1.065)'
         """
         values = self.rows[row].get(measure)
-        error = self.errors.get(row, {}).get(measure, ())
-        if values is None or len(values) != 1 or len(error) != 1:
+        if values is None or len(values) != 1 or not self.errors.get(row, {}).get(measure):
             return format_values(values)
-        half = DEVIATIONS * error[0]
+        half = self.whisker(row, measure)
         return f"{values[0]:.3f} ({values[0] - half:.3f} to {values[0] + half:.3f})"
+
+    def whisker(self, row: str, measure: str) -> float:
+        """Return the spread of several repetitions, or half the 90 % interval of a single one; 0 if there is none."""
+        values = self.rows[row].get(measure, ())
+        error = self.errors.get(row, {}).get(measure, ())
+        if len(values) == len(error) == 1:
+            return DEVIATIONS * error[0]
+        return float(np.std(values)) if len(values) else 0.0
 
 
 def merge_repetitions(repetitions: Sequence[Sequence[Table]]) -> list[Table]:

@@ -69,8 +69,10 @@ def _check_genes(manifest: Manifest) -> None:
     counts = expression.scale == "counts"
     if counts and (expression.target_sum is None or not 0 < expression.target_sum < math.inf):
         raise ValueError(f"expression.target_sum is {expression.target_sum}; for counts it is a number above 0")
-    if counts and not expression.normalisation_genes:
+    if counts and not expression.normalisation_genes and expression.totals is None:
         raise ValueError("expression.normalisation_genes is empty; for counts a cell's total is taken over them")
+    if expression.totals is not None and (not counts or expression.normalisation_genes):
+        raise ValueError("expression.totals is given; it is for counts, and in place of normalisation_genes")
 
 
 def _check_concepts(manifest: Manifest) -> None:

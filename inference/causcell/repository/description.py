@@ -9,11 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.preprocessing import TARGET_SUM, Preprocessing, Scale, gene_digest
-from causcell.repository.manifest import Dimensions, ExpressionInfo, Float32, GenePanel
+from causcell.repository.manifest import (
+    Dimensions,
+    ExpressionInfo,
+    Float32,
+    GenePanel,
+    Share,
+    Sum,
+    check_scale_facts,
+    leave_out_unknown,
+)
 
 
 class ModelDescription(BaseModel):
@@ -34,6 +43,9 @@ class ModelDescription(BaseModel):
     mean, deviation
         Mean and standard deviation of each panel gene over the training cells, log scale, length G. Each number is the
         shortest decimal text of a float32, so that files stay readable and give back the same float32.
+    totals, shares, panel_sums
+        See `causcell.preprocessing.Preprocessing`; empty in descriptions that earlier versions wrote. Shares and sums
+        are kept to four digits.
 
     Raises
     ------
@@ -67,6 +79,9 @@ class ModelDescription(BaseModel):
     normalisation_genes: tuple[str, ...]
     mean: tuple[Float32, ...]
     deviation: tuple[Float32, ...]
+    totals: str | None = None
+    shares: tuple[Share, ...] = ()
+    panel_sums: tuple[Sum, ...] = ()
 
     @model_validator(mode="after")
     def _check_lengths(self) -> ModelDescription:
@@ -74,7 +89,12 @@ class ModelDescription(BaseModel):
             length = len(getattr(self, name))
             if length != len(self.genes):
                 raise ValueError(f"{name} has {length} numbers for {len(self.genes)} genes; it has one for each gene")
+        check_scale_facts(self.normalisation_genes, self.shares, self.panel_sums)
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return leave_out_unknown(dump(self))
 
     @classmethod
     def of(cls, schema: ConceptSchema, preprocessing: Preprocessing) -> ModelDescription:
@@ -87,6 +107,9 @@ class ModelDescription(BaseModel):
             normalisation_genes=preprocessing.normalisation_genes,
             mean=_shortest_decimals(preprocessing.mean),
             deviation=_shortest_decimals(preprocessing.deviation),
+            totals=preprocessing.totals,
+            shares=_four_digits(preprocessing.shares),
+            panel_sums=_four_digits(preprocessing.panel_sums),
         )
 
     @property
@@ -107,6 +130,9 @@ class ModelDescription(BaseModel):
             normalisation_genes=self.normalisation_genes,
             mean=self.mean,
             deviation=self.deviation,
+            totals=self.totals,
+            shares=self.shares,
+            panel_sums=self.panel_sums,
         )
 
     def manifest_parts(self, embedding: int) -> dict[str, Any]:
@@ -134,3 +160,8 @@ class ModelDescription(BaseModel):
 def _shortest_decimals(values: np.ndarray) -> tuple[float, ...]:
     """Return float32 values [G] as the numbers that their shortest decimal texts denote."""
     return tuple(float(str(value)) for value in np.asarray(values, dtype=np.float32))
+
+
+def _four_digits(values: np.ndarray | None) -> tuple[float, ...]:
+    """Return values rounded to four digits; none for `None`."""
+    return () if values is None else tuple(float(f"{value:.4g}") for value in values)

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
@@ -24,7 +32,7 @@ from causcell.errors import (
     SchemaVersionError,
     format_list,
 )
-from causcell.preprocessing import Preprocessing, Scale, gene_digest
+from causcell.preprocessing import SUM_QUANTILES, Preprocessing, Scale, gene_digest
 from causcell.repository.consistency import check_consistency
 from causcell.repository.names import EXPRESSION_FLOAT16 as EXPRESSION_FLOAT16
 from causcell.repository.names import MANIFEST_FILE as MANIFEST_FILE
@@ -32,7 +40,7 @@ from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
 from causcell.repository.names import graph_file as graph_file
 from causcell.repository.names import logits_name as logits_name
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
 
 LARGEST_MANIFEST = 2**28
@@ -41,7 +49,26 @@ LARGEST_MANIFEST = 2**28
 _MOST_VALUES = 2_000_000
 """Values of a manifest at most, counted by its commas; a panel of 60,000 genes has 300,000."""
 
+_SCALE_FACTS = ("totals", "shares", "panel_sums")
+
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sum = Annotated[float, Field(ge=0, le=1e12)]
+
+
+def leave_out_unknown(fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave out facts of the scale that a model does not know: files of earlier versions are written as they were."""
+    return {name: value for name, value in fields.items() if value or name not in _SCALE_FACTS}
+
+
+def check_scale_facts(normalisation_genes: Sequence[str], shares: Sequence[float], sums: Sequence[float]) -> None:
+    """Raise `ValueError` unless there is a share for each normalisation gene, and ascending quantiles; or none."""
+    if shares and len(shares) != len(normalisation_genes):
+        raise ValueError(
+            f"shares has {len(shares)} numbers for {len(normalisation_genes)} normalisation genes; it has one for each"
+        )
+    if sums and (len(sums) != len(SUM_QUANTILES) or list(sums) != sorted(sums)):
+        raise ValueError(f"panel_sums has {len(sums)} numbers; it has {len(SUM_QUANTILES)}, in ascending order")
 
 
 class _Part(BaseModel):
@@ -76,6 +103,8 @@ class ExpressionInfo(_Part):
         Names of the genes that a cell's total is taken over.
     mean, deviation
         Training mean and standard deviation of each panel gene, on the log scale.
+    totals, shares, panel_sums
+        See `causcell.preprocessing.Preprocessing`; since version 2 of the form.
     """
 
     scale: Scale
@@ -83,6 +112,18 @@ class ExpressionInfo(_Part):
     normalisation_genes: tuple[str, ...]
     mean: tuple[Float32, ...]
     deviation: tuple[Float32, ...]
+    totals: str | None = None
+    shares: tuple[Share, ...] = ()
+    panel_sums: tuple[Sum, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_scale_facts(self) -> ExpressionInfo:
+        check_scale_facts(self.normalisation_genes, self.shares, self.panel_sums)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return leave_out_unknown(dump(self))
 
     def preprocessing(self, genes: tuple[str, ...]) -> Preprocessing:
         """Return the transformation of a file's values to the model's input, for a panel of these genes."""
@@ -92,6 +133,9 @@ class ExpressionInfo(_Part):
             normalisation_genes=self.normalisation_genes,
             mean=np.array(self.mean, dtype=np.float32),
             deviation=np.array(self.deviation, dtype=np.float32),
+            totals=self.totals,
+            shares=np.array(self.shares, dtype=np.float32) if self.shares else None,
+            panel_sums=np.array(self.panel_sums) if self.panel_sums else None,
         )
 
 

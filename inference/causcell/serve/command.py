@@ -7,16 +7,40 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from causcell._internal.cpus import available_cpus
 from causcell.errors import RuntimeUnavailableError
 from causcell.serve.install import Installation, default_installation
 
-_THREADS_VARIABLE = "CAUSCELL_TRITON_THREADS"  # read by causcell/serve/backend/model.py
+_THREADS_VARIABLE, _CPUS_VARIABLE = "CAUSCELL_TRITON_THREADS", "CAUSCELL_TRITON_CPUS"
+"""Read by ``causcell/serve/backend/model.py``: threads that were asked for, and what to take where nobody says."""
 
 
-def find_server(scratch: Path, memory_prefix: str, threads: int | None) -> tuple[list[str], dict[str, str]]:
+@dataclass(frozen=True)
+class Program:
+    """A Triton server that can be started.
+
+    Attributes
+    ----------
+    command
+        Start of the command line.
+    environment
+        Environment of the process.
+    backends
+        Backends that it has; `None`: all of Triton's, as NVIDIA's container.
+    """
+
+    command: list[str]
+    environment: dict[str, str]
+    backends: frozenset[str] | None
+
+
+def find_server(
+    scratch: Path, memory_prefix: str, threads: int | None, configured: Callable[[], bool] = lambda: False
+) -> Program:
     """Find a Triton server: on the PATH, as in NVIDIA's container, or the one that `causcell.serve.install` laid down.
 
     Parameters
@@ -26,11 +50,10 @@ def find_server(scratch: Path, memory_prefix: str, threads: int | None) -> tuple
     memory_prefix
         Start of the names of its models' files in ``/dev/shm``.
     threads
-        Compute threads of each model; the CPUs that the server may use, if not given.
-
-    Returns
-    -------
-    Start of the command line, and the environment of the process.
+        Compute threads of each model; as the models' configurations say, and else the CPUs that the server may use, if
+        not given.
+    configured
+        Tells if the models' configurations say how many threads they have.
 
     Raises
     ------
@@ -39,7 +62,8 @@ def find_server(scratch: Path, memory_prefix: str, threads: int | None) -> tuple
     """
     native = shutil.which("tritonserver")
     if native is not None:
-        return _native_command(native, threads), dict(os.environ)
+        all_threads = None if threads is None and configured() else threads or available_cpus()
+        return Program(_native_command(native, all_threads), dict(os.environ), None)
     installation = default_installation()
     if not installation.binary.exists():
         raise RuntimeUnavailableError(
@@ -55,19 +79,24 @@ def find_server(scratch: Path, memory_prefix: str, threads: int | None) -> tuple
     environment = os.environ | {
         "PATH": f"{installation.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         "LD_LIBRARY_PATH": _library_folder(),
-        _THREADS_VARIABLE: str(threads or available_cpus()),
+        _CPUS_VARIABLE: str(available_cpus()),
     }
-    return command, environment
+    if threads is not None:
+        environment[_THREADS_VARIABLE] = str(threads)
+    return Program(command, environment, frozenset({"onnxruntime", "python"}))
 
 
 def _native_command(binary: str, threads: int | None) -> list[str]:
+    """Return the command line of a server with the native backend: without a setting each model takes all CPUs."""
     command = [binary]
     if threads is not None:
         command += [
             "--backend-config=onnxruntime,enable-global-threadpool=1",
             f"--backend-config=onnxruntime,intra_op_thread_count={threads}",
+            "--backend-config=onnxruntime,inter_op_thread_count=1",
         ]
-    if "--allow-client-shm" in subprocess.run([binary, "--help"], capture_output=True, text=True).stdout:
+    told = subprocess.run([binary, "--help"], capture_output=True, text=True)  # it prints to standard error
+    if "--allow-client-shm" in told.stdout + told.stderr:
         command.append("--allow-client-shm=true")  # 26.04 and newer share no memory unless asked to
     return command
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +30,13 @@ _HOST = "127.0.0.1"
 _CONFIGURATIONS = {"cuda": "gpu"}
 """Configurations of the repository that stand in ``configs/NAME.pbtxt``, by provider; ``config.pbtxt`` is for CPUs."""
 
+_BACKEND = re.compile(r'^backend: "([^"]*)"', re.MULTILINE)
+_THREADS = 'key: "intra_op_thread_count"'
+"""Lines of configurations, as ``causcell export`` writes them."""
+
+_EXIT_TIMEOUT = 10
+"""Seconds that a server waits at its end for requests in flight, and for HTTP connections that clients leave open."""
+
 
 class TritonServer:
     """Serve one model repository; a context manager.
@@ -40,7 +48,8 @@ class TritonServer:
     http_port, grpc_port
         Ports on loopback; a free one each, if not given or 0.
     threads
-        Compute threads of each model; the CPUs that the server may use, if not given.
+        Compute threads of each model; as its configuration says, and else the CPUs that the server may use, if not
+        given.
     provider
         One of `causcell.engine.providers.PROVIDERS`: ``cpu`` (if not given), or ``cuda``, by the configurations for
         GPUs that every repository holds.
@@ -57,6 +66,8 @@ class TritonServer:
         Manifest of the repository.
     process
         The running process; `None` before `start` and after the end.
+    not_served
+        Models of the repository that this server has no backend for, known after `start`; they are left out.
 
     Raises
     ------
@@ -89,6 +100,7 @@ class TritonServer:
         self.log = Path(log) if log is not None else Path(self._scratch.name) / "triton.log"
         self._memory_prefix = f"causcell_triton_{uuid.uuid4().hex[:12]}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.not_served: list[str] = []
 
     @property
     def grpc(self) -> str:
@@ -128,8 +140,10 @@ class TritonServer:
         RuntimeUnavailableError
             There is no Triton here.
         """
-        command, environment = find_server(Path(self._scratch.name), self._memory_prefix, self._threads)
-        self.process = spawn([*command, *self._common_options()], environment, self.log)
+        scratch = Path(self._scratch.name)
+        program = find_server(scratch, self._memory_prefix, self._threads, self._sets_threads)
+        folder = self._choose_models(program.backends, scratch / "models")
+        self.process = spawn([*program.command, *self._common_options(folder)], program.environment, self.log)
         end = time.monotonic() + timeout
         try:
             while not self.is_ready():
@@ -164,10 +178,12 @@ class TritonServer:
         """
         if self.process is None:
             return
-        self.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(grace)
-        self.kill()
+        try:
+            self.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(grace)
+        finally:  # interrupted again, too
+            self.kill()
 
     def terminate(self) -> None:
         """Ask the server to end, without waiting."""
@@ -187,12 +203,35 @@ class TritonServer:
 
     def close(self) -> None:
         """Stop, and remove temporary files."""
-        self.stop()
-        self._scratch.cleanup()
+        try:
+            self.stop()
+        finally:
+            self._scratch.cleanup()
 
-    def _common_options(self) -> list[str]:
+    def _sets_threads(self) -> bool:
+        """Tell if the configurations of all graphs say how many threads they have."""
+        texts = [_read_config(self.repository / graph) for graph in self.manifest.graphs]
+        return all(_THREADS in text for text in texts)
+
+    def _choose_models(self, backends: frozenset[str] | None, folder: Path) -> Path:
+        """Return the repository, or a folder of links to those of its models that a server has backends for."""
+        if backends is None:
+            return self.repository
+        models = sorted(path.parent for path in self.repository.glob("*/config.pbtxt"))
+        found = {model: _BACKEND.search(_read_config(model)) for model in models}
+        self.not_served = [model.name for model, name in found.items() if name and name[1] not in backends]
+        if not self.not_served:
+            return self.repository
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for model in models:
+            if model.name not in self.not_served:
+                (folder / model.name).symlink_to(model)
+        return folder
+
+    def _common_options(self, models: Path) -> list[str]:
         return [
-            f"--model-repository={self.repository}",
+            f"--model-repository={models}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
             f"--http-address={_HOST}",
@@ -200,7 +239,7 @@ class TritonServer:
             f"--grpc-address={_HOST}",
             f"--grpc-port={self.grpc_port}",
             "--allow-metrics=false",
-            "--exit-timeout-secs=10",
+            f"--exit-timeout-secs={_EXIT_TIMEOUT}",
             *self._options,
         ]
 
@@ -210,6 +249,13 @@ class TritonServer:
         found = re.findall(r"(?:failed to (?:load|start) '?\w+'? |unrecognized option ).*", text)
         lines = found or text.strip().splitlines()[-3:]
         return " / ".join(line.partition(r"\n")[0].strip(' |"')[:300] for line in lines[:3]) or "it wrote no log"
+
+
+def _read_config(model: Path) -> str:
+    try:
+        return (model / "config.pbtxt").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _read_manifest(repository: Path, verify: bool) -> Manifest:

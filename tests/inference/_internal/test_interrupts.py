@@ -38,3 +38,14 @@ def test_another_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert found == [before]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_it_is_known_where_the_exception_is_swallowed(number: int, kind: type[BaseException]) -> None:
+    """As by code in C that is being imported, which raises an error of its own."""
+    with raise_on_sigterm() as stop, pytest.raises(ImportError):
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+    assert type(stop.interrupt) is kind

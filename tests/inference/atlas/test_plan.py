@@ -55,6 +55,24 @@ def test_whatever_changes_bytes_changes_the_digest(recipe, change):
     assert plan.differences(plan) == []
 
 
+@pytest.mark.parametrize("change", [{"totals": "n_counts"}, {"raw": True}, {"round_counts": True}], ids=str)
+def test_how_values_are_read_is_part_of_the_plan_even_where_it_gives_the_same_values(recipe, cells, change):
+    read_otherwise = cells[:CELLS].copy()
+    read_otherwise.obs["n_counts"] = np.asarray(read_otherwise.X.sum(axis=1)).ravel()
+    read_otherwise.raw = read_otherwise
+    plan, changed = recipe.plan(), replace(recipe, cells=read_otherwise).plan(**change)
+    assert changed.source.values == plan.source.values
+    assert changed.digest != plan.digest
+    assert Plan.model_validate_json(changed.model_dump_json()) == changed
+    (difference,) = plan.differences(changed)
+    assert next(iter(change)) in difference
+
+
+def test_a_plan_that_reads_as_ever_has_the_text_of_earlier_versions(recipe):
+    """Its digest is that of an atlas that an earlier version began."""
+    assert set(recipe.plan().model_dump(mode="json")["source"]) == {"names", "labels", "genes", "values"}
+
+
 def test_another_number_of_compute_threads_is_another_plan(recipe, monkeypatch):
     """Last bits of draws differ between them."""
     plan = recipe.plan()

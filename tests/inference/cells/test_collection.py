@@ -168,6 +168,59 @@ def test_unknown_layer(adata):
         Cells(adata, layer="raw")
 
 
+# -- raw ---------------------------------------------------------------------------------------------------------------
+
+
+def with_raw(adata, matrix=sparse.csr_matrix):
+    """Normalised values of some genes in X, and the counts of all genes in raw: the commonest public layout."""
+    some = adata[:, 10:30].copy()
+    some.X = np.log1p(some.X.toarray() * 0.37)
+    some.raw = anndata.AnnData(matrix(adata.X.toarray()), obs=adata.obs, var=adata.var)
+    return some
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr", "memory", "backed"])
+@pytest.mark.parametrize("matrix", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
+def test_raw_has_genes_and_values_of_its_own(adata, tmp_path, form, matrix):
+    source = with_raw(adata, matrix)
+    if form == "backed":
+        source = anndata.read_h5ad(write(source, tmp_path, "h5ad"), backed="r")
+    with Cells(source if form == "backed" else write(source, tmp_path, form), raw=True, where="score > 1") as cells:
+        rows = np.flatnonzero(adata.obs["score"] > 1)
+        assert cells.genes == adata.var_names.tolist()
+        assert cells.names.tolist() == adata.obs_names[rows].tolist()
+        np.testing.assert_array_equal(dense(cells.values(slice(3, 9))), adata.X.toarray()[rows[3:9]])
+        np.testing.assert_array_equal(dense(cells.values(np.array([8, 2]))), adata.X.toarray()[rows[[8, 2]]])
+
+
+def test_raw_of_some_of_the_cells_in_memory(adata):
+    cells = Cells(with_raw(adata)[5:20], raw=True)
+    np.testing.assert_array_equal(dense(cells.values(slice(0, 4))), adata.X.toarray()[5:9])
+
+
+def test_raw_of_several_files(adata, tmp_path):
+    (tmp_path / "a").mkdir()
+    files = {"a": write(with_raw(adata), tmp_path / "a", "h5ad"), "b": with_raw(adata)}
+    with open_cells(files, raw=True) as cells:
+        assert [part.genes for part in cells.parts] == [adata.var_names.tolist()] * 2
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr", "memory"])
+def test_raw_that_is_not_there(adata, tmp_path, form):
+    with pytest.raises(DataError, match=r"there is no adata\.raw; leave out raw=True, or name the layer"):
+        Cells(write(adata, tmp_path, form), raw=True)
+
+
+def test_a_layer_beside_raw(adata):
+    with pytest.raises(ConfigurationError, match="layer='doubled' and raw=True exclude each other"):
+        Cells(with_raw(adata), layer="doubled", raw=True)
+
+
+def test_a_layer_named_raw_is_not_adata_raw(adata):
+    with pytest.raises(DataError, match=r"no layer 'raw'.*adata\.raw is read by raw=True"):
+        Cells(with_raw(adata), layer="raw")
+
+
 def test_no_expression_in_x(adata):
     cells = Cells(anndata.AnnData(obs=adata.obs, var=adata.var))
     with pytest.raises(DataError, match="no expression in X; name a layer"):

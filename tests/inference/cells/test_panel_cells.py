@@ -125,16 +125,21 @@ def test_missing_genes_are_named_once_over_all_files(some, preprocessing, bind):
     assert set(bound.missing) == {a, b, c}
     assert len(bound.missing) == 3
     told = [str(each.message) for each in caught]
-    assert [message.split(" panel")[0] for message in told] == ["2 of 50", "2 of 50"]
-    assert "in 'one'" in told[0]
-    assert "in 'two'" in told[1]
-    assert repr(a) in told[0]
+    panel = [message for message in told if "panel genes" in message]
+    assert [message.split(" panel")[0] for message in panel] == ["2 of 50", "2 of 50"]
+    assert "in 'one'" in panel[0]
+    assert "in 'two'" in panel[1]
+    assert repr(a) in panel[0]
+    of_totals = [message for message in told if "of 60 genes that a cell's total is taken over are missing" in message]
+    assert len(panel) + len(of_totals) == len(told) == 4
+    assert "in 'one'; totals were taken for" in of_totals[0]
 
 
 def test_missing_genes_are_filled_with_the_training_mean(some, preprocessing, bind):
     gene = preprocessing.genes[4]
-    with pytest.warns(CausCellWarning, match="1 of 50 panel genes are missing and were filled"):
-        bound = bind(without(some, [gene]), allow_missing_genes=0.02)
+    with pytest.warns(CausCellWarning) as caught:
+        bound = bind(without(some, [gene]), allow_missing_genes=0.2)
+    assert "1 of 50 panel genes are missing and were filled" in str(caught[0].message)
     assert (bound.read(slice(0, 5)).expression[:, 4] == preprocessing.mean[4]).all()
     assert bound.missing == (gene,)
 
@@ -150,6 +155,16 @@ def test_nothing_is_told_where_nothing_is_missing_or_it_was_told_already(some, p
 def test_more_missing_genes_than_allowed_are_refused(some, preprocessing, bind):
     with pytest.raises(GenePanelError, match="2 of 50 panel genes are missing"):
         bind(without(some, preprocessing.genes[:2]), allow_missing_genes=0.02)
+
+
+def test_more_missing_of_the_total_than_allowed_is_refused(some, preprocessing, bind):
+    """The panel's share of genes is allowed, what they carry of the total is not."""
+    shares = dict(zip(preprocessing.normalisation_genes, preprocessing.shares, strict=True))
+    heavy = max(preprocessing.genes, key=shares.__getitem__)
+    with pytest.raises(
+        GenePanelError, match="1 of 60 genes that a cell's total is taken over are missing, which carry"
+    ):
+        bind(without(some, [heavy]), allow_missing_genes=0.02)
 
 
 # -- the scale ---------------------------------------------------------------------------------------------------------
@@ -216,7 +231,8 @@ def test_a_source_is_pickled_and_opens_the_same_rows(two, schema, preprocessing,
 def test_a_source_opens_values_of_the_scale_that_was_declared(some, schema, preprocessing, bind, tmp_path):
     """A worker that took log1p values for counts would refuse them."""
     normalised = some.copy()
-    normalised.X = np.log1p(some.X.toarray() * 0.37).astype(np.float32)
+    counts = some.X.toarray().astype(float)
+    normalised.X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype(np.float32)
     normalised.write_h5ad(tmp_path / "log1p.h5ad")
     bound = bind(tmp_path / "log1p.h5ad", expression="log1p")
     with bound.source.open(schema, preprocessing) as again:

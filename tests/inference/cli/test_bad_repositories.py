@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from commands import embed_words, generate_words, refused, says, truncate
 
+from causcell.repository.manifest import SCHEMA_VERSION
+
 
 def edited_manifest(models: Path) -> None:
     text = (models / "manifest.json").read_text()
@@ -15,7 +17,9 @@ def edited_manifest(models: Path) -> None:
 
 def newer_manifest(models: Path) -> None:
     text = (models / "manifest.json").read_text()
-    (models / "manifest.json").write_text(text.replace('"schema_version": 1', '"schema_version": 99', 1))
+    (models / "manifest.json").write_text(
+        text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99', 1)
+    )
 
 
 def lacking_manifest(models: Path) -> None:
@@ -34,7 +38,10 @@ BAD_REPOSITORIES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         ["scm/config.pbtxt", "changed", "export again"],
     ),
     "edited manifest": (edited_manifest, ["manifest.json", "edited after export", "restore it, or export again"]),
-    "newer manifest": (newer_manifest, ["manifest.json", "schema version 99", "up to 1", "update causcell"]),
+    "newer manifest": (
+        newer_manifest,
+        ["manifest.json", "schema version 99", f"up to {SCHEMA_VERSION}", "update causcell"],
+    ),
     "truncated manifest": (lambda m: truncate(m / "manifest.json") or truncate(m / "manifest.json"), ["manifest.json"]),
     "lacking manifest": (lacking_manifest, ["manifest.json", "not a valid manifest", "export again"]),
     "no manifest": (

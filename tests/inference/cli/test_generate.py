@@ -173,9 +173,10 @@ def test_warnings_are_lines_and_no_obstacle(
     words = ["--allow-missing-genes", "0.05", "--no-progress", "--out", tmp_path / "atlas.zarr"]
     assert run_command("generate", tmp_path / "fewer.h5ad", "--models", made / "models", *words) == 0
     err = capsys.readouterr().err.splitlines()
-    assert len(err) == 1
+    assert len(err) == 2
     assert err[0].startswith("warning: 1 of 40 panel genes are missing")
-    assert repr(panel[3]) in err[0]
+    assert err[1].startswith("warning: 1 of 60 genes that a cell's total is taken over are missing")
+    assert all(repr(panel[3]) in line for line in err)
 
 
 def test_generation_without_a_runtime_names_the_extras(folder: Path, repository: Path, tmp_path: Path) -> None:

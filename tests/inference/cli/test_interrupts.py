@@ -13,6 +13,7 @@ from commands import CONSOLE_SCRIPT, run_command
 
 from causcell._internal.interrupts import Terminated
 from causcell.atlas.journal import FOLDER
+from causcell.errors import RuntimeUnavailableError
 from causcell.generator import Generator
 
 STOPS = {"Ctrl-C": (KeyboardInterrupt, 130, "interrupted: "), "SIGTERM": (Terminated, 143, "ended by SIGTERM: ")}
@@ -112,3 +113,17 @@ def test_an_atlas_that_is_stopped_leaves_no_process_and_no_temporary_file(
     assert left_in(tmp_path / "tmp") == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["atlas.zarr", "tmp"]
     assert not (atlas / FOLDER / "work").exists()
+
+
+def test_a_signal_that_an_import_swallows_is_no_error_of_the_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(*words: object, **options: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeUnavailableError("ONNX Runtime can't be imported (initialization failed)") from None
+
+    monkeypatch.setattr(Generator, "open", opened)
+    assert run_command("embed", "x.h5ad", "--models", tmp_path, "--out", tmp_path / "x.h5ad") == 143
+    assert capsys.readouterr().err == "ended by SIGTERM: nothing is left half written; run the same command again\n"

@@ -80,6 +80,13 @@ def test_a_number_is_named_by_its_label():
     assert plan_interventions(ages, parse_do(["age=35.0"])) == (Intervention(((0, 1),), "age=35"),)
 
 
+def test_interventions_of_one_name_are_refused():
+    """Results tell interventions apart by name; these labels would make two of one name."""
+    schema = ConceptSchema((Concept("a", ("x", "x;b=y")), Concept("b", ("y", "z"))))
+    with pytest.raises(InterventionError, match="two interventions have one name, 'a=x;b=y'"):
+        plan_interventions(schema, [{"a": "x", "b": "y"}, {"a": "x;b=y"}])
+
+
 def test_do_is_parsed():
     assert parse_do(["stim=IFN", "donor=d=1", "stim=IFN"]) == {"stim": "IFN", "donor": "d=1"}
     assert parse_do([]) == {}

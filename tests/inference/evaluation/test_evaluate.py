@@ -255,6 +255,16 @@ def test_a_measure_that_was_not_taken_has_no_bar_and_moves_no_other() -> None:
     np.testing.assert_equal([bar.get_width() for bar in panels[1].patches], [np.nan, 3.0, 4.0])
 
 
+def test_a_single_value_has_the_interval_of_the_table_beside_it() -> None:
+    rows, errors = {"model, mean": {"size": 0.9}, "none": {"size": 0.5}}, {"model, mean": {"size": 0.1}}
+    table = Table.of("a", rows, interpretation="", limitations="", errors=errors)
+    (ax,) = draw_panels(table)
+    (whiskers,) = (each for each in ax.collections if isinstance(each, LineCollection))
+    ends = [segment[:, 0].tolist() for segment in whiskers.get_segments()]
+    assert table.format_value("model, mean", "size") == "{:.3f} ({:.3f} to {:.3f})".format(0.9, *ends[0])
+    assert ends[1] == [0.5, 0.5]
+
+
 def test_only_rows_of_the_model_have_its_colour() -> None:
     """Whatever concepts are called."""
     own = ["model, samples", "embedding of x", "model: linear probe of its embedding", "finer: all embeddings"]

@@ -18,7 +18,15 @@ SCHEMA = ConceptSchema(
 )
 MEAN = np.array([0.1, 1 / 3, 2.5e-7], dtype=np.float32)
 DEVIATION = np.array([0.1, 0.7, 1.0], dtype=np.float32)
-PREPROCESSING = Preprocessing(("ISG15", "CD3D", "ACTB"), "counts", ("ISG15", "CD3D", "ACTB", "MT"), MEAN, DEVIATION)
+PREPROCESSING = Preprocessing(
+    ("ISG15", "CD3D", "ACTB"),
+    "counts",
+    ("ISG15", "CD3D", "ACTB", "MT"),
+    MEAN,
+    DEVIATION,
+    shares=np.array([1 / 3, 2 / 3, 0, 2.5e-5], dtype=np.float32),
+    panel_sums=np.array([1.00001, 2, 3, 4, 5, 6000, 7000, 8000, 9000, 9500, 9999.9]),
+)
 FIELDS = {
     "concepts": [
         {"name": "stim", "labels": ["ctrl", "IFN"], "kind": "categorical"},
@@ -30,7 +38,10 @@ FIELDS = {
     "normalisation_genes": ["ISG15", "CD3D", "ACTB", "MT"],
     "mean": [0.1, 0.33333334, 2.5e-07],
     "deviation": [0.1, 0.7, 1.0],
+    "shares": [0.3333, 0.6667, 0.0, 2.5e-05],
+    "panel_sums": [1.0, 2.0, 3.0, 4.0, 5.0, 6000.0, 7000.0, 8000.0, 9000.0, 9500.0, 10000.0],
 }
+OPTIONAL = ("totals", "shares", "panel_sums")
 
 
 def test_fields_are_plain_values_in_the_order_of_the_file() -> None:
@@ -47,6 +58,19 @@ def test_what_is_read_gives_back_the_schema_and_the_preprocessing() -> None:
     for name in ("mean", "deviation"):
         assert getattr(preprocessing, name).dtype == np.float32
         np.testing.assert_array_equal(getattr(preprocessing, name), getattr(PREPROCESSING, name))
+
+
+def test_shares_and_sums_are_kept_to_four_digits() -> None:
+    """A share's error is below 5e-5 of it: of a total of 10,000 below one count."""
+    read = ModelDescription.model_validate(json.loads(json.dumps(FIELDS))).preprocessing
+    np.testing.assert_allclose(read.shares, PREPROCESSING.shares, rtol=5e-4)
+    np.testing.assert_allclose(read.panel_sums, PREPROCESSING.panel_sums, rtol=5e-4)
+
+
+def test_what_an_earlier_version_wrote_has_neither_shares_nor_sums() -> None:
+    earlier = {name: value for name, value in FIELDS.items() if name not in OPTIONAL}
+    read = ModelDescription.model_validate(earlier).preprocessing
+    assert (read.totals, read.shares, read.panel_sums) == (None, None, None)
 
 
 def test_every_float32_comes_back_as_it_was() -> None:

@@ -13,7 +13,7 @@ from causcell.serve.install import default_installation
 from causcell.serve.server import TritonServer
 
 REPOSITORY = MODEL_REPOSITORY
-NEWER = {"--allow-client-shm"}
+NEWER = {"--allow-client-shm", "--http-max-input-size"}
 """Flags that the tested server does not have, and the text says so."""
 
 
@@ -48,7 +48,7 @@ def test_every_flag_of_the_documents_is_one_of_the_servers(containers):
         re.findall(r"`(--(?:allow|grpc|http|metrics|model)-[a-z-]+)", (REPOSITORY / "README.md").read_text())
     )
     assert len(flags) >= 8
-    assert flags | mentioned - NEWER <= known_flags()
+    assert (flags | mentioned) - NEWER <= known_flags()
 
 
 def test_what_the_text_adds_to_a_configuration_fits_it():
@@ -64,7 +64,8 @@ def test_what_the_text_adds_to_a_configuration_fits_it():
 
 @pytest.mark.serving
 def test_a_server_starts_with_the_flags_of_the_deployment(repository, containers):
-    own = [flag for flag in containers["triton"]["args"] if not flag.startswith("--model-repository")]
+    args = containers["triton"]["args"]
+    own = [flag for flag in args if flag.partition("=")[0] not in NEWER | {"--model-repository"}]
     with TritonServer(repository, options=own) as server:
         assert server.is_ready()
 
@@ -84,6 +85,40 @@ def test_the_deployment_gives_nothing_that_is_not_needed(pod, containers):
     assert "--model-control-mode=none" in triton["args"]
     (models,) = (mount for mount in triton["volumeMounts"] if mount["mountPath"] == "/models")
     assert models["readOnly"]
+
+
+def test_no_server_with_public_holes_is_named(containers):
+    """Before 26.08; by its tag, wherever one stands."""
+    for text in ((REPOSITORY / "README.md").read_text(), (REPOSITORY / "kubernetes.yaml").read_text()):
+        versions = [tuple(map(int, each)) for each in re.findall(r"tritonserver:(\d+)\.(\d+)", text)]
+        assert versions
+        assert min(versions) >= (26, 8)
+    assert re.fullmatch(
+        r"nvcr\.io/nvidia/tritonserver:\d\d\.\d\d-py3(@sha256:[0-9a-f]{64})?", containers["triton"]["image"]
+    )
+
+
+def test_the_deployment_contains_what_a_request_can_do(pod, containers):
+    """No memory of the host, no endless bodies, no writing of models, no unbounded disk, and a probe that ends it."""
+    triton = containers["triton"]
+    assert "--allow-client-shm=false" in triton["args"]
+    assert "--http-max-input-size=67108864" in triton["args"]
+    assert "--model-control-mode=none" in triton["args"]
+    for name in ("hostIPC", "hostNetwork", "hostPID"):
+        assert not pod.get(name)
+    for container in containers.values():
+        for kind in ("requests", "limits"):
+            assert set(container["resources"][kind]) == {"cpu", "memory", "ephemeral-storage"}
+    assert triton["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
+    assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
+    stop = int(next(flag for flag in triton["args"] if flag.startswith("--exit-timeout-secs=")).partition("=")[2])
+    assert stop < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_guide_says_what_the_development_server_is_for():
+    text = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert "The server that `make triton` lays down is for that alone" in text
+    assert "Never let others reach it" in text
 
 
 def test_the_deployments_parts_fit_together(manifests, pod, containers):

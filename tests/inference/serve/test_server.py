@@ -10,11 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from causcell._internal.cpus import available_cpus
 from causcell.cli.main import main
 from causcell.engine.open import open_engine
 from causcell.errors import ConfigurationError, CorruptFileError, RuntimeUnavailableError, ServerUnavailableError
@@ -43,7 +45,16 @@ def serve(*words: object) -> Iterator[tuple[subprocess.Popen, list[str]]]:
 
 
 def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+    """What Triton's models have there; other programs' files come and go."""
+    return {path.name for path in Path("/dev/shm").glob("causcell_triton_*")}
+
+
+def check_gone(pids: set[int]) -> None:
+    """The kernel takes a moment to end a killed process."""
+    dead_by = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < dead_by
+        time.sleep(0.05)
 
 
 def descendants(pid: int) -> set[int]:
@@ -70,7 +81,7 @@ def test_the_command_serves_until_it_is_ended_and_leaves_nothing(repository, gen
         process.send_signal(number)
         assert process.wait(30) == 0
         assert process.stderr.read() == ""
-    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+    check_gone(started)
     assert shared_memory() <= memory
     assert "decoder" in log.read_text()
 
@@ -150,7 +161,7 @@ def told(tmp_path, monkeypatch):
     """What a ``tritonserver`` on the PATH is told, as inside NVIDIA's container; it ends at once."""
     program = tmp_path / "tritonserver"
     program.write_text(
-        f'#!/bin/sh\nif [ "$1" = --help ]; then echo "  --allow-client-shm <boolean>"; exit; fi\n'
+        f'#!/bin/sh\nif [ "$1" = --help ]; then echo "  --allow-client-shm <boolean>" >&2; exit; fi\n'
         f'echo "$@" > {tmp_path}/told\n'
     )
     program.chmod(0o755)
@@ -165,12 +176,61 @@ def told(tmp_path, monkeypatch):
 
 
 def test_a_tritonserver_on_the_path_goes_first(repository, told):
-    """Its own backends, and shared memory asked for where it has to be."""
+    """Its own backends, and shared memory asked for where it has to be; its help is on standard error, as Triton's."""
     flags = told(TritonServer(repository, threads=3))
     assert "--allow-client-shm=true" in flags
     assert "--backend-config=onnxruntime,intra_op_thread_count=3" in flags
     assert f"--model-repository={repository}" in flags
     assert not any(flag.startswith("--backend-directory") for flag in flags)
+
+
+def test_a_native_server_is_always_told_its_threads(repository, tmp_path, told):
+    """Left to itself every model has a thread for each CPU of the machine. What an export says goes before all CPUs."""
+    setting = "--backend-config=onnxruntime,intra_op_thread_count="
+    flags = told(TritonServer(repository))
+    assert f"{setting}{available_cpus()}" in flags
+    assert "--backend-config=onnxruntime,enable-global-threadpool=1" in flags
+    folder = Path(shutil.copytree(repository, tmp_path / "models"))
+    for config in folder.glob("*/config.pbtxt"):
+        with config.open("a") as file:
+            file.write('parameters {\n  key: "intra_op_thread_count"\n  value {\n    string_value: "1"\n  }\n}\n')
+    assert not [flag for flag in told(TritonServer(folder, verify=False)) if "onnxruntime" in flag]  # a pool would win
+    assert f"{setting}3" in told(TritonServer(folder, threads=3, verify=False))
+
+
+def test_models_without_a_backend_here_are_left_out_and_named(repository, tmp_path, told, monkeypatch):
+    """TorchScript twins, which NVIDIA's container serves and the stand-in does not."""
+    folder = Path(shutil.copytree(repository, tmp_path / "models"))
+    twin = folder / "decoder_torchscript"
+    shutil.copytree(folder / "decoder", twin)
+    text = (twin / "config.pbtxt").read_text()
+    (twin / "config.pbtxt").write_text(
+        text.replace('name: "decoder"', f'name: "{twin.name}"').replace('"onnxruntime"', '"pytorch"')
+    )
+    assert f"--model-repository={folder}" in told(TritonServer(folder, verify=False))
+    monkeypatch.undo()  # the server on the PATH
+    with TritonServer(folder, threads=1, verify=False) as server:
+        assert server.not_served == [twin.name]
+        with contextlib.closing(open_engine(server.grpc)) as engine:
+            assert {model["name"] for model in engine.status()[0]["models"]} == {*engine.manifest.graphs, "reference"}
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.5, 2.0])
+def test_a_command_that_is_ended_while_it_starts_leaves_nothing(repository, tmp_path, wait):
+    """As Kubernetes and SLURM end it, whatever it is at."""
+    memory = shared_memory()
+    command = [Path(sys.executable).parent / "causcell", "serve", repository, "--http-port", "0", "--grpc-port", "0"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        while not any(tmp_path.iterdir()) and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(wait)
+        started = descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(30), process.stderr.read()) == (0, b"")
+    check_gone(started)
+    assert shared_memory() <= memory
+    assert not any(tmp_path.iterdir())
 
 
 # -- providers ---------------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from causcell.cells.collection import Cells
 from causcell.concepts import ConceptSchema, as_pairs, schema_from_obs
-from causcell.preprocessing import DEVIATION_FLOOR, Preprocessing
+from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import choose_panel
-from causcell_training.data.reading import make_unit_preprocessing, read_panel
+from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_panel
 from causcell_training.data.split import TRAINING, Part, Split, split_cells
 from causcell_training.data.variation import require_variation
 
@@ -82,7 +82,7 @@ def prepare(
     source
         Cells [n x genes] with labels in ``obs``, or a path to them; a backed file is read in slices.
     config
-        Concepts, edges, expression scale, genes, layer, share of held-out cells, seed.
+        Concepts, edges, how values are read, genes, share of held-out cells, seed.
     split
         Part of each cell by name: a mapping, Series or DataFrame, or a CSV file with columns ``cell`` and ``split``;
         see `causcell_training.data.split.read_split`. The parts are ``train``, ``test`` (or ``report``), and
@@ -101,7 +101,7 @@ def prepare(
     DataError
         Too few cells, no genes, cells that are all the same, or a split that does not fit the cells.
     """
-    with Cells(source, layer=config.layer) as cells:
+    with Cells(source, layer=config.layer, raw=config.raw) as cells:
         rng = np.random.default_rng(config.seed)
         schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
         if config.model.graph == "independent":
@@ -110,12 +110,35 @@ def prepare(
         part = split_cells(cells.names, labels, schema, config, split, rng)
         train = np.flatnonzero(part == TRAINING)
         panel = choose_panel(cells, train, config, rng)
-        normalisation_genes = cells.genes if config.expression == "counts" else []
-        expression = read_panel(cells, make_unit_preprocessing(panel, config.expression, normalisation_genes))
-        require_variation(expression[train], panel)
-        mean, deviation = _compute_moments(expression[train])
-        preprocessing = Preprocessing(tuple(panel), config.expression, tuple(normalisation_genes), mean, deviation)
+        expression, preprocessing = _read_expression(cells, config, panel, train)
         return TrainingData(expression, labels, cells.names, part, schema, preprocessing)
+
+
+def _read_expression(
+    cells: Cells, config: TrainConfig, panel: list[str], train: np.ndarray
+) -> tuple[sparse.csr_matrix, Preprocessing]:
+    """Read the panel expression of all cells, and describe how by the training rows."""
+    counted = cells.genes if config.expression == "counts" else []
+    shares = GeneShares(train) if config.expression == "counts" and config.totals is None else None
+    expression = read_panel(
+        cells,
+        make_unit_preprocessing(panel, config.expression, counted),
+        totals=config.totals,
+        round_counts=config.round_counts,
+        shares=shares,
+    )
+    require_variation(expression[train], panel)
+    mean, deviation = _compute_moments(expression[train])
+    return expression, Preprocessing(
+        tuple(panel),
+        config.expression,
+        () if shares is None else tuple(counted),
+        mean,
+        deviation,
+        totals=config.totals,
+        shares=None if shares is None else shares.mean,
+        panel_sums=np.quantile(np.asarray(expression[train].expm1().sum(axis=1, dtype=np.float64)), SUM_QUANTILES),
+    )
 
 
 def _compute_moments(expression: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

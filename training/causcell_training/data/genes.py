@@ -10,7 +10,6 @@ from causcell._internal.choices import suggest
 from causcell.cells.collection import Cells
 from causcell.cells.panel import check_gene_names
 from causcell.errors import ConfigurationError, DataError, GenePanelError, format_list
-from causcell.preprocessing import Scale
 from causcell_training.config import TrainConfig
 from causcell_training.data.reading import make_unit_preprocessing, read_panel, sample_rows
 from causcell_training.data.spreadsheet import DELIMITERS, read_rows, read_text
@@ -55,7 +54,7 @@ def choose_panel(cells: Cells, train: np.ndarray, config: TrainConfig, rng: np.r
         return genes if config.genes == "all" else read_gene_list(config.genes, genes)
     if len(genes) <= config.genes:
         return genes
-    return _choose_variable_genes(cells, sample_rows(train, rng), config.genes, config.expression)
+    return _choose_variable_genes(cells, sample_rows(train, rng), config.genes, config)
 
 
 def check_panel(genes: Sequence[str], wanted: int | str) -> None:
@@ -141,7 +140,7 @@ def _without_head(names: list[str], known: set[str]) -> list[str]:
     return names[1:] if head else names
 
 
-def _choose_variable_genes(cells: Cells, rows: np.ndarray, count: int, scale: Scale) -> list[str]:
+def _choose_variable_genes(cells: Cells, rows: np.ndarray, count: int, config: TrainConfig) -> list[str]:
     """Choose the ``count`` genes of largest normalised dispersion among some rows, in the data's order."""
     import anndata
     import pandas as pd
@@ -149,7 +148,13 @@ def _choose_variable_genes(cells: Cells, rows: np.ndarray, count: int, scale: Sc
     import torch
 
     genes = cells.genes
-    expression = read_panel(cells, make_unit_preprocessing(genes, scale, genes), rows)
+    expression = read_panel(
+        cells,
+        make_unit_preprocessing(genes, config.expression, genes if config.expression == "counts" else []),
+        rows,
+        totals=config.totals,
+        round_counts=config.round_counts,
+    )
     threads = torch.get_num_threads()
     statistics = scanpy.pp.highly_variable_genes(
         anndata.AnnData(expression, var=pd.DataFrame(index=genes)), n_top_genes=count, inplace=False

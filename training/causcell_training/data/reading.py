@@ -8,7 +8,8 @@ from scipy import sparse
 from causcell._internal.batching import batches
 from causcell.cells.collection import Cells
 from causcell.cells.panel import PanelReader
-from causcell.preprocessing import Preprocessing, Scale
+from causcell.cells.totals import read_totals
+from causcell.preprocessing import Matrix, Preprocessing, Scale
 
 _READ_ROWS = 1024
 
@@ -21,7 +22,40 @@ def make_unit_preprocessing(panel: list[str], scale: Scale, normalisation_genes:
     return Preprocessing(tuple(panel), scale, tuple(normalisation_genes), 0 * unit, unit)
 
 
-def read_panel(cells: Cells, preprocessing: Preprocessing, rows: np.ndarray | None = None) -> sparse.csr_matrix:
+class GeneShares:
+    """Shares of genes in the totals of cells, as slices of the cells are read.
+
+    Parameters
+    ----------
+    cells
+        Rows that count, int64.
+    """
+
+    def __init__(self, cells: np.ndarray) -> None:
+        self._cells = cells
+        self._sums: np.ndarray | float = 0.0
+
+    def add(self, rows: np.ndarray, reader: PanelReader, values: Matrix) -> None:
+        """Add rows of counts [rows x file genes]."""
+        counting = np.isin(rows, self._cells)
+        if counting.any():
+            self._sums = self._sums + reader.sum_shares(values[counting])
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean share of each gene of the file, float32."""
+        return np.asarray(self._sums / len(self._cells), dtype=np.float32)
+
+
+def read_panel(
+    cells: Cells,
+    preprocessing: Preprocessing,
+    rows: np.ndarray | None = None,
+    *,
+    totals: str | None = None,
+    round_counts: bool = False,
+    shares: GeneShares | None = None,
+) -> sparse.csr_matrix:
     """Read panel expression in slices.
 
     Parameters
@@ -32,6 +66,10 @@ def read_panel(cells: Cells, preprocessing: Preprocessing, rows: np.ndarray | No
         Panel of G genes, scale and normalisation genes.
     rows
         Rows to read, int64 [n]; all cells where none are given.
+    totals, round_counts
+        See `TrainConfig`.
+    shares
+        Sees every slice; for counts whose totals are over the file's genes.
 
     Returns
     -------
@@ -42,13 +80,20 @@ def read_panel(cells: Cells, preprocessing: Preprocessing, rows: np.ndarray | No
     ------
     ExpressionError
         Values are not of the declared scale.
+    DataError
+        Totals can't be used; see `causcell.cells.totals.read_totals`.
     """
-    reader = PanelReader(preprocessing, cells.genes)
+    reader = PanelReader(preprocessing, cells.genes, totals=totals, round_counts=round_counts)
+    all_totals = None if totals is None else read_totals(cells, totals)
     wanted = np.arange(len(cells)) if rows is None else rows
     blocks = []
     for part in batches(len(wanted), _READ_ROWS):
         chosen = wanted[part]
-        blocks.append(sparse.csr_matrix(reader.read(cells.values(chosen), cells.names[chosen])))
+        values = cells.values(chosen)
+        of_column = None if all_totals is None else all_totals[chosen]
+        blocks.append(sparse.csr_matrix(reader.read(values, cells.names[chosen], of_column)))
+        if shares is not None:
+            shares.add(chosen, reader, values)
     return sparse.vstack(blocks, format="csr")
 
 

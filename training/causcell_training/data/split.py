@@ -29,6 +29,9 @@ TRAINING: Part = "train"
 VALIDATION: Part = "choose"
 TEST: Part = "report"
 
+PART = "causcell:part"
+"""Column of ``held_out.h5ad`` with the part of each cell; no concept can have this name, for the colon."""
+
 _SPLIT_WORDS: dict[str, Part] = {
     "train": TRAINING,
     "choose": VALIDATION,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,7 +55,7 @@ class Dask:
         RuntimeUnavailableError
             No scheduler answers.
         WorkerLostError
-            A shard was under way on several workers that were lost.
+            A shard was under way on several workers that were lost, or the scheduler is lost.
         """
         distributed: Any = import_module("distributed")
         task = require_task(maker)
@@ -62,17 +65,34 @@ class Dask:
                 client.submit(make_shard, task, shard, key=f"{key}-{shard}-{os.getpid()}", pure=False)
                 for shard in shards
             ]
+            done = distributed.as_completed(futures, loop=client.loop)
             try:
-                for future in distributed.as_completed(futures, loop=client.loop):
-                    try:
-                        yield ShardCommitted(future.result())
-                    except distributed.KilledWorker as error:
-                        raise WorkerLostError(
-                            f"{error}; what is finished is kept: run the same command again, with more memory a worker"
-                        ) from error
-                    future.release()
+                for _ in futures:
+                    with self._losses():
+                        future = next(done)
+                        record = future.result()
+                        future.release()
+                    yield ShardCommitted(record)
             finally:
-                client.cancel(futures)
+                with contextlib.suppress(Exception, asyncio.CancelledError):  # where the scheduler is lost, too
+                    client.cancel(futures)
+
+    @contextlib.contextmanager
+    def _losses(self) -> Iterator[None]:
+        """Raise `WorkerLostError` where workers or the scheduler are lost."""
+        distributed: Any = import_module("distributed")
+        closed: Any = import_module("distributed.comm").CommClosedError
+        try:
+            yield
+        except distributed.KilledWorker as error:
+            raise WorkerLostError(
+                f"{error}; what is finished is kept: run the same command again, with more memory a worker"
+            ) from error
+        except (CancelledError, asyncio.CancelledError, StopIteration, closed) as error:
+            raise WorkerLostError(
+                f"the Dask scheduler at {self.scheduler!r} is lost; what is finished is kept: start one, and run the "
+                "same command again"
+            ) from error
 
     def _connect(self) -> Any:
         distributed: Any = import_module("distributed")

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from causcell.cells.check.dependence import association, contingency, determines, explained, holm, share_told
+from causcell.cells.check.dependence import (
+    association,
+    contingency,
+    determines,
+    explained,
+    has_large_rows,
+    holm,
+    share_told,
+)
 from causcell.cells.check.report import Finding, PairSummary
 from causcell.concepts import UNLABELLED, Concept
 from causcell.errors import format_list
@@ -176,6 +184,8 @@ def _confounded(pair: _Pair) -> Iterator[Finding]:
     if max(u, w) < _NEARLY or determines(pair.table) or determines(pair.table.T):
         return
     (inner, outer), table = (pair.names, pair.table) if u >= w else (pair.names[::-1], pair.table.T)
+    if not has_large_rows(table):
+        return
     also = " and the other way round" if min(u, w) >= _NEARLY else ""
     odd = round((1 - share_told(table)) * table.sum())
     yield Finding(

@@ -16,7 +16,7 @@ from causcell.cells.check.labels import label_findings
 from causcell.cells.check.report import ConceptSummary, Finding, PairSummary, Report
 from causcell.cells.check.training_cost import estimate_training
 from causcell.cells.collection import Cells
-from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs, read_concept
+from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs, check_names, read_concept
 from causcell.errors import CausCellWarning, ConceptError, ConfigurationError, format_list
 from causcell.preprocessing import check_scale
 
@@ -35,6 +35,7 @@ def check(
     *,
     expression: str | None = None,
     layer: str | None = None,
+    raw: bool = False,
     genes: int = 2000,
 ) -> Report:
     """Check what a data set lets a model learn, before it is trained.
@@ -51,8 +52,8 @@ def check(
         Causal edges, ``"PARENT:CHILD"`` or pairs.
     expression
         Scale of the values, ``counts`` or ``log1p``; guessed, if not given.
-    layer
-        Layer to read in place of ``X``.
+    layer, raw
+        Layer, or ``adata.raw``, to read in place of ``X``.
     genes
         Size of the panel that training would take, for the estimate of its time.
 
@@ -74,10 +75,10 @@ def check(
     >>> obs = pd.DataFrame({"stim": ["ctrl", "IFN", "IFN "] * 20, "batch": ["b1", "b2", "b2"] * 20})
     >>> adata = anndata.AnnData(np.ones((60, 4), dtype=np.float32), obs=obs.set_index(obs.index.astype(str)))
     >>> [finding.kind for finding in check(adata, ["stim", "batch"]).warnings]
-    ['blanks', 'near_duplicates', 'nested']
+    ['blanks', 'nested']
     """
     scale = None if expression is None else check_scale(expression)
-    with Cells(data, layer=layer) as cells:
+    with Cells(data, layer=layer, raw=raw) as cells:
         obs = cells.obs
         summaries, pairs, drawn, combinations, findings = _study_labels(obs, concepts, edges)
         values, odd = study_expression(cells, scale)
@@ -125,6 +126,7 @@ def _study_labels(
     summaries = []
     for name in dict.fromkeys(names):
         try:
+            check_names([name])
             concept = read_concept(obs, name)
             labels = label_column(obs, name)
         except ConceptError as error:
@@ -162,6 +164,7 @@ def _read_edges(
         unusable = set(names) - set(by_name)
         kept = [pair for pair in pairs if not unusable & set(pair)]
         if by_name:
+            check_names(list(by_name))
             ConceptSchema(
                 tuple(by_name[name] for name in names if name in by_name), tuple(Edge(*pair) for pair in kept)
             )

@@ -58,11 +58,15 @@ def _entropy(counts: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
+def has_large_rows(table: np.ndarray) -> bool:
+    """Whether at least half of the cells are in rows of five and more; in smaller ones anything seems determined."""
+    sizes = table.sum(axis=1)
+    return bool(sizes[sizes >= 5].sum() * 2 >= table.sum() > 0)
+
+
 def determines(table: np.ndarray) -> bool:
     """Whether the row tells the column of each cell, and rows have cells enough for that to mean something."""
-    sizes = table.sum(axis=1)
-    in_large_rows = sizes[sizes >= 5].sum()
-    return bool(((table > 0).sum(axis=1) == 1).all() and in_large_rows * 2 >= table.sum() > 0)
+    return bool(((table > 0).sum(axis=1) == 1).all()) and has_large_rows(table)
 
 
 def share_told(table: np.ndarray) -> float:

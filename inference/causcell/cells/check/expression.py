@@ -9,7 +9,8 @@ import numpy as np
 from causcell._internal.batching import batches
 from causcell.cells.check.report import Finding
 from causcell.cells.collection import Cells
-from causcell.cells.panel import check_gene_names, check_values
+from causcell.cells.panel import check_gene_names
+from causcell.cells.values import check_values, guess_scale
 from causcell.errors import CausCellError
 from causcell.preprocessing import TARGET_SUM, Scale
 
@@ -48,7 +49,7 @@ def study_expression(cells: Cells, scale: Scale | None) -> tuple[dict[str, Any],
     except CausCellError as error:
         return facts, [*findings, _error("values", str(error))]
     try:
-        guessed = scale or _guess_scale(values)
+        guessed = scale or guess_scale(values)
         check_values(values, guessed, names)
     except CausCellError as error:
         text = f"values that are no {scale or 'counts or log1p values'}"
@@ -77,7 +78,7 @@ def study_expression(cells: Cells, scale: Scale | None) -> tuple[dict[str, Any],
                 "note",
                 (),
                 "the values look like log1p values; train with expression='log1p', or on raw counts, "
-                "which carry more (often in adata.raw or a layer)",
+                "which carry more (often in adata.raw, raw=True, or in a layer)",
             )
         )
     silent = int((np.asarray((values != 0).sum(axis=0)).ravel() == 0).sum())
@@ -113,11 +114,6 @@ def _sample(cells: Cells) -> tuple[Any, np.ndarray]:
     if all(sparse.issparse(block) for block in values):
         return sparse.vstack(values, format="csr"), names
     return np.concatenate([np.asarray(block) for block in values]), names
-
-
-def _guess_scale(values: Any) -> Scale:
-    data = np.asarray(values.data if hasattr(values, "indptr") else values)
-    return "counts" if not data.size or bool((data == np.floor(data)).all()) else "log1p"
 
 
 def _expm1(values: Any) -> Any:

@@ -16,7 +16,7 @@ _MISSING = {
 }  # fmt: skip
 """What programs write for a missing value; "Na", "na" and "none" may be labels."""
 
-_UNDECIDED = {"unknown", "unassigned", "undefined", "undetermined", "not available", "missing", "other", "?", "-", "na"}
+_UNDECIDED = {"unknown", "unassigned", "undefined", "undetermined", "not available", "missing", "?", "-", "na"}
 
 _MANY_NUMBERS = 20
 
@@ -82,12 +82,14 @@ def _missing(concept: str, cells: Mapping[str, int]) -> Iterator[Finding]:
 def _blanks(concept: str, cells: Mapping[str, int]) -> Iterator[Finding]:
     padded = [label for label in cells if label != label.strip() and label.strip() not in _MISSING]
     if padded:
+        twins = [label for label in padded if label.strip() in cells]
+        two = f", so that {twins[0].strip()!r} and {twins[0]!r} are two labels" if twins else ""
         yield Finding(
             "blanks",
             "warning",
             (concept,),
-            f"{concept}: {_with_cells(cells, padded)} begin or end with blanks, which are part of the label; take them "
-            f"off: adata.obs[{concept!r}] = adata.obs[{concept!r}].astype(str).str.strip() (and make 'nan' missing)",
+            f"{concept}: {_with_cells(cells, padded)} begin or end with blanks, which are part of a label{two}; take "
+            f"them off: adata.obs[{concept!r}] = adata.obs[{concept!r}].str.strip()",
             {"labels": padded},
         )
 
@@ -96,17 +98,19 @@ def _near_duplicates(concept: str, cells: Mapping[str, int]) -> Iterator[Finding
     alike: dict[str, list[str]] = defaultdict(list)
     for label in cells:
         alike[_fold(label)].append(label)
-    for group in alike.values():
-        if len(group) > 1:
-            yield Finding(
-                "near_duplicates",
-                "warning",
-                (concept,),
-                f"{concept}: {_with_cells(cells, group)} differ in case, blanks, dashes or the writing of a number "
-                f"alone, and are {len(group)} labels to the model; if they are one, write them alike: "
-                f"adata.obs[{concept!r}].replace({group[-1]!r}, {group[0]!r})",
-                {"labels": group},
-            )
+    groups = [group for group in alike.values() if len({label.strip() for label in group}) > 1]
+    if groups:
+        told = "; ".join(_with_cells(cells, group) for group in groups[:3])
+        rest = f" (and {len(groups) - 3} more such groups)" if len(groups) > 3 else ""
+        yield Finding(
+            "near_duplicates",
+            "warning",
+            (concept,),
+            f"{concept}: {told}{rest} differ in case, blanks, dashes or the writing of a number alone, and are "
+            f"labels of their own to the model; if they are one, write them alike: adata.obs[{concept!r}].replace("
+            f"{groups[0][-1]!r}, {groups[0][0]!r})",
+            {"groups": groups},
+        )
 
 
 def _fold(label: str) -> str:

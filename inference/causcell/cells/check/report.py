@@ -158,7 +158,7 @@ class Report:
             yield ""
             yield self.training["text"]
         for level in ("error", "warning", "note"):
-            for finding in self.of_level(level):  # type: ignore[arg-type]
+            for finding in self.of_level(level):
                 yield ""
                 yield f"{level}: {finding.text}"
         yield ""

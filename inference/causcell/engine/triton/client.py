@@ -17,8 +17,8 @@ from causcell.engine.triton.tensors import ArraySpecs, Place, count_bytes
 from causcell.engine.triton.transport import open_transport
 from causcell.errors import DeadlineExceededError, ServerUnavailableError
 
-_LARGEST_HTTP_BODY = 48 << 20
-"""Bytes of arrays that one HTTP request carries: servers of 2026 refuse bodies above 64 MiB unless told otherwise."""
+_LARGEST_BODY = 48 << 20
+"""Bytes of arrays that one request carries: servers of 2026, and fronts, refuse HTTP bodies above 64 MiB."""
 
 
 class TritonClient:
@@ -147,12 +147,12 @@ class TritonClient:
     def _infer_by_wire(
         self, model: str, inputs: Mapping[str, np.ndarray], outputs: ArraySpecs
     ) -> dict[str, np.ndarray]:
-        """Send the arrays; over HTTP in several requests where one would be larger than servers take."""
+        """Send the arrays, in several requests where one would be larger than servers take."""
         size = sum(array.nbytes for array in inputs.values())
         rows = len(next(iter(inputs.values())))
-        if self.address.is_grpc or size <= _LARGEST_HTTP_BODY or rows < 2:
+        if size <= _LARGEST_BODY or rows < 2:
             return self._transport.infer(model, inputs, outputs, {})
-        step = max(rows * _LARGEST_HTTP_BODY // size, 1)
+        step = max(rows * _LARGEST_BODY // size, 1)
         parts = []
         for start in range(0, rows, step):
             some = {name: array[start : start + step] for name, array in inputs.items()}

@@ -51,7 +51,11 @@ class BoundedConnection(HTTPConnection):
     def connect(self) -> None:
         """Connect to the first of the host's addresses that answers."""
         failure: OSError | None = None
-        for family, kind, protocol, _, place in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+        try:
+            places = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:  # of a name that no host can have
+            raise OSError(str(error)) from error
+        for family, kind, protocol, _, place in places:
             plain = socket.socket(family, kind, protocol)
             try:
                 plain.settimeout(remaining(self._end))

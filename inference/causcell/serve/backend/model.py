@@ -14,7 +14,13 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
-THREADS_VARIABLE = "CAUSCELL_TRITON_THREADS"
+THREADS_VARIABLE, CPUS_VARIABLE = "CAUSCELL_TRITON_THREADS", "CAUSCELL_TRITON_CPUS"
+
+
+def count_threads(config):
+    """Count the compute threads of an instance: as the server was told, as the model's configuration says, all CPUs."""
+    stated = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
+    return int(os.environ.get(THREADS_VARIABLE) or stated or os.environ.get(CPUS_VARIABLE, "0"))
 
 
 class TritonPythonModel:
@@ -25,7 +31,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get(THREADS_VARIABLE, "0"))
+        options.intra_op_num_threads = count_threads(config)
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # threads that wait for work would starve the other instances and the client

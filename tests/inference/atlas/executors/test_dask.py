@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -11,7 +13,7 @@ from causcell.atlas.executors import Dask
 from causcell.atlas.executors import dask as dask_module
 from causcell.atlas.verify import verify_atlas
 from causcell.cli.main import main
-from causcell.errors import CausCellWarning, RuntimeUnavailableError
+from causcell.errors import CausCellWarning, RuntimeUnavailableError, WorkerLostError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
@@ -44,6 +46,33 @@ def test_a_killed_worker_loses_its_shard_which_is_made_again(two_files, whole_of
     two_files.write(path, executor=Dask(cluster.scheduler_address))
     watcher.join()
     assert killed
+    assert tree(path) == whole_of_two
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_told_and_the_next_run_goes_on(two_files, whole_of_two, tmp_path):
+    """It is killed after the first shard, with its worker: a program of their own."""
+    code = """
+import time, distributed
+if __name__ == "__main__":
+    options = dict(processes=False, protocol="tcp://", dashboard_address=":0", host="127.0.0.1")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        time.sleep(300)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    path = tmp_path / "atlas.zarr"
+    try:
+        with pytest.raises(
+            WorkerLostError, match=rf"scheduler at '{address}' is lost; what is finished is kept: start one"
+        ):
+            two_files.write(path, executor=Dask(address), on_event=lambda event: process.kill())
+    finally:
+        process.kill()
+        process.wait()
+    two_files.write(path)
     assert tree(path) == whole_of_two
 
 

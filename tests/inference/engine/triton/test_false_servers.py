@@ -249,7 +249,7 @@ def test_an_idle_connection_is_closed_soon():
 
 def test_a_request_larger_than_servers_take_is_sent_in_pieces(monkeypatch):
     """Rows are independent; each piece is an answer of its own, and their order holds."""
-    monkeypatch.setattr("causcell.engine.triton.client._LARGEST_HTTP_BODY", ROWS.nbytes)
+    monkeypatch.setattr("causcell.engine.triton.client._LARGEST_BODY", ROWS.nbytes)
     sizes = []
 
     def count(sock, asked):
@@ -260,6 +260,12 @@ def test_a_request_larger_than_servers_take_is_sent_in_pieces(monkeypatch):
         found = client.infer("model", {"x": np.zeros((6, 3), np.float32)}, {"y": ("float32", (6, 3))})
     np.testing.assert_array_equal(found["y"], np.concatenate([ROWS] * 3))
     assert len(sizes) == 3
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "no-such-host.invalid", "a..b"])
+def test_a_host_that_there_is_not_is_unavailable(host):
+    with client_of(f"http://{host}:8000") as client, pytest.raises(ServerUnavailableError, match="can't be reached"):
+        client.version()
 
 
 # -- busy servers ------------------------------------------------------------------------------------------------------

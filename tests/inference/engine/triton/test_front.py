@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def front_of(server: TritonServer, folder: Path) -> Iterator[Front]:
+def front_of(server: TritonServer, folder: Path, **limits: str) -> Iterator[Front]:
     """A process of its own, ended at the end."""
     authority, port = trustme.CA(), free_port()
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
@@ -74,6 +74,8 @@ def front_of(server: TritonServer, folder: Path) -> Iterator[Front]:
         "CAUSCELL_PORT": str(port),
         "CAUSCELL_GRPC": f"127.0.0.1:{server.grpc_port}",
         "CAUSCELL_HTTP": f"127.0.0.1:{server.http_port}",
+        "CAUSCELL_HEADER_TIMEOUT": "1s",
+        **limits,
     }
     caddy = shutil.which("caddy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     command = [caddy, "run", "--config", CADDYFILE, "--adapter", "caddyfile"]
@@ -183,6 +185,47 @@ def test_a_front_without_its_server_is_unavailable(own_server, tmp_path, scheme,
         own_server.kill()
         with contextlib.closing(engine), pytest.raises(ServerUnavailableError, match="is not available"):
             engine.run("scm", reference_inputs(generator.engine))
+
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_beyond_the_limit_is_refused(server, tmp_path, scheme):
+    """Before the server has it all; and the client says what can be done."""
+    inputs = {"expression": np.ones((900, 50), np.float32)}
+    with (
+        front_of(server, tmp_path, CAUSCELL_LARGEST_BODY="100KiB") as front,
+        contextlib.closing(open_engine(front.location(scheme), connection=front.connection)) as engine,
+    ):
+        assert engine.run("encoder_scm", {"expression": inputs["expression"][:100]})
+        with pytest.raises(EngineError):
+            engine.run("encoder_scm", inputs)
+        assert engine.run("encoder_scm", {"expression": inputs["expression"][:100]})
+
+
+def test_the_limit_of_a_body_is_what_servers_take():
+    assert "max_size {$CAUSCELL_LARGEST_BODY:64MiB}" in CADDYFILE.read_text()
+
+
+def test_headers_that_do_not_come_end_the_connection(front):
+    """A byte at a time, as who wants to hold all connections would send them."""
+    context = ssl.create_default_context(cafile=front.authority)
+    with (
+        socket.create_connection(("127.0.0.1", front.port), 10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        secure.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n")
+        start = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - start < 8:
+                secure.sendall(b"X")
+                time.sleep(0.2)
+                secure.settimeout(0.01)
+                with contextlib.suppress(TimeoutError):
+                    if not secure.recv(1000):
+                        break
+                secure.settimeout(10)
+        assert time.monotonic() - start < 6
 
 
 @pytest.fixture

@@ -110,6 +110,17 @@ def test_a_server_stopped_politely_finishes_what_it_has(own_server, generator):
     assert None in outcomes
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_polite_stop_does_not_wait_for_clients_that_are_idle(own_server, generator, protocol):
+    """Triton waits at its end for HTTP connections that are open, for all of its exit timeout: 10 s."""
+    with contextlib.closing(open_engine(getattr(own_server, protocol))) as engine:
+        engine.run("scm", reference_inputs(generator.engine))
+        start = time.monotonic()
+        own_server.terminate()
+        assert own_server.wait() == 0
+        assert time.monotonic() - start < 7
+
+
 def test_nothing_is_left_of_a_server(repository):
     """Neither processes nor memory: after a stop, and after a kill."""
     before = shared_memory_files()
