@@ -6,11 +6,9 @@ import importlib
 import os
 from types import ModuleType
 
+from causcell._internal.telemetry import TELEMETRY_VARIABLE
 from causcell._internal.versions import installed_versions
 from causcell.errors import RuntimeUnavailableError
-
-TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
-"""Environment variable of ONNX Runtime (from 1.29 on): 1 turns its telemetry off, 0 leaves it on."""
 
 _ASKED_FOR = ("0", "false", "no", "off", "n")
 

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causcell._internal.cpus import available_cpus
+from causcell._internal.telemetry import TELEMETRY_VARIABLE
 from causcell.errors import RuntimeUnavailableError
 from causcell.serve.install import Installation, default_installation
 
 _THREADS_VARIABLE, _CPUS_VARIABLE = "CAUSCELL_TRITON_THREADS", "CAUSCELL_TRITON_CPUS"
 """Read by ``causcell/serve/backend/model.py``: threads that were asked for, and what to take where nobody says."""
+
+_OWN_ENVIRONMENT = {TELEMETRY_VARIABLE: "1"}
+"""What a server is told unless the user's environment says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def find_server(
     native = shutil.which("tritonserver")
     if native is not None:
         all_threads = None if threads is None and configured() else threads or available_cpus()
-        return Program(_native_command(native, all_threads), dict(os.environ), None)
+        return Program(_native_command(native, all_threads), _OWN_ENVIRONMENT | os.environ, None)
     installation = default_installation()
     if not installation.binary.exists():
         raise RuntimeUnavailableError(
@@ -76,11 +80,15 @@ def find_server(
         f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
         "--backend-config=python,shm-default-byte-size=16777216",
     ]
-    environment = os.environ | {
-        "PATH": f"{installation.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
-        "LD_LIBRARY_PATH": _library_folder(),
-        _CPUS_VARIABLE: str(available_cpus()),
-    }
+    environment = (
+        _OWN_ENVIRONMENT
+        | os.environ
+        | {
+            "PATH": f"{installation.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+            "LD_LIBRARY_PATH": _library_folder(),
+            _CPUS_VARIABLE: str(available_cpus()),
+        }
+    )
     if threads is not None:
         environment[_THREADS_VARIABLE] = str(threads)
     return Program(command, environment, frozenset({"onnxruntime", "python"}))

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 from paths import MODEL_REPOSITORY, ROOT
 
-from causcell.engine.runtime import TELEMETRY_VARIABLE, load_runtime
+from causcell._internal.telemetry import TELEMETRY_VARIABLE
+from causcell.engine.runtime import load_runtime
 
 OPEN = """
 import sys
