@@ -90,6 +90,7 @@ def use(manifest: Manifest) -> None:
 @inputs(2600)
 @given(EDITS)
 @example([(("training_cells", "count"), "set", 10**30)])
+@example([(("expression", "deviation", 0), "set", 5e-175)])
 @example([(("schedule", "timesteps"), "set", 10**12)])
 @example([(("concepts", 0, "name"), "set", "\ud800")])
 @example([(("genes", "names", 0), "set", "\ud800")])

@@ -23,6 +23,9 @@ _LONGEST_SCHEDULE = 100_000
 _LARGEST_AXIS = 2**24
 """Length of an axis of a tensor at most."""
 
+_SMALLEST_DEVIATION = float(np.finfo(np.float32).tiny)
+"""Deviations are float32, of which smaller ones are 0 or nearly so."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GRAPH_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _MODEL_FILE = re.compile(r"(?P<model>\w+)/(1/model\.onnx|1/model\.pt|config\.pbtxt|configs/\w+\.pbtxt)", re.ASCII)
@@ -61,8 +64,10 @@ def _check_genes(manifest: Manifest) -> None:
     }.items():
         if length != len(panel):
             raise ValueError(f"{name} is for {length} genes, genes.names has {len(panel)}")
-    if not min(expression.deviation) > 0:
-        raise ValueError(f"expression.deviation has {min(expression.deviation)}; deviations are above 0")
+    if not min(expression.deviation) >= _SMALLEST_DEVIATION:
+        raise ValueError(
+            f"expression.deviation has {min(expression.deviation)}; deviations are at least {_SMALLEST_DEVIATION:g}"
+        )
     largest = max(map(abs, (*expression.mean, *expression.deviation)))
     if largest > float(np.finfo(np.float32).max):
         raise ValueError(f"expression.mean or expression.deviation has {largest}, more than a float32 holds")
