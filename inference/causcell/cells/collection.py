@@ -111,10 +111,9 @@ class Cells:
     def _open(self) -> None:
         if self.layer is not None and self.layer not in self._source.layers:
             hint = "; adata.raw is read by raw=True" if self.layer.lower().startswith("raw") else ""
-            raise DataError(
-                f"there is no layer {self.layer!r}; {suggest(self.layer, self._source.layers)}the layers are "
-                f"{format_list(self._source.layers)}{hint}"
-            )
+            there = self._source.layers
+            known = f"{suggest(self.layer, there)}the layers are {format_list(there)}" if there else "there are none"
+            raise DataError(f"there is no layer {self.layer!r}; {known}{hint}")
         self._rows = None if self.where is None else self._matching_rows(self.where)
         self._count = self._source.count if self._rows is None else len(self._rows)
         if not self._count:
