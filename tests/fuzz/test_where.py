@@ -11,7 +11,8 @@ from fuzzing import inputs, tried
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from causcell.cells.where import DEEPEST, Where
+from causcell.cells.where import Where
+from causcell.cells.where_parser import DEEPEST
 from causcell.errors import CausCellError, ConceptError
 
 ROWS = 12

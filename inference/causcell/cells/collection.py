@@ -18,7 +18,8 @@ from causcell.cells.backing import open_source
 from causcell.cells.csc import rowwise_copy
 from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
-from causcell.cells.where import INDEX, Where
+from causcell.cells.where import Where
+from causcell.cells.where_tree import INDEX
 from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
