@@ -29,7 +29,7 @@ MOVED = {
     "causcell.schema": ("causcell.concepts",),
     "causcell.sizes": ("causcell._internal.units",),
     "causcell.solvers": ("causcell.diffusion.solvers",),
-    "causcell.sources": ("causcell.cells.backing",),
+    "causcell.sources": ("causcell.cells.backing", "causcell.cells.matrices"),
     "causcell.store": ("causcell.atlas.zarr_store", "causcell.atlas.shards"),
     "causcell.trials": ("causcell.effects",),
     "causcell.triton.connection": ("causcell.engine.triton.connection", "causcell.engine.triton.client"),

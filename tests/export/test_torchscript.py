@@ -73,7 +73,9 @@ def test_two_exports_of_a_run_are_the_same_model_but_for_the_twins(repository: P
     }
     plain = open_repository(repository).manifest
     assert set(manifest.files) == set(plain.files) | twins
-    assert plain.files.items() <= manifest.files.items()  # by digest: every file is the same, byte for byte
+    alike = {name: digest for name, digest in plain.files.items() if not name.endswith("/config.pbtxt")}
+    assert len(alike) >= len(GRAPHS)
+    assert alike.items() <= manifest.files.items()  # by digest; the configurations differ by the instances asked for
     assert plain.parity.items() <= manifest.parity.items()
     # beside the files and what is said of them, only the speed that was measured differs
     differ = {name: getattr(plain, name) for name in ("files", "parity", "digest", "speed")}
