@@ -13,7 +13,7 @@ MOVED = {
     "causcell.contents": ("causcell.counterfactual.outputs",),
     "causcell.expression": ("causcell.preprocessing", "causcell.cells.panel"),
     "causcell.interventions": ("causcell.counterfactual.interventions", "causcell.counterfactual.scm"),
-    "causcell.journal": ("causcell.atlas.journal",),
+    "causcell.journal": ("causcell.atlas.journal", "causcell.atlas.records"),
     "causcell.manifest": ("causcell.repository.manifest", "causcell._internal.digests"),
     "causcell.materialize": ("causcell.atlas.materialize",),
     "causcell.metrics": ("causcell.evaluation.metrics", "causcell.evaluation.quality"),

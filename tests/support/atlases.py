@@ -12,10 +12,11 @@ from typing import Any
 
 import anndata
 
-from causcell.atlas.journal import FOLDER, Journal, ShardRecord
+from causcell.atlas.journal import FOLDER, Journal
 from causcell.atlas.open import OpenAtlas, open_atlas
 from causcell.atlas.options import complete_options
 from causcell.atlas.plan import Plan
+from causcell.atlas.records import ShardRecord
 from causcell.atlas.write import AtlasSummary
 from causcell.counterfactual.model import ModelSource
 from causcell.errors import OutputFullError

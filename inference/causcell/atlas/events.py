@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from causcell.atlas.journal import ShardRecord
+from causcell.atlas.records import ShardRecord
 
 
 @dataclass(frozen=True)

@@ -25,82 +25,33 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from causcell._internal.digests import file_digest
 from causcell._internal.files import refuse_existing
 from causcell._internal.locks import flush_folder, hold
 from causcell.atlas.plan import Plan
-from causcell.counterfactual.tables import Unseen
-from causcell.errors import AtlasError, CausCellError, OutputExistsError, OutputFullError, format_list
+from causcell.atlas.records import (
+    FileRecord,
+    ShardArrays,
+    ShardRecord,
+    check_place,
+    fits_plan,
+    put_files,
+    raise_on_full_disk,
+)
+from causcell.errors import AtlasError, CausCellError, OutputExistsError, format_list
 
 FOLDER = ".causcell"
 ROOT_METADATA = "zarr.json"
 
-_FLUSHED_AT_ONCE = 16
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _LARGEST_RECORD = 64 * 10**6
 """Bytes of a file of the journal that are read at most."""
 
 _STORE = ("X", "layers", "obsm", "varm", "obsp", "varp", "obs", "var", "uns")
 """What a store that was begun may hold beside its journal."""
-
-
-def _check_place(name: str) -> str:
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or str(path) != name or ".." in path.parts or "\0" in name:
-        raise ValueError(f"{name!r} is no place in the store")
-    return name
-
-
-Place = Annotated[str, AfterValidator(_check_place)]
-"""Path of a file in the store, which it can't leave."""
-
-
-class FileRecord(BaseModel):
-    """Size and SHA-256 of a file of the store."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    bytes: int = Field(ge=0)
-    sha256: str
-
-
-class ShardRecord(BaseModel):
-    """Record of a complete shard.
-
-    Attributes
-    ----------
-    shard
-        Place of the shard.
-    rows
-        Number of its rows.
-    files
-        Records of its files, by path in the store.
-    unmatched, unseen
-        Rows without a matching reference cell, and with combinations of labels never seen.
-    seconds
-        Time by stage: ``read``, ``encode``, ``sample``, ``write``.
-    worker
-        Host and process that made it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    shard: int = Field(ge=0)
-    rows: int = Field(ge=1)
-    files: dict[Place, FileRecord]
-    unmatched: int
-    unseen: Unseen
-    seconds: dict[str, float]
-    worker: str
 
 
 class Journal:
@@ -249,7 +200,7 @@ class Journal:
                 record = ShardRecord.model_validate(self._read(f"shards/{file.name}"))
             except (ValueError, RecursionError, OSError):
                 continue
-            if file.name == _record_name(record.shard) and (plan is None or _fits(record, plan, arrays)):
+            if file.name == _record_name(record.shard) and (plan is None or fits_plan(record, plan, arrays)):
                 found[record.shard] = record
         return found
 
@@ -262,7 +213,7 @@ class Journal:
                 del records[shard]
         return records
 
-    def _shard_arrays(self, plan: Plan) -> _ShardArrays | None:
+    def _shard_arrays(self, plan: Plan) -> ShardArrays | None:
         """Return the arrays that are written by shards, by the metadata of the store; `None` where these can't be read.
 
         Of ``obs`` they are those without a chunk among the metadata. Categories, which are written ahead, may have an
@@ -276,7 +227,7 @@ class Journal:
         whole = {name.rpartition("/c/")[0] for name in names}
         obs = {node for node in nodes - groups - whole if node.startswith("obs/")}
         ahead = {node for node in obs if node.count("/") > 1 and node.endswith("/categories")}
-        return _ShardArrays(frozenset(plan.arrays), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
+        return ShardArrays(frozenset(plan.arrays), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
 
     def path_of(self, name: str) -> Path:
         """Return the path of a recorded file; the root's metadata are kept aside until the store is finished."""
@@ -304,7 +255,7 @@ class Journal:
             fields = self._read("metadata.json")
             if not isinstance(fields, dict) or ROOT_METADATA not in fields:
                 return None
-            return {_check_place(name): FileRecord.model_validate(each) for name, each in fields.items()}
+            return {check_place(name): FileRecord.model_validate(each) for name, each in fields.items()}
         except (ValueError, RecursionError, OSError):
             return None
 
@@ -398,35 +349,6 @@ class Journal:
             flush_folder(target.parent)
 
 
-def put_files(files: Mapping[Path, Path]) -> dict[Path, FileRecord]:
-    """Move finished files to their places: each is there whole or not at all, whatever happens then.
-
-    All are flushed to disk at once, which a disk does in the time of one or two.
-
-    Parameters
-    ----------
-    files
-        Where each file is, by where it belongs.
-
-    Returns
-    -------
-    Record of each file, by where it belongs.
-    """
-    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:
-        records = dict(zip(files, pool.map(_flush_file, files.values()), strict=True))
-    for target, staged in files.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged.chmod(0o644)
-        staged.rename(target)
-    return records
-
-
-def _flush_file(path: Path) -> FileRecord:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return record_file(path)
-
-
 def _digest_fields(fields: Any) -> str:
     """Return the digest of a plan by its fields, as they stand in the file."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
@@ -434,46 +356,3 @@ def _digest_fields(fields: Any) -> str:
 
 def _record_name(shard: int) -> str:
     return f"{shard:06d}.json"
-
-
-@dataclass(frozen=True)
-class _ShardArrays:
-    """Arrays that are written by shards: of values, of ``obs``, and those of ``obs`` that perhaps are not."""
-
-    values: frozenset[str]
-    obs: frozenset[str]
-    perhaps: frozenset[str]
-
-    def are_named(self, files: Iterable[str], shard: int) -> bool:
-        """Tell whether files are those of a shard, each of them and no other."""
-        names = set(files)
-        every = {f"{place}/c/{shard}/0" for place in self.values} | {f"{name}/c/{shard}" for name in self.obs}
-        return names <= every and every - names <= {f"{name}/c/{shard}" for name in self.perhaps}
-
-
-def _fits(record: ShardRecord, plan: Plan, arrays: _ShardArrays | None) -> bool:
-    """Tell whether a record is of a shard of the plan, of its rows, and names the files that such a shard has."""
-    if record.shard >= plan.shards:
-        return False
-    cells = plan.cells_of(record.shard)
-    rows = (cells.stop - cells.start) * plan.request.rows_per_cell
-    return record.rows == rows and (arrays is None or arrays.are_named(record.files, record.shard))
-
-
-def record_file(path: Path) -> FileRecord:
-    """Return the record of a file as it is."""
-    return FileRecord(bytes=path.stat().st_size, sha256=file_digest(path))
-
-
-@contextlib.contextmanager
-def raise_on_full_disk(path: Path) -> Iterator[None]:
-    """Raise `OutputFullError` for a disk, quota or file size that is exhausted."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise OutputFullError(
-            f"there is no space left for {str(path)!r} ({error.strerror}); what is finished is kept: free some space "
-            "and run the same command again"
-        ) from error

@@ -18,8 +18,9 @@ import numpy as np
 
 from causcell._internal.prefetch import StageClock, prefetch
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
-from causcell.atlas.journal import Journal, ShardRecord, put_files, raise_on_full_disk
+from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
+from causcell.atlas.records import ShardRecord, put_files, raise_on_full_disk
 from causcell.atlas.shards import ShardWriter, write_annotations
 from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from causcell._internal.files import local_path
-from causcell.atlas.journal import FOLDER, ROOT_METADATA, FileRecord, Journal, ShardRecord, record_file
+from causcell.atlas.journal import FOLDER, ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
+from causcell.atlas.records import FileRecord, ShardRecord, record_file
 from causcell.atlas.shards import read_shard
 
 

@@ -29,8 +29,9 @@ from causcell.atlas.estimate import require_space
 from causcell.atlas.events import AtlasEvent, OnEvent, RowsWritten, ShardCommitted
 from causcell.atlas.executors.base import Executor
 from causcell.atlas.executors.in_process import InProcess
-from causcell.atlas.journal import Journal, ShardRecord, raise_on_full_disk
+from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
+from causcell.atlas.records import ShardRecord, raise_on_full_disk
 from causcell.atlas.task import ShardMaker
 from causcell.atlas.zarr_store import write_metadata
 from causcell.counterfactual.tables import Unseen, warn_unmatched

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._internal.own_settings import own_settings
-from causcell.atlas.journal import Journal, put_files
+from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
+from causcell.atlas.records import put_files
 
 if TYPE_CHECKING:
     import pandas as pd

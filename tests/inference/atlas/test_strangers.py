@@ -15,7 +15,7 @@ import pytest
 from atlases import tree
 from commands import run_command
 
-from causcell.atlas import journal as journals
+from causcell.atlas import records
 from causcell.atlas.journal import FOLDER, Journal
 from causcell.atlas.shards import ShardWriter, read_shard
 from causcell.atlas.verify import verify_atlas
@@ -224,7 +224,7 @@ def write_values(path, plan, shard, change):
         writer.finish()
         files = {
             str(target.relative_to(path)): file
-            for target, file in journals.put_files({writer.target: writer.staged}).items()
+            for target, file in records.put_files({writer.target: writer.staged}).items()
         }
         record = journal.records()[shard]
         journal.commit(record.model_copy(update={"files": record.files | files}))
@@ -266,7 +266,7 @@ def test_a_shard_of_another_form_is_told_not_believed(recipe, finished):
     record = journal.records()[2]
     for content in (b"", b"\0" * 30, path.read_bytes()[4:]):
         path.write_bytes(content)
-        journal.commit(record.model_copy(update={"files": record.files | {"X/c/2/0": journals.record_file(path)}}))
+        journal.commit(record.model_copy(update={"files": record.files | {"X/c/2/0": records.record_file(path)}}))
         shutil.rmtree(journal.work, ignore_errors=True)
         assert list(verify_atlas(finished).invalid) == [2]
 

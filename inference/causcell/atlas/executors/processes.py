@@ -19,7 +19,7 @@ from multiprocessing.connection import wait as wait_for_any
 
 from causcell.atlas.events import AtlasEvent, ShardCommitted
 from causcell.atlas.executors.base import require_task
-from causcell.atlas.journal import ShardRecord
+from causcell.atlas.records import ShardRecord
 from causcell.atlas.task import AtlasTask, ShardMaker, make_shard
 from causcell.errors import ConfigurationError, WorkerLostError
 

@@ -1,0 +1,145 @@
+"""Records of an atlas's files: what is complete, by size and digest; and how files come to their places whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from causcell._internal.digests import file_digest
+from causcell.atlas.plan import Plan
+from causcell.counterfactual.tables import Unseen
+from causcell.errors import OutputFullError
+
+_FLUSHED_AT_ONCE = 16
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_place(name: str) -> str:
+    """Return the path of a file in the store; raises `ValueError` for one that could leave it."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or str(path) != name or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{name!r} is no place in the store")
+    return name
+
+
+Place = Annotated[str, AfterValidator(check_place)]
+"""Path of a file in the store, which it can't leave."""
+
+
+class FileRecord(BaseModel):
+    """Size and SHA-256 of a file of the store."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class ShardRecord(BaseModel):
+    """Record of a complete shard.
+
+    Attributes
+    ----------
+    shard
+        Place of the shard.
+    rows
+        Number of its rows.
+    files
+        Records of its files, by path in the store.
+    unmatched, unseen
+        Rows without a matching reference cell, and with combinations of labels never seen.
+    seconds
+        Time by stage: ``read``, ``encode``, ``sample``, ``write``.
+    worker
+        Host and process that made it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shard: int = Field(ge=0)
+    rows: int = Field(ge=1)
+    files: dict[Place, FileRecord]
+    unmatched: int
+    unseen: Unseen
+    seconds: dict[str, float]
+    worker: str
+
+
+@dataclass(frozen=True)
+class ShardArrays:
+    """Arrays that are written by shards: of values, of ``obs``, and those of ``obs`` that perhaps are not."""
+
+    values: frozenset[str]
+    obs: frozenset[str]
+    perhaps: frozenset[str]
+
+    def are_named(self, files: Iterable[str], shard: int) -> bool:
+        """Tell whether files are those of a shard, each of them and no other."""
+        names = set(files)
+        every = {f"{place}/c/{shard}/0" for place in self.values} | {f"{name}/c/{shard}" for name in self.obs}
+        return names <= every and every - names <= {f"{name}/c/{shard}" for name in self.perhaps}
+
+
+def fits_plan(record: ShardRecord, plan: Plan, arrays: ShardArrays | None) -> bool:
+    """Tell whether a record is of a shard of the plan, of its rows, and names the files that such a shard has."""
+    if record.shard >= plan.shards:
+        return False
+    cells = plan.cells_of(record.shard)
+    rows = (cells.stop - cells.start) * plan.request.rows_per_cell
+    return record.rows == rows and (arrays is None or arrays.are_named(record.files, record.shard))
+
+
+def put_files(files: Mapping[Path, Path]) -> dict[Path, FileRecord]:
+    """Move finished files to their places: each is there whole or not at all, whatever happens then.
+
+    All are flushed to disk at once, which a disk does in the time of one or two.
+
+    Parameters
+    ----------
+    files
+        Where each file is, by where it belongs.
+
+    Returns
+    -------
+    Record of each file, by where it belongs.
+    """
+    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:
+        records = dict(zip(files, pool.map(_flush_file, files.values()), strict=True))
+    for target, staged in files.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged.chmod(0o644)
+        staged.rename(target)
+    return records
+
+
+def _flush_file(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return record_file(path)
+
+
+def record_file(path: Path) -> FileRecord:
+    """Return the record of a file as it is."""
+    return FileRecord(bytes=path.stat().st_size, sha256=file_digest(path))
+
+
+@contextlib.contextmanager
+def raise_on_full_disk(path: Path) -> Iterator[None]:
+    """Raise `OutputFullError` for a disk, quota or file size that is exhausted."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OutputFullError(
+            f"there is no space left for {str(path)!r} ({error.strerror}); what is finished is kept: free some space "
+            "and run the same command again"
+        ) from error
