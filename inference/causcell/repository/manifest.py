@@ -21,6 +21,7 @@ from pydantic import (
 
 from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
+from causcell._internal.strict_json import parse_object, shorten
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.diffusion.schedule import NoiseSchedule
 from causcell.diffusion.solvers import SolverSettings
@@ -362,7 +363,12 @@ class Manifest(_Part):
         DigestError
             Edited after export.
         """
-        fields = _parse_json(text, source)
+        try:
+            fields = parse_object(text, longest=LARGEST_MANIFEST, most=_MOST_VALUES)
+        except ValueError as error:
+            raise CorruptFileError(
+                f"{source} is no manifest of a model repository ({shorten(error)}); export again"
+            ) from error
         version = fields.get("schema_version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise CorruptFileError(
@@ -370,7 +376,7 @@ class Manifest(_Part):
             )
         if version > SCHEMA_VERSION:
             raise SchemaVersionError(
-                f"{source} has schema version {_shorten(version)}, this CausCell reads up to {SCHEMA_VERSION}; update "
+                f"{source} has schema version {shorten(version)}, this CausCell reads up to {SCHEMA_VERSION}; update "
                 "causcell"
             )
         manifest = cls._validate(fields, source)
@@ -384,7 +390,7 @@ class Manifest(_Part):
         try:
             check_consistency(manifest)
         except (ValueError, CausCellError) as error:
-            raise CorruptFileError(f"{source} is not a valid manifest: {_shorten(error)}; export again") from error
+            raise CorruptFileError(f"{source} is not a valid manifest: {shorten(error)}; export again") from error
         return manifest
 
     @classmethod
@@ -393,56 +399,12 @@ class Manifest(_Part):
             return cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
-            place = _shorten(".".join(str(part) for part in first["loc"]))
+            place = shorten(".".join(str(part) for part in first["loc"]))
             raise CorruptFileError(
-                f"{source} is not a valid manifest: {place}: {_shorten(first['msg'])}; export again"
+                f"{source} is not a valid manifest: {place}: {shorten(first['msg'])}; export again"
             ) from error
         except (CausCellError, OverflowError) as error:  # a concept, schedule or solver that its own class refuses
-            raise CorruptFileError(f"{source} is not a valid manifest: {_shorten(error)}; export again") from error
-
-
-def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
-    """Parse JSON from anybody: of bounded size, UTF-8, an object, each name once, no NaN, no half characters."""
-    try:
-        if len(text) > LARGEST_MANIFEST:
-            raise ValueError(f"it is longer than {LARGEST_MANIFEST:,} bytes")
-        decoded = text if isinstance(text, str) else text.decode()
-        if sum(map(decoded.count, ",[{")) > _MOST_VALUES:
-            raise ValueError(f"it has more than {_MOST_VALUES:,} values")
-        fields = json.loads(decoded, object_pairs_hook=_refuse_twice, parse_constant=_refuse_constant)
-        if "\\ud" in decoded.lower():
-            json.dumps(fields, ensure_ascii=False).encode()
-        if not isinstance(fields, dict):
-            raise ValueError("it is no JSON object")
-    except RecursionError:
-        raise CorruptFileError(
-            f"{source} is no manifest of a model repository (it is nested too deeply); export again"
-        ) from None
-    except ValueError as error:
-        raise CorruptFileError(
-            f"{source} is no manifest of a model repository ({_shorten(error)}); export again"
-        ) from error
-    return fields
-
-
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it has {max(names, key=names.count)!r} twice")
-    return fields
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it has {name}, which is no number")
-
-
-def _shorten(told: object) -> str:
-    """Return a text for a message, which a stranger's file can't make endless."""
-    if isinstance(told, int):
-        return f"{told:.4g}" if told < 2**60 else "above 2^60"
-    text = str(told)
-    return text if len(text) <= 600 else f"{text[:600]}..."
+            raise CorruptFileError(f"{source} is not a valid manifest: {shorten(error)}; export again") from error
 
 
 def _own_digest(fields: Mapping[str, Any]) -> str:
