@@ -88,7 +88,7 @@ BAD_FOR_TRAINING: dict[str, tuple[Callable[[anndata.AnnData], anndata.AnnData], 
     ),
     "continuous": (
         lambda c: with_column(c, "stim", np.linspace(0, 1, c.n_obs)),
-        ["'stim'", "continuous", "pandas.cut"],
+        ["'stim' has 320", "320 cells are too few", "pandas.cut"],
     ),
     "no genes": (lambda c: c[:, :0].copy(), ["no gene"]),
     "too few": (lambda c: c[:12].copy(), ["12 cells are too few", "held_out"]),

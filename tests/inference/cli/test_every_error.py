@@ -23,6 +23,7 @@ from causcell._internal.files import staging_place
 from causcell.atlas.executors import processes
 from causcell.atlas.journal import Journal
 from causcell.cli import main
+from causcell.repository.manifest import SCHEMA_VERSION
 
 BASES = {
     "CausCellError": "a base; nothing raises it itself",
@@ -183,7 +184,9 @@ WAYS: dict[str, Callable[[Case], list[object]]] = {
     ),
     "SchemaVersionError": lambda case: case.generate(
         models=case.copied_models(
-            lambda models: rewrite(models / "manifest.json", '"schema_version": 1', '"schema_version": 99')
+            lambda models: rewrite(
+                models / "manifest.json", f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'
+            )
         )
     ),
     "RunError": lambda case: ["export", case.folder / "nothing", "--out", case.folder / "models"],

@@ -63,14 +63,14 @@ def split_cells(
     """
     held_out = config.optimisation.held_out
     if split is None:
-        part = split_at_random(labels, held_out, rng)
+        part = split_at_random(labels, schema, held_out, rng)
     else:
         part = split_as_given(names, labels, split, held_out, rng)
     require_trained_labels(schema, labels, part)
     return part
 
 
-def split_at_random(labels: np.ndarray, held_out: float, rng: np.random.Generator) -> np.ndarray:
+def split_at_random(labels: np.ndarray, schema: ConceptSchema, held_out: float, rng: np.random.Generator) -> np.ndarray:
     """Hold cells out at random, half of them for validation and half for test.
 
     The first cell met of every label is trained on, so that no label goes untrained.
@@ -79,6 +79,8 @@ def split_at_random(labels: np.ndarray, held_out: float, rng: np.random.Generato
     ----------
     labels
         Label codes, int [n x m]; -1 is unlabelled.
+    schema
+        The concepts.
     held_out
         Share of cells to hold out.
     rng
@@ -105,9 +107,11 @@ def split_at_random(labels: np.ndarray, held_out: float, rng: np.random.Generato
     needed = _first_of_each_label(labels, order)
     free = np.array([row for row in order if row not in needed], dtype=np.int64)[:wanted]
     if len(free) < 2:
+        most = max(schema.concepts, key=lambda concept: len(concept.labels))
         raise DataError(
             f"{count} cells are too few: {len(needed)} of them are the only ones met of a label and are trained on, "
-            "which leaves none to hold out; give more cells, or fewer labels"
+            f"which leaves none to hold out; give more cells, or fewer labels: {most.name!r} has {len(most.labels)} (a "
+            "measured quantity is cut into a few ordered bins, pandas.cut)"
         )
     part = np.full(count, TRAINING, dtype=object)
     part[free[: len(free) // 2]] = VALIDATION
