@@ -177,3 +177,13 @@ def test_a_run_shows_its_graph_in_a_notebook(finished: Run) -> None:
     assert "<svg" in html
     assert "288 cells x 60 genes" in html
     assert "&#x27;IFN&#x27;" in html
+
+
+def test_a_page_of_zeros_among_the_texts_of_held_out_cells_is_told(finished: Run, tmp_path: Path) -> None:
+    """HDF5 2.0 reads such a heap for ever."""
+    data = bytearray((finished.path / "held_out.h5ad").read_bytes())
+    heap = data.index(b"GCOL")
+    data[heap + 64 : heap + 512] = bytes(448)
+    (tmp_path / "held_out.h5ad").write_bytes(data)
+    with pytest.raises(RunError, match=r"held_out\.h5ad can't be read: .*heap of texts"):
+        replace(finished, path=tmp_path).held_out()

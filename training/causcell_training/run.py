@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from causcell._deprecation import moved_names
 from causcell._internal.digests import file_digest
 from causcell._internal.files import new_file
+from causcell.cells.hdf5_file import open_hdf5
 from causcell.errors import CausCellError, RunError, format_list
 from causcell.repository.description import ModelDescription
 from causcell.repository.manifest import TrainingCells
@@ -237,11 +238,15 @@ def _load_unfinished(root: Path) -> Run:
 
 
 def _read_held_out_cells(root: Path, genes: int) -> anndata.AnnData:
-    import anndata
+    from anndata.io import read_elem
 
     path = root / HELD_OUT_FILE
     try:
-        held_out = anndata.read_h5ad(path)
+        file, close = open_hdf5(path)  # which a damaged file can't keep reading for ever
+        try:
+            held_out: anndata.AnnData = read_elem(file)
+        finally:
+            close()
         check_matrix(held_out.X)
         if held_out.n_vars != genes:
             raise ValueError(f"{held_out.n_vars} genes, where the model has {genes}")
