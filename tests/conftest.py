@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ from causcell.generator import Generator
 
 if TYPE_CHECKING:
     from causcell_training import Run
+
+# Started in the background, a shell has Ctrl-C ignored by all that is started here; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # With --doctest-modules every file would be imported; these are programs of their own.
 collect_ignore_glob = ["installed_client.py", "archive/make.py", "benchmarks/[!t]*.py", "support/shared_model.py"]
