@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata
@@ -15,6 +16,7 @@ import torch
 from commands import SMALL_MODEL, run_command
 from short_runs import assert_same_weights, interrupt, tiny_config
 
+from causcell._internal.cpus import available_cpus
 from causcell._internal.interrupts import Terminated
 from causcell.errors import RunError
 from causcell.generator import Generator
@@ -128,6 +130,16 @@ def test_leaving_the_process_is_not_taken_for_an_interrupt(cells: anndata.AnnDat
     assert raised.value.code == 3
 
 
+@pytest.fixture
+def threads_of_a_new_thread() -> Iterator[None]:
+    """Sums depend on the number of compute threads, which is a thread's own: other tests may have changed it here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(available_cpus())
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads_of_a_new_thread")
 def test_training_in_a_thread_is_the_same_training(cells: anndata.AnnData, tmp_path: Path) -> None:
     """Two at once too: torch's random numbers are the process's."""
     alone = fit(cells, tmp_path / "alone", config=tiny_config())
