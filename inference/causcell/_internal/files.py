@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -24,6 +25,9 @@ _LOCK = "lock"
 _SCRATCH = "causcell-scratch-"
 _YOUNG = 60.0
 """Seconds in which a temporary folder without a lock may still get it."""
+
+_own_scratch: dict[Path, int] = {}
+"""Temporary folders that this process has made or is about to, with its number: a fork has them, too."""
 
 
 @contextlib.contextmanager
@@ -166,7 +170,7 @@ class ScratchFolder:
     def __init__(self) -> None:
         _sweep_scratch(Path(tempfile.gettempdir()))
         self._stack = contextlib.ExitStack()
-        self.path = Path(tempfile.mkdtemp(prefix=_SCRATCH))
+        self.path = _make_scratch()
         try:
             self._stack.enter_context(hold(self.path / _LOCK, self.path))
         except BaseException:
@@ -183,6 +187,30 @@ class ScratchFolder:
         """Remove the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._stack.close()
+        _own_scratch.pop(self.path, None)
+
+
+def _make_scratch() -> Path:
+    """Make a folder for this user alone, which `remove_own_scratch` knows before it is there."""
+    while True:
+        folder = Path(tempfile.gettempdir()) / f"{_SCRATCH}{secrets.token_hex(4)}"
+        _own_scratch[folder] = os.getpid()
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            del _own_scratch[folder]
+            continue
+        return folder
+
+
+def remove_own_scratch() -> None:
+    """Remove the temporary folders of this process that are left: a signal may come between any two steps.
+
+    For the end of a process alone.
+    """
+    for folder, process in list(_own_scratch.items()):
+        if process == os.getpid():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep_scratch(parent: Path) -> None:

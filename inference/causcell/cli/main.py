@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from causcell import __version__
+from causcell._internal.files import remove_own_scratch
 from causcell._internal.interrupts import Terminated, exit_status, raise_on_sigterm
 from causcell.cli.bench import bench
 from causcell.cli.check import check
@@ -65,6 +66,7 @@ class _Commands(TyperGroup):
                 if stop.interrupt is None:
                     raise
                 interrupt = stop.interrupt
+        remove_own_scratch()
         how = str(interrupt) or _describe_stop(context.invoked_subcommand)
         cause = "ended by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted"
         typer.echo(f"{cause}: {how}", err=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from causcell._internal import files
 from causcell._internal.files import ScratchFolder, local_path, new_file, new_folder, refuse_existing
 from causcell.errors import ConfigurationError, OutputBusyError, OutputError, OutputExistsError
 
@@ -213,3 +214,19 @@ def test_home_is_where_it_is(monkeypatch, tmp_path):
 @pytest.mark.parametrize("path", ["a:b", "run=3:x/y", "/data/a:/b", "C:/x"])
 def test_a_path_with_a_colon_is_a_path(path):
     assert local_path(path) == Path(path)
+
+
+def test_a_temporary_folder_that_an_interrupt_left_goes_at_the_end_of_the_process(tmp_path, monkeypatch):
+    """A signal between any two steps: here after the folder was made, before anybody could close it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", interrupt)  # while it is removed, too
+        with pytest.raises(KeyboardInterrupt):
+            ScratchFolder().close()
+    assert len(list(tmp_path.iterdir())) == 1
+    files.remove_own_scratch()
+    assert list(tmp_path.iterdir()) == []
