@@ -220,7 +220,7 @@ def test_a_temporary_folder_that_an_interrupt_left_goes_at_the_end_of_the_proces
     """A signal between any two steps: here after the folder was made, before anybody could close it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

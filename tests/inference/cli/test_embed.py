@@ -41,7 +41,7 @@ def test_embed_takes_some_of_the_cells(data: Path, made: Path, tmp_path: Path, c
     ("words", "fragments"),
     [
         (["--where", "stim"], ["--where stim ", "yes or no"]),
-        (["--layer", "spliced"], ["'spliced'", "layers are"]),
+        (["--layer", "spliced"], ["'spliced'", "there are none"]),
         (["--batch-size", "-1"], ["--batch-size -1", "at least 1"]),
         (["--threads", "-1"], ["threads", "-1", "at least 1"]),
     ],

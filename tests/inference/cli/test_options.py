@@ -45,7 +45,7 @@ from causcell.repository.manifest import Manifest
         (["--threads", "0"], ["threads", "0", "at least 1"]),
         (["--dtype", "int8"], ["dtype", "'int8'", "'float32', 'float16'"]),
         (["--expression", "cpm"], ["'cpm'", "'counts', 'log1p'"]),
-        (["--layer", "spliced"], ["'spliced'", "layers are"]),
+        (["--layer", "spliced"], ["'spliced'", "there are none"]),
         (["--allow-missing-genes", "1.5"], ["--allow-missing-genes 1.5", "below 1"]),
         (["--where", "dose == 3"], ["--where", "'dose == 3'", "dose", "'stim', 'donor'"]),
         (["--where", "stim =="], ["--where", "'stim =='", "the columns are"]),

@@ -91,7 +91,7 @@ def test_train_resumes_what_ctrl_c_interrupted(
         ),
         (["--concept", "state", "--edge", "stim:state", "--edge", "stim:state"], ["given twice", "stim:state"]),
         (["--expression", "cpm"], ["--expression cpm", "'counts'", "'log1p'"]),
-        (["--layer", "spliced"], ["'spliced'", "layers are"]),
+        (["--layer", "spliced"], ["'spliced'", "there are none"]),
         (["--genes", "0"], ["--genes", "0", "'all'"]),
         (["--genes=-7"], ["--genes", "-7", "'all'"]),
         (["--genes=--7"], ["--7"]),
