@@ -199,14 +199,18 @@ class CompressedRows:
         indptr = self.indptr[start : stop + 1] - first
         minor = self.shape[1 if self.format == "csr" else 0]
         _check_range(indices, minor, self._title, self._indices.name)
-        if _repeats(indices, indptr):
-            what = "a chunk of its values is missing" if absent else "one entry of the matrix stands there twice"
-            raise damaged(self._title, self._indices.name, what)
         kind = np.int32 if max(minor, last - first) < 2**31 else np.int64
         parts = (data, indices.astype(kind), indptr.astype(kind))
         if self.format == "csr":
-            return sparse.csr_matrix(parts, shape=(stop - start, minor))
-        return sparse.csc_matrix(parts, shape=(minor, stop - start))
+            piece: Any = sparse.csr_matrix(parts, shape=(stop - start, minor))
+        else:
+            piece = sparse.csc_matrix(parts, shape=(minor, stop - start))
+        if not _rise(piece.indices, piece.indptr):
+            piece.sort_indices()
+            if not _rise(piece.indices, piece.indptr):
+                what = "a chunk of its values is missing" if absent else "one entry of the matrix stands there twice"
+                raise damaged(self._title, self._indices.name, what)
+        return piece
 
 
 def _check_indptr(
@@ -237,19 +241,14 @@ def _check_range(indices: np.ndarray, limit: int, title: str, name: str) -> None
         raise damaged(title, name, f"it holds {low if low < 0 else high}, and places are 0 to {limit - 1}")
 
 
-def _repeats(indices: np.ndarray, indptr: np.ndarray) -> bool:
-    """Return whether a row holds an index twice."""
+def _rise(indices: np.ndarray, indptr: np.ndarray) -> bool:
+    """Return whether the indices of each row rise from one to the next, so that none stands there twice."""
     if len(indices) < 2:
-        return False
+        return True
     rises = indices[1:] > indices[:-1]
     edges = indptr[1:-1]
     rises[edges[(edges > 0) & (edges < len(indices))] - 1] = True
-    if rises.all():
-        return False
-    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    order = np.lexsort((indices, rows))
-    same = (np.diff(indices[order].astype(np.int64)) == 0) & (np.diff(rows[order]) == 0)
-    return bool(same.any())
+    return bool(rises.all())
 
 
 def as_numbers(values: np.ndarray, title: str, name: str) -> np.ndarray:
