@@ -11,10 +11,13 @@ from causcell._internal.values import first_unsound
 from causcell.errors import EngineError, format_list
 from causcell.repository.manifest import EXPRESSION_FLOAT16, GraphInfo, TensorInfo
 
+_ROUNDING = 1e-5
+"""What a probability may exceed 1 by: runtimes' sigmoids do, by some units of the last place of a float32."""
+
 _RANGES = {
     "expression": (0.0, math.inf),
     EXPRESSION_FLOAT16: (0.0, math.inf),
-    "slab_probability": (0.0, 1.0),
+    "slab_probability": (0.0, 1.0 + _ROUNDING),
     "slab_deviation": (0.0, math.inf),
 }
 """Ranges of outputs by name; every other output has only to be finite."""
@@ -50,7 +53,7 @@ def check_answer(
     Returns
     -------
     The outputs by name, each of the manifest's element type and of shape [B x ...], its values finite, expression and
-    deviations not negative, probabilities from 0 to 1.
+    deviations not negative, probabilities from 0 to 1 (but for rounding).
 
     Raises
     ------
@@ -107,4 +110,4 @@ def _say(place: tuple[int, ...], tensor: TensorInfo, genes: Sequence[str]) -> st
 def _allowed(low: float, high: float) -> str:
     if math.isinf(low):
         return "a finite number"
-    return "a finite number, at least 0," if math.isinf(high) else f"{low:g} to {high:g}"
+    return "a finite number, at least 0," if math.isinf(high) else f"{low:g} to {high:.3g}"
