@@ -66,12 +66,8 @@ def demo(
 def benchmark(
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.", show_default=False)],
-    concept: Annotated[
-        list[str] | None, typer.Option(help="Column of obs with a concept's labels; repeat.", show_default=False)
-    ] = None,
-    edge: Annotated[
-        list[str] | None, typer.Option(help="PARENT:CHILD, a causal edge; repeat.", show_default=False)
-    ] = None,
+    concept: options.Concepts = None,
+    edge: options.Edges = None,
     folds: Annotated[int, typer.Option(help="1: a random fifth of the cells is judged; K: each once.")] = 1,
     hold_out: Annotated[
         list[str] | None,

@@ -93,7 +93,7 @@ def test_the_client_generates_from_it_as_from_any(with_torchscript: Path, reposi
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_several_instances_have_a_thread_each(with_torchscript: Path, graph: str) -> None:
-    """Of the graph and of its twin, whose backends name threads differently; the reference cells have one instance."""
+    """The graph and its twin, whose backends name threads differently; the reference cells have one instance."""
     for name, parameter in ((graph, "intra_op_thread_count"), (f"{graph}_torchscript", "INTRA_OP_THREAD_COUNT")):
         config = read_config(with_torchscript, name)
         assert config.instance_group[0].count == 3

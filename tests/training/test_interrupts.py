@@ -139,7 +139,6 @@ def threads_of_a_new_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # filters are the process's: one thread ends another's
 @pytest.mark.usefixtures("threads_of_a_new_thread")
 def test_training_in_a_thread_is_the_same_training(cells: anndata.AnnData, tmp_path: Path) -> None:
     """Two at once too: torch's random numbers are the process's."""

@@ -18,12 +18,8 @@ __getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 def train(
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
-    concept: Annotated[
-        list[str] | None, typer.Option(help="Column of obs with a concept's labels; repeat.", show_default=False)
-    ] = None,
-    edge: Annotated[
-        list[str] | None, typer.Option(help="PARENT:CHILD, a causal edge; repeat.", show_default=False)
-    ] = None,
+    concept: options.Concepts = None,
+    edge: options.Edges = None,
     expression: Annotated[
         str | None, typer.Option(help="What the values are: counts or log1p. They are checked. [default: counts]")
     ] = None,

@@ -178,7 +178,7 @@ class FileSource:
 
     @property
     def has_raw(self) -> bool:
-        """Whether the file has ``raw``."""
+        """Tell whether the file has ``raw``."""
         return "raw/var" in self._group
 
     def _names_of(self, element: Any, name: str) -> DiskArray:

@@ -88,7 +88,7 @@ class DiskArray:
 
     @cached_property
     def _incomplete(self) -> bool:
-        """Whether chunks of an HDF5 data set are absent."""
+        """Tell whether chunks of an HDF5 data set are absent."""
         identifier: Any = getattr(self._array, "id", None)
         if not hasattr(identifier, "get_num_chunks") or not math.prod(self.shape):
             return False

@@ -141,7 +141,7 @@ class LogScaleCheck:
 
     @property
     def complete(self) -> bool:
-        """Whether the file has all genes of the total."""
+        """Tell whether the file has all genes of the total."""
         return self.present == self.genes
 
     def check(self, sums: np.ndarray, values: sparse.csr_matrix, whole: np.ndarray, cell_names: Names) -> None:

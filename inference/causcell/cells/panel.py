@@ -247,8 +247,8 @@ class PanelReader:
         if not sparse.issparse(values):
             counted = values if self._in_total is None else values[:, self._in_total]
             return np.asarray(counted.sum(axis=1, dtype=np.float64))
-        data = values.data if self._in_total is None else values.data * self._in_total[values.indices]
-        return np.bincount(_rows(values), weights=data, minlength=values.shape[0])
+        every = np.ones(values.shape[1])
+        return np.asarray(values @ (every if self._in_total is None else self._in_total * every), dtype=np.float64)
 
     def _check_log(self, check: LogScaleCheck, values: Matrix, cell_names: Names) -> None:
         raised = sparse.csr_matrix(values, dtype=np.float32) if not sparse.issparse(values) else values

@@ -51,7 +51,7 @@ class StrangersStore(WrapperStore[Any]):
 
     @property
     def supports_sync_io(self) -> bool:
-        """Whether chunks may be read past `get`; they may not."""
+        """Tell zarr that no chunk is read past `get`."""
         return False
 
     async def get(self, key: str, *arguments: Any, **options: Any) -> Any:

@@ -12,12 +12,8 @@ from causcell.cli import options
 
 def check(
     data: options.Data,
-    concept: Annotated[
-        list[str] | None, typer.Option(help="Column of obs with a concept's labels; repeat.", show_default=False)
-    ] = None,
-    edge: Annotated[
-        list[str] | None, typer.Option(help="PARENT:CHILD, a causal edge; repeat.", show_default=False)
-    ] = None,
+    concept: options.Concepts = None,
+    edge: options.Edges = None,
     expression: Annotated[
         str | None, typer.Option(help="What the values are: counts or log1p. [default: told by the values]")
     ] = None,

@@ -23,6 +23,13 @@ Files = Annotated[
         show_default=False,
     ),
 ]
+Concepts = Annotated[
+    list[str] | None,
+    typer.Option("--concept", help="Column of obs with a concept's labels; repeat.", show_default=False),
+]
+Edges = Annotated[
+    list[str] | None, typer.Option("--edge", help="PARENT:CHILD, a causal edge; repeat.", show_default=False)
+]
 Expression = Annotated[
     str | None,
     typer.Option(help="What the values are: counts or log1p. They are checked. [default: as in training]"),

@@ -206,7 +206,7 @@ def test_cells_read_one_by_one_are_judged_together() -> None:
 
 
 def test_values_of_a_file_without_all_genes_are_held_against_the_training_cells() -> None:
-    """Of a total of 3,000 the panel's part is below every training cell's of 10,000, and nothing else tells."""
+    """The panel's part of a total of 3,000 is below every training cell's of 10,000, and nothing else tells."""
     part = slice(0, len(PANEL))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

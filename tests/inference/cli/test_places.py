@@ -18,7 +18,7 @@ from causcell_export import export
 from causcell_export.demo import run_demo
 from causcell_training import Run, fit
 
-URLS = ("s3://bucket/out", "gs://bucket/out", "https://host/out", "file:///tmp/out")
+URLS = ("s3://bucket/out", "gs://bucket/out", "https://host/out", "file:///data/out")
 SUFFIX = {"embed": ".h5ad", "trial": ".h5ad", "generate": ".zarr", "materialize": ".zarr", "bench": ".json"}
 REQUIRED = {
     "train": ["DATA", "--concept", "stim"],

@@ -59,7 +59,7 @@ def test_another_backend(text):
 @pytest.mark.parametrize(
     "text",
     [
-        'model_operations { op_library_filename: "/tmp/x.so" }',
+        'model_operations { op_library_filename: "/opt/x.so" }',
         'model_repository_agents { agents { name: "x" } }',
         'default_model_filename: "../x"',
         'cc_model_filenames { key: "a" value: "b" }',

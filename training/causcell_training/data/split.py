@@ -235,7 +235,7 @@ def _read_split_file(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
 
 
 def _is_split(header: list[str]) -> bool:
-    """Whether a table has one column of parts, and one of cells: by name, or the first one without a name."""
+    """Tell whether a table has one column of parts, and one of cells: by name, or the first one without a name."""
     return header.count("split") == 1 and (header.count("cell") == 1 or not header.count("cell"))
 
 

@@ -1,4 +1,4 @@
-"""Whether there is anything to learn in the expression of training cells."""
+"""Check that there is something to learn in the expression of training cells."""
 
 from __future__ import annotations
 

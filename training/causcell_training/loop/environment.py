@@ -17,11 +17,11 @@ class OneProcess(LightningEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:
-        """No: nobody else starts processes of this training."""
+        """Tell Lightning that nobody else starts processes of this training."""
         return False
 
     def world_size(self) -> int:
-        """One process."""
+        """Return the number of processes."""
         return 1
 
     def global_rank(self) -> int:

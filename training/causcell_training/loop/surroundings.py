@@ -17,14 +17,24 @@ from causcell._internal.cpus import available_cpus
 from causcell._internal.interrupts import raise_on_sigterm
 from causcell._internal.quiet import quiet_loggers
 
-_ONE_AT_A_TIME = threading.Lock()
-"""Torch's random numbers are the process's: two trainings in threads of one process wait for each other."""
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Wait for trainings in other threads of this process to end.
+
+    What is changed for a training and put back after it is the process's: torch's random numbers and defaults, filters
+    of warnings, Lightning's rank. Two that overlap would undo each other's.
+    """
+    with _ONE_AT_A_TIME:
+        yield
 
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seed torch for the block, and leave the caller's random stream as it was; one training at a time has it."""
-    with _ONE_AT_A_TIME, torch.random.fork_rng():
+    """Seed torch for the block, and leave the caller's random stream as it was."""
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 

@@ -25,7 +25,14 @@ from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
 from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
 from causcell_training.loop.environment import OneProcess, check_accelerator
 from causcell_training.loop.finish import find_versions, finish_run
-from causcell_training.loop.surroundings import own_interrupt, own_randomness, own_rank, own_threads, quiet_lightning
+from causcell_training.loop.surroundings import (
+    one_at_a_time,
+    own_interrupt,
+    own_randomness,
+    own_rank,
+    own_threads,
+    quiet_lightning,
+)
 from causcell_training.loop.training_plan import MONITOR, TrainingPlan, plan_name
 from causcell_training.model import CausCell
 from causcell_training.run import Run
@@ -125,9 +132,9 @@ def train_model(
         Ctrl-C, or SIGTERM (`causcell._internal.interrupts.Terminated`); its text says what is kept and how to go on.
     """
     check_accelerator(config.optimisation.accelerator)
-    with own_torch_defaults(), own_threads(), own_rank():
+    with one_at_a_time(), own_torch_defaults(), own_threads(), own_rank():
         prepared = prepare(data, config, split)
-        run_data = (_resume_run if resume else _begin_run)(path, prepared, config, overwrite)
+        run_data = _resume_run(path, prepared, config) if resume else _begin_run(path, prepared, config, overwrite)
         checkpoints = RunCheckpoints(
             path,
             MONITOR,
@@ -151,13 +158,11 @@ def _begin_run(path: Path, data: TrainingData, config: TrainConfig, overwrite: b
     clear_run(path)
     run_data = RunData.of(data, config.seed)
     run_data.save(path)  # first: it says that the folder is a run's
-    write_config(path, config)
-    write_split(path, data.names, data.part)
-    write_held_out_cells(data, config.seed, path)
+    _write_inputs(path, data, config)
     return run_data
 
 
-def _resume_run(path: Path, data: TrainingData, config: TrainConfig, _: bool) -> RunData:
+def _resume_run(path: Path, data: TrainingData, config: TrainConfig) -> RunData:
     """Check that the run was begun with these cells, and take the settings that may change."""
     run_data = RunData.load(path)
     if run_data.digest != data.digest():
@@ -167,10 +172,15 @@ def _resume_run(path: Path, data: TrainingData, config: TrainConfig, _: bool) ->
         )
     if (path / LAST_FILE).exists():
         read_checkpoint(path / BEST_FILE)  # now, and not when hours later nothing was better
+    _write_inputs(path, data, config)  # a kill may have come before
+    return run_data
+
+
+def _write_inputs(path: Path, data: TrainingData, config: TrainConfig) -> None:
+    """Write the settings, the part of every cell, and the held-out cells."""
     write_config(path, config)
     write_split(path, data.names, data.part)
-    write_held_out_cells(data, config.seed, path)  # a kill may have come before
-    return run_data
+    write_held_out_cells(data, config.seed, path)
 
 
 def _run_loop(

@@ -59,18 +59,18 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def has_large_rows(table: np.ndarray) -> bool:
-    """Whether at least half of the cells are in rows of five and more; in smaller ones anything seems determined."""
+    """Tell whether half of the cells or more are in rows of five and more; smaller ones seem to determine anything."""
     sizes = table.sum(axis=1)
     return bool(sizes[sizes >= 5].sum() * 2 >= table.sum() > 0)
 
 
 def determines(table: np.ndarray) -> bool:
-    """Whether the row tells the column of each cell, and rows have cells enough for that to mean something."""
+    """Tell whether the row determines the column of each cell, and rows have enough cells for that to mean much."""
     return bool(((table > 0).sum(axis=1) == 1).all()) and has_large_rows(table)
 
 
 def share_told(table: np.ndarray) -> float:
-    """Share of cells that have the commonest column of their row."""
+    """Return the share of cells that have the commonest column of their row."""
     return float(table.max(axis=1).sum() / table.sum())
 
 

@@ -37,7 +37,7 @@ def study_expression(cells: Cells, scale: Scale | None) -> tuple[dict[str, Any],
         What training refuses, and what is odd.
     """
     facts: dict[str, Any] = {"scale": scale, "text": "no values", "sampled": 0, "total": 0.0, "nonzero": 0.0}
-    findings = []
+    findings: list[Finding] = []
     if not cells.genes:
         return facts, [_error("no_genes", "the data have no genes")]
     try:
@@ -63,37 +63,33 @@ def study_expression(cells: Cells, scale: Scale | None) -> tuple[dict[str, Any],
         "nonzero": float((np.asarray(values.data if hasattr(values, "indptr") else values) != 0).sum() / _size(values)),
         "text": _describe(guessed, totals),
     }
-    if guessed == "counts" and (totals == 0).any():
-        findings.append(
-            _error(
-                "empty_cells",
-                f"{int((totals == 0).sum())} of {len(totals)} cells sampled have no counts at all; remove them "
-                "(scanpy.pp.filter_cells(adata, min_counts=1))",
-            )
+    findings += _find_odd_values(values, totals, guessed, declared=scale is not None)
+    return facts, findings
+
+
+def _find_odd_values(values: Any, totals: np.ndarray, scale: Scale, *, declared: bool) -> list[Finding]:
+    """Find empty cells, an undeclared scale other than counts, and genes that no cell of the sample expresses."""
+    findings = []
+    if scale == "counts" and (totals == 0).any():
+        text = (
+            f"{int((totals == 0).sum())} of {len(totals)} cells sampled have no counts at all; remove them "
+            "(scanpy.pp.filter_cells(adata, min_counts=1))"
         )
-    if scale is None and guessed == "log1p":
-        findings.append(
-            Finding(
-                "scale",
-                "note",
-                (),
-                "the values look like log1p values; train with expression='log1p', or on raw counts, "
-                "which carry more (often in adata.raw, raw=True, or in a layer)",
-            )
+        findings.append(_error("empty_cells", text))
+    if not declared and scale == "log1p":
+        text = (
+            "the values look like log1p values; train with expression='log1p', or on raw counts, which carry more "
+            "(often in adata.raw, raw=True, or in a layer)"
         )
+        findings.append(Finding("scale", "note", (), text))
     silent = int((np.asarray((values != 0).sum(axis=0)).ravel() == 0).sum())
     if silent:
-        findings.append(
-            Finding(
-                "silent_genes",
-                "note",
-                (),
-                f"{silent} of {len(cells.genes)} genes are zero in all of the {len(names)} "
-                "cells sampled; highly variable genes leave them out, genes='all' does not",
-                {"genes": silent},
-            )
+        text = (
+            f"{silent} of {values.shape[1]} genes are zero in all of the {len(totals)} cells sampled; highly variable "
+            "genes leave them out, genes='all' does not"
         )
-    return facts, findings
+        findings.append(Finding("silent_genes", "note", (), text, {"genes": silent}))
+    return findings
 
 
 def _error(kind: str, text: str) -> Finding:

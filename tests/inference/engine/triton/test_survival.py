@@ -43,7 +43,7 @@ def stubs(server: TritonServer) -> dict[int, str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended may wait for a while to be reaped."""
+    """Tell whether a process runs; one that ended may wait for a while to be reaped."""
     try:
         return "\nState:\tZ" not in Path("/proc", str(pid), "status").read_text()
     except OSError:
