@@ -12,7 +12,8 @@ import numpy as np
 
 from causcell._internal.files import ScratchFolder
 from causcell.cells.backing import open_anndata
-from causcell.concepts import UNLABELLED, ConceptSchema, as_pairs, schema_from_obs
+from causcell.concept_columns import schema_from_obs
+from causcell.concepts import UNLABELLED, ConceptSchema, as_pairs
 from causcell.counterfactual.interventions import parse_do
 from causcell.errors import ConfigurationError, DataError
 from causcell.evaluation.data import EvaluationData, read_evaluation_data

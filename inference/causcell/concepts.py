@@ -7,7 +7,7 @@ unexplained concept. Labels are coded by their place in `Concept.labels`.
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from causcell._internal.choices import suggest
-from causcell._internal.labels import find_label, label_column, read_labels, require_column
+from causcell._internal.labels import find_label, label_column
 from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError, UnknownLabelError, format_list
 
 if TYPE_CHECKING:
@@ -31,13 +31,6 @@ _RESERVED_CHARACTERS = "=:,;|/"  # they separate concepts, labels and cells in o
 
 _RESERVED_NAMES = (UNEXPLAINED, "exogenous", "source_cell", "intervention", "draw", "unseen_combination")
 """Names that arrays and columns of results already have."""
-
-
-_UNWRITABLE = ("_index", ".", "..")
-"""Names that AnnData files, or the folders of zarr, keep for themselves."""
-
-_LONGEST_NAME = 200
-"""Bytes; file systems allow 255, and results add to a name."""
 
 
 @dataclass(frozen=True)
@@ -331,77 +324,6 @@ class ConceptSchema:
             if other.any():
                 codes[other, i] = concept.codes_by_number(values[other])
         return codes
-
-
-def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[tuple[str, str]] = ()) -> ConceptSchema:
-    """Make the schema for labelled cells.
-
-    Labels are sorted (by value where all are numbers), except those of an ordered categorical column, which
-    keep its order; labels that no cell carries are left out.
-
-    Parameters
-    ----------
-    obs
-        Annotations of cells, with a column of labels for each concept.
-    concepts
-        Names of the columns.
-    edges
-        Causal edges, (parent, child).
-
-    Raises
-    ------
-    UnknownConceptError
-        There is no such column.
-    ConceptError
-        A column holds no labels: infinite numbers, fewer than two labels, more than 1,000.
-    ConceptGraphError
-        The edges are no directed acyclic graph over the concepts.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> obs = pd.DataFrame({"stim": ["IFN", "ctrl", "ctrl"], "cell_type": ["T", "B", None]})
-    >>> schema = schema_from_obs(obs, ["stim", "cell_type"], [("stim", "cell_type")])
-    >>> schema["cell_type"].labels
-    ('B', 'T')
-    >>> schema.encode(obs)
-    array([[ 0,  1],
-           [ 1,  0],
-           [ 1, -1]], dtype=int32)
-    """
-    check_names(concepts)
-    found = tuple(read_concept(obs, name) for name in concepts)
-    return ConceptSchema(found, tuple(Edge(parent, child) for parent, child in edges))
-
-
-def check_names(concepts: Sequence[str]) -> None:
-    """Raise `ConceptError` for names that files or results could not hold; models that have them are still opened."""
-    for name in concepts:
-        if name in _UNWRITABLE or "\\" in name or not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
-            shown = name if len(name) <= 40 else f"{name[:40]}..."
-            raise ConceptError(
-                f"concept name {shown!r} can't be used: files name columns and folders by it, so that it has at most "
-                f"{_LONGEST_NAME} bytes, no backslash and no control character, and is none of "
-                f"{format_list(_UNWRITABLE)}; rename the column of obs"
-            )
-    clash = [name for name in concepts if name.endswith("_predicted") and name.removesuffix("_predicted") in concepts]
-    if clash:
-        raise ConceptError(
-            f"concept {clash[0]!r} has the name that embed gives to the label read for another concept; rename the "
-            "column of obs"
-        )
-
-
-def check_columns(columns: Sequence[str], concepts: Sequence[str]) -> None:
-    """Raise `UnknownConceptError` for a concept that is no column of ``obs``."""
-    for name in concepts:
-        require_column(columns, name)
-
-
-def read_concept(obs: pd.DataFrame, name: str) -> Concept:
-    """Make the concept of a column of labels; see `schema_from_obs`, which says what is refused."""
-    labels, ordered = read_labels(obs, name)
-    return Concept(name, labels, "ordinal" if ordered else "categorical")
 
 
 def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:

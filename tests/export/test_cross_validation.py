@@ -9,7 +9,8 @@ from exported import export_unmeasured
 from short_runs import small_config
 from simulation import CONCEPTS, EDGES
 
-from causcell.concepts import ConceptSchema, as_pairs, schema_from_obs
+from causcell.concept_columns import schema_from_obs
+from causcell.concepts import ConceptSchema, as_pairs
 from causcell.errors import ConfigurationError, DataError
 from causcell_export import cross_validation
 from causcell_export.cross_validation import _list_scenarios, _read_test_rows, choose_combinations, run_benchmark

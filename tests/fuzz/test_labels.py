@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import causcell
 from causcell._internal.labels import label_text, number_text
 from causcell.cells.check.labels import label_findings
-from causcell.concepts import UNLABELLED, schema_from_obs
+from causcell.concept_columns import schema_from_obs
+from causcell.concepts import UNLABELLED
 
 NUMBERS = st.floats(width=32) | st.floats() | st.integers(-(10**6), 10**6) | st.sampled_from([35.0, 0.1, 1e-5, 1e300])
 VALUES = (

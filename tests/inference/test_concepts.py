@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from causcell.concepts import UNLABELLED, Concept, ConceptSchema, Edge, as_pairs, schema_from_obs, unseen_combinations
+from causcell.concept_columns import schema_from_obs
+from causcell.concepts import UNLABELLED, Concept, ConceptSchema, Edge, as_pairs, unseen_combinations
 from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError, UnknownLabelError
 
 

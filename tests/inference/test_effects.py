@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from causcell.effects import cell_effects, false_discovery_rate, simulated_trial, two_sided_p
+from causcell._internal.significance import false_discovery_rate, two_sided_p
+from causcell.effects import cell_effects, simulated_trial
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, UnknownConceptError, UnknownLabelError
 from causcell.generator import Generator
 

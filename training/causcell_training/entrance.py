@@ -10,7 +10,8 @@ import numpy as np
 from causcell.cells.check import warn_of_labels
 from causcell.cells.collection import Cells
 from causcell.cells.totals import read_totals
-from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs, check_columns, check_names, schema_from_obs
+from causcell.concept_columns import check_columns, check_names, schema_from_obs
+from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import check_panel
 from causcell_training.data.split import Split, read_split, split_cells

@@ -15,6 +15,7 @@ from causcell.errors import DataError
 
 _BUILT_IN_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 _DEEPEST = 64
+_TEXTS_AT_ONCE = 65536
 _HEAP, _OBJECT = struct.Struct("<4sB3xQ"), struct.Struct("<HHIQ")
 
 
@@ -108,6 +109,31 @@ def open_hdf5(path: Path) -> tuple[Any, Callable[[], None]]:
         file = stack.enter_context(h5py.File(raw, "r"))
         check_objects(file, title)
         return file, stack.pop_all().close
+
+
+def read_texts(file: Any) -> None:
+    """Read all texts of a file of `open_hdf5` once, before it is given to what would read it by HDF5's own driver.
+
+    Raises
+    ------
+    OSError
+        HDF5 would not come to the end of them.
+    """
+    import h5py
+
+    def visit(_: str, item: Any) -> None:
+        list(item.attrs.values())
+        text = h5py.check_string_dtype(item.dtype) if isinstance(item, h5py.Dataset) else None
+        if text is None or text.length is not None:  # no texts, or texts of one length, which stand in no heap
+            return
+        if not item.shape:
+            item[()]
+            return
+        for start in range(0, item.shape[0], _TEXTS_AT_ONCE):
+            item[start : start + _TEXTS_AT_ONCE]
+
+    visit("", file)
+    file.visititems(visit)
 
 
 def check_objects(file: Any, title: str) -> None:

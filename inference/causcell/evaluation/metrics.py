@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
+from causcell._internal.significance import false_discovery_rate
 
 EXPRESSED = 0.05
 """Values above this count as nonzero: log1p values of one count are far above, solvers' residues of zero below."""
@@ -332,10 +333,10 @@ def differential_genes(source: np.ndarray, target: np.ndarray, *, fdr: float = 0
     fdr
         False discovery rate, between 0 and 1.
     """
-    from scipy.stats import false_discovery_control, mannwhitneyu
+    from scipy.stats import mannwhitneyu
 
     p = mannwhitneyu(source, target, axis=0, method="asymptotic").pvalue
-    return np.asarray(false_discovery_control(np.nan_to_num(p, nan=1.0)) < fdr)
+    return false_discovery_rate(np.nan_to_num(p, nan=1.0)) < fdr
 
 
 def ranking_score(score: np.ndarray, truth: np.ndarray) -> float | None:

@@ -13,16 +13,8 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.preprocessing import TARGET_SUM, Preprocessing, Scale, gene_digest
-from causcell.repository.manifest import (
-    Dimensions,
-    ExpressionInfo,
-    Float32,
-    GenePanel,
-    Share,
-    Sum,
-    check_scale_facts,
-    leave_out_unknown,
-)
+from causcell.repository.manifest import Dimensions, ExpressionInfo, Float32, GenePanel, Share, Sum
+from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
 
 
 class ModelDescription(BaseModel):

@@ -33,13 +33,14 @@ from causcell.errors import (
     SchemaVersionError,
     format_list,
 )
-from causcell.preprocessing import SUM_QUANTILES, Preprocessing, Scale, gene_digest
+from causcell.preprocessing import Preprocessing, Scale, gene_digest
 from causcell.repository.consistency import check_consistency
 from causcell.repository.names import EXPRESSION_FLOAT16 as EXPRESSION_FLOAT16
 from causcell.repository.names import MANIFEST_FILE as MANIFEST_FILE
 from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
 from causcell.repository.names import graph_file as graph_file
 from causcell.repository.names import logits_name as logits_name
+from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
 
 SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
@@ -50,26 +51,9 @@ LARGEST_MANIFEST = 2**28
 _MOST_VALUES = 2_000_000
 """Values of a manifest at most, counted by its commas; a panel of 60,000 genes has 300,000."""
 
-_SCALE_FACTS = ("totals", "shares", "panel_sums")
-
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sum = Annotated[float, Field(ge=0, le=1e12)]
-
-
-def leave_out_unknown(fields: dict[str, Any]) -> dict[str, Any]:
-    """Leave out facts of the scale that a model does not know: files of earlier versions are written as they were."""
-    return {name: value for name, value in fields.items() if value or name not in _SCALE_FACTS}
-
-
-def check_scale_facts(normalisation_genes: Sequence[str], shares: Sequence[float], sums: Sequence[float]) -> None:
-    """Raise `ValueError` unless there is a share for each normalisation gene, and ascending quantiles; or none."""
-    if shares and len(shares) != len(normalisation_genes):
-        raise ValueError(
-            f"shares has {len(shares)} numbers for {len(normalisation_genes)} normalisation genes; it has one for each"
-        )
-    if sums and (len(sums) != len(SUM_QUANTILES) or list(sums) != sorted(sums)):
-        raise ValueError(f"panel_sums has {len(sums)} numbers; it has {len(SUM_QUANTILES)}, in ascending order")
 
 
 class _Part(BaseModel):

@@ -66,7 +66,7 @@ def test_a_sentence_of_the_command_itself_is_printed(
 
 def left_in(folder: Path) -> list[str]:
     """Names in a folder for temporary files, but for that of ONNX Runtime's telemetry, which is not the program's."""
-    return sorted(path.name for path in folder.iterdir() if path.name != ".ses")
+    return sorted(path.name for path in folder.iterdir())
 
 
 def _stopped(

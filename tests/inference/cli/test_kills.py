@@ -62,7 +62,7 @@ def read():
     return found
 
 def left():
-    return sorted(path.name for path in temporary.iterdir() if path.name != ".ses")
+    return sorted(path.name for path in temporary.iterdir())
 
 def run():
     assert os.waitpid(start(), 0)[1] == 0

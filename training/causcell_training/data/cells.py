@@ -13,7 +13,8 @@ from scipy import sparse
 from torch import Tensor
 
 from causcell.cells.collection import Cells
-from causcell.concepts import ConceptSchema, as_pairs, schema_from_obs
+from causcell.concept_columns import schema_from_obs
+from causcell.concepts import ConceptSchema, as_pairs
 from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import choose_panel
