@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import SupportsIndex
 
@@ -52,39 +51,6 @@ def whole_number(value: SupportsIndex, name: str, low: int, high: int) -> int:
         raise ConfigurationError(f"{name}={_shown(number)}: take at least {low} (at most {high})")
     if number > high:
         raise ConfigurationError(f"{name}={_shown(number)}: take at most {high} (at least {low})")
-    return number
-
-
-def finite_number(value: float, name: str, low: float, high: float, allowed: str | None = None) -> float:
-    """Return a finite number as a ``float``; True and False, texts and NaN are none.
-
-    Parameters
-    ----------
-    value, name, low, high
-        As in `whole_number`.
-    allowed
-        What is allowed, for the message.
-
-    Raises
-    ------
-    ConfigurationError
-        No number, not finite, or out of range.
-
-    Examples
-    --------
-    >>> finite_number(0.5, "eta", 0, 1)
-    0.5
-    >>> finite_number(float("nan"), "eta", 0, 1)
-    Traceback (most recent call last):
-        ...
-    causcell.errors.ConfigurationError: eta=nan: take a number from 0 to 1
-    """
-    try:
-        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not low <= number <= high:
-        raise ConfigurationError(f"{name}={_shown(value)}: take {allowed or f'a number from {low:g} to {high:g}'}")
     return number
 
 

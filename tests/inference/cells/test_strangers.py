@@ -129,7 +129,7 @@ def test_a_page_of_zeros_among_texts_is_told(h5ad):
             data[place + 64 : place + 512] = bytes(448)
     h5ad.write_bytes(data)
     for read in (Cells, open_anndata):
-        with pytest.raises(DataError, match="can't be read as AnnData: .*heap of texts"):
+        with pytest.raises(DataError, match=r"can't be read as AnnData: .*heap of texts"):
             read(h5ad)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from causcell._internal.numbers import MOST_THREADS, whole_number
 from causcell.errors import ConfigurationError, format_list
 
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443, "http": 8000, "https": 443}
@@ -48,7 +49,7 @@ class Connection:
     patience
         Seconds to go on trying for, where servers are unavailable or busy or requests time out; 0 tries once.
     in_flight
-        Requests at once, over all servers, at least 1.
+        Requests at once, over all servers, 1 to 4,096.
     shared_memory
         Pass arrays through system shared memory where client and server share a host.
     headers
@@ -68,7 +69,7 @@ class Connection:
     >>> Connection(in_flight=0)
     Traceback (most recent call last):
         ...
-    causcell.errors.ConfigurationError: in_flight is 0; take at least 1, a whole number
+    causcell.errors.ConfigurationError: in_flight=0: take at least 1 (at most 4096)
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # an unknown name in a connection file is an error
@@ -85,8 +86,7 @@ class Connection:
             raise ConfigurationError(f"deadline is {self.deadline}; take seconds above 0, at most {LONGEST:,}")
         if not (_is_number(self.patience) and 0 <= self.patience <= LONGEST):
             raise ConfigurationError(f"patience is {self.patience}; take seconds, at least 0, at most {LONGEST:,}")
-        if isinstance(self.in_flight, bool) or not isinstance(self.in_flight, int) or self.in_flight < 1:
-            raise ConfigurationError(f"in_flight is {self.in_flight}; take at least 1, a whole number")
+        whole_number(self.in_flight, "in_flight", 1, MOST_THREADS)  # a thread each
         for name, value in self.headers.items():
             _check_header(name, value)
         if self.certificates is not None:

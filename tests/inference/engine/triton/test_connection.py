@@ -23,8 +23,8 @@ def test_addresses():
     [
         ({"deadline": 0}, "deadline is 0; take seconds above 0"),
         ({"patience": -1}, "patience is -1; take seconds, at least 0"),
-        ({"in_flight": 0}, "in_flight is 0; take at least 1"),
-        ({"in_flight": 1.5}, "in_flight is 1.5; take at least 1, a whole number"),
+        ({"in_flight": 0}, "in_flight=0: take at least 1"),
+        ({"in_flight": 1.5}, "in_flight=1.5: take a whole number from 1 to 4096"),
         ({"certificates": "/none"}, "certificates is '/none', where there is no file; name a PEM file"),
         ({"certificates": __file__}, "which can't be read as certificates .*name a PEM file of authorities"),
         *[({"deadline": wrong}, f"deadline is {wrong}; take seconds above 0, at most") for wrong in (*ENDLESS, True)],
