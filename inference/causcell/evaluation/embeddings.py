@@ -16,38 +16,72 @@ from causcell.evaluation.probes import (
     probe_accuracy,
     transferred_accuracy,
 )
-from causcell.evaluation.table import Table
+from causcell.evaluation.registry import Better
+from causcell.evaluation.scores import Role, score_rows
+from causcell.evaluation.table import LABELS, Table
 
 _COMPONENTS = 32
 
 
-def tabulate_own_labels(data: EvaluationData) -> Table:
-    """Read every concept's labels from its own embedding, beside a probe of principal components."""
-    components, _ = data.project_on_components(_COMPONENTS)
-    training = data.fit_components(_COMPONENTS).transform(data.training_expression)
+def tabulate_own_labels(data: EvaluationData, *, probes: bool = True) -> Table:
+    """Read every concept's labels from its own embedding, beside a probe of principal components.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    probes
+        Fit probes too, which take most of the time; without them there is the model's own reading alone.
+    """
     rows: dict[str, dict[str, float | None]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    roles: dict[str, Role] = {}
+    groups: dict[str, str] = {}
     for i, name in enumerate(data.schema.names):
         truth = data.test_labels[:, i]
         if (truth == UNLABELLED).all():
             continue
-        own = data.test_embeddings.obsm[f"X_causcell_{name}"]
         predicted = data.test_embeddings.obs[f"{name}_predicted"].cat.codes.to_numpy()
-        rows[f"{name}: the model's own reading"] = {**classification_scores(truth, predicted)}
-        rows[f"{name}: linear probe of its embedding"] = {"accuracy": probe_accuracy(own, truth)}
-        rows[f"{name}: linear probe of PCA-{_COMPONENTS}"] = {"accuracy": probe_accuracy(components, truth)}
-        rows[f"{name}: linear probe of PCA-{_COMPONENTS}, of the cells learned from"] = {
-            "accuracy": transferred_accuracy(training, data.training_labels[:, i], components, truth)
-        }
-        rows[f"{name}: most frequent label"] = {"accuracy": majority_rate(truth)}
+        found = [("the model's own reading", "model", classification_scores(truth, predicted))]
+        if probes:
+            found += _probe_labels(data, i)
+        found.append(("most frequent label", "trivial", {"accuracy": majority_rate(truth)}))
+        for reader, role, values in found:
+            row, accuracy = f"{name}: {reader}", values["accuracy"]
+            rows[row], roles[row], groups[row] = values, role, name
+            if accuracy is not None:
+                errors[row] = {"accuracy": float(np.sqrt(accuracy * (1 - accuracy) / (truth != UNLABELLED).sum()))}
+    better: dict[str, Better] = dict.fromkeys(("accuracy", "precision", "recall", "F1"), "higher")
+    spreads = {row: error["accuracy"] for row, error in errors.items() if roles[row] == "replicate"}
     return Table.of(
         "Labels read from their own embeddings",
         rows,
         interpretation="How often a concept's label is read right; precision, recall and F1 are weighted by label "
         "frequency. Probes are fitted and tested on different judged cells (five folds), unless said to be of the "
-        "cells learned from, as the model's own reading is.",
+        "cells learned from, as the model's own reading is. Scores: 0 is the most frequent label, 1 the better probe of "
+        "principal components.",
         limitations="Whether a wrong reading is the model's fault or the label's. No ceiling can be split off from "
         "real cells: a probe of principal components is what expression readily tells.",
+        errors=errors,
+        roles=roles,
+        scores=score_rows(rows, roles, better, groups=groups, spreads={"accuracy": max(spreads.values(), default=0.0)}),
+        kind=LABELS,
+        groups=groups,
     )
+
+
+def _probe_labels(data: EvaluationData, concept: int) -> list[tuple[str, Role, dict[str, float | None]]]:
+    """Probe a concept's embedding, and principal components, for its labels: reader, role, values."""
+    truth = data.test_labels[:, concept]
+    own = data.test_embeddings.obsm[f"X_causcell_{data.schema.names[concept]}"]
+    components, _ = data.project_on_components(_COMPONENTS)
+    training = data.fit_components(_COMPONENTS).transform(data.training_expression)
+    transferred = transferred_accuracy(training, data.training_labels[:, concept], components, truth)
+    return [
+        ("linear probe of its embedding", "model", {"accuracy": probe_accuracy(own, truth)}),
+        (f"linear probe of PCA-{_COMPONENTS}", "replicate", {"accuracy": probe_accuracy(components, truth)}),
+        (f"linear probe of PCA-{_COMPONENTS}, of the cells learned from", "replicate", {"accuracy": transferred}),
+    ]
 
 
 def tabulate_leakage(data: EvaluationData) -> Table:
