@@ -52,7 +52,7 @@ class TrivialShifts:
         - additive: the mean of the shifts within every other stratum, for cells of this one;
         - the shift within the stratum itself, where it was seen. It is no guess but a measurement: a replicate.
         """
-        shifts = {NO_CHANGE: np.zeros(self._expression.shape[1])}
+        shifts: dict[str, np.ndarray | None] = {NO_CHANGE: np.zeros(self._expression.shape[1])}
         shifts[MEAN_RESPONSE] = self._mean_response(case)
         shifts[ONE_FOR_ALL] = self._shift(case, {})
         shifts[ADDITIVE] = self._additive(case)
@@ -73,7 +73,7 @@ class TrivialShifts:
         groups = [self._mean({**stratum, case.concept: code}) for code in (case.source, case.target)]
         if min(count for count, _ in groups) < min_cells:
             return None
-        return groups[1][1] - groups[0][1]
+        return np.asarray(groups[1][1] - groups[0][1])
 
     def _mean_response(self, case: Case) -> np.ndarray | None:
         codes = self._labels[:, case.concept]

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from causcell.evaluation.scores import Score
 from causcell.evaluation.table import SELF_TEST, Table
 
 NAME = "Self-test"
@@ -51,6 +52,34 @@ def name_cheats(real: Sequence[np.ndarray], cheats: Mapping[str, np.ndarray]) ->
     return f"ranks {', '.join(winners)} above a real half" if winners else ""
 
 
+def name_trivial_winners(scores: Mapping[str, Mapping[str, Score]], trivial: Sequence[str]) -> dict[str, str]:
+    """Say of each measure of a table which trivial prediction it takes for better than real cells.
+
+    Parameters
+    ----------
+    scores
+        Scores by row and measure.
+    trivial
+        Names of the trivial rows.
+
+    Returns
+    -------
+    ``"ranks <row> above real cells"`` by measure, for those whose replicate is behind by more than its spread.
+
+    Examples
+    --------
+    >>> won = Score(gain=0.0, reach=-0.2, spread=0.1)
+    >>> name_trivial_winners({"label means": {"MSE": won}, "PCA-32": {"MSE": Score(-0.3, -0.2, 0.1)}}, ["label means"])
+    {'MSE': 'ranks label means above real cells'}
+    """
+    return {
+        measure: f"ranks {row} above real cells"
+        for row in trivial
+        for measure, score in scores.get(row, {}).items()
+        if score.reach < -score.spread and score.gain == 0
+    }
+
+
 def separate_self_tests(tables: Sequence[Table]) -> list[Table]:
     """Take the rows of cheats out of tables, and put them beside the replicates into tables of their own, the last."""
     kept, tests = [], []
@@ -59,8 +88,8 @@ def separate_self_tests(tables: Sequence[Table]) -> list[Table]:
         if not cheats:
             kept.append(table)
             continue
-        kept.append(_select(table, [row for row in table.rows if row not in cheats]))
-        test = _select(table, [*table.rows_of("replicate"), *cheats])
+        kept.append(table.with_rows([row for row in table.rows if row not in cheats]))
+        test = table.with_rows([*table.rows_of("replicate"), *cheats])
         tests.append(
             replace(
                 test,
@@ -73,13 +102,3 @@ def separate_self_tests(tables: Sequence[Table]) -> list[Table]:
             )
         )
     return kept + tests
-
-
-def _select(table: Table, rows: Sequence[str]) -> Table:
-    return replace(
-        table,
-        rows={row: table.rows[row] for row in rows},
-        errors={row: each for row, each in table.errors.items() if row in rows},
-        roles={row: each for row, each in table.roles.items() if row in rows},
-        scores={row: each for row, each in table.scores.items() if row in rows},
-    )

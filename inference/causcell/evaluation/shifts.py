@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from causcell.counterfactual.interventions import MODES
-from causcell.errors import CausCellWarning
 from causcell.evaluation.baselines import MEAN_RESPONSE, ONE_FOR_ALL, TrivialShifts, trivial_roles
 from causcell.evaluation.cases import Case as Case
 from causcell.evaluation.cases import find_seen_cases as find_seen_cases
@@ -196,17 +193,14 @@ def predict_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str,
 
 def predict_cell_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     """Predict the shift of each source cell under the intervention, float64 [n x G], by mode."""
-    cells = data.cells[case.source_rows]
     concept = data.schema.concepts[case.concept]
-    options: dict[str, Any] = {"preset": "mean", "seed": seed, **data.read_options}
     do = {concept.name: concept.labels[case.target]}
-    factual = data.generator.reconstruct(cells, **options).X
+    factual = data.predict_means(case.source_rows, {}, seed=seed)
     shifts = {}
-    for mode in MODES:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
-            acted = data.generator.counterfactual(cells, do, mode=mode, **options)
-        shifts[f"model, {mode}"] = np.asarray(acted.X - factual, dtype=np.float64)
+    for mode in data.predictor.modes:
+        acted = data.predict_means(case.source_rows, do, mode=mode, seed=seed)
+        if acted is not None and factual is not None:
+            shifts[f"model, {mode}"] = np.asarray(acted - factual, dtype=np.float64)
     return shifts
 
 

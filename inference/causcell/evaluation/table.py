@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,6 +18,10 @@ LABELS, EFFECTS, UNSEEN, SELF_TEST = "labels", "effects", "unseen effects", "sel
 
 DEVIATIONS = 1.645
 """Standard errors to each side of a value that its 90 % interval takes."""
+
+
+_BY_ROW = ("rows", "errors", "roles", "scores", "groups")
+"""Attributes of a table that are mappings by row."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,20 @@ class Table:
             "roles": self.roles,
             "distrusted": self.distrusted,
         }
+
+    def with_row_names(self, rename: Callable[[str], str]) -> Table:
+        """Return the table with every row named anew."""
+        parts: dict[str, Any] = {
+            part: {rename(row): each for row, each in getattr(self, part).items()} for part in _BY_ROW
+        }
+        return replace(self, **parts)
+
+    def with_rows(self, rows: Collection[str]) -> Table:
+        """Return the table of some of its rows, in the order that they had."""
+        parts: dict[str, Any] = {
+            part: {row: each for row, each in getattr(self, part).items() if row in rows} for part in _BY_ROW
+        }
+        return replace(self, **parts)
 
     def rows_of(self, role: Role) -> list[str]:
         """Return the names of the rows of a role, in the order of the table."""
