@@ -24,6 +24,7 @@ from causcell.counterfactual.request import Request
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConceptError, ConfigurationError, DataError, UnknownConceptError, format_list
 from causcell.generator import Generator
+from causcell.repository.verdicts import warn_of_unusable
 
 if TYPE_CHECKING:
     import anndata
@@ -200,6 +201,7 @@ def _run_trial(
     labels = schema[concept].labels
     reference = 0 if baseline is None else schema[concept].code(baseline)
     request = chosen.request(plan_interventions(schema, None, [concept]))
+    warn_of_unusable(generator.manifest.verdicts, request.concepts(schema))
     with chosen.bind(generator, data) as cells:
         units = _number_units(cells.cells.obs, replicate)
         arms = _generate_arms(generator, cells, request, progress)
@@ -321,6 +323,7 @@ def cell_effects(
     if chosen.draws < _MIN_UNITS:
         raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {_MIN_UNITS}")
     request = chosen.request((*plan_interventions(generator.schema), *plan_interventions(generator.schema, do)))
+    warn_of_unusable(generator.manifest.verdicts, request.concepts(generator.schema))
     with chosen.bind(generator, data) as cells:
         blocks = generator.generate(cells, request, progress=progress)
         mean, deviation = _summarise_draws((block.arrays["X"] for block in blocks), chosen.draws)

@@ -27,6 +27,7 @@ from causcell.counterfactual.tables import ResultTable, check_row_names
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConfigurationError
 from causcell.opened_model import OpenedModel
+from causcell.repository.verdicts import warn_of_unusable
 
 if TYPE_CHECKING:
     import anndata
@@ -130,6 +131,7 @@ class Generator(OpenedModel):
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
             check_row_names(cells, request)
+            warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
             return ResultTable.of(self.model, request).to_anndata(
                 self.generate(cells, request, progress=progress), cells.missing
             )

@@ -24,6 +24,14 @@ def evaluate(
             help="Column of obs whose labels are independent (donors): intervals of effects are over them, not cells."
         ),
     ] = None,
+    fail_below: Annotated[
+        float | None,
+        typer.Option(
+            help="End with status 3 if the concepts' mean score is below this (0: trivial, 1: a replicate), or if no "
+            "concept can be judged.",
+            show_default=False,
+        ),
+    ] = None,
     expression: options.Expression = None,
     layer: options.Layer = None,
     raw: options.Raw = False,
@@ -42,6 +50,7 @@ def evaluate(
     from causcell.cli.tables import format_report
     from causcell.evaluation.evaluate import evaluate as measure
     from causcell.evaluation.report import run_environment, write_report
+    from causcell.evaluation.verdicts import mean_score
     from causcell.generator import Generator
 
     out = local_path(out)
@@ -72,3 +81,9 @@ def evaluate(
         f"{cells['judged']} of {cells['given']} cells judged, "
         f"{cells['left out, as the model was trained on them']} left out that the model was trained on: {out}"
     )
+    if fail_below is not None:
+        score = mean_score(evaluation.verdicts)
+        if score is None or score < fail_below:
+            found = "no concept could be judged" if score is None else f"the concepts' mean score is {score:.2f}"
+            typer.echo(f"below --fail-below {fail_below:g}: {found}", err=True)
+            raise typer.Exit(3)

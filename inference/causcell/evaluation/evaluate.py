@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.errors import UnknownConceptError, format_list
+from causcell.evaluation.cell_self_test import tabulate_cell_self_test
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
 from causcell.evaluation.expression import (
@@ -132,7 +133,7 @@ def evaluate(
         **describe_model(generator),
     }
     tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
-    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed, replicate=replicate)
+    tables += tabulate_interventions(data, "Interventions", seed=seed, replicate=replicate, report=report)
     tables = separate_self_tests(tables)
     return Evaluation(facts, tables, judge_concepts(tables, data.schema.names))
 
@@ -160,6 +161,35 @@ def describe_model(generator: Generator) -> dict[str, Any]:
             "default preset": manifest.default_preset,
         }
     }
+
+
+def tabulate_interventions(
+    data: EvaluationData,
+    title: str,
+    *,
+    seed: int = 0,
+    replicate: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[Table]:
+    """Make the tables of interventions towards combinations that were seen, and the self-test of measures of cells.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    title
+        Beginning of the tables' names.
+    seed, replicate, report
+        See `evaluate`.
+    """
+    cases = find_seen_cases(data)
+    if report is not None:
+        report("interventions")
+    tables = tabulate_effects(data, cases, title, seed=seed, replicate=replicate)
+    if report is not None:
+        report("cheats")
+    test = tabulate_cell_self_test(data, cases, seed=seed)
+    return [*tables, *([test] if test.rows else [])]
 
 
 def tabulate_test_cells(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,7 +19,6 @@ from pydantic import (
 )
 
 from causcell._internal.choices import suggest
-from causcell._internal.digests import name_digests
 from causcell._internal.strict_json import parse_object, shorten
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.diffusion.schedule import NoiseSchedule
@@ -41,6 +39,8 @@ from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
 from causcell.repository.names import graph_file as graph_file
 from causcell.repository.names import logits_name as logits_name
 from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
+from causcell.repository.training_cells import TrainingCells as TrainingCells
+from causcell.repository.verdicts import Verdict
 
 SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
@@ -50,6 +50,9 @@ LARGEST_MANIFEST = 2**28
 
 _MOST_VALUES = 2_000_000
 """Values of a manifest at most, counted by its commas; a panel of 60,000 genes has 300,000."""
+
+_SINCE_2 = ("verdicts",)
+"""Fields that models of version 1 of the form do not have, and others may lack."""
 
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -210,38 +213,6 @@ class Preset(_Part):
     quality: dict[str, float] | None = None
 
 
-class TrainingCells(_Part):
-    """The cells that a model was trained on, known by digests of their names.
-
-    Attributes
-    ----------
-    count
-        Number of distinct names.
-    digests
-        Base64 of the sorted digests, little-endian uint64 (BLAKE2b of 8 bytes).
-    """
-
-    count: int
-    digests: str
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> TrainingCells:
-        """Make the record of the cells with these names; a name that comes twice counts once.
-
-        Examples
-        --------
-        >>> TrainingCells.of(["b", "a", "b"]).contain(["a", "x"])
-        array([ True, False])
-        """
-        digests = np.unique(name_digests(names))
-        return cls(count=len(digests), digests=base64.b64encode(digests.astype("<u8").tobytes()).decode())
-
-    def contain(self, names: Sequence[str]) -> np.ndarray:
-        """Tell which names are those of training cells, bool [n]."""
-        known = np.frombuffer(base64.b64decode(self.digests), dtype="<u8")
-        return np.isin(name_digests(names), known)
-
-
 class Manifest(_Part):
     """The content of ``manifest.json``.
 
@@ -275,6 +246,8 @@ class Manifest(_Part):
         SHA-256 of every file of the repository, by path.
     training_cells
         Cells that the model was trained on.
+    verdicts
+        Verdicts on the concepts, judged on held-out cells; none in older models, which were not judged.
     provenance, versions
         How the model was trained, and with which packages.
     """
@@ -296,8 +269,14 @@ class Manifest(_Part):
     parity: dict[str, Parity]
     files: dict[str, str]
     training_cells: TrainingCells
+    verdicts: tuple[Verdict, ...] = ()
     provenance: dict[str, Any]
     versions: dict[str, str]
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_was_not_judged(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what earlier versions did not measure: their files are written as they were."""
+        return {name: value for name, value in dump(self).items() if value or name not in _SINCE_2}
 
     @property
     def concept_schema(self) -> ConceptSchema:

@@ -200,7 +200,7 @@ def test_evaluate_needs_no_torch_and_reports_metrics_from_outside(
     assert samples["model, samples"]["centre distance"]["mean"] > 0
     (effects,) = (rows for name, rows in tables.items() if name.startswith("Interventions: stim"))
     assert list(effects["model, do"]) == [
-        *("pcc", "spearman", "top_overlap", "calibration", "size ratio", "size", "norm ratio", "AUC")
+        *("pcc", "spearman", "top_overlap", "calibration", "size ratio", "size", "norm ratio", "squared error", "AUC")
     ]
     assert effects["no change"]["size ratio"]["mean"] == 0
     line = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["PCC", "MSE"])
