@@ -12,8 +12,8 @@
     python tests/benchmarks/real_cells.py course worm.h5ad --concept batch --concept time_bin --concept cell_type \\
         --edge batch:time_bin --edge time_bin:cell_type --over time_bin --by cell_type --out course
 
-Each writes ``result.json`` (with the command, versions and hardware) and ``figure.png`` into a folder. What a small sample
-recovers of the whole is `small_samples.py`'s question.
+Each writes ``result.json`` (with the command, versions and hardware) and ``figure.png`` into a folder. What a small
+sample recovers of the whole is asked by ``small_samples.py``.
 """
 
 from __future__ import annotations
