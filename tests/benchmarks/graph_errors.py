@@ -24,6 +24,7 @@ from trained_models import (
     KANG_SETTINGS,
     SIMULATOR_DO,
     SIMULATOR_EDGES,
+    predict_effects,
     read_kang,
     simulator_config,
     trained,
@@ -32,7 +33,7 @@ from trained_models import (
 from causcell import Generator
 from causcell.effects import simulated_trial
 from causcell.errors import CausCellWarning
-from causcell.evaluation.known_truth import compute_mean_shifts, log_normalise, predict_effect
+from causcell.evaluation.known_truth import compute_mean_shifts, log_normalise
 from causcell.evaluation.metrics import effect_agreement, mean_shift, squared_size
 from causcell.evaluation.simulator import SCHEMA, World, effect_error
 from causcell_training.config import load_config, parse_overrides
@@ -156,7 +157,7 @@ def measure_on_simulator(job: Job) -> dict[str, Any]:
             true = world.effect(noise, do)[moved]
             estimates = compute_mean_shifts(cells, new[moved], do) | {"no change": np.zeros_like(true)}
             if concept in generator.schema.names:
-                estimates["model"] = predict_effect(generator, new[moved], do, draws=DRAWS)[0]
+                estimates["model"] = predict_effects(generator, new[moved], do, draws=DRAWS)
             found[f"do({concept})"] = {name: errors(effect, true) for name, effect in estimates.items()}
         if RANDOM in generator.schema.names:
             reference = world.effect(noise, {"treatment": "treated"})[before[:, 0] == 0]
@@ -185,7 +186,7 @@ def negative_control(
     other: so it is averaged within every label of every other concept, and the largest is kept.
     """
     moved = (cells.obs[RANDOM] == "r2").to_numpy()
-    effect = predict_effect(generator, cells[moved], {RANDOM: "r1"}, draws=draws)[0]
+    effect = predict_effects(generator, cells[moved], {RANDOM: "r1"}, draws=draws)
     wanted = float((reference.mean(axis=0) ** 2).sum())
     strata = {
         f"{name} = {label}": float((effect[(labels[name][moved] == label).to_numpy()].mean(axis=0) ** 2).sum()) / wanted
@@ -222,7 +223,9 @@ def measure_on_kang(job: Job) -> dict[str, Any]:
                 rows = [np.flatnonzero(tested & stratum & (cells.obs[concept] == label)) for label in (source, target)]
                 estimates = trivial_shifts(cells.obs, x, ~tested, stratum, (concept, source, target))
                 if concept in generator.schema.names:
-                    estimates["model"] = predict_mean(generator, cells[rows[0]], {concept: target})
+                    estimates["model"] = predict_effects(generator, cells[rows[0]], {concept: target}, draws=2).mean(
+                        axis=0
+                    )
                 real = mean_shift(x[rows[0]], x[rows[1]])
                 for name, shift in estimates.items():
                     pairs.setdefault(name, []).append((shift, *real))
@@ -232,7 +235,7 @@ def measure_on_kang(job: Job) -> dict[str, Any]:
         if RANDOM in generator.schema.names:
             test = cells[tested].copy()
             control = test[(test.obs["stim"] == "ctrl").to_numpy()]
-            reference = predict_effect(generator, control, {"stim": "stim"}, draws=DRAWS)[0]
+            reference = predict_effects(generator, control, {"stim": "stim"}, draws=DRAWS)
             found["negative control"] = negative_control(
                 generator, test, reference, test.obs[list(KANG_CONCEPTS)], DRAWS
             )
@@ -264,11 +267,6 @@ def trivial_shifts(
         parts = [x[rows & (obs[concept] == label).to_numpy()] for label in (source, target)]
         shifts[name] = parts[1].mean(axis=0) - parts[0].mean(axis=0)
     return shifts
-
-
-def predict_mean(generator: Generator, cells: anndata.AnnData, do: Mapping[str, str]) -> np.ndarray:
-    """Mean effect on the cells, [G]."""
-    return np.asarray(predict_effect(generator, cells, do, draws=2)[0].mean(axis=0))
 
 
 def halved(source: np.ndarray, target: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

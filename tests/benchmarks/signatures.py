@@ -15,21 +15,17 @@ the number of pairs and the mean difference over its deviation (d). Writes ``res
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 from jobs import Job, add_job_options, run_jobs, write_result
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import mannwhitneyu, wilcoxon
-from trained_models import KANG_SETTINGS, read_kang, simulator_config, trained
+from trained_models import KANG_SETTINGS, mean_estimates, read_kang, simulator_config, trained
 
-from causcell import Generator
-from causcell.errors import CausCellWarning
 from causcell.evaluation.known_truth import find_state_genes, log_normalise
 from causcell.evaluation.simulator import SCHEMA, World
 from causcell_training.config import load_config, parse_overrides
@@ -125,15 +121,6 @@ def format_table(merged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def mean_estimates(generator: Generator, cells: anndata.AnnData, do: Mapping[str, str] | None = None) -> np.ndarray:
-    """Mean estimate of each cell, as it is or under an intervention, over draws, float64 [n x G]."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
-        options: dict[str, Any] = {"preset": "mean", "draws": DRAWS}
-        result = generator.counterfactual(cells, dict(do), **options) if do else generator.reconstruct(cells, **options)
-    return np.asarray(result.X, dtype=np.float64).reshape(cells.n_obs, DRAWS, -1).mean(axis=1)
-
-
 # -- simulator ---------------------------------------------------------------------------------------------------------
 
 AS_IT_IS, FREE, HELD = "as it is", "do(treated)", "do(treated), state held resting"
@@ -156,7 +143,7 @@ def score_simulator(job: Job) -> Scores:
         return [round(float(value), 4) for value in x @ signs / np.abs(signs).sum()]
 
     with trained(world.cells(world.noise(job["cells"], seed=seed + 100)), config) as generator:
-        model = {arm: score(mean_estimates(generator, cells, do)) for arm, do in arms.items()}
+        model = {arm: score(mean_estimates(generator, cells, do, draws=DRAWS)) for arm, do in arms.items()}
     truth = {arm: score(world.expected(noise, do)[chosen]) for arm, do in arms.items()}
     return {
         "genes": int(np.abs(signs).sum()),
@@ -242,11 +229,13 @@ def score_kang(job: Job) -> Scores:
             STIM: ("stim", None), STIM_DO: ("stim", {"stim": "ctrl"}),
         }  # fmt: skip
         arms = {
-            arm: (parts[part].obs, mean_estimates(generator, parts[part], do))
+            arm: (parts[part].obs, mean_estimates(generator, parts[part], do, draws=DRAWS))
             for arm, (part, do) in interventions.items()
         }
         donors = sorted(test.obs["donor"].astype(str).unique())
-        by_donor = {name: mean_estimates(generator, test, {"donor": name})[:, monocyte].mean() for name in donors}
+        by_donor = {
+            name: mean_estimates(generator, test, {"donor": name}, draws=DRAWS)[:, monocyte].mean() for name in donors
+        }
     for arm, part in ((REAL_CTRL, "ctrl"), (REAL_STIM, "stim")):
         arms[arm] = parts[part].obs, x[tested & (cells.obs["stim"] == part).to_numpy()]
     of_donor = test.obs["donor"].astype(str).to_numpy()

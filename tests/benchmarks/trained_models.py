@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from causcell import Generator
+from causcell.errors import CausCellWarning
 from causcell.evaluation.known_truth import log_normalise
 from causcell.evaluation.simulator import SCHEMA
 from causcell_export import export, exporter
@@ -71,6 +73,25 @@ def trained(
             models = export(run, Path(folder) / "models")
         with Generator.open(models, threads=1) as generator:
             yield generator
+
+
+def mean_estimates(
+    generator: Generator, cells: anndata.AnnData, do: Mapping[str, str] | None = None, *, draws: int
+) -> np.ndarray:
+    """Mean estimate of each cell, as it is or under an intervention, over draws, float64 [n x G].
+
+    With and without an intervention the draws are the same.
+    """
+    options: dict[str, Any] = {"preset": "mean", "draws": draws}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
+        result = generator.counterfactual(cells, dict(do), **options) if do else generator.reconstruct(cells, **options)
+    return np.asarray(result.X, dtype=np.float64).reshape(cells.n_obs, draws, -1).mean(axis=1)
+
+
+def predict_effects(generator: Generator, cells: anndata.AnnData, do: Mapping[str, str], *, draws: int) -> np.ndarray:
+    """Effect of an intervention on each cell's mean estimate, over draws, float64 [n x G]."""
+    return mean_estimates(generator, cells, do, draws=draws) - mean_estimates(generator, cells, draws=draws)
 
 
 def most_varying_genes(cells: anndata.AnnData, count: int, always: Sequence[str] = ()) -> list[str]:
