@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from causcell._internal.spreadsheet import DELIMITERS, read_header, read_rows, read_text
 from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.errors import DataError, UnknownLabelError, format_list
 from causcell_training.config import TrainConfig
-from causcell_training.data.spreadsheet import DELIMITERS, read_header, read_rows, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
