@@ -47,6 +47,7 @@ from causcell._internal.files import new_file, new_folder
 from causcell.cells.collection import Cells
 from causcell.counterfactual.interventions import parse_do
 from causcell.errors import RuntimeUnavailableError
+from causcell.evaluation.cases import Case
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.metrics import (
     differential_genes,
@@ -58,7 +59,7 @@ from causcell.evaluation.metrics import (
     shift_correlation,
 )
 from causcell.evaluation.report import run_environment
-from causcell.evaluation.shifts import Case, predict_shifts
+from causcell.evaluation.shifts import predict_shifts
 from causcell_export import export
 from causcell_export.demo import demo_cells, demo_config
 from causcell_training import TrainConfig, fit

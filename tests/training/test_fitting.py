@@ -107,7 +107,6 @@ def test_arguments_go_before_settings(cells: anndata.AnnData, tmp_path: Path) ->
         ({"genes": 2.5}, r"genes=2\.5"),
         ({"gene_selection": "cell_ranger"}, r"gene_selection='cell_ranger': .*'dispersion', 'variance'"),
         ({"include_genes": ["GENE1", 3]}, r"include_genes=\['GENE1', 3\]"),
-        ({"genes": 30, "include_genes": "GENE1,GENE99"}, r"include_genes= .*'GENE99'"),
         ({"genes": 30, "batch_key": "lane"}, "batch_key='lane' is no column"),
         ({"edges": [("stim",)]}, r"edges= has \('stim',\); give each as 'PARENT:CHILD'"),
         ({"edges": [3]}, r"edges= has 3; give"),
