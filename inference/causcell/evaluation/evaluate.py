@@ -20,6 +20,7 @@ from causcell.evaluation.expression import (
     tabulate_mean_estimate,
     tabulate_samples,
 )
+from causcell.evaluation.leakage import tabulate_leakage_within
 from causcell.evaluation.prediction_data import (
     Method,
     describe_predictions,
@@ -33,6 +34,9 @@ from causcell.generator import Generator
 
 if TYPE_CHECKING:
     import anndata
+
+_OF_EMBEDDINGS = ("concepts", "leakage", "leakage within groups", "finer labels")
+"""Kinds of tables that need embeddings."""
 
 
 @dataclass(frozen=True)
@@ -218,8 +222,8 @@ def tabulate_test_cells(
 
     Returns
     -------
-    Tables of labels, leakage, the mean estimate, clusters, markers and samples, then of finer labels if there are any;
-    one without a row is left out.
+    Tables of labels, leakage (over all cells, within groups), the mean estimate, clusters, markers and samples, then of
+    finer labels if there are any; one without a row is left out.
     """
     factual = data.with_factual()
     if factual is None:
@@ -227,6 +231,7 @@ def tabulate_test_cells(
     kinds: dict[str, Callable[[], Table]] = {
         "concepts": lambda: tabulate_own_labels(factual),
         "leakage": lambda: tabulate_leakage(factual),
+        "leakage within groups": lambda: tabulate_leakage_within(factual, seed),
         "mean estimate": lambda: tabulate_mean_estimate(factual),
         "clusters": lambda: tabulate_clusters(factual, seed),
         "markers": lambda: tabulate_markers(factual, seed),
@@ -235,7 +240,7 @@ def tabulate_test_cells(
     if finer:
         kinds["finer labels"] = lambda: tabulate_finer_labels(factual, finer)
     if factual.test_embeddings is None:
-        kinds = {name: kind for name, kind in kinds.items() if name not in ("concepts", "leakage", "finer labels")}
+        kinds = {name: kind for name, kind in kinds.items() if name not in _OF_EMBEDDINGS}
     if factual.mean_estimate is None:
         del kinds["mean estimate"]
     tables = []

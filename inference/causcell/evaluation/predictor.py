@@ -38,11 +38,14 @@ class Embeddings:
         Embedding of all concepts together, [n x k]; `None` if there is none.
     readings
         Label codes read by the predictor itself, by concept, int [n] each.
+    exogenous
+        Exogenous embeddings by concept, [n x k] each, those that there are; that of the unexplained concept too.
     """
 
     concepts: Mapping[str, np.ndarray]
     joint: np.ndarray | None = None
     readings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    exogenous: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Predictor(Protocol):
@@ -174,11 +177,13 @@ class ModelPredictor:
     def embed(self, cells: anndata.AnnData) -> Embeddings:
         """Read embeddings of all concepts, and the labels that the model reads; see `Generator.embed`."""
         embedded = self.generator.embed(cells, **self._read_options)
-        names = self.schema.names
+        names = (*self.schema.names, UNEXPLAINED)
+        exogenous = np.split(embedded.obsm["X_causcell_exogenous"], len(names), axis=1)
         return Embeddings(
-            {name: embedded.obsm[f"X_causcell_{name}"] for name in (*names, UNEXPLAINED)},
+            {name: embedded.obsm[f"X_causcell_{name}"] for name in names},
             embedded.obsm["X_causcell"],
-            {name: embedded.obs[f"{name}_predicted"].cat.codes.to_numpy() for name in names},
+            {name: embedded.obs[f"{name}_predicted"].cat.codes.to_numpy() for name in self.schema.names},
+            dict(zip(names, exogenous, strict=True)),
         )
 
     @property
