@@ -226,8 +226,7 @@ class Predictions:
                     :, self.schema.index(name)
                 ]
         joint = found.get("X_causcell")
-        unexplained = {name: each for name, each in concepts.items() if name == UNEXPLAINED}  # it has no parents
-        return Embeddings(concepts, None if joint is None else joint[rows], readings, unexplained)
+        return Embeddings(concepts, None if joint is None else joint[rows], readings)
 
     def _places(self, cells: anndata.AnnData) -> np.ndarray:
         return np.asarray(self._cells.names.get_indexer(cells.obs_names.astype(str)))

@@ -39,7 +39,7 @@ class Embeddings:
     readings
         Label codes read by the predictor itself, by concept, int [n] each.
     exogenous
-        Exogenous embeddings by concept, [n x k] each, those that there are; that of the unexplained concept too.
+        Exogenous embeddings by concept, [n x k] each: what is not a concept's parents'.
     """
 
     concepts: Mapping[str, np.ndarray]
@@ -177,13 +177,14 @@ class ModelPredictor:
     def embed(self, cells: anndata.AnnData) -> Embeddings:
         """Read embeddings of all concepts, and the labels that the model reads; see `Generator.embed`."""
         embedded = self.generator.embed(cells, **self._read_options)
-        names = (*self.schema.names, UNEXPLAINED)
-        exogenous = np.split(embedded.obsm["X_causcell_exogenous"], len(names), axis=1)
+        names = self.schema.names
+        every = (*names, UNEXPLAINED)
+        exogenous = np.split(embedded.obsm["X_causcell_exogenous"], len(every), axis=1)
         return Embeddings(
-            {name: embedded.obsm[f"X_causcell_{name}"] for name in names},
+            {name: embedded.obsm[f"X_causcell_{name}"] for name in every},
             embedded.obsm["X_causcell"],
-            {name: embedded.obs[f"{name}_predicted"].cat.codes.to_numpy() for name in self.schema.names},
-            dict(zip(names, exogenous, strict=True)),
+            {name: embedded.obs[f"{name}_predicted"].cat.codes.to_numpy() for name in names},
+            dict(zip(every, exogenous, strict=True)),
         )
 
     @property
