@@ -124,11 +124,35 @@ class EvaluationData:
         """Tell whether any cell has a factual prediction."""
         return bool(self.predictor.covers(self.cells, {}).any())
 
-    def has_effect(self, rows: np.ndarray, do: Mapping[str, str]) -> np.ndarray:
-        """Tell of which cells (rows, int [n]) there are the predictions that an effect takes, bool [n]."""
-        cells = self.cells[rows]
-        found = self.predictor.covers(cells, do)
-        return found & self.predictor.covers(cells, {}) if self.predicts_factual else found
+    def keep_predicted(self, rows: np.ndarray, concept: int, target: int) -> np.ndarray:
+        """Keep the cells for which there are the predictions that an effect takes.
+
+        Parameters
+        ----------
+        rows
+            Rows of the cells, int.
+        concept, target
+            Index of the concept that is set, and the code of the label that it is set to.
+        """
+        cells, found = self.cells[rows], self.schema.concepts[concept]
+        covered = self.predictor.covers(cells, {found.name: found.labels[target]})
+        if self.predicts_factual:
+            covered &= self.predictor.covers(cells, {})
+        return np.asarray(rows[covered])
+
+    def find_source_label(self, concept: int) -> int:
+        """Find the label that effects of a concept start from: the most frequent one of test cells that are predicted.
+
+        It is the most frequent one of all, where there is no prediction of an effect, or no labelled cell (0).
+        """
+        codes = self.test_labels[:, concept]
+        counts = np.bincount(codes[codes != UNLABELLED], minlength=1)
+        labels = range(len(self.schema.concepts[concept].labels))
+        for source in np.argsort(-counts, kind="stable"):
+            rows = self.test_rows[codes == source]
+            if any(len(self.keep_predicted(rows, concept, target)) for target in labels if target != source):
+                return int(source)
+        return int(counts.argmax())
 
     def with_factual(self) -> EvaluationData | None:
         """Return the same with the test rows that have factual predictions, of each kind that there is.

@@ -103,6 +103,7 @@ def open_predictions(
     genes = (cells.raw if reading.raw and cells.raw is not None else cells).var_names
     judged = JudgedCells(
         cells.obs_names.astype(str),
+        schema.encode(cells.obs),
         tuple(genes.astype(str)),
         check_scale(reading.expression or "counts"),
         reading.totals,

@@ -1,13 +1,14 @@
 """Rows of predictions: of which cell each one is, under which intervention, in which draw, and what it is of it.
 
 A row has ``source_cell`` and ``intervention`` in ``obs``, as the rows of an atlas have, and ``draw`` where there are
-several. Names are checked here; values where they are read.
+several. To set what a cell has already changes nothing: a row of ``stim=ctrl`` for a control cell is a factual one, so
+that a grid over all labels has a factual row for every labelled cell. Names are checked here, values as they are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class PredictionRows:
     Attributes
     ----------
     interventions
-        Those of the rows.
+        Those of the rows, without what the cells have already.
     intervention, estimate
         Places in ``interventions`` and in `ESTIMATES`, int [R].
     cell
@@ -92,7 +93,7 @@ class PredictionRows:
 
 
 def read_rows(
-    files: Sequence[tuple[str, Cells, Estimate]], cell_names: pd.Index, schema: ConceptSchema
+    files: Sequence[tuple[str, Cells, Estimate]], cell_names: pd.Index, schema: ConceptSchema, labels: np.ndarray
 ) -> PredictionRows:
     """Read the rows of files of predictions.
 
@@ -104,6 +105,8 @@ def read_rows(
         Names of the cells that are judged by.
     schema
         Concepts with their labels.
+    labels
+        Label codes of the cells, int [n x m].
 
     Raises
     ------
@@ -113,19 +116,14 @@ def read_rows(
     ConceptError
         An intervention that is not of the form ``concept=label``, or names what there is not.
     """
-    places: dict[tuple[tuple[int, int], ...], int] = {}
-    interventions: list[Intervention] = []
+    interventions = _Interventions()
     columns: dict[str, list[np.ndarray]] = {}
     for place, (title, file, estimate) in enumerate(files):
         names, texts = (_read_column(file, name, title) for name in _COLUMNS)
         found = _find_cells(names, cell_names, title)
         parsed = _parse_interventions(texts, schema, title)
-        for each in parsed.values():
-            if each.targets not in places:
-                places[each.targets] = len(interventions)
-                interventions.append(each)
         for name, values in {
-            "intervention": np.array([places[parsed[text].targets] for text in texts.tolist()]),
+            "intervention": np.array([interventions.place(parsed[text]) for text in texts.tolist()]),
             "estimate": np.full(len(found), ESTIMATES.index(estimate)),
             "cell": found,
             "draw": _read_draws(file, title),
@@ -134,10 +132,66 @@ def read_rows(
         }.items():
             columns.setdefault(name, []).append(values.astype(np.int64))
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    order = np.lexsort([joined[name] for name in ("draw", "cell", "estimate", "intervention")])
-    rows = PredictionRows(tuple(interventions), **{name: values[order] for name, values in joined.items()})
+    rows = _sort_rows(interventions.found, joined, ("draw", "cell", "estimate", "intervention"))
     _refuse_twins(rows, [title for title, _, _ in files], cell_names)
-    return rows
+    return _leave_out_what_cells_have(rows, schema, labels)
+
+
+class _Interventions:
+    """Distinct interventions and their places."""
+
+    def __init__(self) -> None:
+        self.found: list[Intervention] = []
+        self._places: dict[tuple[tuple[int, int], ...], int] = {}
+
+    def place(self, intervention: Intervention) -> int:
+        if intervention.targets not in self._places:
+            self._places[intervention.targets] = len(self.found)
+            self.found.append(intervention)
+        return self._places[intervention.targets]
+
+
+def _sort_rows(
+    interventions: Sequence[Intervention], columns: Mapping[str, np.ndarray], keys: Sequence[str]
+) -> PredictionRows:
+    """Sort rows by keys, the last one first."""
+    order = np.lexsort([columns[key] for key in keys])
+    kept = {field.name: columns[field.name][order] for field in fields(PredictionRows) if field.name in columns}
+    return PredictionRows(tuple(interventions), **kept)
+
+
+def _leave_out_what_cells_have(rows: PredictionRows, schema: ConceptSchema, labels: np.ndarray) -> PredictionRows:
+    """Name each row by what it changes: targets that its cell has already are left out, unless others change them.
+
+    Where several rows then say the same of a cell, those of the plainest intervention are kept.
+    """
+    found = _Interventions()
+    changed = np.empty(len(rows.cell), dtype=np.int64)
+    for place, each in enumerate(rows.interventions):
+        mine = np.flatnonzero(rows.intervention == place)
+        concepts, codes = [i for i, _ in each.targets], np.array([code for _, code in each.targets], dtype=np.int64)
+        has = labels[rows.cell[mine]][:, concepts] == codes
+        for pattern in np.unique(has, axis=0):
+            acted = [target for target, own in zip(each.targets, pattern, strict=True) if not own]
+            own = {i for i, _ in each.targets} - {i for i, _ in acted}
+            if schema.descendants(i for i, _ in acted) & own:  # held against what the others would change
+                acted = list(each.targets)
+            named = {schema.names[i]: schema.concepts[i].labels[code] for i, code in acted}
+            changed[mine[(has == pattern).all(axis=1)]] = found.place(Intervention.of(schema, named))
+    lengths = np.array([len(each.targets) for each in rows.interventions])
+    columns = {field.name: getattr(rows, field.name) for field in fields(rows) if field.name != "interventions"}
+    columns |= {"said": rows.intervention, "length": lengths[rows.intervention], "intervention": changed}
+    order = np.lexsort([columns[key] for key in ("draw", "said", "length", "cell", "estimate", "intervention")])
+    columns = {name: values[order] for name, values in columns.items()}
+    keys = np.stack([columns[name] for name in ("intervention", "estimate", "cell")])
+    starts = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
+    plainest = np.repeat(columns["said"][starts], np.diff(np.r_[starts, len(order)]))
+    kept = columns["said"] == plainest
+    return _sort_rows(
+        found.found,
+        {name: values[kept] for name, values in columns.items()},
+        ("draw", "cell", "estimate", "intervention"),
+    )
 
 
 def _read_column(file: Cells, name: str, title: str) -> np.ndarray:

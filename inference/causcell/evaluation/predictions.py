@@ -142,7 +142,7 @@ class Predictions:
             )
         self.modes = (modes[0],)
         self.titles = tuple(title for title, _, _ in named)
-        self.rows = read_rows(named, self._cells.names, self.schema)
+        self.rows = read_rows(named, self._cells.names, self.schema, self._cells.labels)
         self.preprocessing = self._choose_panel()
         self._readers = [self._make_reader(title, file) for title, file, _ in named]
         self._totals = [
@@ -294,6 +294,8 @@ class JudgedCells:
     ----------
     names
         Names of the cells, an index of str.
+    labels
+        Their label codes, int [n x m]; -1 is unlabelled.
     genes
         Names of their genes.
     scale
@@ -303,6 +305,7 @@ class JudgedCells:
     """
 
     names: pd.Index
+    labels: np.ndarray
     genes: tuple[str, ...]
     scale: Scale
     totals: str | None = None
