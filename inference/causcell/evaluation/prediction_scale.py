@@ -12,7 +12,7 @@ import numpy as np
 
 from causcell.errors import CausCellWarning, ExpressionError
 
-_LARGEST_SUM = 3.0
+_LARGEST_SUM = 6.0
 """Sums of expm1 that predictions may have, in those of their real cells; a total of 100,000 has ten times."""
 
 _SMALLEST_MEAN = 0.5

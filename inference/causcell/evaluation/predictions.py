@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
+from scipy import sparse
 
 from causcell._internal.batching import batches
 from causcell._internal.choices import check_choice
@@ -25,7 +26,7 @@ from causcell.cells.totals import read_totals
 from causcell.concepts import UNEXPLAINED, ConceptSchema
 from causcell.counterfactual.interventions import Intervention
 from causcell.diffusion.solvers import Estimate
-from causcell.errors import ConfigurationError, DataError, GenePanelError, format_list
+from causcell.errors import ConfigurationError, DataError, ExpressionError, GenePanelError, format_list
 from causcell.evaluation.prediction_rows import ESTIMATES, read_rows
 from causcell.evaluation.predictor import Embeddings
 from causcell.preprocessing import Preprocessing, Scale, check_scale
@@ -234,18 +235,32 @@ class Predictions:
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Read the panel expression of rows, float32 [n x G], in the order asked for."""
         expression = np.empty((len(rows), len(self.preprocessing.genes)), dtype=np.float32)
-        for place, file in enumerate(self._files):
+        for place in range(len(self._files)):
             mine = np.flatnonzero(self.rows.file[rows] == place)
             mine = mine[np.argsort(self.rows.row[rows[mine]], kind="stable")]  # as they lie on disk
             totals = self._totals[place]
             for part in batches(len(mine), _READ_ROWS):
-                wanted = rows[mine[part]]
-                stored = self.rows.row[wanted]
-                names = self.rows.names(wanted, self._cells.names)
-                expression[mine[part]] = self._readers[place].read(
-                    file.values(stored), names, None if totals is None else totals[stored]
-                )
+                stored = self.rows.row[rows[mine[part]]]
+                expression[mine[part]] = self._read_values(place, stored, None if totals is None else totals[stored])
         return expression
+
+    def _read_values(self, place: int, rows: np.ndarray, totals: np.ndarray | None) -> np.ndarray:
+        """Read the panel expression of rows of one file; raises `ExpressionError` that names the file."""
+        title, names, values = self.titles[place], _RowNames(self._files[place], rows), self._files[place].values(rows)
+        data = values.data if sparse.issparse(values) else values
+        if data.size and data.min() < 0:
+            first = int(
+                np.asarray(values.min(axis=1).todense() if sparse.issparse(values) else values.min(axis=1)).argmin()
+            )
+            raise ExpressionError(
+                f"{title} holds negative values (lowest {data.min():.4g}, in row {names[first]!r}), and expression has "
+                "none: clip at zero what a method predicts a little below it (adata.X = adata.X.clip(0)), and bring "
+                "values that were centred or scaled back to the log scale"
+            )
+        try:
+            return self._readers[place].read(values, names, totals)
+        except ExpressionError as error:
+            raise ExpressionError(f"{title}: {error}") from error
 
     def _choose_panel(self) -> Preprocessing:
         """Choose the genes that every file and the cells have."""
@@ -284,6 +299,20 @@ class Predictions:
             file.genes,
             totals=reading.totals,
         )
+
+
+class _RowNames(Sequence[str]):
+    """Names of rows of a file, of which one is read when the message of an error needs it."""
+
+    def __init__(self, file: Cells, rows: np.ndarray) -> None:
+        self._file, self._rows = file, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        row = int(self._rows[place])
+        return str(self._file.read_names(slice(row, row + 1))[0])
 
 
 @dataclass(frozen=True)
