@@ -94,7 +94,7 @@ def benchmark(
     """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
     wait_passively()
     from causcell._internal.files import local_path, refuse_existing
-    from causcell.cli.tables import format_measures
+    from causcell.cli.tables import format_report
     from causcell.evaluation.report import run_environment, write_report
     from causcell_export.cross_validation import run_benchmark
     from causcell_training.config import load_config, parse_overrides
@@ -115,7 +115,7 @@ def benchmark(
         finer=finer or (),
         report=(lambda line: typer.echo(line, err=True)) if progress else None,
     )
-    write_report(out, f"Benchmark on {data.name}", run_environment() | result.facts, result.tables)
-    for table in result.tables:
-        typer.echo("\n".join([table.name, *(f"  {line}" for line in format_measures(table)), ""]))
+    facts = run_environment() | result.facts
+    write_report(out, f"Benchmark on {data.name}", facts, result.tables, result.verdicts)
+    typer.echo("\n".join(format_report(result.tables, result.verdicts)))
     typer.echo(f"{len(result.facts['trainings'])} trainings: {out}")

@@ -73,7 +73,7 @@ def evaluate(
 ) -> None:
     """Measure a model, or any method's predictions, on cells it was not trained on, beside baselines and ceilings."""
     from causcell._internal.files import local_path, refuse_existing
-    from causcell.cli.tables import format_measures
+    from causcell.cli.tables import format_report
     from causcell.evaluation.evaluate import evaluate as measure
     from causcell.evaluation.prediction_data import Method
     from causcell.evaluation.predictions import PredictionReading
@@ -109,9 +109,9 @@ def evaluate(
             report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
         )
     judged = models or ", ".join(map(str, predictions or ()))
-    write_report(out, f"Evaluation of {judged} on {data.name}", run_environment() | evaluation.facts, evaluation.tables)
-    for table in evaluation.tables:
-        typer.echo("\n".join([table.name, *(f"  {line}" for line in format_measures(table)), ""]))
+    facts, title = run_environment() | evaluation.facts, f"Evaluation of {judged} on {data.name}"
+    write_report(out, title, facts, evaluation.tables, evaluation.verdicts)
+    typer.echo("\n".join(format_report(evaluation.tables, evaluation.verdicts)))
     for sentence in evaluation.facts.get("not answered", ()):
         typer.echo(f"not answered: {sentence}")
     cells = evaluation.facts["cells"]
