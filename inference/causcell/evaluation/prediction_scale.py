@@ -15,7 +15,7 @@ from causcell.errors import CausCellWarning, ExpressionError
 _LARGEST_SUM = 6.0
 """Sums of expm1 that predictions may have, in those of their real cells; a total of 100,000 has ten times."""
 
-_SMALLEST_MEAN = 0.5
+_SMALLEST_MEAN = 0.45
 """Mean log expression that predictions have at least, in that of their real cells; logarithms of base 10 have .43."""
 
 _USUAL = (0.75, 1.33)

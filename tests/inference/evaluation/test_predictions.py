@@ -25,11 +25,14 @@ from causcell.errors import (
     UnknownConceptError,
     UnknownLabelError,
 )
+from causcell.evaluation.data import read_evaluation_data
 from causcell.evaluation.evaluate import Evaluation, evaluate
 from causcell.evaluation.prediction_data import Method
 from causcell.evaluation.prediction_rows import read_rows
 from causcell.evaluation.prediction_scale import check_prediction_scale
 from causcell.evaluation.predictions import PredictionReading
+from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
+from causcell.generator import Generator
 
 SAMPLES = {"causcell": {"estimate": "sample"}}
 MEANS = {"causcell": {"estimate": "mean"}}
@@ -142,7 +145,7 @@ def whole(cells: anndata.AnnData, expression: np.ndarray) -> anndata.AnnData:
 
 
 @pytest.mark.parametrize("suffix", ["", ".h5ad", ".zarr"])
-@pytest.mark.filterwarnings("ignore:zarr v3 autosharding")
+@pytest.mark.filterwarnings("ignore")  # of zarr, as it writes
 def test_a_row_that_sets_what_a_cell_has_is_its_factual_row(
     whole: anndata.AnnData, cells: anndata.AnnData, method: Method, tmp_path: Path, suffix: str
 ) -> None:
@@ -219,6 +222,26 @@ def test_genes_that_the_cells_lack_are_left_out_and_counted(
     facts = evaluate(cells, predictions=named[:, ::-1].copy(), method=method).facts["predictions"]
     assert facts["genes"] == 59
     assert facts["genes left out, as the cells lack them"] == 1
+
+
+@pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")  # of combinations; of means, after a few epochs
+def test_an_atlas_of_a_grid_has_the_effects_of_the_model_that_wrote_it(
+    generator: Generator, cells: anndata.AnnData, method: Method, tmp_path: Path
+) -> None:
+    """The same interventions on the same cells, so means agree but for rounding, and samples but for their noise."""
+    part = np.array(list(method.split.values()))
+    test, training = (np.flatnonzero(part == each) for each in ("test", "train"))
+    data = read_evaluation_data(generator, cells, test_rows=test, training_rows=training)
+    cases = [case for case in find_seen_cases(data) if data.schema.names[case.concept] == "stim"]
+    (expected,) = tabulate_effects(data, cases, "Interventions")
+    generator.write_atlas(cells, tmp_path / "atlas.zarr", grid=["stim"], preset="mean")
+    samples = generator.counterfactual(cells, grid=["stim"], draws=8)
+    for predictions, tolerance in ((tmp_path / "atlas.zarr", 1e-3), (samples, 0.3)):
+        evaluation = evaluate(cells, predictions=predictions, method=method)
+        found = values_of(evaluation, "Interventions: stim", "model, do")
+        for measure, value in found.items():
+            if measure in expected.rows["model, do"]:
+                assert value == pytest.approx(expected.rows["model, do"][measure][0], abs=tolerance), measure
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
