@@ -82,6 +82,10 @@ def benchmark(
         list[str] | None,
         typer.Option(help="Column of obs with labels that are not trained, to compare clusters with; repeat."),
     ] = None,
+    genes: options.Genes = None,
+    gene_selection: options.GeneSelection = None,
+    batch_key: options.BatchKey = None,
+    include_genes: options.IncludeGenes = None,
     raw: options.Raw = False,
     totals: options.Totals = None,
     round_counts: options.RoundCounts = False,
@@ -101,8 +105,10 @@ def benchmark(
 
     out = local_path(out)
     refuse_existing(out)
-    flags = {"concept": concept, "edge": edge, "totals": totals}
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    flags: dict[str, Any] = {"concept": concept, "edge": edge, "totals": totals}
+    flags |= {"genes": None if genes is None else options.read_genes(genes)}
+    flags |= {"gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
+    given = {name: value for name, value in flags.items() if value is not None}
     given |= {name: True for name, chosen in {"raw": raw, "round_counts": round_counts}.items() if chosen}
     result = run_benchmark(
         data,

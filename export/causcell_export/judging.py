@@ -71,5 +71,7 @@ def with_verdicts(manifest: Manifest, root: Path, held_out: anndata.AnnData) -> 
             rng=np.random.default_rng(0),
         )
         tables = [tabulate_own_labels(data, probes=False)]
-        tables += tabulate_effects(data, choose_largest(find_seen_cases(data), _MOST_SHIFTS), "Interventions")
+        tables += tabulate_effects(
+            data, choose_largest(find_seen_cases(data), _MOST_SHIFTS), "Interventions", intervals=False
+        )
     return manifest.model_copy(update={"verdicts": tuple(judge_concepts(tables, names))})

@@ -50,7 +50,7 @@ def test_models_that_were_not_judged_have_none_and_are_written_without(judged: P
 @pytest.mark.parametrize(
     ("verdicts", "message"),
     [
-        ((USABLE, USABLE), "verdicts names 'cell_type' twice"),
+        ((USABLE, USABLE), "verdicts has 'cell_type' twice"),
         ((DOUBTFUL.model_copy(update={"concept": "age"}),), "verdicts has 'age', which is no concept"),
     ],
 )
@@ -77,6 +77,9 @@ def test_the_repr_and_inspect_show_them(
 
 
 # -- where they are warned of ------------------------------------------------------------------------------------------
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*rows have combinations of labels that no training cell carries")
 
 
 def messages_of(caught: list[warnings.WarningMessage]) -> list[str]:
