@@ -38,11 +38,14 @@ class Embeddings:
         Embedding of all concepts together, [n x k]; `None` if there is none.
     readings
         Label codes read by the predictor itself, by concept, int [n] each.
+    exogenous
+        Exogenous embeddings by concept, [n x k] each: what is not a concept's parents'.
     """
 
     concepts: Mapping[str, np.ndarray]
     joint: np.ndarray | None = None
     readings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    exogenous: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Predictor(Protocol):
@@ -67,7 +70,7 @@ class Predictor(Protocol):
     @property
     def modes(self) -> tuple[str, ...]: ...  # noqa: D102
 
-    def covers(self, cells: anndata.AnnData, do: Mapping[str, str]) -> np.ndarray:
+    def covers(self, cells: anndata.AnnData, do: Mapping[str, str], estimate: Estimate | None = None) -> np.ndarray:
         """Tell which cells there is a prediction of, bool [n].
 
         Parameters
@@ -76,6 +79,8 @@ class Predictor(Protocol):
             The cells, [n x any genes].
         do
             Labels by concept, one joint intervention; without any, the factual cell.
+        estimate
+            ``mean`` or ``sample``; either, if not given.
         """
         ...
 
@@ -97,7 +102,19 @@ class Predictor(Protocol):
 
         Returns
         -------
-        The expression; `None` if the predictor has no such estimate.
+        The expression; `None` if the predictor has no such estimate of each cell.
+        """
+        ...
+
+    def expect(
+        self, cells: anndata.AnnData, do: Mapping[str, str], *, mode: str = "do", seed: int = 0
+    ) -> np.ndarray | None:
+        """Predict expected expression as well as there are means for it: mean estimates, else samples averaged.
+
+        Parameters
+        ----------
+        cells, do, mode, seed
+            As in `predict`, which says what is returned.
         """
         ...
 
@@ -136,7 +153,7 @@ class ModelPredictor:
         """All modes: a model carries out each."""
         return MODES
 
-    def covers(self, cells: anndata.AnnData, do: Mapping[str, str]) -> np.ndarray:
+    def covers(self, cells: anndata.AnnData, do: Mapping[str, str], estimate: Estimate | None = None) -> np.ndarray:
         """Tell that every cell can be predicted, bool [n]."""
         return np.ones(cells.n_obs, dtype=bool)
 
@@ -153,14 +170,21 @@ class ModelPredictor:
             )
         return np.asarray(made.X)
 
+    def expect(self, cells: anndata.AnnData, do: Mapping[str, str], *, mode: str = "do", seed: int = 0) -> np.ndarray:
+        """Predict mean estimates, float32 [n x G]."""
+        return self.predict(cells, do, estimate="mean", mode=mode, seed=seed)
+
     def embed(self, cells: anndata.AnnData) -> Embeddings:
         """Read embeddings of all concepts, and the labels that the model reads; see `Generator.embed`."""
         embedded = self.generator.embed(cells, **self._read_options)
         names = self.schema.names
+        every = (*names, UNEXPLAINED)
+        exogenous = np.split(embedded.obsm["X_causcell_exogenous"], len(every), axis=1)
         return Embeddings(
-            {name: embedded.obsm[f"X_causcell_{name}"] for name in (*names, UNEXPLAINED)},
+            {name: embedded.obsm[f"X_causcell_{name}"] for name in every},
             embedded.obsm["X_causcell"],
             {name: embedded.obs[f"{name}_predicted"].cat.codes.to_numpy() for name in names},
+            dict(zip(every, exogenous, strict=True)),
         )
 
     @property
