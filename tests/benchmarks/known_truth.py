@@ -91,11 +91,8 @@ def tables_of(world: World, count: int, variant: str, overrides: dict[str, objec
         with Generator.open(models) as generator:
             tables = [compare_with_truth(world, generator, cells, noise, dict([do])) for do in INTERVENTIONS.items()]
             tables.append(signature(world, generator, noise))
-    named = []
-    for table in tables:
-        rows = {name.replace("model", variant): values for name, values in table.rows.items()}
-        named.append(replace(table, name=f"{table.name}, {count} training cells", rows=rows))
-    return named
+    named = [table.with_row_names(lambda row: row.replace("model", variant)) for table in tables]
+    return [replace(table, name=f"{table.name}, {count} training cells") for table in named]
 
 
 def signature(world: World, generator: Generator, noise: Noise) -> Table:

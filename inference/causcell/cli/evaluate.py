@@ -39,7 +39,7 @@ def evaluate(
 ) -> None:
     """Measure a trained model on cells that it was not trained on, beside trivial baselines and ceilings."""
     from causcell._internal.files import local_path, refuse_existing
-    from causcell.cli.tables import format_measures
+    from causcell.cli.tables import format_report
     from causcell.evaluation.evaluate import evaluate as measure
     from causcell.evaluation.report import run_environment, write_report
     from causcell.generator import Generator
@@ -64,9 +64,9 @@ def evaluate(
             seed=seed,
             report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
         )
-    write_report(out, f"Evaluation of {models} on {data.name}", run_environment() | evaluation.facts, evaluation.tables)
-    for table in evaluation.tables:
-        typer.echo("\n".join([table.name, *(f"  {line}" for line in format_measures(table)), ""]))
+    facts, title = run_environment() | evaluation.facts, f"Evaluation of {models} on {data.name}"
+    write_report(out, title, facts, evaluation.tables, evaluation.verdicts)
+    typer.echo("\n".join(format_report(evaluation.tables, evaluation.verdicts)))
     cells = evaluation.facts["cells"]
     typer.echo(
         f"{cells['judged']} of {cells['given']} cells judged, "

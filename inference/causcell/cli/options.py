@@ -34,6 +34,29 @@ Expression = Annotated[
     str | None,
     typer.Option(help="What the values are: counts or log1p. They are checked. [default: as in training]"),
 ]
+Genes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|all|highly_variable|FILE",
+        help="A number of genes to choose, all, those that var['highly_variable'] marks, or a file with one name a "
+        "line. [default: 2000]",
+    ),
+]
+GeneSelection = Annotated[
+    str | None,
+    typer.Option(
+        help="How a number of genes is chosen: dispersion, variance, seurat_v3, labels or variance_labels. "
+        "[default: dispersion]"
+    ),
+]
+BatchKey = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Column of obs with batches: genes are chosen by what varies within them."),
+]
+IncludeGenes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE|NAME,...", help="Genes that are on the panel anyhow: names, or a file of them; repeat."),
+]
 Layer = Annotated[str | None, typer.Option(help="Read this layer in place of X.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Read genes and values of adata.raw in place of X.")]
 Totals = Annotated[
@@ -132,6 +155,17 @@ ShardSize = Annotated[str, typer.Option(help="What is made and committed at once
 
 Progress = Annotated[bool, typer.Option(help="Show progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def read_genes(text: str) -> int | str:
+    """Read ``--genes``: a number where it is one.
+
+    Examples
+    --------
+    >>> read_genes("2000"), read_genes("all")
+    (2000, 'all')
+    """
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def read_connection(path: Path | None) -> Connection | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from causcell._internal.choices import suggest
@@ -19,9 +19,12 @@ from causcell.evaluation.expression import (
     tabulate_samples,
 )
 from causcell.evaluation.leakage import tabulate_leakage_within
+from causcell.evaluation.self_test import separate_self_tests
 from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
 from causcell.evaluation.table import Table
+from causcell.evaluation.verdicts import judge_concepts
 from causcell.generator import Generator
+from causcell.repository.verdicts import Verdict
 
 if TYPE_CHECKING:
     import anndata
@@ -36,11 +39,14 @@ class Evaluation:
     facts
         Numbers of cells given, left out, judged and learned from; the model's digest, panel, concepts and graph.
     tables
-        Measures; a table of each kind.
+        Measures; a table of each kind. The last ones are what cheats reach; see `causcell.evaluation.self_test`.
+    verdicts
+        What the tables say of each concept; see `causcell.evaluation.verdicts`.
     """
 
     facts: dict[str, Any]
     tables: list[Table]
+    verdicts: list[Verdict] = field(default_factory=list)
 
 
 def evaluate(
@@ -127,7 +133,8 @@ def evaluate(
     }
     tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
     tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed, replicate=replicate)
-    return Evaluation(facts, tables)
+    tables = separate_self_tests(tables)
+    return Evaluation(facts, tables, judge_concepts(tables, data.schema.names))
 
 
 def check_columns(cells: anndata.AnnData, columns: Sequence[str]) -> None:

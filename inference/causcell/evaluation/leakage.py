@@ -11,6 +11,7 @@ import numpy as np
 from causcell.concepts import UNEXPLAINED, UNLABELLED, ConceptSchema
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.network_probe import read_by_network
+from causcell.evaluation.predictor import Embeddings
 from causcell.evaluation.probes import make_probe
 from causcell.evaluation.table import Table
 
@@ -195,14 +196,16 @@ def tabulate_leakage_within(data: EvaluationData, seed: int = 0) -> Table:
     beside its ``<probe>, by chance`` (labels shuffled); ``most frequent label``; the numbers ``cells`` and ``groups``
     that were read, and ``groups left out``.
     """
-    schema, embeddings = data.schema, data.test_embeddings.obsm["X_causcell_exogenous"]
-    by_source = dict(zip((*schema.names, UNEXPLAINED), np.split(embeddings, schema.size, axis=1), strict=True))
+    schema, embeddings = data.schema, data.test_embeddings or Embeddings({})
+    sources = {name: each for name, each in embeddings.concepts.items() if name == UNEXPLAINED} | {
+        **embeddings.exogenous
+    }
     codes = dict(zip(schema.names, data.test_labels.T, strict=True))
     rows: dict[str, dict[str, float | None]] = {}
     errors: dict[str, dict[str, float]] = {}
-    for source, label, group in list_leaks(schema):
+    for source, label, group in (each for each in list_leaks(schema) if each[0] in sources):
         groups = np.zeros(len(data.test_rows), dtype=np.int64) if group is None else codes[group]
-        found = measure_leakage_within(by_source[source], codes[label], groups, seed=seed)
+        found = measure_leakage_within(sources[source], codes[label], groups, seed=seed)
         if found is None:
             continue
         shown = source if source == UNEXPLAINED else f"{source} (exogenous)"

@@ -38,11 +38,14 @@ class Embeddings:
         Embedding of all concepts together, [n x k]; `None` if there is none.
     readings
         Label codes read by the predictor itself, by concept, int [n] each.
+    exogenous
+        Exogenous embeddings by concept, [n x k] each: what is not a concept's parents'.
     """
 
     concepts: Mapping[str, np.ndarray]
     joint: np.ndarray | None = None
     readings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    exogenous: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Predictor(Protocol):
@@ -157,10 +160,13 @@ class ModelPredictor:
         """Read embeddings of all concepts, and the labels that the model reads; see `Generator.embed`."""
         embedded = self.generator.embed(cells, **self._read_options)
         names = self.schema.names
+        every = (*names, UNEXPLAINED)
+        exogenous = np.split(embedded.obsm["X_causcell_exogenous"], len(every), axis=1)
         return Embeddings(
-            {name: embedded.obsm[f"X_causcell_{name}"] for name in (*names, UNEXPLAINED)},
+            {name: embedded.obsm[f"X_causcell_{name}"] for name in every},
             embedded.obsm["X_causcell"],
             {name: embedded.obs[f"{name}_predicted"].cat.codes.to_numpy() for name in names},
+            dict(zip(every, exogenous, strict=True)),
         )
 
     @property

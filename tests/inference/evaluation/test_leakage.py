@@ -113,9 +113,8 @@ def test_the_table_has_a_row_for_each_leak_and_reads_what_is_put_into_the_unexpl
     row = "embedding of unexplained, stim within cell_type"
     before = tabulate_leakage_within(data).rows[row]
     stim = data.test_labels[:, data.schema.index("stim")]
-    embeddings = data.test_embeddings.obsm["X_causcell_exogenous"]
-    width = embeddings.shape[1] // data.schema.size
-    embeddings[:, -width:] += 10 * stim[:, None]
+    assert data.test_embeddings is not None
+    data.test_embeddings.exogenous["unexplained"][:] += 10 * stim[:, None]
     after = tabulate_leakage_within(data).rows[row]
     for probe in PROBES:
         assert after[probe][0] > 0.98
