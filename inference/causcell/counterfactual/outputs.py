@@ -234,7 +234,7 @@ class _Moments:
         self._squares[:, place] += change * (values - self._mean[:, place])
 
     def mean(self) -> np.ndarray:
-        return self._mean
+        return np.asarray(self._mean)
 
     def deviation(self) -> np.ndarray:
         return np.asarray(np.sqrt(self._squares / (self._count - 1)[:, None]))
