@@ -92,6 +92,7 @@ MissingGenes = Annotated[
 
 Location = Annotated[str, typer.Argument(help=_LOCATION, show_default=False)]
 Models = Annotated[str, typer.Option(help=_LOCATION, show_default=False)]
+ModelsOrNone = Annotated[str | None, typer.Option("--models", help=_LOCATION, show_default=False)]
 BatchSize = Annotated[int, typer.Option(help="Cells of a network evaluation.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads in this process. [default: all CPUs allowed]")]
 WorkerThreads = Annotated[
