@@ -163,8 +163,7 @@ def print_summary(title: str, results: list[dict[str, Any]]) -> None:
                 rows = [each[table]["model, do"] for each in found if table in each]
                 _print_row(f"{part}, {table}", {m: [row[m] for row in rows if m in row] for m in rows[0]})
                 errors = [
-                    np.mean([c["squared error"]["model"] for c in each["shifts"] if _is_of(c, table)])
-                    for each in found
+                    np.mean([c["squared error"]["model"] for c in each["shifts"] if _is_of(c, table)]) for each in found
                 ]
                 distances = [
                     np.mean([c["energy distance to the real target cells"] for c in each["shifts"] if _is_of(c, table)])

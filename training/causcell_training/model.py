@@ -131,7 +131,8 @@ class CausCell(nn.Module):
         for i, (logits, mean) in enumerate(zip(self.label_logits(endogenous), self.label_mean, strict=True)):
             own = labels[:, i, None]
             known = (own == torch.arange(len(mean), device=own.device)).to(mean.dtype)
-            z[i] = z[i] + (own != UNLABELLED) * ((known - logits.softmax(dim=1)) @ mean)
+            read = logits.softmax(dim=1).detach()  # a classifier learns to read labels, not to help decoding
+            z[i] = z[i] + (own != UNLABELLED) * ((known - read) @ mean)
         return self.scm.exogenous(torch.stack(z, dim=1))
 
     def mean_estimate(self, endogenous: Tensor) -> Tensor:
