@@ -444,13 +444,13 @@ def test_no_earlier_cell_is_kept_twice_or_for_ever(model: CausCell) -> None:
 def test_classifiers_read_embeddings_that_labels_were_not_told_to(
     model: CausCell, expression: Tensor, labels: Tensor, abduction: str
 ) -> None:
-    """Else they would be told what they should read; and what is decoded depends on labels just where it is informed."""
+    """Else they would be told what they should read; what is decoded depends on labels where it is informed."""
     model.config = model.config.model_copy(update={"abduction": abduction})
     others = (labels + 1) % torch.tensor(SIZES)
     with outputs_of([*model.classifiers, model.denoiser.head.output]) as answers:
         for codes in (labels, others):
             terms_of(objective_of(labels), model, expression, codes)
-    *read, decoded = ([answer for answer in each] for each in answers)
+    *read, decoded = map(list, answers)
     for logits in read:
         np.testing.assert_array_equal(logits[0], logits[-1])
     assert np.array_equal(*decoded) == (abduction == "expression")

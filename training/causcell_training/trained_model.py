@@ -14,7 +14,6 @@ from causcell.repository.description import ModelDescription
 from causcell_training.config import ModelConfig
 from causcell_training.model import CausCell
 
-
 _LABEL_MEAN = "label_mean."
 
 
