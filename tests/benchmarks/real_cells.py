@@ -120,7 +120,7 @@ def measured(data: EvaluationData, case: Case, genes: list[str]) -> dict[str, An
     real, variance = mean_shift(source, target)
     differ = differential_genes(source, target)
     shifts = {**predict_shifts(data, case), **compute_baseline_shifts(data, case)}
-    panel = list(data.generator.preprocessing.genes)
+    panel = list(data.genes)
     ranks = {"real": rank_of(real)} | {name: rank_of(shift) for name, shift in shifts.items() if shift.any()}
     followed = {
         gene: {

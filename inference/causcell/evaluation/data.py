@@ -1,8 +1,9 @@
-"""Data of an evaluation: a model, the cells that test it, and the cells that its baselines are trained on."""
+"""Data of an evaluation: who predicts, the cells that test it, and the cells that its baselines are trained on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from causcell._internal.batching import batches
 from causcell.cells.panel_cells import Reading
 from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.errors import DataError
+from causcell.evaluation.predictor import Embeddings, ModelPredictor, Predictor
 from causcell.generator import Generator
 
 if TYPE_CHECKING:
@@ -27,12 +29,12 @@ _MAX_TRAINING_ROWS = 20_000
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """A model and the cells that it is evaluated with.
+    """Who predicts, and the cells that its predictions are evaluated with.
 
     Attributes
     ----------
-    generator
-        The model, on any engine.
+    predictor
+        A model, or the predictions of a method.
     cells
         All cells, those of the test rows and those of the training rows.
     expression
@@ -40,32 +42,28 @@ class EvaluationData:
     labels
         Label codes, int32 [n x m]; -1 is unlabelled.
     test_rows
-        Rows that measures are taken on, int [t], ascending; the model was not trained on them.
+        Rows that measures are taken on, int [t], ascending; the predictor was not trained on them.
     training_rows
         Rows that baselines learn from, int [r], ascending.
-    scale
-        ``counts`` or ``log1p``: what the values of ``cells`` are; what the model was trained on for `None`.
-    layer, raw, totals, round_counts, allow_missing_genes
-        How the values of ``cells`` are read; see `causcell.generator.Generator.counterfactual`.
     """
 
-    generator: Generator
+    predictor: Predictor
     cells: anndata.AnnData
     expression: np.ndarray
     labels: np.ndarray
     test_rows: np.ndarray
     training_rows: np.ndarray
-    scale: str | None = None
-    layer: str | None = None
-    raw: bool = False
-    totals: str | None = None
-    round_counts: bool = False
-    allow_missing_genes: float = 0.0
+    _samples: dict[int, np.ndarray | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def schema(self) -> ConceptSchema:
-        """Concepts of the model and their graph."""
-        return self.generator.schema
+        """Concepts and their graph."""
+        return self.predictor.schema
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The panel: names of the G genes."""
+        return self.predictor.preprocessing.genes
 
     @cached_property
     def stratum_concept(self) -> int:
@@ -77,31 +75,40 @@ class EvaluationData:
         """Name of the concept within whose labels cells are compared."""
         return self.schema.names[self.stratum_concept]
 
-    @property
-    def read_options(self) -> dict[str, Any]:
-        """Arguments that tell the generator how to read the cells."""
-        return {
-            "expression": self.scale,
-            "layer": self.layer,
-            "raw": self.raw,
-            "totals": self.totals,
-            "round_counts": self.round_counts,
-            "allow_missing_genes": self.allow_missing_genes,
-        }
+    @cached_property
+    def test_embeddings(self) -> Embeddings | None:
+        """Embeddings of the test cells; `None` if the predictor has none."""
+        return self.predictor.embed(self.cells[self.test_rows])
 
     @cached_property
-    def test_embeddings(self) -> anndata.AnnData:
-        """Embeddings of the test cells; see `Generator.embed`."""
-        return self.generator.embed(self.cells[self.test_rows], **self.read_options)
+    def mean_estimate(self) -> np.ndarray | None:
+        """Mean estimates of the test cells, float32 [t x G]; `None` if the predictor has none."""
+        return self.predictor.predict(self.cells[self.test_rows], {}, estimate="mean")
 
-    @cached_property
-    def mean_estimate(self) -> np.ndarray:
-        """Mean estimates of the test cells, float32 [t x G]."""
-        return np.asarray(self.generator.reconstruct(self.cells[self.test_rows], preset="mean", **self.read_options).X)
+    def generate_samples(self, seed: int = 0) -> np.ndarray | None:
+        """Generate a sample of each test cell, float32 [t x G]; `None` if the predictor has none."""
+        if seed not in self._samples:
+            made = self.predictor.predict(self.cells[self.test_rows], {}, estimate="sample", seed=seed)
+            self._samples[seed] = made
+        return self._samples[seed]
 
-    def generate_samples(self, seed: int = 0) -> np.ndarray:
-        """Generate a sample of each test cell by the default preset, float32 [t x G]."""
-        return np.asarray(self.generator.reconstruct(self.cells[self.test_rows], seed=seed, **self.read_options).X)
+    def predict_means(
+        self, rows: np.ndarray, do: Mapping[str, str], *, mode: str = "do", seed: int = 0
+    ) -> np.ndarray | None:
+        """Predict the mean estimates of some cells under an intervention, float32 [rows x G].
+
+        Parameters
+        ----------
+        rows
+            Rows of the cells, int.
+        do
+            Labels by concept; without any, the factual cells.
+        mode
+            One of the predictor's.
+        seed
+            Of the reference cells that an intervention draws.
+        """
+        return self.predictor.predict(self.cells[rows], do, estimate="mean", mode=mode, seed=seed)
 
     @property
     def test_expression(self) -> np.ndarray:
@@ -192,17 +199,50 @@ def read_evaluation_data(
             f"{len(test_rows)} of {cells.n_obs} cells are left that the model was not trained on; an evaluation needs "
             f"at least {_MIN_TEST_ROWS}: give held-out cells (their names, not their values, tell)"
         )
+    return gather_evaluation_data(
+        ModelPredictor(generator, Reading(expression=scale, **options)),
+        cells,
+        Reading(expression=scale, **options),
+        test_rows=test_rows,
+        training_rows=training_rows,
+        rng=rng,
+    )
+
+
+def gather_evaluation_data(
+    predictor: Predictor,
+    cells: anndata.AnnData,
+    reading: Reading,
+    *,
+    test_rows: np.ndarray,
+    training_rows: np.ndarray,
+    rng: np.random.Generator,
+) -> EvaluationData:
+    """Read the expression and labels of test and training cells, at most 4,096 and 20,000 of them.
+
+    Parameters
+    ----------
+    predictor
+        Whoever predicts.
+    cells
+        In memory or backed.
+    reading
+        How their values are read.
+    test_rows, training_rows
+        Rows of the cells, int, ascending.
+    rng
+        Chooses rows where there are more.
+    """
     test_rows = _choose_at_most(test_rows, _MAX_TEST_ROWS, rng)
     training_rows = _choose_at_most(training_rows, _MAX_TRAINING_ROWS, rng)
     rows = np.union1d(test_rows, training_rows)
     kept = cells[rows].to_memory()
-    reading = Reading(expression=scale, **options)
-    with generator.bind(reading.open(kept), **reading.bind_options) as bound:
+    with reading.open(kept) as opened:
+        bound = reading.bind(opened, predictor.schema, predictor.preprocessing)
         parts = [bound.read(part).expression for part in batches(len(bound), _READ_ROWS)]
         labels = bound.labels
     test_rows, training_rows = np.searchsorted(rows, test_rows), np.searchsorted(rows, training_rows)
-    expression = np.concatenate(parts)
-    return EvaluationData(generator, kept, expression, labels, test_rows, training_rows, scale, **options)
+    return EvaluationData(predictor, kept, np.concatenate(parts), labels, test_rows, training_rows)
 
 
 def _choose_at_most(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from causcell.concepts import UNEXPLAINED, UNLABELLED
 from causcell.evaluation.data import EvaluationData
+from causcell.evaluation.predictor import Embeddings
 from causcell.evaluation.probes import (
     classification_scores,
     cluster_cells,
@@ -23,6 +24,7 @@ _COMPONENTS = 32
 
 def tabulate_own_labels(data: EvaluationData) -> Table:
     """Read every concept's labels from its own embedding, beside a probe of principal components."""
+    embeddings = data.test_embeddings
     components, _ = data.project_on_components(_COMPONENTS)
     training = data.fit_components(_COMPONENTS).transform(data.training_expression)
     rows: dict[str, dict[str, float | None]] = {}
@@ -30,10 +32,12 @@ def tabulate_own_labels(data: EvaluationData) -> Table:
         truth = data.test_labels[:, i]
         if (truth == UNLABELLED).all():
             continue
-        own = data.test_embeddings.obsm[f"X_causcell_{name}"]
-        predicted = data.test_embeddings.obs[f"{name}_predicted"].cat.codes.to_numpy()
-        rows[f"{name}: the model's own reading"] = {**classification_scores(truth, predicted)}
-        rows[f"{name}: linear probe of its embedding"] = {"accuracy": probe_accuracy(own, truth)}
+        if embeddings is not None and name in embeddings.readings:
+            scores = classification_scores(truth, embeddings.readings[name])
+            rows[f"{name}: the model's own reading"] = {**scores}
+        if embeddings is not None and name in embeddings.concepts:
+            accuracy = probe_accuracy(embeddings.concepts[name], truth)
+            rows[f"{name}: linear probe of its embedding"] = {"accuracy": accuracy}
         rows[f"{name}: linear probe of PCA-{_COMPONENTS}"] = {"accuracy": probe_accuracy(components, truth)}
         rows[f"{name}: linear probe of PCA-{_COMPONENTS}, of the cells learned from"] = {
             "accuracy": transferred_accuracy(training, data.training_labels[:, i], components, truth)
@@ -52,12 +56,13 @@ def tabulate_own_labels(data: EvaluationData) -> Table:
 
 def tabulate_leakage(data: EvaluationData) -> Table:
     """Read every concept's labels from the embeddings of the other concepts and of the unexplained one."""
-    names, embeddings = data.schema.names, data.test_embeddings.obsm
+    names = data.schema.names
+    embeddings = {} if data.test_embeddings is None else data.test_embeddings.concepts
     truth = {name: data.test_labels[:, i] for i, name in enumerate(names)}
     truth = {name: codes for name, codes in truth.items() if (codes != UNLABELLED).any()}
     rows: dict[str, dict[str, float | None]] = {}
-    for source in (*names, UNEXPLAINED):
-        embedding = embeddings[f"X_causcell_{source}"]
+    for source in (each for each in (*names, UNEXPLAINED) if each in embeddings):
+        embedding = embeddings[source]
         rows[f"embedding of {source}"] = {
             name: probe_accuracy(embedding, codes) for name, codes in truth.items() if name != source
         }
@@ -93,18 +98,18 @@ def tabulate_finer_labels(data: EvaluationData, columns: Sequence[str]) -> Table
     """
     obs = data.cells.obs.iloc[data.test_rows]
     components, _ = data.project_on_components(_COMPONENTS)
-    embeddings = {f"embedding of {name}": data.test_embeddings.obsm[f"X_causcell_{name}"] for name in data.schema.names}
-    embeddings |= {
-        "all embeddings": data.test_embeddings.obsm["X_causcell"],
-        f"PCA-{_COMPONENTS}": components,
-    }
+    found = data.test_embeddings or Embeddings({})
+    embeddings = {f"embedding of {name}": found.concepts[name] for name in data.schema.names if name in found.concepts}
+    if found.joint is not None:
+        embeddings["all embeddings"] = found.joint
+    embeddings[f"PCA-{_COMPONENTS}"] = components
     rows: dict[str, dict[str, float | None]] = {}
     for column in columns:
         codes = obs[column].astype("category").cat.codes.to_numpy()
         known = codes != UNLABELLED
         for name, embedding in embeddings.items():
-            found = cluster_cells(embedding[known], len(np.unique(codes[known])))
-            rows[f"{column}: {name}"] = {**partition_agreement(codes[known], found)}
+            clusters = cluster_cells(embedding[known], len(np.unique(codes[known])))
+            rows[f"{column}: {name}"] = {**partition_agreement(codes[known], clusters)}
     return Table.of(
         "Finer labels than were trained",
         rows,

@@ -18,6 +18,7 @@ from causcell.evaluation.expression import (
     tabulate_mean_estimate,
     tabulate_samples,
 )
+from causcell.evaluation.leakage import tabulate_leakage_within
 from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
 from causcell.evaluation.table import Table
 from causcell.generator import Generator
@@ -172,12 +173,13 @@ def tabulate_test_cells(
 
     Returns
     -------
-    Tables of labels, leakage, the mean estimate, clusters, markers and samples, then of finer labels if there are any;
-    one without a row is left out.
+    Tables of labels, leakage (over all cells, within groups), the mean estimate, clusters, markers and samples, then of
+    finer labels if there are any; one without a row is left out.
     """
     kinds: dict[str, Callable[[], Table]] = {
         "concepts": lambda: tabulate_own_labels(data),
         "leakage": lambda: tabulate_leakage(data),
+        "leakage within groups": lambda: tabulate_leakage_within(data, seed),
         "mean estimate": lambda: tabulate_mean_estimate(data),
         "clusters": lambda: tabulate_clusters(data, seed),
         "markers": lambda: tabulate_markers(data, seed),

@@ -20,7 +20,7 @@ _COMPONENTS, _MORE_COMPONENTS = 32, 128
 
 def tabulate_mean_estimate(data: EvaluationData) -> Table:
     """Measure the mean estimate cell by cell, beside label means and principal components."""
-    estimates = {"model, mean estimate": data.mean_estimate}
+    estimates = {} if data.mean_estimate is None else {"model, mean estimate": data.mean_estimate}
     estimates |= {f"PCA-{count}": data.project_on_components(count)[1] for count in (_COMPONENTS, _MORE_COMPONENTS)}
     estimates[f"mean of each {data.stratum_name}"] = data.label_means
     estimates["mean of all cells"] = np.tile(data.training_expression.mean(axis=0), (len(data.test_rows), 1))
@@ -41,11 +41,9 @@ def tabulate_mean_estimate(data: EvaluationData) -> Table:
 
 def _generate_estimates(data: EvaluationData, seed: int) -> dict[str, np.ndarray]:
     """Generate the test cells' expression by every means, [t x G] each: the model's, and principal components."""
-    return {
-        "model, samples": data.generate_samples(seed),
-        "model, mean estimate": data.mean_estimate,
-        f"PCA-{_COMPONENTS}": data.project_on_components(_COMPONENTS)[1],
-    }
+    made = {"model, samples": data.generate_samples(seed), "model, mean estimate": data.mean_estimate}
+    estimates = {name: each for name, each in made.items() if each is not None}
+    return estimates | {f"PCA-{_COMPONENTS}": data.project_on_components(_COMPONENTS)[1]}
 
 
 def tabulate_clusters(data: EvaluationData, seed: int = 0) -> Table:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from causcell.concepts import UNLABELLED, ConceptSchema
-from causcell.counterfactual.interventions import MODES
-from causcell.errors import CausCellWarning, DataError
+from causcell.errors import DataError
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.intervals import standard_errors
 from causcell.evaluation.metrics import differential_genes, mean_shift
@@ -214,17 +211,14 @@ def predict_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str,
 
 def predict_cell_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     """Predict the shift of each source cell under the intervention, float64 [n x G], by mode."""
-    cells = data.cells[case.source_rows]
     concept = data.schema.concepts[case.concept]
-    options: dict[str, Any] = {"preset": "mean", "seed": seed, **data.read_options}
     do = {concept.name: concept.labels[case.target]}
-    factual = data.generator.reconstruct(cells, **options).X
+    factual = data.predict_means(case.source_rows, {}, seed=seed)
     shifts = {}
-    for mode in MODES:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
-            acted = data.generator.counterfactual(cells, do, mode=mode, **options)
-        shifts[f"model, {mode}"] = np.asarray(acted.X - factual, dtype=np.float64)
+    for mode in data.predictor.modes:
+        acted = data.predict_means(case.source_rows, do, mode=mode, seed=seed)
+        if acted is not None and factual is not None:
+            shifts[f"model, {mode}"] = np.asarray(acted - factual, dtype=np.float64)
     return shifts
 
 

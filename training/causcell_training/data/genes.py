@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from causcell._internal.choices import suggest
+from causcell._internal.spreadsheet import DELIMITERS, read_rows, read_text
 from causcell.cells.collection import Cells
 from causcell.cells.panel import check_gene_names
 from causcell.errors import ConfigurationError, DataError, GenePanelError, format_list
 from causcell_training.config import TrainConfig
 from causcell_training.data.reading import make_unit_preprocessing, read_panel, sample_rows
-from causcell_training.data.spreadsheet import DELIMITERS, read_rows, read_text
 
 _HEADS = {
     "x", "v1", "0", "gene", "genes", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "gene_id",
