@@ -29,7 +29,8 @@ import numpy as np
 
 from causcell.counterfactual.interventions import parse_do
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
-from causcell.evaluation.embeddings import tabulate_leakage, tabulate_own_labels
+from causcell.evaluation.embeddings import tabulate_own_labels
+from causcell.evaluation.leakage import tabulate_leakage_within
 from causcell.evaluation.metrics import energy_distance, mean_shift, mean_squared_error, pearson, squared_size
 from causcell.evaluation.report import run_environment
 from causcell.evaluation.shifts import (
@@ -118,7 +119,7 @@ def judge_part(
     yield "shifts", [describe_case(data, case) for case in cases]
     if not held_out:
         yield "labels", _means(tabulate_own_labels(data).rows)
-        yield "leakage", _means(tabulate_leakage(data).rows)
+        yield "leakage", _means(tabulate_leakage_within(data).rows)
     hidden = data.cells[data.test_rows].copy()
     for concept in generator.schema.names:
         hidden.obs[concept] = np.nan
@@ -138,7 +139,8 @@ def describe_case(data: EvaluationData, case: Case) -> dict[str, Any]:
     real, variance = mean_shift(data.expression[case.source_rows], data.expression[case.target_rows])
     size = squared_size(real, variance)
     shifts = {"model": predict_shifts(data, case)["model, do"], **compute_baseline_shifts(data, case)}
-    made = data.generator.counterfactual(data.cells[source], {concept.name: concept.labels[case.target]}).X
+    do = {concept.name: concept.labels[case.target]}
+    made = data.predictor.predict(data.cells[source], do, estimate="sample")
     return {
         "do": f"{concept.name}={concept.labels[case.target]}",
         "from": concept.labels[case.source],
@@ -176,8 +178,9 @@ def print_summary(title: str, results: list[dict[str, Any]]) -> None:
                 own = [row for row in found[0][table] if row.endswith("own reading")]
                 _print_row(f"{part}, {table}", {row: [each[table][row]["accuracy"] for each in found] for row in own})
             elif table == "leakage":
-                for row in [row for row in found[0][table] if "unexplained" in row or row == "most frequent label"]:
-                    _print_row(f"{part}, {row}", {m: [e[table][row][m] for e in found] for m in found[0][table][row]})
+                for row, measures in found[0][table].items():
+                    told = {m: [e[table][row][m] for e in found if row in e[table]] for m in measures}
+                    _print_row(row, {m: told[m] for m in measures if not m.startswith(("cells", "groups", "most"))})
     for preset, quality in results[0]["quality of presets"].items():
         if quality:
             rows = [each["quality of presets"][preset] for each in results]
