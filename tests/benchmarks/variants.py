@@ -110,7 +110,7 @@ def judge_part(
     parts = run.held_out().obs[PART]
     rows = {each: np.flatnonzero(cells.obs_names.isin(parts.index[parts == each])) for each in (VALIDATION, TEST)}
     training = np.setdiff1d(np.arange(cells.n_obs), np.concatenate(list(rows.values())))
-    if len(rows[part]) < 16:
+    if len(rows[part]) < 16 or (held_out and part != TEST):
         return
     data = read_evaluation_data(generator, cells, test_rows=rows[part], training_rows=training)
     cases = find_unseen_cases(data, held_out) if held_out else find_seen_cases(data)
@@ -165,7 +165,7 @@ def print_summary(title: str, results: list[dict[str, Any]]) -> None:
                 rows = [each[table]["model, do"] for each in found if table in each]
                 _print_row(f"{part}, {table}", {m: [row[m] for row in rows if m in row] for m in rows[0]})
                 errors = [
-                    np.mean([c["squared error"]["model"] for c in each["shifts"] if _is_of(c, table)]) for each in found
+                    _median([c["squared error"]["model"] for c in each["shifts"] if _is_of(c, table)]) for each in found
                 ]
                 distances = [
                     np.mean([c["energy distance to the real target cells"] for c in each["shifts"] if _is_of(c, table)])
@@ -187,6 +187,10 @@ def print_summary(title: str, results: list[dict[str, Any]]) -> None:
             _print_row(f"test, {preset}", {m: [row[m] for row in rows] for m in QUALITY if m in quality})
 
 
+def _median(values: list[float | None]) -> float:
+    return float(np.median([each for each in values if each is not None] or [np.nan]))
+
+
 def _is_of(case: dict[str, Any], table: str) -> bool:
     return bool(table.endswith(f": {case['do'].partition('=')[0]}"))
 
@@ -197,7 +201,10 @@ def _print_row(name: str, values: Mapping[str, list[float]]) -> None:
 
 
 def _means(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    return {name: {m: float(np.mean(values)) for m, values in row.items()} for name, row in rows.items()}
+    return {
+        name: {m: float(np.mean(values)) for m, values in row.items() if None not in values}
+        for name, row in rows.items()
+    }
 
 
 def _flatten(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
