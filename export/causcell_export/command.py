@@ -82,6 +82,10 @@ def benchmark(
         list[str] | None,
         typer.Option(help="Column of obs with labels that are not trained, to compare clusters with; repeat."),
     ] = None,
+    genes: options.Genes = None,
+    gene_selection: options.GeneSelection = None,
+    batch_key: options.BatchKey = None,
+    include_genes: options.IncludeGenes = None,
     raw: options.Raw = False,
     totals: options.Totals = None,
     round_counts: options.RoundCounts = False,
@@ -94,15 +98,17 @@ def benchmark(
     """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
     wait_passively()
     from causcell._internal.files import local_path, refuse_existing
-    from causcell.cli.tables import format_measures
+    from causcell.cli.tables import format_report
     from causcell.evaluation.report import run_environment, write_report
     from causcell_export.cross_validation import run_benchmark
     from causcell_training.config import load_config, parse_overrides
 
     out = local_path(out)
     refuse_existing(out)
-    flags = {"concept": concept, "edge": edge, "totals": totals}
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    flags: dict[str, Any] = {"concept": concept, "edge": edge, "totals": totals}
+    flags |= {"genes": None if genes is None else options.read_genes(genes)}
+    flags |= {"gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
+    given = {name: value for name, value in flags.items() if value is not None}
     given |= {name: True for name, chosen in {"raw": raw, "round_counts": round_counts}.items() if chosen}
     result = run_benchmark(
         data,
@@ -115,7 +121,7 @@ def benchmark(
         finer=finer or (),
         report=(lambda line: typer.echo(line, err=True)) if progress else None,
     )
-    write_report(out, f"Benchmark on {data.name}", run_environment() | result.facts, result.tables)
-    for table in result.tables:
-        typer.echo("\n".join([table.name, *(f"  {line}" for line in format_measures(table)), ""]))
+    facts = run_environment() | result.facts
+    write_report(out, f"Benchmark on {data.name}", facts, result.tables, result.verdicts)
+    typer.echo("\n".join(format_report(result.tables, result.verdicts)))
     typer.echo(f"{len(result.facts['trainings'])} trainings: {out}")

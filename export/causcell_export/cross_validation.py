@@ -19,9 +19,12 @@ from causcell.errors import ConfigurationError, DataError
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.evaluate import check_columns, describe_model, tabulate_test_cells
 from causcell.evaluation.expression import tabulate_mean_estimate, tabulate_samples
+from causcell.evaluation.self_test import separate_self_tests
 from causcell.evaluation.shifts import find_seen_cases, find_unseen_cases, format_combination, tabulate_effects
-from causcell.evaluation.table import Table, merge_repetitions
+from causcell.evaluation.table import UNSEEN, Table, merge_repetitions
+from causcell.evaluation.verdicts import judge_concepts
 from causcell.generator import Generator
+from causcell.repository.verdicts import Verdict
 from causcell_export.exporter import export
 from causcell_training.config import TrainConfig
 from causcell_training.data.split import read_split
@@ -68,11 +71,14 @@ class Benchmark:
     facts
         Numbers of cells, seeds and folds, every training with its split and model, and the settings.
     tables
-        Measures over splits and seeds; a table of each kind.
+        Measures over splits and seeds; a table of each kind. The last ones are what cheats reach.
+    verdicts
+        What the tables say of each concept; see `causcell.evaluation.verdicts`.
     """
 
     facts: dict[str, Any]
     tables: list[Table]
+    verdicts: list[Verdict]
 
 
 def run_benchmark(
@@ -140,7 +146,8 @@ def run_benchmark(
         tables, model = _train_and_evaluate(cells, config.model_copy(update={"seed": seed}), scenario, finer)
         repetitions.append(tables)
         facts["trainings"].append({"seed": seed, "split": scenario.name} | model)
-    return Benchmark(facts | {"config": config.model_dump(mode="json")}, merge_repetitions(repetitions))
+    tables = separate_self_tests(merge_repetitions(repetitions))
+    return Benchmark(facts | {"config": config.model_dump(mode="json")}, tables, judge_concepts(tables, schema.names))
 
 
 def _check_counts(folds: int, seeds: int, choose: int, split: str | os.PathLike[str] | None) -> None:
@@ -264,5 +271,5 @@ def _tabulate(data: EvaluationData, scenario: Scenario, finer: Sequence[str], se
     tables = [tabulate_mean_estimate(data), tabulate_samples(data, seed)]
     tables = [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in tables]
     apart = tabulate_effects(data, find_unseen_cases(data, scenario.held_out), "Interventions", seed=seed)
-    tables += [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in apart]
-    return tables + [replace(table, name=f"{scenario.name}: {table.name.lower()}") for table in apart]
+    tables += [replace(table, name=f"Unseen combinations: {table.name.lower()}", kind=UNSEEN) for table in apart]
+    return tables + [replace(table, name=f"{scenario.name}: {table.name.lower()}", kind="") for table in apart]

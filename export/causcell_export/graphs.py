@@ -298,20 +298,15 @@ def _concept_graphs(model: CausCell) -> dict[str, Graph]:
     encoded = {"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept}
     mask = TensorInfo(dtype="float32", shape=(model.schema.size,))
     labels = TensorInfo(dtype="int64", shape=(len(model.schema.concepts),))
-    abduction = Graph(
-        Abduction(model).eval(),
-        GraphInfo(inputs={"exogenous": concept, "labels": labels}, outputs={INFORMED: concept}),
-    )
-    return ({} if model.config.abduction == "expression" else {ABDUCTION: abduction}) | {
+    forced = {"exogenous": concept, "forced": concept, "mask": mask}
+    found = {
         "encoder_scm": Graph(EncoderScm(model).eval(), GraphInfo(inputs={"expression": expression}, outputs=encoded)),
-        "scm": Graph(
-            Scm(model).eval(),
-            GraphInfo(
-                inputs={"exogenous": concept, "forced": concept, "mask": mask},
-                outputs={"endogenous": concept, **logits},
-            ),
-        ),
+        "scm": Graph(Scm(model).eval(), GraphInfo(inputs=forced, outputs={"endogenous": concept, **logits})),
     }
+    if model.config.abduction == "informed":
+        read = {"exogenous": concept, "labels": labels}
+        found[ABDUCTION] = Graph(Abduction(model).eval(), GraphInfo(inputs=read, outputs={INFORMED: concept}))
+    return found
 
 
 def _diffusion_graphs(model: CausCell) -> dict[str, Graph]:

@@ -7,7 +7,7 @@ from fuzzing import inputs, tried
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from causcell_training.data.genes import read_gene_list
+from causcell.cells.gene_list import read_gene_list
 
 GENES = ("G1", "G2", "CD4 TotalSeqB", "x", "0", "1", "a,b", '"q"', "#5")
 PIECES = st.sampled_from(

@@ -23,10 +23,10 @@ def train(
     expression: Annotated[
         str | None, typer.Option(help="What the values are: counts or log1p. They are checked. [default: counts]")
     ] = None,
-    genes: Annotated[
-        str | None,
-        typer.Option(help="A number of highly variable genes, all, or a file with one name a line. [default: 2000]"),
-    ] = None,
+    genes: options.Genes = None,
+    gene_selection: options.GeneSelection = None,
+    batch_key: options.BatchKey = None,
+    include_genes: options.IncludeGenes = None,
     layer: options.Layer = None,
     raw: options.Raw = False,
     totals: options.Totals = None,
@@ -60,7 +60,10 @@ def train(
             concepts=concept,
             edges=edge,
             expression=expression,
-            genes=int(genes) if genes is not None and genes.removeprefix("-").isdecimal() else genes,
+            genes=None if genes is None else options.read_genes(genes),
+            gene_selection=gene_selection,
+            batch_key=batch_key,
+            include_genes=include_genes,
             layer=layer,
             raw=raw or None,
             totals=totals,

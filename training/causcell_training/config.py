@@ -16,6 +16,9 @@ from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import Scale
 from causcell_training.heads.registry import check_head_name, head_class
 
+GeneSelection = Literal["dispersion", "variance", "seurat_v3", "labels", "variance_labels"]
+"""Ways to choose a number of genes; see `causcell_training.data.gene_ranking`."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -116,6 +119,9 @@ class OptimisationConfig(_Section):
     """Share of cells held out, half to choose by (early stopping) and half to report on, if no split is given."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device to train on; ``auto`` takes a GPU where there is one."""
+    precision: Literal["auto", "float32"] = "auto"
+    """Precision of matrix products. ``auto``: bfloat16 on a GPU, float32 on a CPU; ``float32``: on a GPU too, slower
+    and as near to a training on a CPU as another order of sums allows. Weights are float32 either way."""
 
 
 class TrainConfig(_Section):
@@ -131,7 +137,17 @@ class TrainConfig(_Section):
     expression: Scale = "counts"
     """Scale of the values given: raw ``counts``, or ``log1p`` values."""
     genes: int | str = 2000
-    """A number of highly variable genes, ``all``, or a file with one gene name a line."""
+    """A number of highly variable genes, ``all``, ``highly_variable`` (those that this column of ``var`` marks), or a
+    file with one gene name a line."""
+    gene_selection: GeneSelection = "dispersion"
+    """How a number of genes is chosen, by the training cells. ``dispersion``: normalised dispersion, as scanpy has it.
+    ``variance``: variance on the log scale. ``seurat_v3``: variance of counts beyond its trend with the mean, clipped
+    (needs scikit-misc). ``labels``: genes raised in each label of each concept, in turn. ``variance_labels``: by turns
+    from the last and from ``variance``."""
+    batch_key: str | None = None
+    """Column of ``obs`` with batches: a number of genes is chosen by what varies within them, not between."""
+    include_genes: tuple[str, ...] = ()
+    """Genes that are on the panel whatever is chosen: names, or files of names. They count among a number of genes."""
     layer: str | None = None
     """Layer to read in place of ``X``."""
     raw: bool = False
@@ -151,7 +167,7 @@ class TrainConfig(_Section):
     optimisation: OptimisationConfig = OptimisationConfig()
     """Optimiser, batches, and when training stops."""
 
-    @field_validator("concept", "edge", mode="before")
+    @field_validator("concept", "edge", "include_genes", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: Any) -> Any:
         if isinstance(given, str):

@@ -46,7 +46,7 @@ def check_inputs(
     given = None if split is None else read_split(split)
     with Cells(source, layer=config.layer, raw=config.raw) as cells:
         check_columns(cells.columns, config.concept)
-        check_panel(cells.genes, config.genes)
+        check_panel(cells, config)
         if config.totals is not None:
             read_totals(cells, config.totals)
         obs = cells.obs

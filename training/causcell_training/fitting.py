@@ -37,6 +37,9 @@ def fit(
     edges: Sequence[str | tuple[str, str]] | str | None = None,
     expression: str | None = None,
     genes: int | str | None = None,
+    gene_selection: str | None = None,
+    batch_key: str | None = None,
+    include_genes: Sequence[str] | str | None = None,
     layer: str | None = None,
     raw: bool | None = None,
     totals: str | None = None,
@@ -60,9 +63,10 @@ def fit(
         Folder of the run; see `causcell_training.run_folder`.
     config
         Settings; `TrainConfig` documents those that ``concepts`` to ``seed`` override.
-    concepts, edges, expression, genes, layer, raw, totals, round_counts, seed
-        Columns of ``obs``, or one; edges between them, ``"PARENT:CHILD"`` or pairs, or one; scale, panel; the layer or
-        ``adata.raw`` in place of ``X``; a column with cells' totals; whether to round counts; seed.
+    concepts, edges, expression, genes, gene_selection, batch_key, include_genes, layer, raw, totals, round_counts, seed
+        Columns of ``obs``, or one; edges between them, ``"PARENT:CHILD"`` or pairs, or one; scale; panel, how it is
+        chosen and within which batches, and genes that are on it anyhow; the layer or ``adata.raw`` in place of ``X``;
+        a column with cells' totals; whether to round counts; seed.
     split
         Part of each cell; see `causcell_training.data.cells.prepare`.
     resume, overwrite
@@ -95,7 +99,8 @@ def fit(
     """
     out = local_path(out)
     reading = {"expression": expression, "layer": layer, "raw": raw, "totals": totals, "round_counts": round_counts}
-    settings = _merge_settings(config, concepts, edges, genes=genes, seed=seed, **reading)
+    panel = {"genes": genes, "gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
+    settings = _merge_settings(config, concepts, edges, seed=seed, **panel, **reading)
     _check_folder(out, settings, resume=resume, overwrite=overwrite)
     check_inputs(data, settings, split)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds

@@ -54,6 +54,10 @@ class Source(Protocol):
         """Return all columns of ``obs`` with the cells' names; or some of them, without."""
         ...
 
+    def gene_column(self, name: str) -> np.ndarray | None:
+        """Return a column of ``var`` (of ``raw``, if so opened), [genes]; `None` if there is none."""
+        ...
+
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` (of ``raw``, if so opened) or a layer, for `take_rows`; `None` if there is no ``X``."""
         ...
@@ -97,6 +101,12 @@ class ObjectSource:
             import pandas as pd
 
             return pd.DataFrame(index=range(self.count))
+
+    def gene_column(self, name: str) -> np.ndarray | None:
+        """Return a column of ``var`` (of ``raw``, if so opened), [genes]; `None` if there is none."""
+        with reading(self._title, "var"):
+            var: Any = (self._adata.raw if self._raw else self._adata).var
+            return np.asarray(_to_frame(var)[name]) if name in var.columns else None
 
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` or a layer; `None` if there is no ``X``."""

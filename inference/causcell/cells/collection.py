@@ -150,6 +150,10 @@ class Cells:
         """Names of the file's genes."""
         return self._source.genes
 
+    def gene_column(self, name: str) -> np.ndarray | None:
+        """Return a column of ``var`` (of ``raw``, where that is read), [genes]; `None` if there is none."""
+        return self._source.gene_column(name)
+
     @property
     def obs(self) -> pd.DataFrame:
         """Annotations of the cells, [n x columns]."""

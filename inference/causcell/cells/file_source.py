@@ -54,7 +54,7 @@ class FileSource:
             self._index = self._names_of(obs[self._index_name], f"obs/{self._index_name}")
             self.count = self._index.shape[0]
         check_columns(self.columns)
-        table = "raw/var" if raw else "var"
+        self._table = table = "raw/var" if raw else "var"
         with reading(title, table):
             if raw and table not in group:  # zarr has an empty "raw" where there is none
                 raise DataError(NO_RAW)
@@ -96,7 +96,7 @@ class FileSource:
         """Return all columns of ``obs`` with the cells' names; or some of them, without."""
         import pandas as pd
 
-        found = {name: self._column(name) for name in (self.columns if columns is None else columns)}
+        found = {name: self._column("obs", name, self.count) for name in (self.columns if columns is None else columns)}
         if columns is not None:
             return pd.DataFrame(found, index=range(self.count))
         index = pd.Index(self.names(0, self.count), name=None if self._index_name == "_index" else self._index_name)
@@ -104,24 +104,30 @@ class FileSource:
             plain = {name: getattr(column, "array", column) for name, column in found.items()}
             return pd.DataFrame(plain, index=index, columns=self.columns)
 
-    def _column(self, name: str) -> Any:
-        """Read a column of ``obs``, once its parts have been found to have as many values as there are cells."""
+    def gene_column(self, name: str) -> np.ndarray | None:
+        """Return a column of ``var`` (of ``raw``, if so opened), [genes]; `None` if there is none."""
+        with reading(self._title, self._table):
+            listed = [_as_text(each) for each in self._group[self._table].attrs["column-order"]]
+        return np.asarray(self._column(self._table, name, len(self.genes))) if name in listed else None
+
+    def _column(self, table: str, name: str, count: int) -> Any:
+        """Read a column of ``obs`` or ``var``, once its parts have been found to have as many values as the table."""
         from anndata.io import read_elem
 
-        place = f"obs/{name}"
+        place, rows = f"{table}/{name}", "cells" if table == "obs" else "genes"
         with reading(self._title, place):
-            element = self._group["obs"][name]
+            element = self._group[table][name]
             for part, array in _arrays(element, place):
                 stored = DiskArray(array, self._title, part)
                 if part.startswith(f"{place}/categories"):
                     filled = part.endswith("/mask")
                     for _ in _checked_vector(stored).read_pieces(filled=filled):  # so that none is filled in
                         pass
-                elif stored.shape != (self.count,):
-                    raise damaged(self._title, part, f"it has shape {stored.shape}, and obs has {self.count} cells")
+                elif stored.shape != (count,):
+                    raise damaged(self._title, part, f"it has shape {stored.shape}, and {table} has {count} {rows}")
             column = read_elem(element)
-            if isinstance(column, dict) or len(column) != self.count:
-                raise damaged(self._title, place, f"it is no column (of {self.count} cells)")
+            if isinstance(column, dict) or len(column) != count:
+                raise damaged(self._title, place, f"it is no column (of {count} {rows})")
             return column
 
     def matrix(self, layer: str | None) -> Any:

@@ -17,7 +17,9 @@ def check(
     expression: Annotated[
         str | None, typer.Option(help="What the values are: counts or log1p. [default: told by the values]")
     ] = None,
-    genes: Annotated[int, typer.Option(help="Size of the panel, for the estimate of training time.")] = 2000,
+    genes: options.Genes = None,
+    batch_key: options.BatchKey = None,
+    include_genes: options.IncludeGenes = None,
     layer: options.Layer = None,
     raw: options.Raw = False,
     as_json: options.AsJson = False,
@@ -25,7 +27,17 @@ def check(
     """Check labels, concepts, graph and values before training: what a model could learn, and what it could not."""
     from causcell.cells.check import check as check_cells
 
-    report = check_cells(data, concept or (), edge or (), expression=expression, layer=layer, raw=raw, genes=genes)
+    report = check_cells(
+        data,
+        concept or (),
+        edge or (),
+        expression=expression,
+        layer=layer,
+        raw=raw,
+        genes=2000 if genes is None else options.read_genes(genes),
+        batch_key=batch_key,
+        include_genes=include_genes or (),
+    )
     typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
     if report.errors:
         raise typer.Exit(2)

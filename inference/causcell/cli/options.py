@@ -34,6 +34,29 @@ Expression = Annotated[
     str | None,
     typer.Option(help="What the values are: counts or log1p. They are checked. [default: as in training]"),
 ]
+Genes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|all|highly_variable|FILE",
+        help="A number of genes to choose, all, those that var['highly_variable'] marks, or a file with one name a "
+        "line. [default: 2000]",
+    ),
+]
+GeneSelection = Annotated[
+    str | None,
+    typer.Option(
+        help="How a number of genes is chosen: dispersion, variance, seurat_v3, labels or variance_labels. "
+        "[default: dispersion]"
+    ),
+]
+BatchKey = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Column of obs with batches: genes are chosen by what varies within them."),
+]
+IncludeGenes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE|NAME,...", help="Genes that are on the panel anyhow: names, or a file of them; repeat."),
+]
 Layer = Annotated[str | None, typer.Option(help="Read this layer in place of X.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Read genes and values of adata.raw in place of X.")]
 Totals = Annotated[
@@ -69,6 +92,7 @@ MissingGenes = Annotated[
 
 Location = Annotated[str, typer.Argument(help=_LOCATION, show_default=False)]
 Models = Annotated[str, typer.Option(help=_LOCATION, show_default=False)]
+ModelsOrNone = Annotated[str | None, typer.Option("--models", help=_LOCATION, show_default=False)]
 BatchSize = Annotated[int, typer.Option(help="Cells of a network evaluation.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads in this process. [default: all CPUs allowed]")]
 WorkerThreads = Annotated[
@@ -114,8 +138,12 @@ Store = Annotated[
     str,
     typer.Option(
         help="What to keep: expression; embeddings (see materialize); effects (less the factual cell with the same "
-        "noise); summary (mean and deviation over draws)."
+        "noise); summary (mean and deviation over draws; each effect with its interval)."
     ),
+]
+Interval = Annotated[
+    float,
+    typer.Option(help="Level of intervals of effects: draws or cells, and the model's measured error."),
 ]
 
 # -- the atlas ---------------------------------------------------------------------------------------------------------
@@ -128,6 +156,17 @@ ShardSize = Annotated[str, typer.Option(help="What is made and committed at once
 
 Progress = Annotated[bool, typer.Option(help="Show progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def read_genes(text: str) -> int | str:
+    """Read ``--genes``: a number where it is one.
+
+    Examples
+    --------
+    >>> read_genes("2000"), read_genes("all")
+    (2000, 'all')
+    """
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def read_connection(path: Path | None) -> Connection | None:

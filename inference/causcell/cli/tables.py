@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from causcell.evaluation.table import Table
+    from causcell.repository.verdicts import Verdict
 
 _GAP = 2
 
@@ -58,3 +59,35 @@ def format_measures(table: Table) -> list[str]:
     """Format a table of measures: a line an estimate, a column a measure, see `Table.format_value`."""
     rows = [[name, *(table.format_value(name, measure) for measure in table.measures)] for name in table.rows]
     return format_table(["", *table.measures], rows)
+
+
+def format_scores(table: Table) -> list[str]:
+    """Format scores, see `Table.format_score`: the rows of the model and of replicates, and what is to be doubted."""
+    shown = [row for role in ("model", "replicate") for row in table.rows_of(role) if table.scores.get(row)]
+    measures = [measure for measure in table.measures if any(measure in table.scores[row] for row in shown)]
+    lines = []
+    if measures:
+        rows = [[row, *(table.format_score(row, measure) for measure in measures)] for row in shown]
+        lines = format_table(["score: 0 trivial, 1 replicate", *measures], rows)
+    return lines + [f"({measure}) is not to be trusted here: it {why}" for measure, why in table.distrusted.items()]
+
+
+def format_report(tables: Iterable[Table], verdicts: Iterable[Verdict]) -> list[str]:
+    """Format a report in plain text: the verdicts, then each table with its scores.
+
+    Parameters
+    ----------
+    tables
+        Measures.
+    verdicts
+        Verdicts on the concepts.
+
+    Returns
+    -------
+    Lines; an empty one after each part.
+    """
+    found = [f"  {verdict}" for verdict in verdicts]
+    lines = ["Verdicts", *found, ""] if found else []
+    for table in tables:
+        lines += [table.name, *(f"  {line}" for line in (*format_measures(table), *format_scores(table))), ""]
+    return lines

@@ -11,37 +11,53 @@ from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.probes import cluster_cells, partition_agreement
 from causcell.evaluation.quality import measure_matched_cells, sample_quality
 from causcell.evaluation.registry import REAL_SUFFIX, metric_titles, registered_metrics
+from causcell.evaluation.scores import Role, score_rows
+from causcell.evaluation.self_test import name_trivial_winners
 from causcell.evaluation.table import Table
 
 _MARKERS = 50
 _MIN_LABEL_CELLS = 16
 _COMPONENTS, _MORE_COMPONENTS = 32, 128
+_ANOTHER, _REAL = "another real cell with the same labels", "real cells (ceiling)"
+_MODEL = "model, samples", "model, mean estimate"
+_ANEW, _OTHER_CELLS, _CHANCE = "real cells, clustered anew (ceiling)", "other real cells (ceiling)", "by chance"
 
 
 def tabulate_mean_estimate(data: EvaluationData) -> Table:
     """Measure the mean estimate cell by cell, beside label means and principal components."""
     estimates = {} if data.mean_estimate is None else {"model, mean estimate": data.mean_estimate}
     estimates |= {f"PCA-{count}": data.project_on_components(count)[1] for count in (_COMPONENTS, _MORE_COMPONENTS)}
-    estimates[f"mean of each {data.stratum_name}"] = data.label_means
+    estimates[_label_means(data)] = data.label_means
     estimates["mean of all cells"] = np.tile(data.training_expression.mean(axis=0), (len(data.test_rows), 1))
+    roles: dict[str, Role] = {"model, mean estimate": "model", _ANOTHER: "replicate"}
+    roles |= dict.fromkeys((_label_means(data), "mean of all cells"), "trivial")
+    estimates[_ANOTHER] = _resample_training_cells(data, np.random.default_rng(0))
     titles = metric_titles("cells")
     rows: dict[str, dict[str, float | None]] = {
         name: {titles[key]: value for key, value in measure_matched_cells(data.test_expression, each).items()}
         for name, each in estimates.items()
     }
+    scores = score_rows(rows, roles, {metric.title: metric.better for metric in registered_metrics("cells")})
     return Table.of(
         "Mean estimate of the judged cells",
         rows,
+        roles=roles,
+        scores=scores,
+        distrusted=name_trivial_winners(scores, [row for row in rows if roles.get(row) == "trivial"]),
         interpretation="Pearson correlation over genes for each cell, averaged, and squared error over all entries, on "
         "the log scale. Principal components and means are of the cells learned from.",
         limitations="Whether cells look real: both measures improve as variance is lost. No ceiling can be split off: "
-        "each cell was measured once.",
+        "each cell was measured once, and another real cell with its labels is further from it than their mean.",
     )
+
+
+def _label_means(data: EvaluationData) -> str:
+    return f"mean of each {data.stratum_name}"
 
 
 def _generate_estimates(data: EvaluationData, seed: int) -> dict[str, np.ndarray]:
     """Generate the test cells' expression by every means, [t x G] each: the model's, and principal components."""
-    made = {"model, samples": data.generate_samples(seed), "model, mean estimate": data.mean_estimate}
+    made = dict(zip(_MODEL, (data.generate_samples(seed), data.mean_estimate), strict=True))
     estimates = {name: each for name, each in made.items() if each is not None}
     return estimates | {f"PCA-{_COMPONENTS}": data.project_on_components(_COMPONENTS)[1]}
 
@@ -54,8 +70,8 @@ def tabulate_clusters(data: EvaluationData, seed: int = 0) -> Table:
     pca = data.fit_components(_COMPONENTS)
     real = cluster_cells(pca.transform(data.test_expression), count)
     estimates = _generate_estimates(data, seed) | {
-        f"mean of each {data.stratum_name}": data.label_means,
-        "real cells, clustered anew (ceiling)": data.test_expression,
+        _label_means(data): data.label_means,
+        _ANEW: data.test_expression,
     }
     rows: dict[str, dict[str, float | None]] = {}
     with warnings.catch_warnings():
@@ -66,9 +82,14 @@ def tabulate_clusters(data: EvaluationData, seed: int = 0) -> Table:
             against_labels = partition_agreement(truth[labelled], found[labelled])
             rows[name] = {f"{measure}, clusters of real cells": each for measure, each in against_real.items()}
             rows[name] |= {f"{measure}, {data.stratum_name}": each for measure, each in against_labels.items()}
+    roles: dict[str, Role] = {**dict.fromkeys(_MODEL, "model"), _label_means(data): "trivial", _ANEW: "replicate"}
+    scores = score_rows(rows, roles, dict.fromkeys(rows[_ANEW], "higher"))
     return Table.of(
         "Clusters of generated cells",
         rows,
+        roles=roles,
+        scores=scores,
+        distrusted=name_trivial_winners(scores, [_label_means(data)]),
         interpretation="Generated cells are clustered (k-means in the real cells' principal components, as many "
         "clusters as labels) and held against the clusters of the real cells they were generated from, and against "
         "labels.",
@@ -94,21 +115,24 @@ def tabulate_markers(data: EvaluationData, seed: int = 0) -> Table:
         for name, estimate in _generate_estimates(data, seed).items()
     }
     others = data.training_expression[kept_training]
-    found["other real cells (ceiling)"] = _find_top_markers(others, training[kept_training])
+    found[_OTHER_CELLS] = _find_top_markers(others, training[kept_training])
     genes = data.test_expression.shape[1]
     count = _count_markers(genes)
     rows = {
         name: {"overlap": float(np.mean([len(top[code] & reference[code]) / count for code in frequent]))}
         for name, top in found.items()
     }
-    rows["by chance"] = {"overlap": count / genes}
+    rows[_CHANCE] = {"overlap": count / genes}
     return _make_marker_table(rows)
 
 
 def _make_marker_table(rows: dict[str, dict[str, float]]) -> Table:
+    roles: dict[str, Role] = {**dict.fromkeys(_MODEL, "model"), _CHANCE: "trivial", _OTHER_CELLS: "replicate"}
     return Table.of(
         "Marker genes",
         rows,
+        roles=roles,
+        scores=score_rows(rows, roles, {"overlap": "higher"}),
         interpretation=f"Share of each label's {_MARKERS} top genes (Wilcoxon, one label against the rest) of the "
         "judged cells that generated cells have too. The ceiling is the real cells learned from, which are more.",
         limitations="The order and the size of differences. Estimates with less noise than cells rank genes by "
@@ -141,7 +165,10 @@ def tabulate_samples(data: EvaluationData, seed: int = 0) -> Table:
     """Measure samples as a distribution within labels: distances, variance, zeros, correlations."""
     codes = data.test_labels[:, data.stratum_concept]
     others = _resample_training_cells(data, np.random.default_rng(seed))
-    estimates = _generate_estimates(data, seed) | {"training cells of the same label": others}
+    estimates = _generate_estimates(data, seed) | {
+        _label_means(data): data.label_means,
+        "training cells of the same label": others,
+    }
     rows: dict[str, dict[str, float | None]] = {}
     titles = metric_titles("distribution", "label", "summary")
     ceiling: dict[str, float | None] = {
@@ -153,10 +180,18 @@ def tabulate_samples(data: EvaluationData, seed: int = 0) -> Table:
         ceiling |= {
             titles[key.removesuffix(REAL_SUFFIX)]: value for key, value in quality.items() if key.endswith(REAL_SUFFIX)
         }
-    rows["real cells (ceiling)"] = ceiling
+    rows[_REAL] = ceiling
+    trivial = _label_means(data), f"PCA-{_COMPONENTS}"
+    roles: dict[str, Role] = {**dict.fromkeys(_MODEL, "model"), **dict.fromkeys(trivial, "trivial"), _REAL: "replicate"}
+    better = {metric.title: metric.better for metric in registered_metrics("distribution", "label", "summary")}
+    real = {measure: value for measure, value in ceiling.items() if value is not None}
+    scores = score_rows(rows, roles, better, real=real)
     return Table.of(
         "Samples as a distribution",
         rows,
+        roles=roles,
+        scores=scores,
+        distrusted=name_trivial_winners(scores, trivial),
         interpretation="Within each label of at least 16 cells, generated from one half against the real cells of the "
         "other: energy distance (Euclidean, unbiased), MMD (Gaussian kernel, bandwidth the real cells' median "
         "distance), the ratio of variances, the strength kept of the 200 strongest gene-gene correlations; and the "

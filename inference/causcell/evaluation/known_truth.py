@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell.errors import CausCellWarning
+from causcell.evaluation.scores import Role, score_rows
 from causcell.evaluation.simulator import SCHEMA, Noise, World, effect_error
 from causcell.evaluation.table import Table
 from causcell.generator import Generator
@@ -106,9 +107,13 @@ def compare_with_truth(
         rows[name] = _measure_errors(shift, true)
     rows["no change"] = _measure_errors(np.zeros_like(true), true) | {"active after": _share_active(before[moved])}
     rows["truth"] = _measure_errors(true, true) | {"active after": _share_active(after[moved])}
+    roles: dict[str, Role] = {row: "model" if row.startswith("model, ") else "trivial" for row in rows}
+    roles["truth"] = "replicate"
     return Table.of(
         f"do({concept} = {label})",
         rows,
+        roles=roles,
+        scores=score_rows(rows, roles, dict.fromkeys(_measure_errors(true, true), "lower")),
         interpretation="Squared error of the effect on expected expression over the true effect's squared size (1: no "
         "change), of single cells and of their average; and the share of cells whose state is active afterwards.",
         limitations="How a model does on data whose mechanism is not this one: labels by a softmax of their parents', "

@@ -268,6 +268,19 @@ def shift_norm_ratio(predicted: np.ndarray, real: np.ndarray, variance: np.ndarr
     return None if square is None else float(np.linalg.norm(predicted) / np.sqrt(square))
 
 
+def shift_error(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray) -> float | None:
+    """Squared error of a predicted shift [G] over the squared length of the true one: 0 where it is right.
+
+    The noise of the measured shift is taken off both; no change has 1, and an estimate of a small error may be below 0.
+    `None` where the measured shift is not told from its noise.
+    """
+    square = squared_size(real, variance)
+    if square is None:
+        return None
+    rest = np.asarray(predicted, dtype=np.float64) - real
+    return float((rest @ rest - np.sum(variance, dtype=np.float64)) / square)
+
+
 def shift_calibration(predicted: np.ndarray, real: np.ndarray) -> float | None:
     """Slope through the origin of the real shift on a predicted one [G]: what a predicted effect of 1 is on average.
 

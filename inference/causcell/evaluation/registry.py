@@ -136,6 +136,7 @@ _BUILTIN = (
     Metric("calibration", metrics.shift_calibration, "effect", "one"),
     Metric("size", metrics.shift_size, "size", "one"),
     Metric("norm_ratio", metrics.shift_norm_ratio, "size", "one"),
+    Metric("error", metrics.shift_error, "size", "lower", title="squared error"),
     Metric("AUC", lambda predicted, differ: metrics.ranking_score(abs(predicted), differ), "genes", "higher"),
 )  # fmt: skip
 

@@ -18,7 +18,9 @@ from causcell._internal.cpus import available_cpus
 from causcell._internal.figures import plain_text
 from causcell._internal.files import new_folder
 from causcell._internal.versions import installed_versions
+from causcell.evaluation.scores import Role
 from causcell.evaluation.table import Table
+from causcell.repository.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,11 +31,17 @@ HTML_FILE = "report.html"
 _PACKAGES = ("causcell", "anndata", "numpy", "scipy", "scikit-learn", "scanpy", "onnxruntime", "torch")
 """Distributions whose versions a report states, where they are installed."""
 
+_CLASSES = {True: "usable", False: "doubtful", None: "unjudged"}
+"""Class of a verdict in the page, by whether the concept is usable."""
+
+_COLOURS: dict[Role, str] = {"model": "tab:blue", "trivial": "0.8", "replicate": "0.5", "cheat": "tab:red"}
+"""Colour of a row's bars by its part; those of no part are as light as trivial ones."""
+
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .7em;border-bottom:1px solid #ddd;"
     "text-align:right}td:first-child,th:first-child{text-align:left}pre{background:#f5f5f5;padding:.7em;"
-    "overflow:auto}img{max-width:100%}.silent{color:#744}"
+    "overflow:auto}img{max-width:100%}.silent,.doubtful{color:#744}.usable{color:#252}"
 )
 
 
@@ -47,7 +55,11 @@ def run_environment() -> dict[str, Any]:
 
 
 def write_report(
-    out: str | os.PathLike[str], title: str, facts: Mapping[str, Any], tables: Sequence[Table]
+    out: str | os.PathLike[str],
+    title: str,
+    facts: Mapping[str, Any],
+    tables: Sequence[Table],
+    verdicts: Sequence[Verdict] = (),
 ) -> dict[str, Any]:
     """Write ``report.json`` and ``report.html`` into a new folder.
 
@@ -61,6 +73,8 @@ def write_report(
         What else the report states, by name: `run_environment`, the cells, the model.
     tables
         Measures; a figure is drawn of each.
+    verdicts
+        Verdicts on the concepts, which the report opens with.
 
     Returns
     -------
@@ -71,15 +85,25 @@ def write_report(
     OutputExistsError
         Something is at ``out``.
     """
-    content = {"title": title, **facts, "tables": [table.to_json() for table in tables]}
+    judged = [verdict.model_dump(mode="json") for verdict in verdicts]
+    content = {"title": title, "verdicts": judged, **facts, "tables": [table.to_json() for table in tables]}
     with new_folder(out) as folder:
         (folder / JSON_FILE).write_text(json.dumps(content, indent=1) + "\n")
-        (folder / HTML_FILE).write_text(_format_page(title, facts, tables))
+        (folder / HTML_FILE).write_text(_format_page(title, facts, tables, verdicts))
     return content
 
 
-def _format_page(title: str, facts: Mapping[str, Any], tables: Sequence[Table]) -> str:
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<pre>{html.escape(str(facts.get('command', '')))}</pre>"]
+def _format_page(
+    title: str, facts: Mapping[str, Any], tables: Sequence[Table], verdicts: Sequence[Verdict] = ()
+) -> str:
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    if verdicts:
+        items = "".join(
+            f'<li class="{_CLASSES[each.usable]}"><b>{html.escape(each.title)}</b>: {html.escape(each.reason)}</li>'
+            for each in verdicts
+        )
+        parts.append(f"<h2>Verdicts</h2><ul>{items}</ul>")
+    parts.append(f"<pre>{html.escape(str(facts.get('command', '')))}</pre>")
     parts += [f"<p><b>{html.escape(name)}</b>: {html.escape(_format_fact(value))}</p>" for name, value in facts.items()]
     for table in tables:
         parts += [
@@ -87,6 +111,10 @@ def _format_page(title: str, facts: Mapping[str, Any], tables: Sequence[Table]) 
             f"<p>{html.escape(table.interpretation)}</p>",
             f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',
             _format_html_table(table),
+            *(
+                f'<p class="silent">{html.escape(f"{measure} is not to be trusted on these data: it {why}")}.</p>'
+                for measure, why in table.distrusted.items()
+            ),
             *([_format_figure(table)] if table.measures else []),
         ]
     return (
@@ -111,11 +139,16 @@ def _format_html_table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(measure)}</th>" for measure in table.measures)
     lines = [
         f"<tr><td>{html.escape(row)}</td>"
-        + "".join(f"<td>{table.format_value(row, measure)}</td>" for measure in table.measures)
+        + "".join(f"<td>{_format_cell(table, row, measure)}</td>" for measure in table.measures)
         + "</tr>"
         for row in table.rows
     ]
     return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
+
+
+def _format_cell(table: Table, row: str, measure: str) -> str:
+    score = table.format_score(row, measure)
+    return table.format_value(row, measure) + (f"<br><small>score {html.escape(score)}</small>" if score else "")
 
 
 def _draw_figure(table: Table) -> str:
@@ -138,10 +171,6 @@ def _draw_figure(table: Table) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-_OF_THE_MODEL = ("model", "embedding of ", "all embeddings", "the model's own reading", "linear probe of its embedding")
-"""How the rows of the model itself begin, after the concept or column that a row may be of."""
-
-
 def draw_bars(table: Table, measure: str, ax: Axes) -> Axes:
     """Draw one measure of all rows as bars, from the first row at the top.
 
@@ -162,7 +191,7 @@ def draw_bars(table: Table, measure: str, ax: Axes) -> Axes:
     """
     names = list(table.rows)
     values = [table.rows[name].get(measure, (np.nan,)) for name in names]
-    colours = ["tab:blue" if name.rsplit(": ", 1)[-1].startswith(_OF_THE_MODEL) else "0.7" for name in names]
+    colours = [_COLOURS.get(table.roles.get(name, "other"), "0.8") for name in names]
     places = np.arange(len(names))
     ax.barh(
         places, [np.mean(each) for each in values], xerr=[table.whisker(name, measure) for name in names], color=colours

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from causcell.concepts import UNLABELLED, ConceptSchema
-from causcell.errors import DataError
+from causcell.evaluation.baselines import MEAN_RESPONSE, ONE_FOR_ALL, TrivialShifts, trivial_roles
+from causcell.evaluation.cases import Case as Case
+from causcell.evaluation.cases import find_seen_cases as find_seen_cases
+from causcell.evaluation.cases import find_unseen_cases as find_unseen_cases
+from causcell.evaluation.cases import format_combination as format_combination
 from causcell.evaluation.data import EvaluationData
+from causcell.evaluation.halves import CHEATS, DRAWN_HALF, HALF, Halves, measure_halves
 from causcell.evaluation.intervals import standard_errors
 from causcell.evaluation.metrics import differential_genes, mean_shift
 from causcell.evaluation.quality import measure_effect
-from causcell.evaluation.registry import metric_titles
-from causcell.evaluation.table import Table
+from causcell.evaluation.registry import Metric, registered_metrics
+from causcell.evaluation.scores import Role, Score, distance_from_best, score_halves
+from causcell.evaluation.self_test import name_cheats
+from causcell.evaluation.table import EFFECTS, Table
 
-_MIN_CELLS = 8
-_SPLITS = 5
+CEILING = "noise-free prediction (ceiling)"
+
 _INTERPRETATION = (
     "Within each stratum, the mean counterfactual less the mean factual (mean estimates) against the mean real target "
     "cells less the mean real source cells, over genes: Pearson, Spearman, the overlap of the 50 strongest genes; "
     "three sizes, each best at 1: calibration (what a predicted effect of 1 really is, on average), size (the "
     "prediction along the true shift, over it) and norm ratio (length over length), the real shift's noise taken off; "
+    "the squared error over the squared true shift, best at 0, without that noise too; "
     "and the area under the ROC curve of the strength of a gene's shift for the genes that differ between real source "
     "and target cells (Wilcoxon, Benjamini-Hochberg 5 %). Averages over strata."
+)
+_SCORES = (
+    "Scores: 0 is the best trivial shift, 1 a replicate (the better of half of these real cells, as it is or drawn "
+    "towards the best trivial shift by as much as its noise asks for, and of the cells learned from in the stratum "
+    "itself), all held against the other half of the real cells, five times; what stands behind is how far the "
+    "replicate varies."
 )
 _LIMITATIONS = (
     "Whether single cells respond as predicted, and whether source and target cells differ by the intervention alone: "
@@ -34,110 +47,19 @@ _LIMITATIONS = (
 
 
 @dataclass(frozen=True)
-class Case:
-    """Source cells to intervene on, and real target cells that show what should come out.
+class _CaseMeasures:
+    """Values of one case by row and metric, standard errors of some, and values against halves of the real cells."""
 
-    Attributes
-    ----------
-    concept
-        Index of the concept that is intervened on.
-    source, target
-        Label codes: ``do(concept = target)`` on cells that carry ``source``.
-    stratum
-        Pairs of a concept's index and a label code that source and target cells share.
-    source_rows, target_rows
-        Rows of the evaluation's cells, int, ascending.
-    """
-
-    concept: int
-    source: int
-    target: int
-    stratum: tuple[tuple[int, int], ...]
-    source_rows: np.ndarray
-    target_rows: np.ndarray
-
-
-def find_seen_cases(data: EvaluationData) -> list[Case]:
-    """Find cases of each concept's most frequent label against every other, within labels of the stratifying concept.
-
-    A concept that has the stratifying one among its effects is compared over all cells: within strata its total effect
-    does not show. Source and target cells are test cells, at least eight each.
-    """
-    cases = []
-    for concept in range(len(data.schema.concepts)):
-        codes = data.test_labels[:, concept]
-        if (codes == UNLABELLED).all():
-            continue
-        source = int(np.bincount(codes[codes != UNLABELLED]).argmax())
-        others = [int(code) for code in np.unique(codes[codes != UNLABELLED]) if code != source]
-        for target, stratum in itertools.product(others, _list_strata(data, concept)):
-            rows = [
-                data.test_rows[_find_carriers(data.test_labels, {concept: code, **dict(stratum)})]
-                for code in (source, target)
-            ]
-            if min(map(len, rows)) >= _MIN_CELLS:
-                cases.append(Case(concept, source, target, stratum, *rows))
-    return cases
-
-
-def _list_strata(data: EvaluationData, concept: int) -> list[tuple[tuple[int, int], ...]]:
-    if data.stratum_concept in data.schema.descendants({concept}) | {concept}:
-        return [()]
-    codes = data.test_labels[:, data.stratum_concept]
-    return [((data.stratum_concept, int(code)),) for code in np.unique(codes[codes != UNLABELLED])]
-
-
-def find_unseen_cases(data: EvaluationData, held_out: Mapping[str, str]) -> list[Case]:
-    """Find cases whose target cells carry a combination of labels that was held out of training.
-
-    For each concept of the combination, source cells carry its other labels and the most frequent other label of that
-    concept; they may be trained on, the target cells are not.
-
-    Raises
-    ------
-    DataError
-        The combination has no case with at least eight source and target cells.
-    """
-    schema, labels = data.schema, data.labels
-    codes = {schema.index(concept): schema[concept].code(label) for concept, label in held_out.items()}
-    cases = []
-    for concept, target in codes.items():
-        stratum = {index: code for index, code in codes.items() if index != concept}
-        near = _find_carriers(labels, stratum) & (labels[:, concept] != UNLABELLED) & (labels[:, concept] != target)
-        if not near.any():
-            continue
-        source = int(np.bincount(labels[near, concept]).argmax())
-        rows = [
-            np.flatnonzero(_find_carriers(labels, {**stratum, concept: source})),
-            data.test_rows[_find_carriers(data.test_labels, codes)],
-        ]
-        if min(map(len, rows)) >= _MIN_CELLS:
-            cases.append(Case(concept, source, target, tuple(stratum.items()), *rows))
-    if not cases:
-        raise DataError(
-            f"the held-out combination {format_combination(schema, codes)} can't be judged: it needs at least "
-            f"{_MIN_CELLS} cells, and as many that differ from it in one concept alone"
-        )
-    return cases
-
-
-def format_combination(schema: ConceptSchema, codes: Mapping[int, int]) -> str:
-    """Format label codes by concept index as ``concept=label,concept=label``."""
-    return ",".join(f"{schema.names[i]}={schema.concepts[i].labels[code]}" for i, code in codes.items())
-
-
-def _find_carriers(labels: np.ndarray, codes: Mapping[int, int]) -> np.ndarray:
-    """Find the cells that carry all of these labels (codes by concept index), bool [n]."""
-    carried = np.ones(len(labels), dtype=bool)
-    for concept, code in codes.items():
-        carried &= labels[:, concept] == code
-    return carried
+    values: dict[str, dict[str, float | None]]
+    errors: dict[str, dict[str, float]]
+    halves: Halves
+    roles: dict[str, Role]
 
 
 def tabulate_effects(
     data: EvaluationData, cases: Iterable[Case], title: str, *, seed: int = 0, replicate: str | None = None
 ) -> list[Table]:
-    """Make a table for each concept intervened on: the model's modes, trivial baselines, ceiling.
+    """Make a table for each concept intervened on: the model's modes, trivial baselines, replicates, cheats.
 
     Parameters
     ----------
@@ -148,46 +70,82 @@ def tabulate_effects(
     title
         Beginning of the tables' names.
     seed
-        Seed of generated cells, of the halves that ceilings are taken from, and of the samples of standard errors.
+        Seed of generated cells, of the halves that replicates are taken from, and of the samples of standard errors.
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
         of the real shift, are taken over them, in place of over cells.
     """
-    titles = metric_titles("effect", "size", "genes")
+    trivial = TrivialShifts(data.training_expression, data.training_labels)
     by_concept: dict[int, list[Case]] = {}
     for case in cases:
         by_concept.setdefault(case.concept, []).append(case)
     tables = []
     for concept, found in by_concept.items():
-        measured: dict[str, dict[str, list[float]]] = {}
-        variances: dict[str, dict[str, list[float]]] = {}
-        for case in found:
-            rows, errors = _measure_case(data, case, seed, replicate)
-            for into, values in ((measured, rows), (variances, errors)):
-                for name, measures in values.items():
-                    for measure, value in measures.items():
-                        if value is not None:
-                            into.setdefault(name, {}).setdefault(titles[measure], []).append(value)
-        name = f"{title}: {data.schema.names[concept]} ({len(found)} shifts)"
-        tables.append(
-            Table.of(
-                name,
-                {name: {m: float(np.mean(v)) for m, v in each.items()} for name, each in measured.items()},
-                interpretation=f"{_INTERPRETATION} Intervals: 90 %, over {replicate or 'cells'}.",
-                limitations=_LIMITATIONS,
-                errors={
-                    name: {m: float(np.sqrt(np.sum(np.square(v))) / len(v)) for m, v in each.items()}
-                    for name, each in variances.items()
-                },
-            )
-        )
+        name = data.schema.names[concept]
+        measured = [_measure_case(data, case, trivial, seed, replicate) for case in found]
+        tables.append(_tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate))
     return tables
 
 
+def _tabulate_concept(measured: Sequence[_CaseMeasures], name: str, concept: str, replicate: str | None) -> Table:
+    """Average the measures of a concept's cases, score them, and find the measures that cheats win."""
+    metrics = registered_metrics("effect", "size", "genes")
+    roles: dict[str, Role] = {row: role for case in measured for row, role in case.roles.items()}
+    values: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, Score]] = {}
+    distrusted: dict[str, str] = {}
+    for metric in metrics:
+        for into, average, found in (
+            (values, np.mean, [case.values for case in measured]),
+            (errors, _error_of_mean, [case.errors for case in measured]),
+        ):
+            for row in dict.fromkeys(row for each in found for row in each):
+                taken = [value for each in found if (value := each.get(row, {}).get(metric.name)) is not None]
+                if taken:
+                    into.setdefault(row, {})[metric.title] = float(average(taken))
+        distances = _collect_distances([case.halves.predictions for case in measured], metric)
+        cheats = _collect_distances([case.halves.cheats for case in measured], metric)
+        for row, score in score_halves(distances | cheats, roles).items():
+            scores.setdefault(row, {})[metric.title] = score
+        winners = name_cheats([distances[row] for row in (HALF, DRAWN_HALF) if row in distances], cheats)
+        if winners:
+            distrusted[metric.title] = winners
+    return Table.of(
+        name,
+        values,
+        interpretation=f"{_INTERPRETATION} Intervals: 90 %, over {replicate or 'cells'}. {_SCORES}",
+        limitations=_LIMITATIONS,
+        errors=errors,
+        roles=roles,
+        scores=scores,
+        distrusted=distrusted,
+        kind=EFFECTS,
+        concept=concept,
+    )
+
+
+def _error_of_mean(errors: Sequence[float]) -> float:
+    return float(np.sqrt(np.sum(np.square(errors))) / len(errors))
+
+
+def _collect_distances(cases: Sequence[Mapping[str, Any]], metric: Metric) -> dict[str, np.ndarray]:
+    """Collect the distances from the best value by row, [halvings x cases]; NaN where there is no value."""
+    rows = dict.fromkeys(row for case in cases for row in case)
+    halvings = max(len(values) for case in cases for row in case.values() for values in row.values())
+    found = {}
+    for row in rows:
+        columns = [case.get(row, {}).get(metric.name, [None] * halvings) for case in cases]
+        found[row] = np.array(
+            [[np.nan if v is None else distance_from_best(v, metric.better) for v in column] for column in columns]
+        ).T
+    return found
+
+
 def _measure_case(
-    data: EvaluationData, case: Case, seed: int, replicate: str | None
-) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, float]]]:
-    """Take all measures of one case, and standard errors of some: values by row and measure."""
+    data: EvaluationData, case: Case, trivial: TrivialShifts, seed: int, replicate: str | None
+) -> _CaseMeasures:
+    """Take all measures of one case."""
     source, target = data.expression[case.source_rows], data.expression[case.target_rows]
     replicates = None
     if replicate is not None:
@@ -195,13 +153,37 @@ def _measure_case(
         replicates = of_cells[case.source_rows], of_cells[case.target_rows]
     real, variance = mean_shift(source, target, replicates)
     differ = differential_genes(source, target)
-    shifts: dict[str, np.ndarray] = predict_cell_shifts(data, case, seed) | compute_baseline_shifts(data, case)
-    rows = {
-        name: measure_effect(shift.mean(axis=0) if shift.ndim == 2 else shift, real, variance, differ)
-        for name, shift in shifts.items()
+    predicted, known = predict_cell_shifts(data, case, seed), trivial.predict(case)
+    means = {name: shift.mean(axis=0) for name, shift in predicted.items()} | known
+    roles: dict[str, Role] = {**dict.fromkeys(predicted, "model"), **trivial_roles(case)}
+    roles |= {**dict.fromkeys((HALF, DRAWN_HALF), "replicate"), **dict.fromkeys(CHEATS, "cheat")}
+    guesses = {name: shift for name, shift in known.items() if roles[name] == "trivial"}
+    response = guesses.get(MEAN_RESPONSE, guesses.get(ONE_FOR_ALL))
+    halves = measure_halves(means, guesses, source, target, seed, response=response)
+    values: dict[str, dict[str, float | None]] = {
+        name: measure_effect(shift, real, variance, differ) for name, shift in means.items()
     }
-    errors = standard_errors(shifts, source, target, np.random.default_rng((seed, 6)), replicates=replicates)
-    return rows | _measure_ceilings(source, target, np.random.default_rng(seed)), errors
+    for name in (HALF, DRAWN_HALF):
+        values[name] = _average_halvings(halves.predictions[name])
+    values[CEILING] = {"pcc": _noise_free_correlation(values[HALF]["pcc"])}
+    values |= {name: _average_halvings(each) for name, each in halves.cheats.items()}
+    errors = standard_errors(predicted | known, source, target, np.random.default_rng((seed, 6)), replicates=replicates)
+    return _CaseMeasures(values, errors, halves, roles)
+
+
+def _average_halvings(values: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]:
+    taken = {measure: [value for value in each if value is not None] for measure, each in values.items()}
+    return {measure: float(np.mean(each)) if each else None for measure, each in taken.items()}
+
+
+def _noise_free_correlation(half: float | None) -> float:
+    """Return what a prediction without noise has, from the correlation of one half of the real cells with the other.
+
+    Of a half's reliability r the whole's is 2 r / (1 + r) (Spearman-Brown), and the correlation of the truth with a
+    measurement is the root of its reliability.
+    """
+    reliability = max(0.0, half or 0.0)
+    return float(np.sqrt(2 * reliability / (1 + reliability)))
 
 
 def predict_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict[str, np.ndarray]:
@@ -223,38 +205,5 @@ def predict_cell_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict
 
 
 def compute_baseline_shifts(data: EvaluationData, case: Case) -> dict[str, np.ndarray]:
-    """Compute trivial predictions, float64 [G]: no shift, and the training cells' own, of all and of the stratum."""
-    x, labels = data.training_expression, data.training_labels
-    shifts = {"no change": np.zeros(x.shape[1])}
-    for name, stratum in (
-        ("shift of the cells learned from, one for all", {}),
-        ("shift of the cells learned from, per stratum (where seen)", dict(case.stratum)),
-    ):
-        members = [_find_carriers(labels, {case.concept: code, **stratum}) for code in (case.source, case.target)]
-        if all(each.any() for each in members):
-            shifts[name] = x[members[1]].mean(axis=0, dtype=np.float64) - x[members[0]].mean(axis=0, dtype=np.float64)
-    return shifts
-
-
-def _measure_ceilings(
-    source: np.ndarray, target: np.ndarray, rng: np.random.Generator
-) -> dict[str, dict[str, float | None]]:
-    """Measure the shift of one half of the real cells against that of the other: what a noise-free prediction has.
-
-    Of a half's reliability r the whole's is 2 r / (1 + r) (Spearman-Brown), and the correlation of the truth with a
-    measurement is the root of its reliability.
-    """
-    found: dict[str, list[float]] = {}
-    for _ in range(_SPLITS):
-        halves = [[x[part] for part in np.array_split(rng.permutation(len(x)), 2)] for x in (source, target)]
-        (a, _), (b, variance) = (mean_shift(halves[0][i], halves[1][i]) for i in (0, 1))
-        for measure, value in measure_effect(a, b, variance, differential_genes(halves[0][1], halves[1][1])).items():
-            if value is not None:
-                found.setdefault(measure, []).append(value)
-    half: dict[str, float | None] = {measure: float(np.mean(values)) for measure, values in found.items()}
-    reliability = max(0.0, half["pcc"] or 0.0)
-    whole = 2 * reliability / (1 + reliability)
-    return {
-        "real cells, one half against the other": half,
-        "noise-free prediction (ceiling)": {"pcc": float(np.sqrt(whole))},
-    }
+    """Compute the trivial predictions of one case, float64 [G]; see `causcell.evaluation.baselines.TrivialShifts`."""
+    return TrivialShifts(data.training_expression, data.training_labels).predict(case)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
+from causcell.evaluation.scores import Role, Score, format_score
+
+T = TypeVar("T")
+
+LABELS, EFFECTS, UNSEEN, SELF_TEST = "labels", "effects", "unseen effects", "self-test"
+"""Kinds of tables: labels read from embeddings; effects of seen and of unseen combinations; what cheats reach."""
 
 DEVIATIONS = 1.645
 """Standard errors to each side of a value that its 90 % interval takes."""
+
+
+_BY_ROW = ("rows", "errors", "roles", "scores", "groups")
+"""Attributes of a table that are mappings by row."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,18 @@ class Table:
         Values by row and measure, a value a repetition (fold, seed); a measure that could not be taken is left out.
     errors
         Standard errors by row and measure, one a repetition, for the measures that have one.
+    roles
+        Part of each row: ``model`` (what is judged), ``trivial``, ``replicate``, ``cheat``, or ``other``, left out.
+    scores
+        Scores by row and measure, one a repetition; see `causcell.evaluation.scores`.
+    distrusted
+        Why a measure is not to be trusted on these data, for those that are not; see `causcell.evaluation.self_test`.
+    kind
+        Which question the table answers, where verdicts are taken from it: `LABELS`, `EFFECTS`, `UNSEEN`; `SELF_TEST`.
+    concept
+        Concept that a table of effects is about.
+    groups
+        Concept that a row is about, where a table holds several.
     """
 
     name: str
@@ -37,6 +59,12 @@ class Table:
     limitations: str
     rows: dict[str, dict[str, tuple[float, ...]]]
     errors: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
+    scores: dict[str, dict[str, tuple[Score, ...]]] = field(default_factory=dict)
+    distrusted: dict[str, str] = field(default_factory=dict)
+    kind: str = ""
+    concept: str = ""
+    groups: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     @renamed_arguments(tells="interpretation", silent="limitations")
@@ -48,8 +76,16 @@ class Table:
         interpretation: str,
         limitations: str,
         errors: Mapping[str, Mapping[str, float]] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        scores: Mapping[str, Mapping[str, Score]] | None = None,
+        distrusted: Mapping[str, str] | None = None,
+        kind: str = "",
+        concept: str = "",
+        groups: Mapping[str, str] | None = None,
     ) -> Table:
         """Make a table of one repetition; `None` is left out, and so is a row without any value.
+
+        The arguments are the attributes, a single value in place of several.
 
         Examples
         --------
@@ -73,6 +109,15 @@ class Table:
                 for row, found in (errors or {}).items()
                 if row in kept
             },
+            {row: role for row, role in (roles or {}).items() if kept.get(row) and role != "other"},
+            {
+                row: {measure: (score,) for measure, score in found.items() if measure in kept.get(row, {})}
+                for row, found in (scores or {}).items()
+            },
+            dict(distrusted or {}),
+            kind,
+            concept,
+            {row: group for row, group in (groups or {}).items() if kept.get(row)},
         )
 
     @property
@@ -87,7 +132,8 @@ class Table:
         -------
         ``name``, ``tells`` (the interpretation), ``silent`` (the limitations), and ``rows``: by row and measure its
         mean, spread (standard deviation over repetitions) and values, and where there are any the standard errors of
-        these (``errors``).
+        these (``errors``) and ``scores``, a mapping a repetition (`Score.to_json`); ``roles`` by row; ``distrusted``
+        by measure.
         """
         rows: dict[str, dict[str, dict[str, Any]]] = {
             row: {
@@ -99,7 +145,47 @@ class Table:
         for row, found in self.errors.items():
             for measure, each in found.items():
                 rows[row][measure]["errors"] = list(each)
-        return {"name": self.name, "tells": self.interpretation, "silent": self.limitations, "rows": rows}
+        for row, scored in self.scores.items():
+            for measure, scores in scored.items():
+                rows[row][measure]["scores"] = [score.to_json() for score in scores]
+        return {
+            "name": self.name,
+            "tells": self.interpretation,
+            "silent": self.limitations,
+            "rows": rows,
+            "roles": self.roles,
+            "distrusted": self.distrusted,
+        }
+
+    def with_row_names(self, rename: Callable[[str], str]) -> Table:
+        """Return the table with every row named anew."""
+        parts: dict[str, Any] = {
+            part: {rename(row): each for row, each in getattr(self, part).items()} for part in _BY_ROW
+        }
+        return replace(self, **parts)
+
+    def with_rows(self, rows: Collection[str]) -> Table:
+        """Return the table of some of its rows, in the order that they had."""
+        parts: dict[str, Any] = {
+            part: {row: each for row, each in getattr(self, part).items() if row in rows} for part in _BY_ROW
+        }
+        return replace(self, **parts)
+
+    def rows_of(self, role: Role) -> list[str]:
+        """Return the names of the rows of a role, in the order of the table."""
+        return [row for row in self.rows if self.roles.get(row, "other") == role]
+
+    def format_score(self, row: str, measure: str) -> str:
+        """Format the score of a measure, in parentheses if the measure is not to be trusted on these data.
+
+        Examples
+        --------
+        >>> rows, scores = {"model": {"size": 0.9}}, {"model": {"size": Score(0.4, 0.5, 0.05)}}
+        >>> Table.of("Sizes", rows, interpretation="", limitations="", scores=scores).format_score("model", "size")
+        '0.80 ± 0.10'
+        """
+        text = format_score(self.scores.get(row, {}).get(measure, ()))
+        return f"({text})" if text and measure in self.distrusted else text
 
     def format_value(self, row: str, measure: str) -> str:
         """Format a measure: mean and spread of several repetitions; of a single one its value and 90 % interval.
@@ -127,16 +213,28 @@ class Table:
 
 
 def merge_repetitions(repetitions: Sequence[Sequence[Table]]) -> list[Table]:
-    """Merge the tables of several repetitions by name, their values side by side."""
+    """Merge the tables of several repetitions by name, their values side by side.
+
+    A measure that is not to be trusted on the data of one repetition is not to be trusted.
+    """
     merged: dict[str, Table] = {}
     for table in (table for tables in repetitions for table in tables):
         if table.name not in merged:
-            merged[table.name] = Table(table.name, table.interpretation, table.limitations, {})
-        for into, rows in ((merged[table.name].rows, table.rows), (merged[table.name].errors, table.errors)):
-            for row, values in rows.items():
-                for measure, each in values.items():
-                    into.setdefault(row, {})[measure] = into.get(row, {}).get(measure, ()) + each
+            merged[table.name] = replace(table, rows={}, errors={}, roles={}, scores={}, distrusted={}, groups={})
+        into = merged[table.name]
+        _append(into.rows, table.rows)
+        _append(into.errors, table.errors)
+        _append(into.scores, table.scores)
+        into.roles.update(table.roles)
+        into.distrusted.update(table.distrusted)
+        into.groups.update(table.groups)
     return list(merged.values())
+
+
+def _append(into: dict[str, dict[str, tuple[T, ...]]], rows: Mapping[str, Mapping[str, tuple[T, ...]]]) -> None:
+    for row, values in rows.items():
+        for measure, each in values.items():
+            into.setdefault(row, {})[measure] = into.get(row, {}).get(measure, ()) + each
 
 
 def format_values(values: Sequence[float] | None) -> str:

@@ -165,3 +165,38 @@ def test_files_that_training_can_not_use(
 def test_training_without_its_packages_names_the_extra(folder: Path, tmp_path: Path, package: str) -> None:
     done = without_package(package, *train_words(folder / "good.h5ad", tmp_path / "run"))
     check_missing(done, f"{package!r}", "causcell[train]")
+
+
+# -- the panel ---------------------------------------------------------------------------------------------------------
+
+
+def test_train_takes_how_genes_are_chosen_and_which_are_there_anyhow(data: Path, tmp_path: Path) -> None:
+    words = ["--genes", "12", "--gene-selection", "variance", "--batch-key", "donor", "--include-genes", "GENE41,GENE9"]
+    assert run_command(*train_words(data, tmp_path / "run", *words, "--include-genes", "GENE3", *SMALL_MODEL)) == 0
+    fields = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(fields["genes"]) == 12
+    assert {"GENE3", "GENE9", "GENE41"} < set(fields["genes"])
+    chosen = {name: fields["config"][name] for name in ("gene_selection", "batch_key", "include_genes")}
+    expected = {"gene_selection": "variance", "batch_key": "donor", "include_genes": ["GENE41,GENE9", "GENE3"]}
+    assert chosen == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["--include-genes", "gene41"], ["--include-genes are neither genes", "did you mean 'GENE41'?"]),
+        (["--genes", "12", "--batch-key", "dono"], ["--batch-key dono is no column of obs; did you mean 'donor'?"]),
+        (["--genes", "2", "--include-genes", "GENE1,GENE2,GENE3"], ["--include-genes names 3 genes", "--genes 3"]),
+        (["--genes", "highly_variable"], ["--genes highly_variable", "var has no column"]),
+        (["--gene-selection", "variences"], ["--gene-selection variences", "'variance'"]),
+    ],
+    ids=["unknown gene", "batch", "too many", "no marks", "selection"],
+)
+def test_a_panel_that_cant_be_chosen_is_told_and_by_check_too(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], fragments: list[str]
+) -> None:
+    says(refused(capsys, "train", data, "--out", tmp_path / "run", "--concept", "stim", *words), *fragments)
+    assert not (tmp_path / "run").exists()
+    if words[0] != "--gene-selection":  # which check does not take
+        assert run_command("check", data, "--concept", "stim", *words) == 2
+        says(capsys.readouterr().out, "error: ", *(each for each in fragments if not each.startswith("--")))

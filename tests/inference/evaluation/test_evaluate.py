@@ -185,6 +185,8 @@ def test_effects_are_held_against_cells_that_share_the_stratum(data: EvaluationD
 
 def test_no_change_has_no_agreement_and_the_ceiling_is_above_a_half(data: EvaluationData) -> None:
     for table in tabulate_effects(data, find_seen_cases(data), "Interventions"):
+        error = table.rows["no change"].pop("squared error", (1.0,))
+        assert error == pytest.approx((1.0,))
         assert set(table.rows["no change"].values()) == {(0.0,), (0.5,)}
         half = table.rows["real cells, one half against the other"]["pcc"][0]
         assert table.rows["noise-free prediction (ceiling)"]["pcc"][0] >= half
@@ -266,10 +268,11 @@ def test_a_single_value_has_the_interval_of_the_table_beside_it() -> None:
 
 
 def test_only_rows_of_the_model_have_its_colour() -> None:
-    """Whatever concepts are called."""
-    own = ["model, samples", "embedding of x", "model: linear probe of its embedding", "finer: all embeddings"]
-    others = ["mean of each model", "label of model itself", "embedding: most frequent label", "PCA-20"]
-    (ax,) = draw_panels(Table.of("a", {row: {"m": 1.0} for row in own + others}, interpretation="", limitations=""))
+    """By their roles, whatever they are called."""
+    own, others = ["samples", "mean"], ["model", "mean of each model"]
+    rows = {row: {"m": 1.0} for row in own + others}
+    roles = dict.fromkeys(own, "model") | dict.fromkeys(others, "trivial")
+    (ax,) = draw_panels(Table.of("a", rows, interpretation="", limitations="", roles=roles))
     colours = [bar.get_facecolor() for bar in ax.patches]
     assert len(set(colours[: len(own)])) == len(set(colours[len(own) :])) == 1
     assert colours[0] != colours[-1]

@@ -22,7 +22,7 @@ from causcell.evaluation.registry import METRICS, metric_titles
 BUILTIN = (
     *("pcc", "mse", "energy_distance", "mmd", "correlations", "variance_ratio", "nonzero", "nonzero_mean"),
     *("shift_pcc", "shift_spearman", "shift_top_overlap", "shift_calibration"),
-    *("shift_size", "shift_norm_ratio", "shift_AUC"),
+    *("shift_size", "shift_norm_ratio", "shift_error", "shift_AUC"),
 )
 
 

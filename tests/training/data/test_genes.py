@@ -10,7 +10,6 @@ from simulation import counts, replaced
 
 from causcell.errors import CausCellError, ConfigurationError, GenePanelError
 from causcell_training.data.cells import prepare
-from causcell_training.data.genes import read_gene_list
 
 ALL_GENES = small_config(genes="all")
 
@@ -44,50 +43,6 @@ def test_a_file_of_genes_is_the_panel_in_its_order(cells: anndata.AnnData, tmp_p
     assert data.preprocessing.genes == tuple(panel)
     everything = prepare(cells, ALL_GENES).expression.toarray()
     np.testing.assert_array_equal(data.expression.toarray(), everything[:, [7, 3, 42]])
-
-
-LISTS = {
-    "lines": b"CD4 TotalSeqB\nG2\nG3\n",
-    "byte order mark": b"\xef\xbb\xbfCD4 TotalSeqB\r\nG2\r\nG3\r\n",
-    "UTF-16": "CD4 TotalSeqB\nG2\nG3\n".encode("utf-16"),
-    "comments": b"# my panel\n\n  CD4 TotalSeqB \nG2\n# more\nG3",
-    "head": b"gene\nCD4 TotalSeqB\nG2\nG3\n",
-    "R's write.csv without row names": b'"x"\n"CD4 TotalSeqB"\n"G2"\n"G3"\n',
-    "R's write.csv": b'"","x"\n"1","CD4 TotalSeqB"\n"2","G2"\n"3","G3"\n',
-    "pandas": b",0\n0,CD4 TotalSeqB\n1,G2\n2,G3\n",
-    "var.to_csv": b",n_cells;x\nCD4 TotalSeqB,5\nG2,7\nG3,1\n",
-    "semicolons": b"gene;score\nCD4 TotalSeqB;1,5\nG2;2\nG3;3\n",
-    "tabs": b"CD4 TotalSeqB\t1\nG2\t2\nG3\t3\n",
-}
-
-
-@pytest.mark.parametrize("content", LISTS.values(), ids=LISTS)
-def test_gene_lists_are_read_as_programs_write_them(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "genes").write_bytes(content)
-    known = ["G1", "G2", "CD4 TotalSeqB", "G3"]
-    assert read_gene_list(str(tmp_path / "genes"), known) == ["CD4 TotalSeqB", "G2", "G3"]
-
-
-def test_genes_on_one_line_are_words(tmp_path: Path) -> None:
-    (tmp_path / "genes").write_text("G1 G2\nG3\n")
-    assert read_gene_list(str(tmp_path / "genes"), ["G3", "G2", "G1"]) == ["G1", "G2", "G3"]
-
-
-def test_a_gene_called_like_a_head_is_a_gene(tmp_path: Path) -> None:
-    (tmp_path / "genes").write_text("x\nG1\n")
-    assert read_gene_list(str(tmp_path / "genes"), ["G1", "x"]) == ["x", "G1"]
-
-
-def test_a_table_with_genes_in_two_columns_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "genes").write_text("G1,G2\nG2,G3\n")
-    with pytest.raises(ConfigurationError, match="2 of its columns hold genes"):
-        read_gene_list(str(tmp_path / "genes"), ["G1", "G2", "G3"])
-
-
-def test_a_gene_in_other_case_is_suggested(tmp_path: Path) -> None:
-    (tmp_path / "genes").write_text("CD4\nG1\n")
-    with pytest.raises(GenePanelError, match=r"1 of 2 genes .* not in the data: 'CD4'; did you mean 'Cd4'\? leave"):
-        read_gene_list(str(tmp_path / "genes"), ["G1", "Cd4"])
 
 
 def test_a_listed_gene_that_the_file_lacks_is_named(cells: anndata.AnnData, tmp_path: Path) -> None:
@@ -130,3 +85,71 @@ def test_duplicated_genes_of_the_file_are_refused(cells: anndata.AnnData) -> Non
     twice.var_names = ["GENE1" if name == "GENE2" else name for name in cells.var_names]
     with pytest.raises(GenePanelError, match=r"GENE1.*var_names_make_unique"):
         prepare(twice, small_config())
+
+
+# -- genes that are on the panel anyhow, and genes that var marks ------------------------------------------------------
+
+
+def test_genes_to_include_are_within_the_number_and_the_last_chosen_make_room(cells: anndata.AnnData) -> None:
+    alone = set(prepare(cells, small_config(genes=30)).preprocessing.genes)
+    included = [gene for gene in cells.var_names if gene not in alone][:4]
+    panel = prepare(cells, small_config(genes=30, include_genes=included)).preprocessing.genes
+    assert len(panel) == 30
+    assert set(included) < set(panel)
+    assert len(alone & set(panel)) == 26
+    assert list(panel) == [gene for gene in cells.var_names if gene in set(panel)]
+
+
+def test_genes_to_include_are_added_to_a_list_and_to_marked_genes(cells: anndata.AnnData, tmp_path: Path) -> None:
+    path = tmp_path / "genes.txt"
+    path.write_text("GENE7\nGENE3\n")
+    config = small_config(genes=str(path), include_genes="GENE9,GENE3")
+    assert prepare(cells, config).preprocessing.genes == ("GENE7", "GENE3", "GENE9")
+    marked = cells.copy()
+    marked.var["highly_variable"] = np.isin(np.arange(60), [8, 2])
+    config = small_config(genes="highly_variable", include_genes="GENE5")
+    assert prepare(marked, config).preprocessing.genes == ("GENE2", "GENE5", "GENE8")
+
+
+def test_more_genes_to_include_than_the_panel_has_are_refused(cells: anndata.AnnData) -> None:
+    with pytest.raises(ConfigurationError, match=r"include_genes= names 3 genes.*is to have 2; take genes=3 or more"):
+        prepare(cells, small_config(genes=2, include_genes="GENE1,GENE2,GENE3"))
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")  # anndata, of what it will do one day
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_marked_genes_are_the_panel_from_memory_and_from_files(
+    cells: anndata.AnnData, tmp_path: Path, suffix: str
+) -> None:
+    marked = cells.copy()
+    marked.var["highly_variable"] = np.arange(60) % 3 == 0
+    path = tmp_path / f"cells.{suffix}"
+    getattr(marked, f"write_{suffix}")(path)
+    expected = tuple(cells.var_names[::3])
+    assert prepare(marked, small_config(genes="highly_variable")).preprocessing.genes == expected
+    assert prepare(path, small_config(genes="highly_variable")).preprocessing.genes == expected
+
+
+def test_marked_genes_of_raw_are_those_of_raw(cells: anndata.AnnData) -> None:
+    both = cells.copy()
+    both.var["highly_variable"] = np.arange(60) < 5
+    both.raw = both
+    both.var["highly_variable"] = np.arange(60) < 9
+    assert len(prepare(both, small_config(genes="highly_variable", raw=True)).preprocessing.genes) == 5
+
+
+@pytest.mark.parametrize(
+    ("marks", "told"),
+    [
+        (None, "var has no column 'highly_variable'; run scanpy"),
+        (np.arange(60.0), "holds more than true and false"),
+        (np.arange(60) == 3, "marks 1 genes"),
+    ],
+    ids=["none", "numbers", "one"],
+)
+def test_marks_that_make_no_panel_are_told(cells: anndata.AnnData, marks: np.ndarray | None, told: str) -> None:
+    marked = cells.copy()
+    if marks is not None:
+        marked.var["highly_variable"] = marks
+    with pytest.raises(GenePanelError, match=told):
+        prepare(marked, small_config(genes="highly_variable"))

@@ -98,7 +98,10 @@ def prepare(
     ConceptError
         Concepts, labels or edges can't be used; a label that no training row carries is an `UnknownLabelError`.
     ConfigurationError
-        ``config.genes`` is neither a number of genes, nor ``all``, nor a readable file.
+        ``config.genes`` is neither a number of genes, nor ``all``, ``highly_variable`` or a readable file; or what says
+        how a number is chosen does not fit the cells.
+    RuntimeUnavailableError
+        The way to choose genes lacks its package.
     DataError
         Too few cells, no genes, cells that are all the same, or a split that does not fit the cells.
     """
@@ -110,7 +113,7 @@ def prepare(
         labels = schema.encode(cells.obs)
         part = split_cells(cells.names, labels, schema, config, split, rng)
         train = np.flatnonzero(part == TRAINING)
-        panel = choose_panel(cells, train, config, rng)
+        panel = choose_panel(cells, labels, train, config, rng)
         expression, preprocessing = _read_expression(cells, config, panel, train)
         return TrainingData(expression, labels, cells.names, part, schema, preprocessing)
 

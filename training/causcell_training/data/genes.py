@@ -1,40 +1,48 @@
-"""The gene panel."""
+"""The gene panel: all genes, those that are named or marked, or as many as asked for of the best by a ranking."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 
 import numpy as np
 
-from causcell._internal.choices import suggest
-from causcell._internal.spreadsheet import DELIMITERS, read_rows, read_text
+from causcell._internal.labels import label_column
 from causcell.cells.collection import Cells
-from causcell.cells.panel import check_gene_names
-from causcell.errors import ConfigurationError, DataError, GenePanelError, format_list
+from causcell.cells.gene_list import MARKED, check_gene_choice, find_included_genes, find_marked_genes, read_gene_list
+from causcell.concepts import UNLABELLED
+from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
 from causcell_training.config import TrainConfig
-from causcell_training.data.reading import make_unit_preprocessing, read_panel, sample_rows
+from causcell_training.data.gene_ranking import RankedCells, rank_genes, require_packages
+from causcell_training.data.reading import sample_rows
 
-_HEADS = {
-    "x", "v1", "0", "gene", "genes", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "gene_id",
-    "gene_ids", "symbol", "symbols", "name", "names", "id", "index", "feature", "features", "feature_name",
-    "var_names", "hgnc_symbol", "ensembl_id",
-}  # fmt: skip
-"""Heads that programs and people give to a list of genes."""
+_MIN_LABEL_CELLS = 100
+"""Cells of each label, if it has them, beside a sample: so that rare labels are tested."""
+
+_MIN_BATCH_CELLS = 8
+
+_BY_LABELS = ("labels", "variance_labels")
 
 
-def choose_panel(cells: Cells, train: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> list[str]:
-    """Choose the panel's genes: all, those of a file, or the most variable ones of the training rows.
+def choose_panel(
+    cells: Cells, labels: np.ndarray, train: np.ndarray, config: TrainConfig, rng: np.random.Generator
+) -> list[str]:
+    """Choose the panel's genes: all, those of a list or marked in ``var``, or the best of the training rows.
+
+    Genes of ``include_genes`` are always among them: within a number of genes the last ones chosen make room, and to
+    others they are added.
 
     Parameters
     ----------
     cells
         Opened cells.
+    labels
+        Codes of all cells' labels, int32 [n x m].
     train
         Training rows, ascending int64.
     config
-        ``genes`` says how many or which, ``expression`` the scale.
+        ``genes`` says how many or which, ``gene_selection`` how, within the batches of ``batch_key``.
     rng
-        Samples the cells that dispersions are computed from, where there are many.
+        Samples the cells that genes are ranked by, where there are many.
 
     Returns
     -------
@@ -44,123 +52,92 @@ def choose_panel(cells: Cells, train: np.ndarray, config: TrainConfig, rng: np.r
     Raises
     ------
     ConfigurationError
-        ``config.genes`` is below 2, or no readable file of two or more names.
+        ``config.genes`` is below 2 or below the genes to include, or no readable file of two or more names; or the
+        batches can't be used.
     GenePanelError
-        A listed gene is duplicated or not in the data.
+        A named gene is duplicated or not in the data, or no column of ``var`` marks genes.
+    RuntimeUnavailableError
+        ``seurat_v3`` lacks its package.
     """
     genes = cells.genes
-    check_panel(genes, config.genes)
+    check_panel(cells, config)
+    included = find_included_genes(config.include_genes, genes)
+    if config.genes == "all":
+        return genes
+    if config.genes == MARKED:
+        wanted = {*find_marked_genes(cells), *included}
+        return [gene for gene in genes if gene in wanted]
     if isinstance(config.genes, str):
-        return genes if config.genes == "all" else read_gene_list(config.genes, genes)
+        return list(dict.fromkeys([*read_gene_list(config.genes, genes), *included]))
     if len(genes) <= config.genes:
         return genes
-    return _choose_variable_genes(cells, sample_rows(train, rng), config.genes, config)
+    rows = _sample_rows(labels, train, config, rng)
+    batches = np.zeros(len(rows), dtype=np.int64)
+    if config.batch_key is not None:
+        rows, batches = _find_batches(cells, rows, config.batch_key)
+    ranking = rank_genes(RankedCells(cells, rows, labels[rows], batches, config), config.genes)
+    places = {gene: place for place, gene in enumerate(genes)}
+    chosen = dict.fromkeys([*(places[gene] for gene in included), *ranking.tolist()])
+    return [genes[i] for i in sorted(list(chosen)[: config.genes])]
 
 
-def check_panel(genes: Sequence[str], wanted: int | str) -> None:
+def check_panel(cells: Cells, config: TrainConfig) -> None:
     """Check, before values are read, that the panel can be chosen from a file's genes; raises as `choose_panel`."""
-    check_gene_names(genes)
-    if not genes:
-        raise DataError("the data have no genes")
-    if isinstance(wanted, str):
-        if wanted != "all":
-            read_gene_list(wanted, genes)
-    elif wanted < 2:
-        raise ConfigurationError(f"genes={wanted}: take at least 2, 'all', or a file of gene names")
-
-
-def read_gene_list(path: str, genes: Sequence[str]) -> list[str]:
-    """Read the panel from a file of gene names, one a line or one column of a table.
-
-    Names may contain blanks; a head such as ``gene`` or ``x`` is passed over, comments (``#``) and quotes, too.
-
-    Parameters
-    ----------
-    path
-        The file.
-    genes
-        Genes of the data.
-
-    Raises
-    ------
-    ConfigurationError
-        The file can't be read, or does not say in which column the genes are, or names fewer than two.
-    GenePanelError
-        A listed gene is duplicated or not in the data.
-    """
-    try:
-        text = read_text(path)
-        listed = _find_genes(text, set(genes))
-    except (OSError, ValueError) as error:
+    check_gene_choice(cells, config.genes, config.include_genes, config.batch_key)
+    if isinstance(config.genes, str):
+        return
+    require_packages(config.gene_selection)
+    if config.gene_selection == "seurat_v3" and config.expression != "counts":
         raise ConfigurationError(
-            f"genes={path!r} is neither a number, nor 'all', nor a file of gene names ({error})"
-        ) from error
-    check_gene_names(listed)
-    if len(listed) < 2:
-        raise ConfigurationError(f"genes={path!r} names {len(listed)} genes; give two or more")
-    known = set(genes)
-    absent = [gene for gene in listed if gene not in known]
-    if absent:
-        raise GenePanelError(
-            f"{len(absent)} of {len(listed)} genes of genes={path!r} are not in the data: "
-            f"{format_list(gene[:100] for gene in absent)}; {suggest(absent[0][:100], genes)}leave them out, or give "
-            "data that have them"
+            f"gene_selection='seurat_v3' reads raw counts, and expression={config.expression!r}; take "
+            "gene_selection='variance'"
         )
-    return listed
+    if config.gene_selection in _BY_LABELS and config.batch_key is not None:
+        raise ConfigurationError(
+            f"gene_selection={config.gene_selection!r} compares labels over all cells, and "
+            f"batch_key={config.batch_key!r} would compare within batches; leave one out"
+        )
 
 
-def _find_genes(text: str, known: set[str]) -> list[str]:
-    """Find the genes in a list or table: one a line, the words of its lines, or the column that has them."""
-    lines = _without_head([row[0] for row in read_rows(text, None)], known)
-    if known.issuperset(lines):
-        return lines
-    words = [word for line in lines for word in ([line] if line in known else line.split())]
-    if known.issuperset(words):
-        return words
-    for delimiter in DELIMITERS:
-        try:
-            rows = read_rows(text, delimiter)
-        except ValueError:  # a quote in a list of names
-            continue
-        width = max(map(len, rows), default=0)
-        if width < 2:
-            continue
-        columns = [[row[i] if i < len(row) else "" for row in rows] for i in range(width)]
-        holding = [column for column in columns if known & set(column)]
-        if len(holding) == 1:
-            return [gene for gene in _without_head(holding[0], known) if gene]
-        if holding:
-            raise ValueError(f"{len(holding)} of its columns hold genes of the data; give one column")
-    return lines
+def _sample_rows(labels: np.ndarray, train: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> np.ndarray:
+    """Sample the training rows that genes are ranked by; where labels are compared, more of the rare ones."""
+    rows = sample_rows(train, rng)
+    if config.gene_selection not in _BY_LABELS or len(rows) == len(train):
+        return rows
+    taken = np.isin(train, rows)
+    more = [rows]
+    for codes in labels[train].T:
+        for code in np.unique(codes[codes != UNLABELLED]):
+            others = train[(codes == code) & ~taken]
+            lacking = _MIN_LABEL_CELLS - int(((codes == code) & taken).sum())
+            if lacking > 0:
+                more.append(rng.choice(others, min(lacking, len(others)), replace=False))
+    return np.unique(np.concatenate(more))
 
 
-def _without_head(names: list[str], known: set[str]) -> list[str]:
-    """Leave out a first name that is a head and no gene."""
-    head = bool(names) and names[0] not in known and names[0].casefold() in _HEADS
-    return names[1:] if head else names
-
-
-def _choose_variable_genes(cells: Cells, rows: np.ndarray, count: int, config: TrainConfig) -> list[str]:
-    """Choose the ``count`` genes of largest normalised dispersion among some rows, in the data's order."""
-    import anndata
+def _find_batches(cells: Cells, rows: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows whose batch can be used, and codes of their batches, int64 [rows]."""
     import pandas as pd
-    import scanpy
-    import torch
 
-    genes = cells.genes
-    expression = read_panel(
-        cells,
-        make_unit_preprocessing(genes, config.expression, genes if config.expression == "counts" else []),
-        rows,
-        totals=config.totals,
-        round_counts=config.round_counts,
-    )
-    threads = torch.get_num_threads()
-    statistics = scanpy.pp.highly_variable_genes(
-        anndata.AnnData(expression, var=pd.DataFrame(index=genes)), n_top_genes=count, inplace=False
-    )
-    torch.set_num_threads(threads)  # numba, in scanpy, sets OpenMP's threads for the whole process
-    # not statistics["highly_variable"]: ties at its threshold make it longer than asked
-    dispersion = statistics["dispersions_norm"].fillna(-np.inf).to_numpy()
-    chosen = np.argsort(-dispersion, kind="stable")[:count]
-    return [genes[i] for i in np.sort(chosen)]
+    column = label_column(cells.column(key).iloc[rows].to_frame(), key)
+    if column.isna().any():
+        raise DataError(
+            f"{int(column.isna().sum())} of {len(rows)} training cells have no batch in obs[{key!r}] (batch_key); give "
+            "every cell one"
+        )
+    counts = column.value_counts()
+    small = sorted(counts.index[counts < _MIN_BATCH_CELLS])
+    kept = ~column.isin(small).to_numpy()
+    if not kept.any():
+        raise DataError(
+            f"each of the {len(counts)} batches of obs[{key!r}] (batch_key) has fewer than {_MIN_BATCH_CELLS} training "
+            "cells; name a column of larger ones, or leave it out"
+        )
+    if small:
+        warnings.warn(
+            f"genes are chosen without {int((~kept).sum())} cells of {len(small)} batches of obs[{key!r}] that have "
+            f"fewer than {_MIN_BATCH_CELLS} training cells: {format_list(small)}",
+            CausCellWarning,
+            stacklevel=2,
+        )
+    return rows[kept], pd.factorize(column[kept], sort=True)[0].astype(np.int64)

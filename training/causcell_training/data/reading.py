@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy import sparse
 
@@ -9,6 +11,7 @@ from causcell._internal.batching import batches
 from causcell.cells.collection import Cells
 from causcell.cells.panel import PanelReader
 from causcell.cells.totals import read_totals
+from causcell.cells.values import check_values, round_to_counts
 from causcell.preprocessing import Matrix, Preprocessing, Scale
 
 _READ_ROWS = 1024
@@ -83,17 +86,46 @@ def read_panel(
     DataError
         Totals can't be used; see `causcell.cells.totals.read_totals`.
     """
+    wanted = np.arange(len(cells)) if rows is None else rows
+    slices = read_slices(cells, preprocessing, wanted, totals=totals, round_counts=round_counts, shares=shares)
+    return sparse.vstack(list(slices), format="csr")
+
+
+def read_slices(
+    cells: Cells,
+    preprocessing: Preprocessing,
+    rows: np.ndarray,
+    *,
+    totals: str | None = None,
+    round_counts: bool = False,
+    shares: GeneShares | None = None,
+) -> Iterator[sparse.csr_matrix]:
+    """Read panel expression slice by slice, in the order of ``rows``; arguments and errors as for `read_panel`."""
     reader = PanelReader(preprocessing, cells.genes, totals=totals, round_counts=round_counts)
     all_totals = None if totals is None else read_totals(cells, totals)
-    wanted = np.arange(len(cells)) if rows is None else rows
-    blocks = []
-    for part in batches(len(wanted), _READ_ROWS):
-        chosen = wanted[part]
+    names = cells.names
+    for part in batches(len(rows), _READ_ROWS):
+        chosen = rows[part]
         values = cells.values(chosen)
         of_column = None if all_totals is None else all_totals[chosen]
-        blocks.append(sparse.csr_matrix(reader.read(values, cells.names[chosen], of_column)))
+        yield sparse.csr_matrix(reader.read(values, names[chosen], of_column))
         if shares is not None:
             shares.add(chosen, reader, values)
+
+
+def read_counts(cells: Cells, rows: np.ndarray, *, round_counts: bool = False) -> sparse.csr_matrix:
+    """Read the raw counts of some rows (int64 [n]) and all genes of the file, float32 CSR [n x file genes].
+
+    Raises
+    ------
+    ExpressionError
+        Values are no counts.
+    """
+    blocks = []
+    for part in batches(len(rows), _READ_ROWS):
+        values = cells.values(rows[part])
+        check_values(values, "counts", cells.names[rows[part]], round_counts=round_counts)
+        blocks.append(sparse.csr_matrix(round_to_counts(values) if round_counts else values, dtype=np.float32))
     return sparse.vstack(blocks, format="csr")
 
 

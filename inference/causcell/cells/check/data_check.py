@@ -13,6 +13,7 @@ from causcell._internal.labels import label_column
 from causcell.cells.check.concepts import study_combinations, study_pairs
 from causcell.cells.check.expression import study_expression
 from causcell.cells.check.labels import label_findings
+from causcell.cells.check.panel import study_panel
 from causcell.cells.check.report import ConceptSummary, Finding, PairSummary, Report
 from causcell.cells.check.training_cost import estimate_training
 from causcell.cells.collection import Cells
@@ -37,7 +38,9 @@ def check(
     expression: str | None = None,
     layer: str | None = None,
     raw: bool = False,
-    genes: int = 2000,
+    genes: int | str = 2000,
+    batch_key: str | None = None,
+    include_genes: Sequence[str] | str = (),
 ) -> Report:
     """Check what a data set lets a model learn, before it is trained.
 
@@ -55,8 +58,9 @@ def check(
         Scale of the values, ``counts`` or ``log1p``; guessed, if not given.
     layer, raw
         Layer, or ``adata.raw``, to read in place of ``X``.
-    genes
-        Size of the panel that training would take, for the estimate of its time.
+    genes, batch_key, include_genes
+        Panel as training would be asked for it: a number of genes, ``all``, ``highly_variable`` or a file; a column of
+        batches; genes to be on it anyhow, each a name, names with commas between, or a file of them.
 
     Returns
     -------
@@ -83,8 +87,10 @@ def check(
         obs = cells.obs
         summaries, pairs, drawn, combinations, findings = _study_labels(obs, concepts, edges)
         values, odd = study_expression(cells, scale)
-        training = estimate_training(len(cells), min(genes, len(cells.genes)), values["nonzero"])
-        found = sorted([*odd, *findings], key=lambda each: _ORDER.index(each.level))
+        included = [include_genes] if isinstance(include_genes, str) else list(include_genes)
+        panel, refused = study_panel(cells, genes, included, batch_key)
+        training = estimate_training(len(cells), panel, values["nonzero"])
+        found = sorted([*odd, *refused, *findings], key=lambda each: _ORDER.index(each.level))
         source = str(cells.path or "AnnData")
         return Report(
             source, len(cells), len(cells.genes), values, summaries, pairs, drawn, combinations, training, tuple(found)

@@ -201,3 +201,41 @@ def test_warnings_are_those_of_the_report_and_no_more():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_labels(pd.DataFrame({"stim": STIM, "donor": DONOR, "type": TYPE}), ["stim", "donor", "type"])
+
+
+# -- the panel ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_is_of_the_panel_that_is_asked_for():
+    given = cells_of(stim=STIM)
+    given.var["highly_variable"] = np.arange(30) < 4
+    asked = {"highly_variable": 4, "all": 30, 12: 12, 2000: 30}
+    for genes, count in asked.items():
+        assert f"a panel of {count} genes" in causcell.check(given, "stim", genes=genes).training["text"]
+    included = causcell.check(given, "stim", genes="highly_variable", include_genes="9,2")
+    assert "a panel of 5 genes" in included.training["text"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"genes": 1}, "genes=1: take at least 2"),
+        ({"genes": "none.txt"}, "genes='none.txt' is neither a number"),
+        (
+            {"include_genes": ["3", "X3"]},
+            "1 of 2 names of include_genes= are neither genes of the data nor a file: 'X3'",
+        ),
+        ({"batch_key": "stin"}, "batch_key='stin' is no column of obs; did you mean 'stim'?"),
+        ({"genes": "all", "batch_key": "stim"}, "batch_key='stim' is for a number of highly variable genes"),
+    ],
+)
+def test_a_panel_that_cant_be_chosen_is_an_error(asked, told):
+    (finding,) = causcell.check(cells_of(stim=STIM), "stim", **asked).errors
+    assert finding.kind == "panel"
+    assert told in finding.text
+
+
+def test_duplicated_genes_are_told_once():
+    given = cells_of(stim=STIM)
+    given.var_names = ["a", "a", *given.var_names[2:]]
+    assert [each.kind for each in causcell.check(given, "stim", include_genes="a").errors] == ["duplicated_genes"]
