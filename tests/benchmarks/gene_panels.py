@@ -22,7 +22,8 @@ their shift (its noise taken off) that the panel has; each stratum's training sh
 ``--judge validation`` (the default) leaves the test cells of the split out altogether and judges on a fifth of the
 others: by it a way is chosen. ``--judge test`` judges on the test cells: by it the choice is reported. Without
 ``--split`` a quarter of the cells, the same for every seed, are the test cells. ``--work`` keeps each training's
-predictions: the same command goes on where it was. Writes ``result.json`` and ``result.md`` into a new folder.
+predictions: the same command goes on where it was. ``--panels-only`` trains nothing. Writes ``result.json`` and
+``result.md`` into a new folder.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from causcell_export import export
 from causcell_export.demo import demo_cells, demo_config
 from causcell_training import TrainConfig, fit
 from causcell_training.config import GeneSelection, load_config, parse_overrides
+from causcell_training.data.cells import prepare
 from causcell_training.data.gene_ranking import require_packages
 from causcell_training.data.reading import make_unit_preprocessing, read_panel
 from causcell_training.data.split import read_split
@@ -74,18 +76,8 @@ SETS = ("shared", "union", "file")
 class Question:
     """What every model is asked: cells, who is held out, and shifts to predict.
 
-    Attributes
-    ----------
-    cells
-        The cells that are trained on or judged on.
-    held_out
-        Which are judged on, bool [n].
-    expression
-        All genes of the file on the log scale, float32 [n x genes].
-    labels
-        Labels of the concept that is intervened on and of the strata, str [n] each.
-    source, target, concept
-        ``do(concept = target)`` on cells of ``source``.
+    ``expression`` is that of all genes of the file on the log scale, float32 [n x genes]; ``labels`` are those of the
+    concept that is intervened on and of the strata, str [n] each; ``do(concept = target)`` is asked of ``source`` cells.
     """
 
     cells: anndata.AnnData
@@ -113,25 +105,41 @@ def main() -> None:
     arguments = parse()
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # of the workers
     question, settings = ask(arguments)
+    asked = arguments.selection or get_args(GeneSelection)
+    absent = [selection for selection in asked if not is_there(selection)]
+    tasks = [(each, seed) for each in asked if each not in absent for seed in range(arguments.seeds)]
+    if arguments.panels_only:
+        found = {task: {"panel": choose(question, settings, *task)} for task in tasks}
+        return write(arguments, judge(question, found, arguments.gene), absent)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    selections, absent = [], []
-    for selection in arguments.selection or get_args(GeneSelection):
-        try:
-            require_packages(selection)
-            selections.append(selection)
-        except RuntimeUnavailableError as error:
-            absent.append(f"{selection}: {error}")
-    tasks = [(selection, seed) for selection in selections for seed in range(arguments.seeds)]
     missing = [task for task in tasks if not place(arguments.work, *task).exists()]
     with ProcessPoolExecutor(max(1, min(arguments.jobs, len(missing))), get_context("spawn")) as pool:
         waiting = {pool.submit(predict, question, settings, *task, arguments.work): task for task in missing}
         for done in as_completed(waiting):
             print("trained", *waiting[done], f"{done.result():.0f} s", flush=True)
     found = {task: dict(np.load(place(arguments.work, *task), allow_pickle=False)) for task in tasks}
-    result = judge(question, found, arguments.gene)
+    write(arguments, judge(question, found, arguments.gene), absent)
+
+
+def is_there(selection: GeneSelection) -> bool:
+    """Tell whether the package is there that a way to choose genes takes."""
+    try:
+        require_packages(selection)
+    except RuntimeUnavailableError:
+        return False
+    return True
+
+
+def write(arguments: argparse.Namespace, result: dict[str, Any], absent: list[str]) -> None:
+    """Write the result with the command, and print it."""
     words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # files by their names alone
     command = " ".join(["python", "tests/benchmarks/gene_panels.py", *words])
-    facts = {**run_environment(), "command": command, "judged on": arguments.judge, "not run": absent}
+    facts = {
+        **run_environment(),
+        "command": command,
+        "judged on": arguments.judge,
+        "not run, for want of a package": absent,
+    }
     text = describe(result)
     with new_folder(arguments.out) as folder:
         (folder / "result.json").write_text(json.dumps(facts | result, indent=1) + "\n")
@@ -156,7 +164,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], dest="settings")
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--panels-only", action="store_true", help="train nothing: tell what the panels hold")
+    parser.add_argument("--work", type=Path, default=Path("gene_panels_work"))
     parser.add_argument("--out", required=True)
     return parser.parse_args()
 
@@ -197,6 +206,18 @@ def read_expression(cells: anndata.AnnData, config: TrainConfig) -> np.ndarray:
         return np.asarray(read_panel(opened, unit).toarray())
 
 
+def split_of(question: Question) -> dict[str, str]:
+    """Part of every cell, as training takes it."""
+    names = question.cells.obs_names.astype(str)
+    return dict(zip(names, np.where(question.held_out, "test", "train"), strict=True))
+
+
+def choose(question: Question, settings: dict[str, Any], selection: str, seed: int) -> np.ndarray:
+    """The panel that a training would choose."""
+    config = load_config(overrides=settings | {"gene_selection": selection, "seed": seed})
+    return np.array(prepare(question.cells, config, split_of(question)).preprocessing.genes, dtype=str)
+
+
 def place(work: Path, selection: str, seed: int) -> Path:
     """File of one training's predictions."""
     return work / f"{selection}-{seed}.npz"
@@ -206,10 +227,9 @@ def predict(question: Question, settings: dict[str, Any], selection: str, seed: 
     """Train, and keep what the model says of the held-out cells; the seconds that training took."""
     config = load_config(overrides=settings | {"gene_selection": selection, "seed": seed})
     cells = question.cells
-    split = dict(zip(cells.obs_names.astype(str), np.where(question.held_out, "test", "train"), strict=True))
     test = cells[question.held_out].copy()
     with tempfile.TemporaryDirectory() as folder:
-        run = fit(cells, Path(folder) / "run", config=config, split=split)
+        run = fit(cells, Path(folder) / "run", config=config, split=split_of(question))
         with Generator.open(export(run, Path(folder) / "models"), threads=1) as generator:
             kept: dict[str, Any] = {"panel": np.array(generator.preprocessing.genes, dtype=str)}
             kept["mean estimate"] = np.asarray(generator.reconstruct(test, preset="mean").X)
@@ -244,6 +264,9 @@ def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], foll
         on_panel = np.isin(genes, kept["panel"])
         measured: dict[str, Any] = measure_coverage(truth, on_panel)
         measured |= {name: float(value) for name, value in kept.items() if name.startswith("read ")}
+        rows.setdefault(selection, []).append(measured)
+        if "mean estimate" not in kept:
+            continue
         shifts = {stratum: spread_out(kept[f"shift {stratum}"], kept["panel"], genes, 0.0) for stratum in truth}
         average = question.expression[~question.held_out].mean(axis=0)
         estimate = spread_out(kept["mean estimate"], kept["panel"], genes, average)
@@ -252,7 +275,6 @@ def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], foll
             measured |= {f"{name}: {m}": v for m, v in measure_shifts(shifts, truth, chosen).items()}
             measured[f"{name}: mean estimate PCC"] = pearson(real[:, chosen], estimate[:, chosen])
             measured[f"{name}: mean estimate MSE"] = mean_squared_error(real[:, chosen], estimate[:, chosen])
-        rows.setdefault(selection, []).append(measured)
     trivial = trivial_shifts(question, list(truth))
     for name, shifts in trivial.items():
         on_sets = {f"{s}: {m}": v for s, c in sets.items() for m, v in measure_shifts(shifts, truth, c).items()}
@@ -369,11 +391,13 @@ def describe(result: dict[str, Any]) -> str:
     lines = [f"{name}: {json.dumps(result[name])}" for name in result if name != "measures"]
     for title, columns in tables.items():
         heads = [column.split(": ")[-1] for column in columns]
-        lines += ["", f"| {title} | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
-        for row, each in measures.items():
-            shown = [" +- ".join(f"{value:.3f}" for value in each.get(column, [])) for column in columns]
-            if any(shown):
-                lines.append(f"| {row} | {' | '.join(shown)} |")
+        shown = {
+            row: [" +- ".join(f"{value:.3f}" for value in each.get(column, [])) for column in columns]
+            for row, each in measures.items()
+        }
+        if any(any(cells) for cells in shown.values()):
+            lines += ["", f"| {title} | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
+            lines += [f"| {row} | {' | '.join(cells)} |" for row, cells in shown.items() if any(cells)]
     return "\n".join(lines) + "\n"
 
 
