@@ -35,6 +35,7 @@ import re
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -70,6 +71,7 @@ from causcell_training.data.split import read_split
 MIN_CELLS = 8
 MEASURES = ("pcc", "spearman", "top_overlap", "size", "norm_ratio", "calibration", "AUC", "relative error")
 SETS = ("shared", "union", "file")
+Truth = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Question:
     """What every model is asked: cells, who is held out, and shifts to predict.
 
     ``expression`` is that of all genes of the file on the log scale, float32 [n x genes]; ``labels`` are those of the
-    concept that is intervened on and of the strata, str [n] each; ``do(concept = target)`` is asked of ``source`` cells.
+    concept that is intervened on and of the strata, str [n] each; ``source`` cells are asked for
+    ``do(concept = target)``.
     """
 
     cells: anndata.AnnData
@@ -106,33 +109,32 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # of the workers
     question, settings = ask(arguments)
     asked = arguments.selection or get_args(GeneSelection)
-    absent = [selection for selection in asked if not is_there(selection)]
+    absent = [each for each in asked if not can_choose(each, load_config(overrides=settings))]
     tasks = [(each, seed) for each in asked if each not in absent for seed in range(arguments.seeds)]
     if arguments.panels_only:
         found = {task: {"panel": choose(question, settings, *task)} for task in tasks}
-        return write(arguments, judge(question, found, arguments.gene), absent)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    missing = [task for task in tasks if not place(arguments.work, *task).exists()]
-    with ProcessPoolExecutor(max(1, min(arguments.jobs, len(missing))), get_context("spawn")) as pool:
-        waiting = {pool.submit(predict, question, settings, *task, arguments.work): task for task in missing}
-        for done in as_completed(waiting):
-            print("trained", *waiting[done], f"{done.result():.0f} s", flush=True)
-    found = {task: dict(np.load(place(arguments.work, *task), allow_pickle=False)) for task in tasks}
+    else:
+        arguments.work.mkdir(parents=True, exist_ok=True)
+        missing = [task for task in tasks if not place(arguments.work, *task).exists()]
+        with ProcessPoolExecutor(max(1, min(arguments.jobs, len(missing))), get_context("spawn")) as pool:
+            waiting = {pool.submit(predict, question, settings, *task, arguments.work): task for task in missing}
+            for done in as_completed(waiting):
+                print("trained", *waiting[done], f"{done.result():.0f} s", flush=True)
+        found = {task: dict(np.load(place(arguments.work, *task), allow_pickle=False)) for task in tasks}
     write(arguments, judge(question, found, arguments.gene), absent)
 
 
-def is_there(selection: GeneSelection) -> bool:
-    """Tell whether the package is there that a way to choose genes takes."""
-    try:
+def can_choose(selection: GeneSelection, config: TrainConfig) -> bool:
+    """Tell whether the package is there, and the counts, that a way to choose genes takes."""
+    with suppress(RuntimeUnavailableError):
         require_packages(selection)
-    except RuntimeUnavailableError:
-        return False
-    return True
+        return selection != "seurat_v3" or config.expression == "counts"
+    return False
 
 
 def write(arguments: argparse.Namespace, result: dict[str, Any], absent: list[str]) -> None:
     """Write the result with the command, and print it."""
-    words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # files by their names alone
+    words = (re.sub(r"/\S*/", "", word) for word in sys.argv[1:])  # files by their names alone
     command = " ".join(["python", "tests/benchmarks/gene_panels.py", *words])
     facts = {
         **run_environment(),
@@ -192,8 +194,7 @@ def ask(arguments: argparse.Namespace) -> tuple[Question, dict[str, Any]]:
     ((concept, target),) = parse_do([arguments.do]).items()
     status = cells.obs[concept].astype(str).to_numpy()
     stratum = cells.obs[arguments.by].astype(str).to_numpy() if arguments.by else np.full(cells.n_obs, "all")
-    config = load_config(overrides=settings)
-    expression = read_expression(cells, config)
+    expression = read_expression(cells, load_config(overrides=settings))
     question = Question(cells, held_out, expression, (status, stratum), arguments.source, target, concept)
     return question, settings
 
@@ -295,9 +296,6 @@ def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], foll
     }
 
 
-Truth = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
 def real_shifts(question: Question) -> Truth:
     """Of every stratum: the held-out cells' shift, its sampling variance, and which genes differ, [genes] each."""
     x = question.expression
@@ -349,10 +347,9 @@ def trivial_shifts(question: Question, strata: list[str]) -> dict[str, dict[str,
         return np.asarray(means[1] - means[0])
 
     everywhere = shift(np.ones(len(status), dtype=bool))
-    return {
-        "training cells' shift, one for all": dict.fromkeys(strata, everywhere),
-        "training cells' shift, per stratum": {name: shift(stratum == name) for name in strata},
-    }
+    apart = {name: shift(stratum == name) for name in strata}
+    one = dict.fromkeys(strata, everywhere)
+    return {"training cells' shift, one for all": one, "training cells' shift, per stratum": apart}
 
 
 def ceiling_of(question: Question, chosen: np.ndarray) -> float:
@@ -361,10 +358,8 @@ def ceiling_of(question: Question, chosen: np.ndarray) -> float:
     for both in question.strata().values():
         for _ in range(5):
             parts = [np.array_split(rng.permutation(rows), 2) for rows in both]
-            halves = [
-                question.expression[parts[1][i]].mean(axis=0) - question.expression[parts[0][i]].mean(axis=0)
-                for i in (0, 1)
-            ]
+            means = [[question.expression[half].mean(axis=0) for half in part] for part in parts]
+            halves = [means[1][i] - means[0][i] for i in (0, 1)]
             found.append(shift_correlation(halves[0][chosen], halves[1][chosen]))
     half = max(0.0, float(np.mean(found)))
     return float(np.sqrt(2 * half / (1 + half)))
@@ -383,8 +378,8 @@ def summarise(repetitions: list[dict[str, float]]) -> dict[str, list[float]]:
 def describe(result: dict[str, Any]) -> str:
     """Tables of the measures: what panels hold and labels read, then each set of genes."""
     measures = result["measures"]
-    plain = dict.fromkeys(name for each in measures.values() for name in each if ": " not in name)
-    tables = {"panels, and labels read by the models": list(plain)}
+    plain = list(dict.fromkeys(name for each in measures.values() for name in each if ": " not in name))
+    tables = {"panels, and labels read by the models": plain}
     for name in SETS:
         wanted = [f"{name}: {m}" for m in (*MEASURES, "mean estimate PCC", "mean estimate MSE")]
         tables[f"{name}, {result['genes judged on'][name]} genes"] = wanted
