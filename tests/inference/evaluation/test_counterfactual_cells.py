@@ -1,21 +1,15 @@
 """Counterfactual cells against real target cells, and genes that go up or down."""
 
-from dataclasses import dataclass
 from typing import Any
 
-import anndata
 import numpy as np
 import pytest
+from moved_cells import GENES, Mover, data_of
 
-from causcell.concepts import Concept, ConceptSchema
 from causcell.evaluation.cases import find_seen_cases
 from causcell.evaluation.counterfactual_cells import measure_counterfactual_cells
-from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.halves import HALF
 from causcell.evaluation.metrics import direction_recall, energy_ratio, mmd_ratio
-
-GENES = 30
-SCHEMA = ConceptSchema((Concept("cell_type", ("B", "T")), Concept("stim", ("ctrl", "IFN"))))
 
 
 def test_recall_counts_genes_that_go_the_right_way() -> None:
@@ -39,38 +33,6 @@ def test_a_copy_of_what_was_seen_has_the_ratio_one_and_real_cells_about_none(rat
     assert abs(ratio(more, target, nearest, 4.0)) < 0.05
     assert ratio(rng.normal(2, 1, (200, 9)), target, nearest, 4.0) > 2
     assert ratio(more, target, target, 4.0) is None
-
-
-@dataclass(frozen=True)
-class Mover:
-    """Predicts the cells themselves, moved by a number where stim is set, with noise or as they are."""
-
-    by: float
-    noise: float = 0.0
-    schema = SCHEMA
-    modes = ("do",)
-
-    def covers(self, cells: anndata.AnnData, do: Any, estimate: Any = None) -> np.ndarray:
-        return np.ones(cells.n_obs, dtype=bool)
-
-    def predict(self, cells: anndata.AnnData, do: Any, *, estimate: str, mode: str = "do", seed: int = 0) -> Any:
-        noise = np.random.default_rng(seed).normal(0, self.noise, cells.shape)
-        return cells.X + self.by * ("stim" in do) + noise
-
-    def expect(self, cells: anndata.AnnData, do: Any, *, mode: str = "do", seed: int = 0) -> Any:
-        return cells.X + self.by * ("stim" in do)
-
-
-def data_of(predictor: Any, *, seen: bool) -> EvaluationData:
-    """Cells of two types; IFN moves them by 1. Of T cells none that was moved is trained on, unless ``seen``."""
-    rng = np.random.default_rng(1)
-    labels = np.array([(i % 2, i // 2 % 2) for i in range(400)], dtype=np.int32)
-    values = 5 + 3 * labels[:, :1] + labels[:, 1:] + rng.normal(0, 0.5, (400, GENES))
-    cells = anndata.AnnData(values.astype(np.float32))
-    test = np.arange(400) % 5 < 2
-    training = ~test if seen else ~test & ~(labels == 1).all(axis=1)
-    rows = [np.flatnonzero(each) for each in (test, training)]
-    return EvaluationData(predictor, cells, cells.X, labels, *rows)
 
 
 @pytest.mark.parametrize("seen", [True, False])
