@@ -47,8 +47,6 @@ from causcell._internal.files import new_file, new_folder
 from causcell.cells.collection import Cells
 from causcell.counterfactual.interventions import parse_do
 from causcell.errors import RuntimeUnavailableError
-from causcell.evaluation.cases import Case
-from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.metrics import (
     differential_genes,
     effect_agreement,
@@ -59,7 +57,6 @@ from causcell.evaluation.metrics import (
     shift_correlation,
 )
 from causcell.evaluation.report import run_environment
-from causcell.evaluation.shifts import predict_shifts
 from causcell_export import export
 from causcell_export.demo import demo_cells, demo_config
 from causcell_training import TrainConfig, fit
@@ -197,7 +194,7 @@ def read_expression(cells: anndata.AnnData, config: TrainConfig) -> np.ndarray:
     with Cells(cells) as opened:
         genes = opened.genes
         unit = make_unit_preprocessing(genes, config.expression, genes if config.expression == "counts" else [])
-        return read_panel(opened, unit).toarray()
+        return np.asarray(read_panel(opened, unit).toarray())
 
 
 def place(work: Path, selection: str, seed: int) -> Path:
@@ -210,35 +207,26 @@ def predict(question: Question, settings: dict[str, Any], selection: str, seed: 
     config = load_config(overrides=settings | {"gene_selection": selection, "seed": seed})
     cells = question.cells
     split = dict(zip(cells.obs_names.astype(str), np.where(question.held_out, "test", "train"), strict=True))
+    test = cells[question.held_out].copy()
     with tempfile.TemporaryDirectory() as folder:
         run = fit(cells, Path(folder) / "run", config=config, split=split)
         with Generator.open(export(run, Path(folder) / "models"), threads=1) as generator:
-            rows = [np.flatnonzero(question.held_out == tested) for tested in (True, False)]
-            data = read_evaluation_data(generator, cells, test_rows=rows[0], training_rows=rows[1])
-            kept = {"panel": np.array(generator.preprocessing.genes, dtype=str)}
-            kept["mean estimate"] = data.mean_estimate
-            kept["test"] = np.array(data.cells.obs_names[data.test_rows], dtype=str)
-            for i, name in enumerate(data.schema.names):
-                truth, labelled = data.test_labels[:, i], data.test_labels[:, i] >= 0
-                read = data.test_embeddings.obs[f"{name}_predicted"].cat.codes.to_numpy()
-                kept[f"read {name}"] = np.mean(read[labelled] == truth[labelled])
-            for stratum, case in cases(question, data).items():
-                kept[f"shift {stratum}"] = predict_shifts(data, case, seed)["model, do"]
+            kept: dict[str, Any] = {"panel": np.array(generator.preprocessing.genes, dtype=str)}
+            kept["mean estimate"] = np.asarray(generator.reconstruct(test, preset="mean").X)
+            read = generator.embed(test).obs
+            for name in generator.schema.names:
+                truth = test.obs[name]
+                right = read[f"{name}_predicted"].astype(str).to_numpy() == truth.astype(str).to_numpy()
+                kept[f"read {name}"] = right[truth.notna()].mean()
+            for stratum, (source, _) in question.strata().items():
+                given = cells[source].copy()
+                options: dict[str, Any] = {"preset": "mean", "seed": seed}
+                acted = generator.counterfactual(given, {question.concept: question.target}, **options)
+                factual = generator.reconstruct(given, **options)
+                kept[f"shift {stratum}"] = np.asarray(acted.X - factual.X, dtype=np.float64).mean(axis=0)
     with new_file(place(work, selection, seed), overwrite=True) as staging, staging.open("wb") as file:
         np.savez(file, **kept)
     return float(run.provenance["seconds"])
-
-
-def cases(question: Question, data: EvaluationData) -> dict[str, Case]:
-    """The question's shifts in the rows of the evaluation's data."""
-    row = {name: i for i, name in enumerate(data.cells.obs_names)}
-    names = question.cells.obs_names
-    concept = data.schema[question.concept]
-    codes = data.schema.index(question.concept), concept.code(question.source), concept.code(question.target)
-    return {
-        stratum: Case(*codes, (), *(np.array(sorted(row[names[i]] for i in rows if names[i] in row)) for rows in both))
-        for stratum, both in question.strata().items()
-    }
 
 
 def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], followed: list[str]) -> dict[str, Any]:
@@ -259,8 +247,7 @@ def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], foll
         shifts = {stratum: spread_out(kept[f"shift {stratum}"], kept["panel"], genes, 0.0) for stratum in truth}
         average = question.expression[~question.held_out].mean(axis=0)
         estimate = spread_out(kept["mean estimate"], kept["panel"], genes, average)
-        names = {name: i for i, name in enumerate(question.cells.obs_names)}
-        real = question.expression[[names[name] for name in kept["test"]]]
+        real = question.expression[question.held_out]
         for name, chosen in sets.items():
             measured |= {f"{name}: {m}": v for m, v in measure_shifts(shifts, truth, chosen).items()}
             measured[f"{name}: mean estimate PCC"] = pearson(real[:, chosen], estimate[:, chosen])

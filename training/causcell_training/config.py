@@ -114,6 +114,9 @@ class OptimisationConfig(_Section):
     """Share of cells held out, half to choose by (early stopping) and half to report on, if no split is given."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device to train on; ``auto`` takes a GPU where there is one."""
+    precision: Literal["auto", "float32"] = "auto"
+    """Precision of matrix products. ``auto``: bfloat16 on a GPU, float32 on a CPU; ``float32``: on a GPU too, slower
+    and as near to a training on a CPU as another order of sums allows. Weights are float32 either way."""
 
 
 class TrainConfig(_Section):

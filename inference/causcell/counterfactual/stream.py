@@ -17,6 +17,7 @@ from causcell.counterfactual.model import CounterfactualModel, Posterior, abduct
 from causcell.counterfactual.outputs import Block, Prediction, make_accumulator, most_frequent
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import warn_unmatched
+from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width
 from causcell.diffusion.solvers import Solver
 from causcell.randomness import CellNoise, cell_keys
 
@@ -208,7 +209,13 @@ def _collect(
     shape = (count, len(request.interventions), request.draws)
     dtype = request.dtype if request.store == "expression" else "float32"  # what is computed with is not rounded
     decode = functools.partial(model.decode, solver=solver, dtype=dtype)
-    accumulator = make_accumulator(request.store, decode, shape)
+    uncertainty = EffectUncertainty.of(model)
+
+    def half_width(place: int, effect: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        targets = request.interventions[place].targets
+        return cell_half_width(uncertainty, targets, factual, effect, deviation, request.draws, request.interval)
+
+    accumulator = make_accumulator(request.store, decode, shape, half_width)
     labels, unmatched = np.empty((*shape, concepts), dtype=np.int32), np.empty(shape, dtype=bool)
     for draw, of_draw in itertools.groupby(predictions, key=lambda prediction: prediction.draw):
         noise = CellNoise(keys, genes, draw)  # a draw's interventions share it

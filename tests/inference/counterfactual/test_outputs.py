@@ -42,7 +42,9 @@ def write(generator, some):
 def test_every_kind_gives_the_arrays_that_it_announces(kind):
     """By place and width, for the cells alone: a batch is padded. Two draws of one intervention."""
     cells, padded, genes, embedding = 3, 5, 4, 6
-    accumulator = make_accumulator(kind, lambda z, noise: z[:, 0, :genes] + noise, (cells, 1, 2))
+    accumulator = make_accumulator(
+        kind, lambda z, noise: z[:, 0, :genes] + noise, (cells, 1, 2), lambda place, effect, deviation: deviation + 0.5
+    )
     for draw in (0, 1):
         z = np.full((padded, 1, embedding), draw + 1, dtype=np.float32)
         codes, unmatched = np.zeros((padded, 2), dtype=np.int32), np.zeros(padded, dtype=bool)
@@ -55,7 +57,13 @@ def test_every_kind_gives_the_arrays_that_it_announces(kind):
         "expression": {"X": [1.25, 2.25]},
         "embeddings": {"obsm/X_causcell": [1, 2]},
         "effects": {"X": [1, 1]},
-        "summary": {"X": [1.75], "layers/deviation": [np.sqrt(0.5)]},
+        "summary": {
+            "X": [1.75],
+            "layers/deviation": [np.sqrt(0.5)],
+            "layers/effect": [1],
+            "layers/lower": [0.5],
+            "layers/upper": [1.5],
+        },
     }
     for place, values in expected[kind].items():
         np.testing.assert_allclose(arrays[place][0, 0, :, 0], values, rtol=1e-6)
