@@ -26,6 +26,7 @@ from causcell.repository.manifest import (
     Preset,
 )
 from causcell.repository.served import CARRIER_CONFIG, CARRIER_MODEL, manifest_parameter
+from causcell_export.effect_errors import with_effect_errors
 from causcell_export.graphs import example_inputs, graphs, lowered_graphs
 from causcell_export.judging import with_verdicts
 from causcell_export.onnx_file import OPSET, TRACE_BATCH, matrix_products, write_chunks, write_onnx
@@ -122,6 +123,7 @@ def export(
         manifest = _describe_model(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
         manifest = with_quality(manifest, staging, held_out)
+        manifest = with_effect_errors(manifest, staging, held_out)
         _write_manifest(with_verdicts(manifest, staging, held_out), staging)
     return out
 

@@ -72,6 +72,6 @@ def with_verdicts(manifest: Manifest, root: Path, held_out: anndata.AnnData) -> 
         )
         tables = [tabulate_own_labels(data, probes=False)]
         tables += tabulate_effects(
-            data, choose_largest(find_seen_cases(data), _MOST_SHIFTS), "Interventions", intervals=False
+            data, choose_largest(find_seen_cases(data), _MOST_SHIFTS), "Interventions", quick=True
         )
     return manifest.model_copy(update={"verdicts": tuple(judge_concepts(tables, names))})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
+from causcell._internal.confidence import LEVEL
 from causcell._internal.files import local_path
 from causcell._moved import RENAMED, REPLACED, SPLIT
 from causcell.atlas.estimate import forecast_atlas
@@ -71,6 +72,7 @@ class Generator(OpenedModel):
         draws: int = 1,
         seed: int = 0,
         store: str = "expression",
+        interval: float = LEVEL,
         expression: str | None = None,
         layer: str | None = None,
         raw: bool = False,
@@ -101,6 +103,8 @@ class Generator(OpenedModel):
             Samples of a cell and intervention; seed of all random numbers, which are keyed by cell name.
         store
             ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
+        interval
+            Level of the intervals of effects that a summary has; see `causcell.counterfactual.uncertainty`.
         expression
             ``counts`` or ``log1p`` (default: as in training), which is checked. log1p values for a model of counts are
             natural logarithms for a total of 10,000 over all genes of training; others are refused.
@@ -127,11 +131,11 @@ class Generator(OpenedModel):
         """
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
+        kept["interval"] = interval
         request = make_request(self.manifest, do, grid, mode=mode, settings=settings, **kept)
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
             check_row_names(cells, request)
-            warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
             return ResultTable.of(self.model, request).to_anndata(
                 self.generate(cells, request, progress=progress), cells.missing
             )
@@ -301,6 +305,8 @@ class Generator(OpenedModel):
     def generate(self, cells: PanelCells, request: Request, *, progress: bool = False) -> Iterator[Block]:
         """Generate results for all cells, block by block (one block a batch of cells), in input order.
 
+        A warning names concepts that are intervened on although export judged their effects not usable.
+
         Parameters
         ----------
         cells
@@ -310,6 +316,7 @@ class Generator(OpenedModel):
         progress
             Show a progress bar.
         """
+        warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
         return stream_all(self.model, MeasuredCells(self.model, cells), request, progress=progress)
 
     def solver_settings(self, **choice: Any) -> SolverSettings:

@@ -138,8 +138,12 @@ Store = Annotated[
     str,
     typer.Option(
         help="What to keep: expression; embeddings (see materialize); effects (less the factual cell with the same "
-        "noise); summary (mean and deviation over draws)."
+        "noise); summary (mean and deviation over draws; each effect with its interval)."
     ),
+]
+Interval = Annotated[
+    float,
+    typer.Option(help="Level of intervals of effects: draws or cells, and the model's measured error."),
 ]
 
 # -- the atlas ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.cells.panel_cells import Reading
 from causcell.errors import ConfigurationError, UnknownConceptError, format_list
+from causcell.evaluation.cases import Case
 from causcell.evaluation.cell_self_test import tabulate_cell_self_test
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
@@ -29,6 +30,7 @@ from causcell.evaluation.prediction_data import (
     read_prediction_data,
 )
 from causcell.evaluation.predictions import PredictionReading, Source
+from causcell.evaluation.scorer import check_scorer, tabulate_scorer
 from causcell.evaluation.self_test import separate_self_tests
 from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
 from causcell.evaluation.table import Table
@@ -77,6 +79,7 @@ def evaluate(
     round_counts: bool = False,
     allow_missing_genes: float = 0.0,
     replicate: str | None = None,
+    scorer: str | None = None,
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -104,6 +107,8 @@ def evaluate(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: intervals of effects are taken
         over them, in place of over cells.
+    scorer
+        The field's scorer, ``cell-eval2``, on the same effects; see `causcell.evaluation.scorer`.
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
@@ -121,6 +126,8 @@ def evaluate(
         Cells or predictions on another scale than declared.
     UnknownConceptError
         A column of finer labels or of replicates that there is not.
+    RuntimeUnavailableError
+        The scorer is not installed.
 
     Examples
     --------
@@ -136,6 +143,8 @@ def evaluate(
     'model, mean estimate']
     """
     _check_predictor(generator, predictions, method, reading)
+    if scorer is not None:
+        check_scorer(scorer)
     source = open_anndata(cells)
     check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     of_cells = Reading(layer, raw, scale, totals, round_counts, allow_missing_genes)
@@ -149,7 +158,10 @@ def evaluate(
             data, counts = read_prediction_data(predicted, source, method, of_cells, seed=seed)
             facts = {"cells": counts, **describe_predictions(predicted, data)}
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
-        tables += tabulate_interventions(data, "Interventions", seed=seed, replicate=replicate, report=report)
+        cases = find_seen_cases(data)
+        tables += tabulate_interventions(data, cases, "Interventions", seed=seed, replicate=replicate, report=report)
+        if scorer is not None:
+            tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
         return Evaluation(facts, tables, judge_concepts(tables, data.schema.names))
 
@@ -215,24 +227,26 @@ def describe_model(generator: Generator) -> dict[str, Any]:
 
 def tabulate_interventions(
     data: EvaluationData,
+    cases: Sequence[Case],
     title: str,
     *,
     seed: int = 0,
     replicate: str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> list[Table]:
-    """Make the tables of interventions towards combinations that were seen, and the self-test of measures of cells.
+    """Make the tables of interventions, and that of the self-test of measures of cells.
 
     Parameters
     ----------
     data
         The model and its cells.
+    cases
+        Shifts to predict.
     title
         Beginning of the tables' names.
     seed, replicate, report
         See `evaluate`.
     """
-    cases = find_seen_cases(data)
     if report is not None:
         report("interventions")
     tables = tabulate_effects(data, cases, title, seed=seed, replicate=replicate)

@@ -13,13 +13,14 @@ from causcell.evaluation.cases import Case as Case
 from causcell.evaluation.cases import find_seen_cases as find_seen_cases
 from causcell.evaluation.cases import find_unseen_cases as find_unseen_cases
 from causcell.evaluation.cases import format_combination as format_combination
+from causcell.evaluation.counterfactual_cells import measure_counterfactual_cells
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.halves import CHEATS, DRAWN_HALF, HALF, Halves, measure_halves
 from causcell.evaluation.intervals import standard_errors
 from causcell.evaluation.metrics import differential_genes, mean_shift
 from causcell.evaluation.quality import measure_effect
 from causcell.evaluation.registry import Metric, registered_metrics
-from causcell.evaluation.scores import Role, Score, distance_from_best, score_halves
+from causcell.evaluation.scores import Role, Score, distance_from_best, score_halves, score_rows
 from causcell.evaluation.self_test import name_cheats
 from causcell.evaluation.table import EFFECTS, Table
 
@@ -31,8 +32,12 @@ _INTERPRETATION = (
     "three sizes, each best at 1: calibration (what a predicted effect of 1 really is, on average), size (the "
     "prediction along the true shift, over it) and norm ratio (length over length), the real shift's noise taken off; "
     "the squared error over the squared true shift, best at 0, without that noise too; "
-    "and the area under the ROC curve of the strength of a gene's shift for the genes that differ between real source "
-    "and target cells (Wilcoxon, Benjamini-Hochberg 5 %). Averages over strata."
+    "the area under the ROC curve of the strength of a gene's shift for the genes that differ between real source "
+    "and target cells (Wilcoxon, Benjamini-Hochberg 5 %), and how many of those that rise, or fall, are among as many "
+    "genes that are predicted to rise, or fall, most (recall, which is precision too). MMD and energy ratio: how far "
+    "samples of counterfactual cells (of trivial predictions: source cells moved by the shift) are from real target "
+    "cells, over how far the nearest cells learned from with other labels are: 1 is copying those, 0 is as good as "
+    "real. Averages over strata."
 )
 _SCORES = (
     "Scores: 0 is the best trivial shift, 1 a replicate (the better of half of these real cells, as it is or drawn "
@@ -63,7 +68,7 @@ def tabulate_effects(
     *,
     seed: int = 0,
     replicate: str | None = None,
-    intervals: bool = True,
+    quick: bool = False,
 ) -> list[Table]:
     """Make a table for each concept intervened on: the model's modes, trivial baselines, replicates, cheats.
 
@@ -80,8 +85,8 @@ def tabulate_effects(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
         of the real shift, are taken over them, in place of over cells.
-    intervals
-        Estimate standard errors too, which take a quarter of the time.
+    quick
+        Measure mean shifts alone: no standard errors, and no samples of counterfactual cells.
     """
     trivial = TrivialShifts(data.training_expression, data.training_labels)
     by_concept: dict[int, list[Case]] = {}
@@ -90,14 +95,14 @@ def tabulate_effects(
     tables = []
     for concept, found in by_concept.items():
         name = data.schema.names[concept]
-        measured = [_measure_case(data, case, trivial, seed, replicate, intervals) for case in found]
+        measured = [_measure_case(data, case, trivial, seed, replicate, quick) for case in found]
         tables.append(_tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate))
     return tables
 
 
 def _tabulate_concept(measured: Sequence[_CaseMeasures], name: str, concept: str, replicate: str | None) -> Table:
     """Average the measures of a concept's cases, score them, and find the measures that cheats win."""
-    metrics = registered_metrics("effect", "size", "genes")
+    metrics = registered_metrics("effect", "size", "genes", "directions", "counterfactual")
     roles: dict[str, Role] = {row: role for case in measured for row, role in case.roles.items()}
     values: dict[str, dict[str, float]] = {}
     errors: dict[str, dict[str, float]] = {}
@@ -119,6 +124,9 @@ def _tabulate_concept(measured: Sequence[_CaseMeasures], name: str, concept: str
         winners = name_cheats([distances[row] for row in (HALF, DRAWN_HALF) if row in distances], cheats)
         if winners:
             distrusted[metric.title] = winners
+    of_cells = {metric.title: metric.better for metric in metrics if metric.kind == "counterfactual"}
+    for row, found_scores in score_rows(values, roles, of_cells).items():
+        scores.setdefault(row, {}).update(found_scores)
     return Table.of(
         name,
         values,
@@ -151,7 +159,7 @@ def _collect_distances(cases: Sequence[Mapping[str, Any]], metric: Metric) -> di
 
 
 def _measure_case(
-    data: EvaluationData, case: Case, trivial: TrivialShifts, seed: int, replicate: str | None, intervals: bool
+    data: EvaluationData, case: Case, trivial: TrivialShifts, seed: int, replicate: str | None, quick: bool
 ) -> _CaseMeasures:
     """Take all measures of one case."""
     source, target = data.expression[case.source_rows], data.expression[case.target_rows]
@@ -176,7 +184,9 @@ def _measure_case(
     values[CEILING] = {"pcc": _noise_free_correlation(values[HALF]["pcc"])}
     values |= {name: _average_halvings(each) for name, each in halves.cheats.items()}
     errors: dict[str, dict[str, float]] = {}
-    if intervals:
+    if not quick:
+        for name, each in measure_counterfactual_cells(data, case, known, seed).items():
+            values[name] = values.get(name, {}) | each
         rng = np.random.default_rng((seed, 6))
         errors = standard_errors(predicted | known, source, target, rng, replicates=replicates)
     return _CaseMeasures(values, errors, halves, roles)

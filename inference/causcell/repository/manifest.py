@@ -33,7 +33,10 @@ from causcell.errors import (
 )
 from causcell.preprocessing import Preprocessing, Scale, gene_digest
 from causcell.repository.consistency import check_consistency
+from causcell.repository.effect_error import EffectError
+from causcell.repository.names import ABDUCTION as ABDUCTION
 from causcell.repository.names import EXPRESSION_FLOAT16 as EXPRESSION_FLOAT16
+from causcell.repository.names import INFORMED as INFORMED
 from causcell.repository.names import MANIFEST_FILE as MANIFEST_FILE
 from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
 from causcell.repository.names import graph_file as graph_file
@@ -51,7 +54,7 @@ LARGEST_MANIFEST = 2**28
 _MOST_VALUES = 2_000_000
 """Values of a manifest at most, counted by its commas; a panel of 60,000 genes has 300,000."""
 
-_SINCE_2 = ("verdicts",)
+_SINCE_2 = ("verdicts", "effect_errors")
 """Fields that models of version 1 of the form do not have, and others may lack."""
 
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
@@ -246,6 +249,8 @@ class Manifest(_Part):
         SHA-256 of every file of the repository, by path.
     training_cells
         Cells that the model was trained on.
+    effect_errors
+        Measured errors of effects, by concept; none in older models.
     verdicts
         Verdicts on the concepts, judged on held-out cells; none in older models, which were not judged.
     provenance, versions
@@ -269,6 +274,7 @@ class Manifest(_Part):
     parity: dict[str, Parity]
     files: dict[str, str]
     training_cells: TrainingCells
+    effect_errors: dict[str, EffectError] = {}
     verdicts: tuple[Verdict, ...] = ()
     provenance: dict[str, Any]
     versions: dict[str, str]
