@@ -69,10 +69,10 @@ def main() -> None:
         for name in arguments.graph or graphs
     }
     measure = measure_on_simulator if arguments.where == "simulator" else measure_on_kang
-    found = run_jobs(measure, jobs, arguments.out, arguments.workers)
+    found = run_jobs(measure, jobs, arguments)
     by_graph: dict[str, list[Any]] = {}
-    for name, job in jobs.items():
-        by_graph.setdefault(job["graph"], []).append(found[name])
+    for name, result in found.items():
+        by_graph.setdefault(jobs[name]["graph"], []).append(result)
     write_result(arguments.out, {"graphs": graphs, "results": by_graph})
     (arguments.out / "table.md").write_text(format_tables(by_graph))
     print(format_tables(by_graph))

@@ -18,6 +18,8 @@ from typing import Any
 from causcell.evaluation.report import run_environment
 
 Job = dict[str, Any]
+FILES = ("data", "split")
+"""Keys of a job that are paths."""
 
 
 def add_job_options(parser: argparse.ArgumentParser, *, seeds: bool = True) -> None:
@@ -27,17 +29,23 @@ def add_job_options(parser: argparse.ArgumentParser, *, seeds: bool = True) -> N
     parser.add_argument("--set", action="append", default=[], dest="settings", help="KEY=VALUE of every training")
     parser.add_argument("--workers", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--out", type=Path, required=True, help="folder; a rerun goes on with what is done there")
+    parser.add_argument("--done-only", action="store_true", help="train nothing: tables of what is done in the folder")
 
 
-def run_jobs(function: Callable[[Job], Any], jobs: Mapping[str, Job], out: Path, workers: int) -> dict[str, Any]:
+def run_jobs(function: Callable[[Job], Any], jobs: Mapping[str, Job], arguments: argparse.Namespace) -> dict[str, Any]:
     """Results of ``function`` of every job by name, in the order of the jobs.
 
-    Each is kept in ``out/jobs`` as soon as it is there, and read from it where the same job was done before: for a
-    changed model take a new folder.
+    Each is kept in ``jobs`` of the folder as soon as it is there, and read from it where the same job was done before:
+    for a changed model take a new folder.
     """
+    out, workers = arguments.out, arguments.workers
     (out / "jobs").mkdir(parents=True, exist_ok=True)
     paths = {name: out / "jobs" / f"{_digest([name, job])}.json" for name, job in jobs.items()}
     missing = [name for name, path in paths.items() if not path.exists()]
+    if arguments.done_only:
+        paths = {name: path for name, path in paths.items() if path.exists()}
+        print(f"{len(paths)} of {len(jobs)} are done")
+        missing = []
     started = time.perf_counter()
 
     def keep(name: str, result: Any) -> None:
@@ -65,7 +73,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _digest(value: Any) -> str:
+def _digest(value: list[Any]) -> str:
+    """Of a name and a job, wherever its files lie."""
+    value = [value[0], {key: Path(each).name if key in FILES else each for key, each in value[1].items()}]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 

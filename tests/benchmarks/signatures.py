@@ -65,7 +65,7 @@ def main() -> None:
         if arguments.where == "simulator"
         else (score_kang, compare_kang, draw_kang)
     )
-    found = run_jobs(score, jobs, arguments.out, arguments.workers)
+    found = run_jobs(score, jobs, arguments)
     tests = {name: compare(scores) for name, scores in found.items()}
     merged = over_seeds(tests, jobs)
     write_result(arguments.out, {"by seed": tests, "over seeds": merged})
@@ -90,7 +90,7 @@ def over_seeds(tests: Mapping[str, Any], jobs: Mapping[str, Job]) -> dict[str, d
     """Of every comparison: the differences by seed, the smallest n, the range of d, the largest p; by model."""
     merged: dict[str, dict[str, dict[str, Any]]] = {}
     for model in MODELS:
-        each = [tests[name] for name, job in jobs.items() if job["model"] == model]
+        each = [tests[name] for name, job in jobs.items() if job["model"] == model and name in tests]
         rows = {}
         for comparison in each[0]:
             found = [one[comparison] for one in each if comparison in one]

@@ -116,7 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     common = {"study": arguments.study, "data": arguments.data, "settings": parse_overrides(arguments.settings)}
     jobs = {f"sample {i}": common | {"repeat": i} for i in range(arguments.repeats)}
-    found = list(run_jobs(measure_sample, jobs, arguments.out, arguments.workers).values())
+    found = list(run_jobs(measure_sample, jobs, arguments).values())
     summary = [summarise(each["contrasts"]) for each in found]
     table = format_table(summary)
     write_result(arguments.out, {"study": arguments.study, "samples": found, "by sample": summary})

@@ -58,6 +58,10 @@ def evaluate(
             help="Column of obs whose labels are independent (donors): intervals of effects are over them, not cells."
         ),
     ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="Have the field's scorer measure the same effects, too: cell-eval2 (causcell[scorer])."),
+    ] = None,
     expression: options.Expression = None,
     layer: options.Layer = None,
     raw: options.Raw = False,
@@ -78,10 +82,13 @@ def evaluate(
     from causcell.evaluation.prediction_data import Method
     from causcell.evaluation.predictions import PredictionReading
     from causcell.evaluation.report import run_environment, write_report
+    from causcell.evaluation.scorer import check_scorer
     from causcell.generator import Generator
 
     out = local_path(out)
     refuse_existing(out)
+    if scorer is not None:
+        check_scorer(scorer)
     link = options.read_connection(connection)
     method = Method(concepts or (), edges or (), split, part)
     how = PredictionReading(estimate, predictions_expression or "log1p", predictions_totals, predictions_layer)
@@ -105,6 +112,7 @@ def evaluate(
             round_counts=round_counts,
             allow_missing_genes=allow_missing_genes,
             replicate=replicate,
+            scorer=scorer,
             seed=seed,
             report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
         )

@@ -28,6 +28,7 @@ from causcell.evaluation.prediction_data import (
     read_prediction_data,
 )
 from causcell.evaluation.predictions import PredictionReading, Source
+from causcell.evaluation.scorer import check_scorer, tabulate_scorer
 from causcell.evaluation.self_test import separate_self_tests
 from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
 from causcell.evaluation.table import Table
@@ -76,6 +77,7 @@ def evaluate(
     round_counts: bool = False,
     allow_missing_genes: float = 0.0,
     replicate: str | None = None,
+    scorer: str | None = None,
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -103,6 +105,8 @@ def evaluate(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: intervals of effects are taken
         over them, in place of over cells.
+    scorer
+        The field's scorer, ``cell-eval2``, on the same effects; see `causcell.evaluation.scorer`.
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
@@ -120,6 +124,8 @@ def evaluate(
         Cells or predictions on another scale than declared.
     UnknownConceptError
         A column of finer labels or of replicates that there is not.
+    RuntimeUnavailableError
+        The scorer is not installed.
 
     Examples
     --------
@@ -134,6 +140,8 @@ def evaluate(
     ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
     """
     _check_predictor(generator, predictions, method, reading)
+    if scorer is not None:
+        check_scorer(scorer)
     source = open_anndata(cells)
     check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     of_cells = Reading(layer, raw, scale, totals, round_counts, allow_missing_genes)
@@ -147,7 +155,10 @@ def evaluate(
             data, counts = read_prediction_data(predicted, source, method, of_cells, seed=seed)
             facts = {"cells": counts, **describe_predictions(predicted, data)}
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
-        tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed, replicate=replicate)
+        cases = find_seen_cases(data)
+        tables += tabulate_effects(data, cases, "Interventions", seed=seed, replicate=replicate)
+        if scorer is not None:
+            tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
         return Evaluation(facts, tables, judge_concepts(tables, data.schema.names))
 

@@ -352,6 +352,70 @@ def differential_genes(source: np.ndarray, target: np.ndarray, *, fdr: float = 0
     return false_discovery_rate(np.nan_to_num(p, nan=1.0)) < fdr
 
 
+def direction_recall(predicted: np.ndarray, truth: np.ndarray) -> float | None:
+    """Share of the genes that truly rise which are among as many that a prediction has rise most.
+
+    A gene counts among these only if its predicted shift is positive, so that a prediction which moves nothing has 0.
+    As many genes are named as there are to find: the share of the named that truly rise, the precision, is the same
+    number, but where fewer are predicted to rise. For genes that fall, the shift is given with the other sign.
+
+    Parameters
+    ----------
+    predicted
+        Mean shift, [G].
+    truth
+        Genes that truly rise, bool [G].
+
+    Returns
+    -------
+    The share; `None` where no gene truly rises.
+
+    Examples
+    --------
+    >>> direction_recall(np.array([0.9, 0.1, 0.5, -2.0]), np.array([True, False, True, True]))
+    0.6666666666666666
+    """
+    count = int(truth.sum())
+    if not count:
+        return None
+    highest = np.argsort(-predicted, kind="stable")[:count]
+    return float((truth[highest] & (predicted[highest] > 0)).sum() / count)
+
+
+def mmd_ratio(made: np.ndarray, target: np.ndarray, nearest: np.ndarray, bandwidth: float) -> float | None:
+    """`maximum_mean_discrepancy` of counterfactual to target cells, over that of the nearest cells trained on.
+
+    Below 1 is better than to answer with cells that were seen; around 0 is as good as real target cells.
+
+    Parameters
+    ----------
+    made, target, nearest
+        Expression of the counterfactual cells [n x G], of the real target cells [m x G], and of the cells trained on
+        that are nearest to those without carrying their labels [k x G]; at least two of each.
+    bandwidth
+        Bandwidth of the kernel.
+
+    Returns
+    -------
+    The ratio; `None` where the nearest cells are not told from the target cells.
+    """
+    copied = maximum_mean_discrepancy(nearest, target, bandwidth)
+    return maximum_mean_discrepancy(made, target, bandwidth) / copied if copied > 0 else None
+
+
+def energy_ratio(made: np.ndarray, target: np.ndarray, nearest: np.ndarray, bandwidth: float) -> float | None:
+    """`energy_distance` of counterfactual to target cells, over that of the nearest cells trained on; see `mmd_ratio`.
+
+    Examples
+    --------
+    >>> made, target, nearest = np.ones((3, 1)), np.zeros((3, 1)), np.full((3, 1), 4.0)
+    >>> energy_ratio(made, target, nearest, 1.0)
+    0.25
+    """
+    copied = energy_distance(nearest, target)
+    return energy_distance(made, target) / copied if copied > 0 else None
+
+
 def ranking_score(score: np.ndarray, truth: np.ndarray) -> float | None:
     """Area under the ROC curve of a score [G] for the genes in ``truth`` (bool [G]).
 

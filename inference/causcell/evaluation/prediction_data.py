@@ -217,7 +217,9 @@ def list_unanswered(predictions: Predictions, data: EvaluationData) -> list[str]
     elif "mean" not in predictions.estimates:
         found.append("the mean estimate of each cell: the rows are samples")
     elif "sample" not in predictions.estimates:
-        found.append("samples as a distribution: the rows are mean estimates")
+        found.append(
+            "samples as a distribution, and counterfactual cells by their distance: the rows are mean estimates"
+        )
     if not data.predicts_factual:
         found.append(
             "effects against the method's own factual cells: it predicts none, so that real source cells are taken "

@@ -10,7 +10,7 @@ from causcell._internal.registry import Registry
 from causcell.errors import ConfigurationError, format_list
 from causcell.evaluation import metrics
 
-Kind = Literal["cells", "distribution", "label", "summary", "effect", "size", "genes"]
+Kind = Literal["cells", "distribution", "label", "summary", "effect", "size", "genes", "directions", "counterfactual"]
 Better = Literal["higher", "lower", "one", "real"]
 
 KINDS: dict[Kind, str] = {
@@ -23,6 +23,11 @@ KINDS: dict[Kind, str] = {
     "size": "function(predicted, real, variance): mean shifts of expression, and the sampling variance of the real "
     "one, all [G]",
     "genes": "function(predicted, differential): a mean shift [G], and the genes that truly differ, bool [G]",
+    "directions": "function(predicted, directions): a mean shift [G], and which way the genes that truly differ go, "
+    "int [G]: 1 up, -1 down, 0 for genes that do not differ",
+    "counterfactual": "function(made, target, nearest, bandwidth): counterfactual cells [n x G], the real target cells "
+    "[m x G], the cells trained on that are nearest to those without carrying their labels [k x G], and the median "
+    "distance between the target cells",
 }
 """Arguments of the function of each kind of metric; arrays are expression on the log scale. It returns a float, or
 `None` where it can't be taken. Values of ``distribution`` and ``label`` are averaged over labels, weighted by cells."""
@@ -42,7 +47,7 @@ REAL_SUFFIX = "_real"
 """Ends the names of the values that real cells have, among the values of generated ones."""
 
 _RESERVED = ("cells",)
-_SHIFT_KINDS: tuple[Kind, ...] = ("effect", "size", "genes")
+_SHIFT_KINDS: tuple[Kind, ...] = ("effect", "size", "genes", "directions", "counterfactual")
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Metric:
 
     @property
     def key(self) -> str:
-        """Name in the registry: that of the metric, after ``shift_`` for the kinds ``effect``, ``size`` and ``genes``.
+        """Name in the registry: that of the metric, after ``shift_`` for the kinds of the tables of effects.
 
         So a metric of expression and one of shifts, whose values never meet, may have one name.
         """
@@ -138,6 +143,12 @@ _BUILTIN = (
     Metric("norm_ratio", metrics.shift_norm_ratio, "size", "one"),
     Metric("error", metrics.shift_error, "size", "lower", title="squared error"),
     Metric("AUC", lambda predicted, differ: metrics.ranking_score(abs(predicted), differ), "genes", "higher"),
+    Metric("recall_up", lambda predicted, ways: metrics.direction_recall(predicted, ways == 1), "directions",
+           "higher"),
+    Metric("recall_down", lambda predicted, ways: metrics.direction_recall(-predicted, ways == -1), "directions",
+           "higher"),
+    Metric("mmd_ratio", metrics.mmd_ratio, "counterfactual", "lower", title="MMD ratio"),
+    Metric("energy_ratio", metrics.energy_ratio, "counterfactual", "lower"),
 )  # fmt: skip
 
 METRICS: Registry[Metric] = Registry("metric", ENTRY_POINTS, _check, {metric.key: metric for metric in _BUILTIN})

@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from commands import refused, run_command, says
+from commands import check_missing, refused, run_command, says, without_package
 
 
 def test_evaluate_leaves_out_what_was_trained_on_and_says_so(
@@ -95,3 +95,17 @@ def test_a_model_says_itself_what_predictions_do_not(
 ) -> None:
     words = ["--models", repository, "--concept", "stim", "--threads", "1"]
     says(refused(capsys, "evaluate", data, *words, "--out", tmp_path / "report"), "a model says them itself")
+
+
+def test_a_scorer_that_is_not_installed_is_named(data: Path, tmp_path: Path) -> None:
+    words: list[object] = [
+        "evaluate",
+        data,
+        "--models",
+        "models",
+        "--scorer",
+        "cell-eval2",
+        "--out",
+        tmp_path / "out",
+    ]
+    check_missing(without_package("cell_eval2", *words), "--scorer cell-eval2", "causcell[scorer]")
