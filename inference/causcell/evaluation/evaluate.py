@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.cells.panel_cells import Reading
 from causcell.errors import ConfigurationError, UnknownConceptError, format_list
+from causcell.evaluation.cases import Case, find_seen_cases, is_unseen
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
 from causcell.evaluation.expression import (
@@ -30,8 +31,8 @@ from causcell.evaluation.prediction_data import (
 from causcell.evaluation.predictions import PredictionReading, Source
 from causcell.evaluation.scorer import check_scorer, tabulate_scorer
 from causcell.evaluation.self_test import separate_self_tests
-from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
-from causcell.evaluation.table import Table
+from causcell.evaluation.shifts import tabulate_effects
+from causcell.evaluation.table import UNSEEN, Table
 from causcell.evaluation.verdicts import judge_concepts
 from causcell.generator import Generator
 from causcell.repository.verdicts import Verdict
@@ -156,7 +157,7 @@ def evaluate(
             facts = {"cells": counts, **describe_predictions(predicted, data)}
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
         cases = find_seen_cases(data)
-        tables += tabulate_effects(data, cases, "Interventions", seed=seed, replicate=replicate)
+        tables += _tabulate_seen_and_unseen(data, cases, seed, replicate)
         if scorer is not None:
             tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
@@ -179,6 +180,17 @@ def _check_predictor(
             "predictions do not say what the concepts are, nor which cells the method was trained on; give "
             "method=Method(concepts=['stim', 'cell_type'], split='split.csv')"
         )
+
+
+def _tabulate_seen_and_unseen(
+    data: EvaluationData, cases: Sequence[Case], seed: int, replicate: str | None
+) -> list[Table]:
+    """Make the tables of interventions, apart for combinations of labels that no training cell carries."""
+    unseen = [case for case in cases if is_unseen(data, case)]
+    seen = [case for case in cases if not is_unseen(data, case)]
+    tables = tabulate_effects(data, seen, "Interventions", seed=seed, replicate=replicate)
+    apart = tabulate_effects(data, unseen, "Interventions", seed=seed, replicate=replicate)
+    return tables + [replace(each, name=f"Unseen combinations: {each.name.lower()}", kind=UNSEEN) for each in apart]
 
 
 def _read_model_data(

@@ -199,6 +199,18 @@ def test_effects_start_from_the_label_that_was_predicted_from(
         assert "Interventions: stim (3 shifts)" in names(evaluate(cells, predictions=made, method=method))
 
 
+def test_combinations_that_no_training_cell_carries_have_a_table_of_their_own(
+    whole: anndata.AnnData, cells: anndata.AnnData, method: Method
+) -> None:
+    held_out = ((cells.obs["stim"] == "IFN") & (cells.obs["cell_type"] == "B")).to_numpy()
+    parts = np.where(held_out, "test", list(method.split.values()))
+    split = dict(zip(cells.obs_names, parts, strict=True))
+    evaluation = evaluate(cells, predictions=whole, method=Method(CONCEPTS, EDGES, split))
+    assert "Interventions: stim (2 shifts)" in names(evaluation)
+    assert "Unseen combinations: interventions: stim (1 shifts)" in names(evaluation)
+    assert [each.combinations for each in evaluation.verdicts if each.concept == "stim"] == ["seen", "unseen"]
+
+
 def test_counts_are_brought_to_the_scale_of_the_cells(cells: anndata.AnnData, method: Method) -> None:
     counts = rows_of(cells, cells.X, "factual", MEANS)
     how = PredictionReading(expression="counts")
