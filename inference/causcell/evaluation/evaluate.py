@@ -25,6 +25,7 @@ from causcell.evaluation.leakage import tabulate_leakage_within
 from causcell.evaluation.prediction_data import (
     Method,
     describe_predictions,
+    list_silent_concepts,
     open_predictions,
     read_prediction_data,
 )
@@ -146,6 +147,7 @@ def evaluate(
     source = open_anndata(cells)
     check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     of_cells = Reading(layer, raw, scale, totals, round_counts, allow_missing_genes)
+    silent: list[str] = []
     with ExitStack() as opened:
         if generator is not None:
             data, facts = _read_model_data(generator, source, of_cells, seed)
@@ -155,13 +157,14 @@ def evaluate(
             predicted = opened.enter_context(open_predictions(predictions, source, method, of_cells, how))
             data, counts = read_prediction_data(predicted, source, method, of_cells, seed=seed)
             facts = {"cells": counts, **describe_predictions(predicted, data)}
+            silent = list_silent_concepts(predicted)
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
         cases = find_seen_cases(data)
         tables += _tabulate_seen_and_unseen(data, cases, seed, replicate)
         if scorer is not None:
             tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
-        return Evaluation(facts, tables, judge_concepts(tables, data.schema.names))
+        return Evaluation(facts, tables, judge_concepts(tables, data.schema.names, silent=silent))
 
 
 def _check_predictor(

@@ -104,6 +104,8 @@ def test_a_prediction_that_is_right_is_told_to_be(
     for reason in ("real source cells", "intervention is 'factual'", "obsm['X_causcell_<concept>']", "'donor'"):
         assert reason in told
     assert "Mean estimate" not in names(evaluation)
+    donor = next(verdict for verdict in evaluation.verdicts if verdict.concept == "donor")
+    assert donor.reason == "not judged: there is no prediction of an intervention on it"
 
 
 def test_draws_of_a_cell_are_averaged_for_effects(
@@ -187,6 +189,16 @@ def test_a_column_of_parts_is_as_good_as_a_table_of_them(
     found = evaluate(labelled, predictions=whole, method=Method(CONCEPTS, EDGES, part="fold"))
     expected = evaluate(cells, predictions=whole, method=method)
     assert [table.to_json() for table in found.tables] == [table.to_json() for table in expected.tables]
+
+
+def test_cells_that_the_method_was_chosen_by_are_neither_judged_nor_learned_from(
+    cells: anndata.AnnData, expression: np.ndarray
+) -> None:
+    made = rows_of(cells, expression, "factual", MEANS)
+    parts = dict(zip(cells.obs_names, ("test", "train", "validation", "report") * 80, strict=True))
+    counts = evaluate(cells, predictions=made, method=Method(["cell_type"], split=parts)).facts["cells"]
+    assert counts["judged"] == 160
+    assert counts["learned from by baselines"] == counts["left out, as the method was chosen by them"] == 80
 
 
 def test_effects_start_from_the_label_that_was_predicted_from(
@@ -373,7 +385,7 @@ def test_rates_of_counts_are_warned_of(expression: np.ndarray) -> None:
     rates = np.tile(np.log1p(np.expm1(expression).mean(axis=0)), (len(expression), 1))
     with pytest.warns(CausCellWarning, match="which is not log1p of the rate"):
         check_prediction_scale(rates, expression, "'scvi.h5ad'")
-    check_prediction_scale(np.tile(expression.mean(axis=0), (len(expression), 1)), expression, "'mean.h5ad'")
+    assert check_prediction_scale(np.tile(expression.mean(axis=0), (len(expression), 1)), expression, "'mean.h5ad'")
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
