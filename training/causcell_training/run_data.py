@@ -170,8 +170,11 @@ class RunData:
     @torch.no_grad()
     def embed_reference_cells(self, model: CausCell) -> ReferenceCells:
         """Encode the reference cells by a model in evaluation mode on the CPU."""
-        parts = batches(len(self.labels), _ENCODED_ROWS)
-        exogenous = [model.encode(torch.from_numpy(self.expression[part].toarray()))[0].numpy() for part in parts]
+        labels = torch.from_numpy(self.labels).long()
+        exogenous = [
+            model.inform(model.encode(torch.from_numpy(self.expression[part].toarray()))[0], labels[part]).numpy()
+            for part in batches(len(self.labels), _ENCODED_ROWS)
+        ]
         return ReferenceCells(np.concatenate(exogenous), self.labels, self.combinations)
 
 
@@ -239,6 +242,7 @@ def measure_test_cells(model: CausCell, held_out: anndata.AnnData) -> dict[str, 
     test = held_out[held_out.obs[PART] == TEST]
     if not test.n_obs:
         return {}
-    real = test.X.toarray()
-    estimate = model.mean_estimate(model.scm(model.encode(torch.from_numpy(real))[0])).numpy()
+    real, labels = test.X.toarray(), torch.from_numpy(model.schema.encode(test.obs)).long()
+    exogenous = model.inform(model.encode(torch.from_numpy(real))[0], labels)
+    estimate = model.mean_estimate(model.scm(exogenous)).numpy()
     return {"pcc": round(pearson(real, estimate), 4), "mse": round(mean_squared_error(real, estimate), 4)}

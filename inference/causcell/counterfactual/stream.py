@@ -109,12 +109,14 @@ class MeasuredCells:
     ) -> Iterator[Prediction]:
         """Give a prediction for every draw and intervention, interventions fastest.
 
-        Abduction draws a cell's exogenous embeddings; for a single draw of a mean estimate it takes their mean.
+        Abduction draws a cell's exogenous embeddings (for a single draw of a mean estimate it takes their mean), and
+        tells them the cell's known labels.
         """
         posterior, labels = encoded
         scm = self.model.scm
         for draw in range(request.draws):
-            exogenous = abduct(posterior, keys, draw) if solver.random or request.draws > 1 else posterior.mean
+            read = abduct(posterior, keys, draw) if solver.random or request.draws > 1 else posterior.mean
+            exogenous = scm.inform(read, labels)
             factual = scm.factual(exogenous)["endogenous"]
             for place, intervention in enumerate(request.interventions):
                 after = scm.intervene(

@@ -34,7 +34,9 @@ from causcell.errors import (
 from causcell.preprocessing import Preprocessing, Scale, gene_digest
 from causcell.repository.consistency import check_consistency
 from causcell.repository.effect_error import EffectError
+from causcell.repository.names import ABDUCTION as ABDUCTION
 from causcell.repository.names import EXPRESSION_FLOAT16 as EXPRESSION_FLOAT16
+from causcell.repository.names import INFORMED as INFORMED
 from causcell.repository.names import MANIFEST_FILE as MANIFEST_FILE
 from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
 from causcell.repository.names import graph_file as graph_file

@@ -138,10 +138,15 @@ def test_expression_from_embeddings_is_the_same_atlas(generator, write, tmp_path
 
 
 def test_embeddings_are_those_of_the_rows(generator, some, write, tmp_path):
-    """The factual ones of a mean are what `embed` gives; there is no X, and the panel is there."""
+    """There is no X, and the panel is there; those of cells without labels are what `embed` gives."""
     read = anndata.read_zarr(write(tmp_path / "stored.zarr", "embeddings", [{}, *DO], preset="mean"))
-    embedded = generator.embed(some).obsm["X_causcell"]
-    np.testing.assert_array_equal(read.obsm["X_causcell"][::3], embedded)
+    kept = generator.reconstruct(some, preset="mean", store="embeddings").obsm["X_causcell"]
+    np.testing.assert_array_equal(read.obsm["X_causcell"][::3], kept)
+    unlabelled = some.copy()
+    unlabelled.obs = unlabelled.obs[[]]
+    told = generator.reconstruct(unlabelled, preset="mean", store="embeddings").obsm["X_causcell"]
+    np.testing.assert_allclose(told, generator.embed(some).obsm["X_causcell"], atol=1e-5)
+    assert np.abs(kept - told).max() > 0.01
     assert read.obsm["X_causcell"].dtype == np.float32
     assert read.X is None
     assert read.var_names.tolist() == list(generator.preprocessing.genes)
