@@ -260,12 +260,15 @@ def test_an_atlas_of_a_grid_has_the_effects_of_the_model_that_wrote_it(
     (expected,) = tabulate_effects(data, cases, "Interventions")
     generator.write_atlas(cells, tmp_path / "atlas.zarr", grid=["stim"], preset="mean")
     samples = generator.counterfactual(cells, grid=["stim"], draws=8)
-    for predictions, tolerance in ((tmp_path / "atlas.zarr", 1e-3), (samples, 0.3)):
-        evaluation = evaluate(cells, predictions=predictions, method=method)
-        found = values_of(evaluation, "Interventions: stim", "model, do")
-        for measure, value in found.items():
-            if measure in expected.rows["model, do"]:
-                assert value == pytest.approx(expected.rows["model, do"][measure][0], abs=tolerance), measure
+    known = {measure: values[0] for measure, values in expected.rows["model, do"].items()}
+    found = values_of(
+        evaluate(cells, predictions=tmp_path / "atlas.zarr", method=method), "Interventions: stim", "model, do"
+    )
+    for measure, value in found.items():
+        assert value == pytest.approx(known[measure], abs=1e-3), measure
+    found = values_of(evaluate(cells, predictions=samples, method=method), "Interventions: stim", "model, do")
+    for measure in ("pcc", "size", "norm ratio"):  # 8 draws of 20 to 30 cells; calibration is a ratio of small numbers
+        assert found[measure] == pytest.approx(known[measure], abs=0.2), measure
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
