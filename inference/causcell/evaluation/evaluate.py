@@ -13,6 +13,7 @@ from causcell.cells.backing import open_anndata
 from causcell.cells.panel_cells import Reading
 from causcell.errors import ConfigurationError, UnknownConceptError, format_list
 from causcell.evaluation.cases import Case, find_seen_cases, is_unseen
+from causcell.evaluation.cell_self_test import tabulate_cell_self_test
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
 from causcell.evaluation.expression import (
@@ -160,7 +161,7 @@ def evaluate(
             silent = list_silent_concepts(predicted)
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
         cases = find_seen_cases(data)
-        tables += _tabulate_seen_and_unseen(data, cases, seed, replicate)
+        tables += tabulate_interventions(data, cases, "Interventions", seed=seed, replicate=replicate, report=report)
         if scorer is not None:
             tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
@@ -183,17 +184,6 @@ def _check_predictor(
             "predictions do not say what the concepts are, nor which cells the method was trained on; give "
             "method=Method(concepts=['stim', 'cell_type'], split='split.csv')"
         )
-
-
-def _tabulate_seen_and_unseen(
-    data: EvaluationData, cases: Sequence[Case], seed: int, replicate: str | None
-) -> list[Table]:
-    """Make the tables of interventions, apart for combinations of labels that no training cell carries."""
-    unseen = [case for case in cases if is_unseen(data, case)]
-    seen = [case for case in cases if not is_unseen(data, case)]
-    tables = tabulate_effects(data, seen, "Interventions", seed=seed, replicate=replicate)
-    apart = tabulate_effects(data, unseen, "Interventions", seed=seed, replicate=replicate)
-    return tables + [replace(each, name=f"Unseen combinations: {each.name.lower()}", kind=UNSEEN) for each in apart]
 
 
 def _read_model_data(
@@ -235,6 +225,43 @@ def describe_model(generator: Generator) -> dict[str, Any]:
             "default preset": manifest.default_preset,
         }
     }
+
+
+def tabulate_interventions(
+    data: EvaluationData,
+    cases: Sequence[Case],
+    title: str,
+    *,
+    seed: int = 0,
+    replicate: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[Table]:
+    """Make the tables of interventions, and that of the self-test of measures of cells.
+
+    Combinations of labels that no training cell carries have tables of their own.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    cases
+        Shifts to predict.
+    title
+        Beginning of the tables' names.
+    seed, replicate, report
+        See `evaluate`.
+    """
+    if report is not None:
+        report("interventions")
+    unseen = [case for case in cases if is_unseen(data, case)]
+    seen = [case for case in cases if not is_unseen(data, case)]
+    tables = tabulate_effects(data, seen, title, seed=seed, replicate=replicate)
+    apart = tabulate_effects(data, unseen, title, seed=seed, replicate=replicate)
+    tables += [replace(each, name=f"Unseen combinations: {each.name.lower()}", kind=UNSEEN) for each in apart]
+    if report is not None:
+        report("cheats")
+    test = tabulate_cell_self_test(data, cases, seed=seed)
+    return [*tables, *([test] if test.rows else [])]
 
 
 def tabulate_test_cells(
