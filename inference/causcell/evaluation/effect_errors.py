@@ -7,9 +7,9 @@ held-out cells of the stratum, itself with sampling variance w over these cells,
     E (p - r)^2 = error^2 + w + v - 2 cov(error, noise of r),
 
 where the covariance is 0 for a model that knows nothing of the noise of its training cells, and v for one that repeats
-it. It is taken for half of v, so that nothing is taken off but w (chosen on worlds 0 and 1 of the simulator; what others
-and real cells say stands in ``tests/benchmarks/results/coverage.md``). The error is then fitted as ``constant
-deviation^2 + relative effect^2`` over genes and shifts, by least squares with weights of its own, neither below zero.
+it. It is taken for half of v: nothing is taken off but w (chosen on two worlds of the simulator; what others and real
+cells say stands in ``tests/benchmarks/results/coverage.md``). The error is then fitted as ``constant deviation^2 +
+relative effect^2`` by least squares with weights of its own, neither below zero.
 
 - What strata have in common is fitted to products (p - r)(p' - r') of two strata, whose noises are independent.
 - For labels that never met in training: the mean prediction of the *other* strata stands in for a model that knows
