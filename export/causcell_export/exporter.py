@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -49,6 +51,7 @@ def export(
     instances: int = 1,
     threads_per_instance: int | None = None,
     unfinished: bool = False,
+    progress: bool = False,
 ) -> Path:
     """Export a trained run to a model repository, verified against the trained model on its held-out cells.
 
@@ -71,6 +74,8 @@ def export(
         Compute threads of each copy; 1 where there are several, and else as the server is told, if not given.
     unfinished
         Of a run that has not finished take the best model so far; the manifest's provenance says so.
+    progress
+        Print each stage to standard error as it begins.
 
     Returns
     -------
@@ -112,20 +117,36 @@ def export(
     threads = 1 if threads_per_instance is None and instances > 1 else threads_per_instance
     cpu = CpuSettings(instances, threads)
     out = local_path(out)
+    report = _print_stage if progress else _say_nothing
+    report("reading the run")
     run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
     held_out = run.held_out()
     with new_folder(out) as staging, own_torch_defaults():
-        parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu)
+        parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu, report)
         run.reference.save(staging / REFERENCE_FILE)
         write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")
         manifest = _describe_model(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
-        _write_manifest(with_quality(manifest, staging, held_out), staging)
+        _write_manifest(with_quality(manifest, staging, held_out, report=report), staging)
     return out
 
 
+def _print_stage(stage: str) -> None:
+    print(stage, file=sys.stderr, flush=True)
+
+
+def _say_nothing(stage: str) -> None:
+    pass
+
+
 def _write_graphs(
-    run: Run, expression: np.ndarray, root: Path, precision: str, torchscript: bool, cpu: CpuSettings
+    run: Run,
+    expression: np.ndarray,
+    root: Path,
+    precision: str,
+    torchscript: bool,
+    cpu: CpuSettings,
+    report: Callable[[str], None],
 ) -> dict[str, Parity]:
     """Write every graph with its configurations, and verify it; return what was measured, by name."""
     stamp = {
@@ -139,6 +160,7 @@ def _write_graphs(
         expected = replace(graph, module=trained[name].module)
         examples = {batch: inputs[batch][name] for batch in BATCHES}
         path = root / name / "1" / "model.onnx"
+        report(f"writing and verifying {name}")
         write_onnx(graph, inputs[TRACE_BATCH][name], path, stamp)
         _write_configs(name, graph.info, path, cpu)
         parity[name] = verify_onnx(name, expected, path, examples)

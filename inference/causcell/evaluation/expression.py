@@ -110,15 +110,15 @@ def tabulate_markers(data: EvaluationData, seed: int = 0) -> Table:
     if len(frequent) < 2:
         return _make_marker_table({})
     kept, kept_training = np.isin(codes, frequent), np.isin(training, frequent)
-    reference = _find_top_markers(data.test_expression[kept], codes[kept])
+    genes = data.test_expression.shape[1]
+    count = min(_MARKERS, genes)
+    reference = find_top_markers(data.test_expression[kept], codes[kept], count)
     found = {
-        name: _find_top_markers(estimate[kept], codes[kept])
+        name: find_top_markers(estimate[kept], codes[kept], count)
         for name, estimate in _generate_estimates(data, seed).items()
     }
     others = data.training_expression[kept_training]
-    found[_OTHER_CELLS] = _find_top_markers(others, training[kept_training])
-    genes = data.test_expression.shape[1]
-    count = _count_markers(genes)
+    found[_OTHER_CELLS] = find_top_markers(others, training[kept_training], count)
     rows = {
         name: {"overlap": float(np.mean([len(top[code] & reference[code]) / count for code in frequent]))}
         for name, top in found.items()
@@ -141,17 +141,26 @@ def _make_marker_table(rows: dict[str, dict[str, float]]) -> Table:
     )
 
 
-def _count_markers(genes: int) -> int:
-    return min(_MARKERS, genes)
+def find_top_markers(expression: np.ndarray, codes: np.ndarray, count: int) -> dict[int, set[int]]:
+    """Find the genes that are highest in each label's cells against the rest, by Wilcoxon's rank sums.
 
+    Parameters
+    ----------
+    expression
+        Expression, [n x G].
+    codes
+        Label codes, int [n].
+    count
+        Genes a label.
 
-def _find_top_markers(expression: np.ndarray, codes: np.ndarray) -> dict[int, set[int]]:
-    """Rank genes of cells [n x G] for every label code [n], by rank sums against the rest: its top columns, by code."""
+    Returns
+    -------
+    Columns by label code.
+    """
     found, groups = np.unique(codes, return_inverse=True)
     cells, (sums, _) = len(codes), rank_sums(expression, groups, len(found))
     sizes = np.bincount(groups)[:, None]
     scores = (sums - sizes * (cells + 1) / 2) / np.sqrt(sizes * (cells - sizes) * (cells + 1) / 12)
-    count = _count_markers(expression.shape[1])
     return {
         int(code): set(np.argpartition(score, -count)[-count:].tolist())
         for code, score in zip(found, scores, strict=True)

@@ -64,14 +64,27 @@ def standard_errors(
         measured = _shrink_to_true_size(mean, real, variance) + noise
         errors[name] = {
             measure: float(np.std(values[~np.isnan(values)]))
-            for measure, values in _measure_samples(drawn, measured, variance).items()
+            for measure, values in measure_samples(drawn, measured, variance).items()
             if 2 * (~np.isnan(values)).sum() >= len(values)
         }
     return errors
 
 
-def _measure_samples(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
-    """Take measures of many shifts at once, [samples x G] each: NaN where `causcell.evaluation.metrics` has `None`."""
+def measure_samples(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
+    """Take the measures that get a standard error of many shifts at once.
+
+    Parameters
+    ----------
+    predicted, real
+        Shifts, [samples x G].
+    variance
+        Sampling variance of the real ones, [G].
+
+    Returns
+    -------
+    Values by measure (those of `standard_errors`), float64 [samples]; NaN where `causcell.evaluation.metrics` has
+    `None`.
+    """
     predicted, real = np.asarray(predicted, dtype=np.float64), np.asarray(real, dtype=np.float64)
     product, own = (np.einsum("ij,ij->i", predicted, each) for each in (real, predicted))
     centred = [each - each.mean(axis=1, keepdims=True) for each in (predicted, real)]
