@@ -28,6 +28,7 @@ from causcell.repository.manifest import (
     Preset,
 )
 from causcell.repository.served import CARRIER_CONFIG, CARRIER_MODEL, manifest_parameter
+from causcell_export.effect_errors import with_effect_errors
 from causcell_export.graphs import example_inputs, graphs, lowered_graphs
 from causcell_export.onnx_file import OPSET, TRACE_BATCH, matrix_products, write_chunks, write_onnx
 from causcell_export.quality import with_quality
@@ -127,7 +128,9 @@ def export(
         write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")
         manifest = _describe_model(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
-        _write_manifest(with_quality(manifest, staging, held_out, report=report), staging)
+        manifest = with_quality(manifest, staging, held_out, report=report)
+        report("measuring errors of effects")
+        _write_manifest(with_effect_errors(manifest, staging, held_out), staging)
     return out
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
 from causcell.diffusion.solvers import ddim, dpmpp
-from causcell.repository.manifest import EXPRESSION_FLOAT16, GraphInfo, TensorInfo, logits_name
+from causcell.repository.manifest import ABDUCTION, EXPRESSION_FLOAT16, INFORMED, GraphInfo, TensorInfo, logits_name
 from causcell_training.model import CausCell
 
 
@@ -39,6 +39,26 @@ class EncoderScm(nn.Module):
         """
         mean, logvar = self.model.encode(expression)
         return mean, logvar, self.model.scm(mean)
+
+
+class Abduction(nn.Module):
+    """What a cell's known labels add to embeddings that were read from its expression."""
+
+    def __init__(self, model: CausCell) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, exogenous: Tensor, labels: Tensor) -> Tensor:
+        """Return informed exogenous embeddings, float32 [B x M x k]; see `causcell_training.model.CausCell.inform`.
+
+        Parameters
+        ----------
+        exogenous
+            Exogenous embeddings, float32 [B x M x k].
+        labels
+            Label codes, -1 for unlabelled, int64 [B x m].
+        """
+        return self.model.inform(exogenous, labels)
 
 
 class Scm(nn.Module):
@@ -277,16 +297,16 @@ def _concept_graphs(model: CausCell) -> dict[str, Graph]:
     logits = {logits_name(c.name): TensorInfo(dtype="float32", shape=(len(c.labels),)) for c in model.schema.concepts}
     encoded = {"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept}
     mask = TensorInfo(dtype="float32", shape=(model.schema.size,))
-    return {
+    labels = TensorInfo(dtype="int64", shape=(len(model.schema.concepts),))
+    forced = {"exogenous": concept, "forced": concept, "mask": mask}
+    found = {
         "encoder_scm": Graph(EncoderScm(model).eval(), GraphInfo(inputs={"expression": expression}, outputs=encoded)),
-        "scm": Graph(
-            Scm(model).eval(),
-            GraphInfo(
-                inputs={"exogenous": concept, "forced": concept, "mask": mask},
-                outputs={"endogenous": concept, **logits},
-            ),
-        ),
+        "scm": Graph(Scm(model).eval(), GraphInfo(inputs=forced, outputs={"endogenous": concept, **logits})),
     }
+    if model.config.abduction == "informed":
+        read = {"exogenous": concept, "labels": labels}
+        found[ABDUCTION] = Graph(Abduction(model).eval(), GraphInfo(inputs=read, outputs={INFORMED: concept}))
+    return found
 
 
 def _diffusion_graphs(model: CausCell) -> dict[str, Graph]:
@@ -325,7 +345,7 @@ def lowered_graphs(model: CausCell) -> dict[str, Graph]:
     model = deepcopy(model)
     model.denoiser.lower(torch.float16)
     return {
-        name: graph if name in ("encoder_scm", "scm") else replace(graph, tolerance=Tolerance(1e-2, 1e-3))
+        name: graph if name in ("encoder_scm", ABDUCTION, "scm") else replace(graph, tolerance=Tolerance(1e-2, 1e-3))
         for name, graph in graphs(model).items()
     }
 
@@ -360,8 +380,10 @@ def example_inputs(
     noise = np.asarray(rng.standard_normal(x.shape), dtype=np.float32)
     x_t = np.sqrt(alpha_bar) * model.preprocessing.standardise(x) + np.sqrt(1 - alpha_bar) * noise
     solvers = np.stack([solver(model.schedule, 5).table for solver in (ddim, dpmpp)])
+    labels = [rng.integers(-1, len(concept.labels), size=batch) for concept in model.schema.concepts]
     return {
         "encoder_scm": {"expression": x},
+        ABDUCTION: {"exogenous": exogenous, "labels": np.stack(labels, axis=1)},
         "scm": {
             "exogenous": exogenous,
             "forced": rng.permutation(endogenous),

@@ -1,8 +1,11 @@
 """Simulated trials, and effects on single cells: each cell under every label of a concept, all else its own.
 
 In a trial each cell is generated under every label, as if it had been in every arm of a randomised trial. What is
-averaged are differences within a cell, so that cells need not be comparable between arms. The uncertainty is that of
-the cells as a sample of their population, and of the model's draws; that the model is right is assumed, not tested.
+averaged are differences within a cell, so that cells need not be comparable between arms.
+
+Standard errors, deviations and the p-values that rest on them are those of the cells as a sample of their population
+and of the draws: that the model is right is assumed, and with many cells they go to zero. Intervals add the model's
+own error, as `causcell.evaluation.effect_errors` measures it. Neither holds a wrong graph or causes left out.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ import numpy as np
 
 from causcell._deprecation import renamed_arguments
 from causcell._internal.choices import check_choice, suggest
+from causcell._internal.confidence import LEVEL, check_level, half_width
 from causcell._internal.significance import false_discovery_rate, two_sided_p
 from causcell.cells.panel_cells import PanelCells, Reading
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.request import Request
+from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width, describe_intervals
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConceptError, ConfigurationError, DataError, UnknownConceptError, format_list
 from causcell.generator import Generator
@@ -70,13 +75,15 @@ class EffectSettings:
     min_effect
         Effects up to this size (log scale; 0.1 is a tenth) count as none: hardly any effect of a model is exactly zero,
         and many cells make any of them significant.
+    interval
+        Level of the intervals, between 0 and 1.
     expression, layer, raw, totals, round_counts, allow_missing_genes
         How the cells' values are read, as in `Generator.counterfactual`.
 
     Raises
     ------
     ConfigurationError
-        An unknown mode, a false discovery rate outside 0 to 1, or a smallest effect below 0.
+        An unknown mode, a false discovery rate or level outside 0 to 1, or a smallest effect below 0.
     """
 
     where: str | None = None
@@ -86,6 +93,7 @@ class EffectSettings:
     seed: int = 0
     fdr: float = 0.05
     min_effect: float = 0.1
+    interval: float = LEVEL
     expression: str | None = None
     layer: str | None = None
     raw: bool = False
@@ -95,6 +103,7 @@ class EffectSettings:
 
     def __post_init__(self) -> None:
         check_choice(self.mode, MODES, "mode")
+        check_level(self.interval)
         if not 0 < self.fdr < 1 or self.min_effect < 0:
             raise ConfigurationError(
                 f"fdr={self.fdr} and min_effect={self.min_effect}: the one lies between 0 and 1, the other is 0 or more"
@@ -159,10 +168,12 @@ def simulated_trial(
 
     - ``X``: average expression under the label (mean estimate, log scale), float32;
     - ``layers["effect"]``, ``layers["standard_error"]``: difference to the baseline, within cells, float32;
+    - ``layers["lower"]``, ``layers["upper"]``: ends of the effect's interval, which holds the standard error and the
+      model's measured error, float32; NaN where the model holds no measured error of this concept;
     - ``layers["p_value"]``, ``layers["q_value"]``: of a two-sided t-test of an average effect of at most
       ``min_effect``, and after Benjamini-Hochberg over the genes of a label, float64; ``layers["changed"]``: q below
-      ``fdr``, bool;
-    - ``uns["causcell"]``: provenance, and the trial's settings.
+      ``fdr``, bool. They rest on the standard error alone, the model taken for right;
+    - ``uns["causcell"]``: provenance, what the intervals cover, and the trial's settings.
 
     Raises
     ------
@@ -179,7 +190,7 @@ def simulated_trial(
     >>> with Generator.open("model_repository", threads=1) as generator:
     ...     trial = simulated_trial(generator, cells, "phase", draws=1)
     >>> trial.shape, list(trial.obs_names), list(trial.layers)
-    ((3, 765), ['G1', 'G2M', 'S'], ['effect', 'standard_error', 'p_value', 'q_value', 'changed'])
+    ((3, 765), ['G1', 'G2M', 'S'], ['effect', 'standard_error', 'lower', 'upper', 'p_value', 'q_value', 'changed'])
     """
     return _run_trial(generator, data, concept, baseline, replicate, EffectSettings(**settings), progress)
 
@@ -197,7 +208,7 @@ def _run_trial(
     import pandas as pd
 
     schema = generator.schema
-    labels = schema[concept].labels
+    index, labels = schema.index(concept), schema[concept].labels
     reference = 0 if baseline is None else schema[concept].code(baseline)
     request = chosen.request(plan_interventions(schema, None, [concept]))
     with chosen.bind(generator, data) as cells:
@@ -205,14 +216,19 @@ def _run_trial(
         arms = _generate_arms(generator, cells, request, progress)
         average, moments = _accumulate(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
         facts = {"concept": concept, "baseline": labels[reference], "cells": len(cells), "units": moments.count}
+        codes = cells.labels
     effect, error = moments.mean(), moments.standard_error()
+    uncertainty = EffectUncertainty.of(generator.model)
+    of_model = uncertainty.of_averages(index, reference, codes, effect)
+    half = half_width(error**2, of_model, moments.count - 1, chosen.interval)
     return _make_result(
         generator,
         pd.DataFrame(index=pd.Index(labels, dtype=object)),
         average,
-        {"effect": effect.astype(np.float32), "standard_error": error.astype(np.float32)},
+        {"effect": effect, "standard_error": error, "lower": effect - half, "upper": effect + half},
         two_sided_p(effect, error, moments.count - 1, chosen.min_effect),
-        {"trial": facts | {"replicate": replicate or "cell"} | chosen.to_uns()},
+        describe_intervals(uncertainty, [index], chosen.interval)
+        | {"trial": facts | {"replicate": replicate or "cell"} | chosen.to_uns()},
         chosen.fdr,
     )
 
@@ -277,7 +293,7 @@ def cell_effects(
     progress: bool = False,
     **settings: Any,
 ) -> anndata.AnnData:
-    """Effect of an intervention on every single cell, with its uncertainty over draws.
+    """Effect of an intervention on every single cell, with its uncertainty.
 
     Each draw takes the cell's exogenous embeddings from their posterior and another reference cell.
 
@@ -297,7 +313,8 @@ def cell_effects(
     AnnData, one row a cell, with the cells' ``obs`` and the panel as ``var``:
 
     - ``X``: mean effect over draws (mean estimate, log scale), float32; ``layers["deviation"]``: its deviation over
-      draws;
+      draws; ``layers["lower"]``, ``layers["upper"]``: ends of the effect's interval, which holds the draws and the
+      model's measured error, float32; NaN where the model holds none of these concepts;
     - ``layers["p_value"]``: two-sided, of an effect of at most ``min_effect`` under a normal with that mean and
       deviation (how far it is from what the draws say), float64; ``layers["q_value"]``: after Benjamini-Hochberg over
       the genes of a cell, float64; ``layers["changed"]``: q below ``fdr``, bool.
@@ -315,7 +332,7 @@ def cell_effects(
     >>> with Generator.open("model_repository", threads=1) as generator:
     ...     effects = cell_effects(generator, cells, {"phase": "S"}, draws=2)
     >>> effects.shape, list(effects.layers)
-    ((20, 765), ['deviation', 'p_value', 'q_value', 'changed'])
+    ((20, 765), ['deviation', 'lower', 'upper', 'p_value', 'q_value', 'changed'])
     """
     chosen = EffectSettings(**settings)
     if chosen.draws < _MIN_UNITS:
@@ -324,14 +341,17 @@ def cell_effects(
     with chosen.bind(generator, data) as cells:
         blocks = generator.generate(cells, request, progress=progress)
         mean, deviation = _summarise_draws((block.arrays["X"] for block in blocks), chosen.draws)
-        obs = cells.cells.obs.copy()
+        obs, codes = cells.cells.obs.copy(), cells.labels
+    uncertainty, targets = EffectUncertainty.of(generator.model), request.interventions[1].targets
+    half = cell_half_width(uncertainty, targets, codes, mean, deviation, chosen.draws, chosen.interval)
     return _make_result(
         generator,
         obs,
         mean,
-        {"deviation": deviation},
+        {"deviation": deviation, "lower": mean - half, "upper": mean + half},
         two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, chosen.min_effect),
-        {"effects": {"do": _label_texts(generator.schema, do)} | chosen.to_uns()},
+        describe_intervals(uncertainty, [concept for concept, _ in targets], chosen.interval)
+        | {"effects": {"do": _label_texts(generator.schema, do)} | chosen.to_uns()},
         chosen.fdr,
     )
 
@@ -373,6 +393,7 @@ def _make_result(
         X=x.astype(np.float32),
         obs=obs,
         var=pd.DataFrame(index=pd.Index(generator.preprocessing.genes, dtype=object)),
-        layers=layers | {"p_value": p, "q_value": q, "changed": q < fdr},
+        layers={name: each.astype(np.float32) for name, each in layers.items()}
+        | {"p_value": p, "q_value": q, "changed": q < fdr},
         uns={"causcell": generator.model.provenance() | facts | {"expression": "log1p", "estimate": "mean"}},
     )

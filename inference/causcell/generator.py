@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
+from causcell._internal.confidence import LEVEL
 from causcell._internal.files import local_path
 from causcell._moved import RENAMED, REPLACED, SPLIT
 from causcell.atlas.estimate import forecast_atlas
@@ -70,6 +71,7 @@ class Generator(OpenedModel):
         draws: int = 1,
         seed: int = 0,
         store: str = "expression",
+        interval: float = LEVEL,
         expression: str | None = None,
         layer: str | None = None,
         raw: bool = False,
@@ -100,6 +102,8 @@ class Generator(OpenedModel):
             Samples of a cell and intervention; seed of all random numbers, which are keyed by cell name.
         store
             ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
+        interval
+            Level of the intervals of effects that a summary has; see `causcell.counterfactual.uncertainty`.
         expression
             ``counts`` or ``log1p`` (default: as in training), which is checked. log1p values for a model of counts are
             natural logarithms for a total of 10,000 over all genes of training; others are refused.
@@ -126,6 +130,7 @@ class Generator(OpenedModel):
         """
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
+        kept["interval"] = interval
         request = make_request(self.manifest, do, grid, mode=mode, settings=settings, **kept)
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:

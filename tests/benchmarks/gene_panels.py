@@ -22,7 +22,8 @@ their shift (its noise taken off) that the panel has; each stratum's training sh
 ``--judge validation`` (the default) leaves the test cells of the split out altogether and judges on a fifth of the
 others: by it a way is chosen. ``--judge test`` judges on the test cells: by it the choice is reported. Without
 ``--split`` a quarter of the cells, the same for every seed, are the test cells. ``--work`` keeps each training's
-predictions: the same command goes on where it was. Writes ``result.json`` and ``result.md`` into a new folder.
+predictions: the same command goes on where it was. ``--panels-only`` trains nothing. Writes ``result.json`` and
+``result.md`` into a new folder.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import re
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,8 +49,6 @@ from causcell._internal.files import new_file, new_folder
 from causcell.cells.collection import Cells
 from causcell.counterfactual.interventions import parse_do
 from causcell.errors import RuntimeUnavailableError
-from causcell.evaluation.cases import Case
-from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.metrics import (
     differential_genes,
     effect_agreement,
@@ -59,11 +59,11 @@ from causcell.evaluation.metrics import (
     shift_correlation,
 )
 from causcell.evaluation.report import run_environment
-from causcell.evaluation.shifts import predict_shifts
 from causcell_export import export
 from causcell_export.demo import demo_cells, demo_config
 from causcell_training import TrainConfig, fit
 from causcell_training.config import GeneSelection, load_config, parse_overrides
+from causcell_training.data.cells import prepare
 from causcell_training.data.gene_ranking import require_packages
 from causcell_training.data.reading import make_unit_preprocessing, read_panel
 from causcell_training.data.split import read_split
@@ -71,24 +71,16 @@ from causcell_training.data.split import read_split
 MIN_CELLS = 8
 MEASURES = ("pcc", "spearman", "top_overlap", "size", "norm_ratio", "calibration", "AUC", "relative error")
 SETS = ("shared", "union", "file")
+Truth = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Question:
     """What every model is asked: cells, who is held out, and shifts to predict.
 
-    Attributes
-    ----------
-    cells
-        The cells that are trained on or judged on.
-    held_out
-        Which are judged on, bool [n].
-    expression
-        All genes of the file on the log scale, float32 [n x genes].
-    labels
-        Labels of the concept that is intervened on and of the strata, str [n] each.
-    source, target, concept
-        ``do(concept = target)`` on cells of ``source``.
+    ``expression`` is that of all genes of the file on the log scale, float32 [n x genes]; ``labels`` are those of the
+    concept that is intervened on and of the strata, str [n] each; ``source`` cells are asked for
+    ``do(concept = target)``.
     """
 
     cells: anndata.AnnData
@@ -116,25 +108,40 @@ def main() -> None:
     arguments = parse()
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # of the workers
     question, settings = ask(arguments)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    selections, absent = [], []
-    for selection in arguments.selection or get_args(GeneSelection):
-        try:
-            require_packages(selection)
-            selections.append(selection)
-        except RuntimeUnavailableError as error:
-            absent.append(f"{selection}: {error}")
-    tasks = [(selection, seed) for selection in selections for seed in range(arguments.seeds)]
-    missing = [task for task in tasks if not place(arguments.work, *task).exists()]
-    with ProcessPoolExecutor(max(1, min(arguments.jobs, len(missing))), get_context("spawn")) as pool:
-        waiting = {pool.submit(predict, question, settings, *task, arguments.work): task for task in missing}
-        for done in as_completed(waiting):
-            print("trained", *waiting[done], f"{done.result():.0f} s", flush=True)
-    found = {task: dict(np.load(place(arguments.work, *task), allow_pickle=False)) for task in tasks}
-    result = judge(question, found, arguments.gene)
-    words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # files by their names alone
+    asked = arguments.selection or get_args(GeneSelection)
+    absent = [each for each in asked if not can_choose(each, load_config(overrides=settings))]
+    tasks = [(each, seed) for each in asked if each not in absent for seed in range(arguments.seeds)]
+    if arguments.panels_only:
+        found = {task: {"panel": choose(question, settings, *task)} for task in tasks}
+    else:
+        arguments.work.mkdir(parents=True, exist_ok=True)
+        missing = [task for task in tasks if not place(arguments.work, *task).exists()]
+        with ProcessPoolExecutor(max(1, min(arguments.jobs, len(missing))), get_context("spawn")) as pool:
+            waiting = {pool.submit(predict, question, settings, *task, arguments.work): task for task in missing}
+            for done in as_completed(waiting):
+                print("trained", *waiting[done], f"{done.result():.0f} s", flush=True)
+        found = {task: dict(np.load(place(arguments.work, *task), allow_pickle=False)) for task in tasks}
+    write(arguments, judge(question, found, arguments.gene), absent)
+
+
+def can_choose(selection: GeneSelection, config: TrainConfig) -> bool:
+    """Tell whether the package is there, and the counts, that a way to choose genes takes."""
+    with suppress(RuntimeUnavailableError):
+        require_packages(selection)
+        return selection != "seurat_v3" or config.expression == "counts"
+    return False
+
+
+def write(arguments: argparse.Namespace, result: dict[str, Any], absent: list[str]) -> None:
+    """Write the result with the command, and print it."""
+    words = (re.sub(r"/\S*/", "", word) for word in sys.argv[1:])  # files by their names alone
     command = " ".join(["python", "tests/benchmarks/gene_panels.py", *words])
-    facts = {**run_environment(), "command": command, "judged on": arguments.judge, "not run": absent}
+    facts = {
+        **run_environment(),
+        "command": command,
+        "judged on": arguments.judge,
+        "not run, for want of a package": absent,
+    }
     text = describe(result)
     with new_folder(arguments.out) as folder:
         (folder / "result.json").write_text(json.dumps(facts | result, indent=1) + "\n")
@@ -159,7 +166,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], dest="settings")
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--panels-only", action="store_true", help="train nothing: tell what the panels hold")
+    parser.add_argument("--work", type=Path, default=Path("gene_panels_work"))
     parser.add_argument("--out", required=True)
     return parser.parse_args()
 
@@ -186,8 +194,7 @@ def ask(arguments: argparse.Namespace) -> tuple[Question, dict[str, Any]]:
     ((concept, target),) = parse_do([arguments.do]).items()
     status = cells.obs[concept].astype(str).to_numpy()
     stratum = cells.obs[arguments.by].astype(str).to_numpy() if arguments.by else np.full(cells.n_obs, "all")
-    config = load_config(overrides=settings)
-    expression = read_expression(cells, config)
+    expression = read_expression(cells, load_config(overrides=settings))
     question = Question(cells, held_out, expression, (status, stratum), arguments.source, target, concept)
     return question, settings
 
@@ -197,7 +204,19 @@ def read_expression(cells: anndata.AnnData, config: TrainConfig) -> np.ndarray:
     with Cells(cells) as opened:
         genes = opened.genes
         unit = make_unit_preprocessing(genes, config.expression, genes if config.expression == "counts" else [])
-        return read_panel(opened, unit).toarray()
+        return np.asarray(read_panel(opened, unit).toarray())
+
+
+def split_of(question: Question) -> dict[str, str]:
+    """Part of every cell, as training takes it."""
+    names = question.cells.obs_names.astype(str)
+    return dict(zip(names, np.where(question.held_out, "test", "train"), strict=True))
+
+
+def choose(question: Question, settings: dict[str, Any], selection: str, seed: int) -> np.ndarray:
+    """The panel that a training would choose."""
+    config = load_config(overrides=settings | {"gene_selection": selection, "seed": seed})
+    return np.array(prepare(question.cells, config, split_of(question)).preprocessing.genes, dtype=str)
 
 
 def place(work: Path, selection: str, seed: int) -> Path:
@@ -209,36 +228,26 @@ def predict(question: Question, settings: dict[str, Any], selection: str, seed: 
     """Train, and keep what the model says of the held-out cells; the seconds that training took."""
     config = load_config(overrides=settings | {"gene_selection": selection, "seed": seed})
     cells = question.cells
-    split = dict(zip(cells.obs_names.astype(str), np.where(question.held_out, "test", "train"), strict=True))
+    test = cells[question.held_out].copy()
     with tempfile.TemporaryDirectory() as folder:
-        run = fit(cells, Path(folder) / "run", config=config, split=split)
+        run = fit(cells, Path(folder) / "run", config=config, split=split_of(question))
         with Generator.open(export(run, Path(folder) / "models"), threads=1) as generator:
-            rows = [np.flatnonzero(question.held_out == tested) for tested in (True, False)]
-            data = read_evaluation_data(generator, cells, test_rows=rows[0], training_rows=rows[1])
-            kept = {"panel": np.array(generator.preprocessing.genes, dtype=str)}
-            kept["mean estimate"] = data.mean_estimate
-            kept["test"] = np.array(data.cells.obs_names[data.test_rows], dtype=str)
-            for i, name in enumerate(data.schema.names):
-                truth, labelled = data.test_labels[:, i], data.test_labels[:, i] >= 0
-                read = data.test_embeddings.obs[f"{name}_predicted"].cat.codes.to_numpy()
-                kept[f"read {name}"] = np.mean(read[labelled] == truth[labelled])
-            for stratum, case in cases(question, data).items():
-                kept[f"shift {stratum}"] = predict_shifts(data, case, seed)["model, do"]
+            kept: dict[str, Any] = {"panel": np.array(generator.preprocessing.genes, dtype=str)}
+            kept["mean estimate"] = np.asarray(generator.reconstruct(test, preset="mean").X)
+            read = generator.embed(test).obs
+            for name in generator.schema.names:
+                truth = test.obs[name]
+                right = read[f"{name}_predicted"].astype(str).to_numpy() == truth.astype(str).to_numpy()
+                kept[f"read {name}"] = right[truth.notna()].mean()
+            for stratum, (source, _) in question.strata().items():
+                given = cells[source].copy()
+                options: dict[str, Any] = {"preset": "mean", "seed": seed}
+                acted = generator.counterfactual(given, {question.concept: question.target}, **options)
+                factual = generator.reconstruct(given, **options)
+                kept[f"shift {stratum}"] = np.asarray(acted.X - factual.X, dtype=np.float64).mean(axis=0)
     with new_file(place(work, selection, seed), overwrite=True) as staging, staging.open("wb") as file:
         np.savez(file, **kept)
     return float(run.provenance["seconds"])
-
-
-def cases(question: Question, data: EvaluationData) -> dict[str, Case]:
-    """The question's shifts in the rows of the evaluation's data."""
-    row = {name: i for i, name in enumerate(data.cells.obs_names)}
-    names = question.cells.obs_names
-    concept = data.schema[question.concept]
-    codes = data.schema.index(question.concept), concept.code(question.source), concept.code(question.target)
-    return {
-        stratum: Case(*codes, (), *(np.array(sorted(row[names[i]] for i in rows if names[i] in row)) for rows in both))
-        for stratum, both in question.strata().items()
-    }
 
 
 def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], followed: list[str]) -> dict[str, Any]:
@@ -256,16 +265,17 @@ def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], foll
         on_panel = np.isin(genes, kept["panel"])
         measured: dict[str, Any] = measure_coverage(truth, on_panel)
         measured |= {name: float(value) for name, value in kept.items() if name.startswith("read ")}
+        rows.setdefault(selection, []).append(measured)
+        if "mean estimate" not in kept:
+            continue
         shifts = {stratum: spread_out(kept[f"shift {stratum}"], kept["panel"], genes, 0.0) for stratum in truth}
         average = question.expression[~question.held_out].mean(axis=0)
         estimate = spread_out(kept["mean estimate"], kept["panel"], genes, average)
-        names = {name: i for i, name in enumerate(question.cells.obs_names)}
-        real = question.expression[[names[name] for name in kept["test"]]]
+        real = question.expression[question.held_out]
         for name, chosen in sets.items():
             measured |= {f"{name}: {m}": v for m, v in measure_shifts(shifts, truth, chosen).items()}
             measured[f"{name}: mean estimate PCC"] = pearson(real[:, chosen], estimate[:, chosen])
             measured[f"{name}: mean estimate MSE"] = mean_squared_error(real[:, chosen], estimate[:, chosen])
-        rows.setdefault(selection, []).append(measured)
     trivial = trivial_shifts(question, list(truth))
     for name, shifts in trivial.items():
         on_sets = {f"{s}: {m}": v for s, c in sets.items() for m, v in measure_shifts(shifts, truth, c).items()}
@@ -284,9 +294,6 @@ def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], foll
         "genes in common": {a: {b: len(first[a] & first[b]) for b in first} for a in first},
         "measures": {name: summarise(each) for name, each in rows.items()},
     }
-
-
-Truth = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def real_shifts(question: Question) -> Truth:
@@ -340,10 +347,9 @@ def trivial_shifts(question: Question, strata: list[str]) -> dict[str, dict[str,
         return np.asarray(means[1] - means[0])
 
     everywhere = shift(np.ones(len(status), dtype=bool))
-    return {
-        "training cells' shift, one for all": dict.fromkeys(strata, everywhere),
-        "training cells' shift, per stratum": {name: shift(stratum == name) for name in strata},
-    }
+    apart = {name: shift(stratum == name) for name in strata}
+    one = dict.fromkeys(strata, everywhere)
+    return {"training cells' shift, one for all": one, "training cells' shift, per stratum": apart}
 
 
 def ceiling_of(question: Question, chosen: np.ndarray) -> float:
@@ -352,10 +358,8 @@ def ceiling_of(question: Question, chosen: np.ndarray) -> float:
     for both in question.strata().values():
         for _ in range(5):
             parts = [np.array_split(rng.permutation(rows), 2) for rows in both]
-            halves = [
-                question.expression[parts[1][i]].mean(axis=0) - question.expression[parts[0][i]].mean(axis=0)
-                for i in (0, 1)
-            ]
+            means = [[question.expression[half].mean(axis=0) for half in part] for part in parts]
+            halves = [means[1][i] - means[0][i] for i in (0, 1)]
             found.append(shift_correlation(halves[0][chosen], halves[1][chosen]))
     half = max(0.0, float(np.mean(found)))
     return float(np.sqrt(2 * half / (1 + half)))
@@ -374,19 +378,21 @@ def summarise(repetitions: list[dict[str, float]]) -> dict[str, list[float]]:
 def describe(result: dict[str, Any]) -> str:
     """Tables of the measures: what panels hold and labels read, then each set of genes."""
     measures = result["measures"]
-    plain = dict.fromkeys(name for each in measures.values() for name in each if ": " not in name)
-    tables = {"panels, and labels read by the models": list(plain)}
+    plain = list(dict.fromkeys(name for each in measures.values() for name in each if ": " not in name))
+    tables = {"panels, and labels read by the models": plain}
     for name in SETS:
         wanted = [f"{name}: {m}" for m in (*MEASURES, "mean estimate PCC", "mean estimate MSE")]
         tables[f"{name}, {result['genes judged on'][name]} genes"] = wanted
     lines = [f"{name}: {json.dumps(result[name])}" for name in result if name != "measures"]
     for title, columns in tables.items():
         heads = [column.split(": ")[-1] for column in columns]
-        lines += ["", f"| {title} | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
-        for row, each in measures.items():
-            shown = [" +- ".join(f"{value:.3f}" for value in each.get(column, [])) for column in columns]
-            if any(shown):
-                lines.append(f"| {row} | {' | '.join(shown)} |")
+        shown = {
+            row: [" +- ".join(f"{value:.3f}" for value in each.get(column, [])) for column in columns]
+            for row, each in measures.items()
+        }
+        if any(any(cells) for cells in shown.values()):
+            lines += ["", f"| {title} | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
+            lines += [f"| {row} | {' | '.join(cells)} |" for row, cells in shown.items() if any(cells)]
     return "\n".join(lines) + "\n"
 
 

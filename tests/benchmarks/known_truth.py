@@ -9,7 +9,6 @@ the independence term of the objective. Writes a report (JSON, HTML) with a tabl
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from trained_models import SIMULATOR_DO, simulator_config, trained
 
 from causcell.cli.tables import format_measures
 from causcell.evaluation.known_truth import (
@@ -29,29 +29,14 @@ from causcell.evaluation.report import run_environment, write_report
 from causcell.evaluation.simulator import SCHEMA, Noise, World
 from causcell.evaluation.table import Table, merge_repetitions
 from causcell.generator import Generator
-from causcell_export import export
-from causcell_training import fit
-from causcell_training.config import load_config, parse_overrides
+from causcell_training.config import parse_overrides
 
-SETTINGS = {
-    "concept": SCHEMA.names,
-    "edge": tuple(f"{edge.parent}:{edge.child}" for edge in SCHEMA.edges),
-    "genes": "all",
-    "model.embedding": 8,
-    "model.encoder_width": 64,
-    "model.width": 64,
-    "model.blocks": 1,
-    "optimisation.learning_rate": 3e-3,
-    "optimisation.validate_every": 5,
-}
 VARIANTS = {
     "graph": {},
     "graph, learned weights": {"model.edge_weights": "learned"},
     "no edges (CausCell_IND)": {"model.graph": "independent"},
     "graph, no independence": {"objective.independence": 0.0},
 }
-INTERVENTIONS = {"treatment": "treated", "donor": "d3", "cell_type": "C", "state": "active"}
-STEPS = 300
 NEW_CELLS = 1000
 
 
@@ -70,7 +55,7 @@ def main() -> None:
         for count in arguments.cells:
             for variant in arguments.variant or VARIANTS:
                 started = time.perf_counter()
-                overrides = SETTINGS | parse_overrides(arguments.settings) | VARIANTS[variant]
+                overrides = parse_overrides(arguments.settings) | VARIANTS[variant]
                 repetitions.append(tables_of(world, count, variant, overrides, seed))
                 print(f"{variant}, {count} cells, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     tables = merge_repetitions(repetitions)
@@ -83,14 +68,10 @@ def main() -> None:
 def tables_of(world: World, count: int, variant: str, overrides: dict[str, object], seed: int) -> list[Table]:
     """Tables of one trained model, its rows named by variant."""
     cells = world.cells(world.noise(count, seed=seed + 100))
-    epochs = max(10, round(STEPS / max(1, 0.9 * count // 128)))
-    config = load_config(overrides={"optimisation.epochs": epochs, **overrides, "seed": seed})
     noise = world.noise(NEW_CELLS, seed=seed + 200)
-    with tempfile.TemporaryDirectory() as folder:
-        models = export(fit(cells, Path(folder) / "run", config=config), Path(folder) / "models")
-        with Generator.open(models) as generator:
-            tables = [compare_with_truth(world, generator, cells, noise, dict([do])) for do in INTERVENTIONS.items()]
-            tables.append(signature(world, generator, noise))
+    with trained(cells, simulator_config(count, {**overrides, "seed": seed})) as generator:
+        tables = [compare_with_truth(world, generator, cells, noise, dict([do])) for do in SIMULATOR_DO.items()]
+        tables.append(signature(world, generator, noise))
     named = [table.with_row_names(lambda row: row.replace("model", variant)) for table in tables]
     return [replace(table, name=f"{table.name}, {count} training cells") for table in named]
 
@@ -134,8 +115,8 @@ def draw(tables: Sequence[Table], sizes: Sequence[int]) -> Figure:
     """Error of the average effect by number of training cells, a panel an intervention."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     by_name = {table.name: table.rows for table in tables}
-    panels = figure.subplots(1, len(INTERVENTIONS), sharey=True)
-    for ax, (concept, label) in zip(panels, INTERVENTIONS.items(), strict=True):
+    panels = figure.subplots(1, len(SIMULATOR_DO), sharey=True)
+    for ax, (concept, label) in zip(panels, SIMULATOR_DO.items(), strict=True):
         rows = [by_name[f"do({concept} = {label}), {size} training cells"] for size in sizes]
         for name in (*(f"{variant}, do" for variant in VARIANTS), "mean shift", "mean shift within cell types"):
             if all(name in each for each in rows):

@@ -1,8 +1,7 @@
-"""What a model shows on real cells: four questions, each of which trains, exports, intervenes and compares.
+"""What a model shows on real cells: three questions, each of which trains, exports, intervenes and compares.
 
 ``strata``: the effect of a label within every label of another concept (cell types, patients), on held-out cells.
 ``unseen``: the same where cells of one stratum with that label were held out of training altogether.
-``sample``: a model trained on a few labels (donors) alone against the differential genes of all cells.
 ``course``: held-out cells moved along an ordered concept, against the real cells there.
 
     python tests/benchmarks/real_cells.py strata kang.h5ad --split kang.split.csv --concept stim --concept donor \\
@@ -10,39 +9,31 @@
         --gene ISG15 --gene IFIT1 --out strata
 
     python tests/benchmarks/real_cells.py unseen kang.h5ad ... --stratum "B cells" --out unseen
-    python tests/benchmarks/real_cells.py sample kang.h5ad ... --only donor=D101,D107 --out sample
     python tests/benchmarks/real_cells.py course worm.h5ad --concept batch --concept time_bin --concept cell_type \\
         --edge batch:time_bin --edge time_bin:cell_type --over time_bin --by cell_type --out course
 
-Each writes ``result.json`` (with the command, versions and hardware) and ``figure.png`` into a new folder.
+Each writes ``result.json`` (with the command, versions and hardware) and ``figure.png`` into a folder. What a small
+sample recovers of the whole is asked by ``small_samples.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
+from jobs import write_result
 from matplotlib.figure import Figure
+from trained_models import trained
 
-from causcell import Generator
-from causcell._internal.files import new_folder
 from causcell.counterfactual.interventions import parse_do
-from causcell.effects import simulated_trial
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.metrics import differential_genes, effect_agreement, mean_shift, ranking_score
-from causcell.evaluation.report import run_environment
 from causcell.evaluation.shifts import Case, compute_baseline_shifts, predict_shifts
-from causcell_export import export
-from causcell_training import TrainConfig, fit
+from causcell_training import TrainConfig
 from causcell_training.config import load_config, parse_overrides
 
 MIN_CELLS = 8
@@ -66,34 +57,20 @@ def main() -> None:
     parser.add_argument("--source", help="label of that concept whose cells are intervened on")
     parser.add_argument("--by", required=True, help="concept whose labels are the strata")
     parser.add_argument("--stratum", help="unseen: label of --by whose cells with the target label are held out")
-    parser.add_argument("--only", help="sample: CONCEPT=LABEL,LABEL to train on")
     parser.add_argument("--over", help="course: the ordered concept")
     parser.add_argument("--gene", action="append", default=[], help="gene to follow")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], dest="settings")
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     overrides = {"concept": arguments.concept, "edge": arguments.edge, "seed": arguments.seed}
     config = load_config(overrides=overrides | parse_overrides(arguments.settings))
     cells = anndata.read_h5ad(arguments.data)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     result = QUESTIONS[arguments.question](cells, config, arguments, figure)
-    words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # files by their names alone
-    command = " ".join(["python", "tests/benchmarks/real_cells.py", *words])
-    content = {**run_environment(), "command": command, **result}
-    with new_folder(arguments.out) as folder:
-        (folder / "result.json").write_text(json.dumps(content, indent=1) + "\n")
-        figure.savefig(folder / "figure.png", dpi=90)
+    write_result(arguments.out, result)
+    figure.savefig(arguments.out / "figure.png", dpi=90)
     print(json.dumps(result, indent=1))
-
-
-@contextmanager
-def trained(cells: anndata.AnnData, config: TrainConfig, split: Any) -> Iterator[Generator]:
-    """A model trained on the cells, exported."""
-    with tempfile.TemporaryDirectory() as folder:
-        models = export(fit(cells, Path(folder) / "run", config=config, split=split), Path(folder) / "models")
-        with Generator.open(models) as generator:
-            yield generator
 
 
 def stratum_case(
@@ -207,67 +184,12 @@ def unseen(
     return {"held out": f"{arguments.do}, {arguments.by}={arguments.stratum}", **result}
 
 
-def sample(
-    cells: anndata.AnnData, config: TrainConfig, arguments: argparse.Namespace, figure: Figure
-) -> dict[str, Any]:
-    """A few labels' cells, as they are and as a simulated trial of a model trained on them, against all cells."""
-    column, _, labels = arguments.only.partition("=")
-    ((name, label),) = parse_do([arguments.do]).items()
-    few = cells[cells.obs[column].isin(labels.split(","))].copy()
-    with trained(few, config, None) as generator:
-        for concept in generator.schema.concepts:  # of labels that the sample lacks the model knows nothing
-            cells.obs[concept.name] = cells.obs[concept.name].where(cells.obs[concept.name].isin(concept.labels))
-        everything = read_evaluation_data(
-            generator, cells, test_rows=np.arange(cells.n_obs), training_rows=np.arange(cells.n_obs)
-        )
-        trial = simulated_trial(generator, few, name, baseline=arguments.source, draws=4)
-    x, names = everything.expression, cells.obs[name].astype(str).to_numpy()
-    inside = cells.obs_names.isin(few.obs_names)
-    outside = ~inside
-
-    def means(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return x[rows & (names == arguments.source)], x[rows & (names == label)]
-
-    source, target = means(outside)
-    (truth, variance), differ = mean_shift(source, target), differential_genes(*means(np.full(len(x), True)))
-    small = means(inside)
-    estimates = {
-        "model's trial on the sample": trial[label].layers["effect"][0].astype(np.float64),
-        "difference of the sample's means": small[1].mean(axis=0) - small[0].mean(axis=0),
-    }
-    found = {
-        estimate: rounded(
-            effect_agreement(shift, truth, variance=variance) | {"AUC": ranking_score(np.abs(shift), differ)}
-        )
-        for estimate, shift in estimates.items()
-    }
-    called = {
-        "model's trial on the sample": np.asarray(trial[label].layers["changed"][0]),
-        "Wilcoxon on the sample": differential_genes(*small),
-    }
-    genes = {
-        how: {"called": int(c.sum()), "of all cells' found": float((c & differ).sum() / differ.sum()),
-              "of them right": float((c & differ).sum() / max(1, c.sum()))}
-        for how, c in called.items()
-    }  # fmt: skip
-    axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    for ax, (estimate, shift) in zip(axes, estimates.items(), strict=True):
-        ax.scatter(truth, shift, s=5, color=np.where(differ, "C1", "0.7"))
-        ax.set(xlabel="shift of the other cells", ylabel="shift", title=f"{estimate}: r {found[estimate]['pcc']:.2f}")
-    counts = {
-        "cells in the sample": few.n_obs,
-        "other cells": int(outside.sum()),
-        "differential genes": int(differ.sum()),
-    }
-    return counts | {"agreement with the other cells' shift": found, "differential genes called": genes}
-
-
 def course(
     cells: anndata.AnnData, config: TrainConfig, arguments: argparse.Namespace, figure: Figure
 ) -> dict[str, Any]:
     """Held-out cells set to every label of an ordered concept, within strata, against the real cells there."""
     config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"held_out": 0.3})})
-    with trained(cells, config, None) as generator:
+    with trained(cells, config) as generator:
         data = read_evaluation_data(generator, cells)
         schema = data.schema
         over, by = schema.index(arguments.over), schema.index(arguments.by)
@@ -311,7 +233,7 @@ def draw_agreement(figure: Figure, found: dict[str, dict[str, Any]]) -> None:
     figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
 
 
-QUESTIONS = {"strata": strata, "unseen": unseen, "sample": sample, "course": course}
+QUESTIONS = {"strata": strata, "unseen": unseen, "course": course}
 
 
 if __name__ == "__main__":

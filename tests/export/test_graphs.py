@@ -38,6 +38,7 @@ def inputs_of(model: CausCell, cells: anndata.AnnData, batch: int) -> dict[str, 
     timestep = torch.from_numpy(rng.integers(model.schedule.timesteps, size=(batch, 1)))
     return {
         "encoder_scm": {"expression": expression},
+        "abduction": {"exogenous": exogenous, "labels": torch.from_numpy(rng.integers(-1, 2, size=mask.shape)[:, 1:])},
         "scm": {"exogenous": exogenous, "forced": forced, "mask": mask},
         "denoiser": {"x_t": x_t, "timestep": timestep, "endogenous": model.scm(exogenous)},
         "sampler": {
@@ -57,6 +58,8 @@ def answers_of(model: CausCell, graph: str, inputs: dict[str, torch.Tensor]) -> 
     if graph == "encoder_scm":
         mean, logvar = model.encode(inputs["expression"])
         return {"exogenous_mean": mean, "exogenous_logvar": logvar, "endogenous": model.scm(mean)}
+    if graph == "abduction":
+        return {"informed": model.inform(inputs["exogenous"], inputs["labels"])}
     if graph == "scm":
         endogenous = model.scm(inputs["exogenous"], inputs["forced"], inputs["mask"])
         logits = zip(model.schema.names, model.label_logits(endogenous), strict=True)

@@ -27,7 +27,7 @@ def test_a_head_without_a_posterior_exports_and_generates_but_does_not_draw(cell
     with Generator.open(export(run, tmp_path / "models"), threads=1, batch_size=64) as generator:
         assert generator.manifest.head == head
         assert generator.manifest.default_preset == "mean"
-        assert set(generator.manifest.graphs) == {"encoder_scm", "scm", "denoiser", "sampler"}
+        assert set(generator.manifest.graphs) == {"encoder_scm", "abduction", "scm", "denoiser", "sampler"}
         for options in ({}, {"solver": "ddpm", "steps": 5}):
             assert np.isfinite(generator.counterfactual(cells, {"stim": "IFN"}, **options).X).all()
         with pytest.raises(ConfigurationError, match=f"posterior that the head of this model, '{head}', does not give"):

@@ -38,6 +38,8 @@ def model() -> CausCell:
         config = ModelConfig(head="plain", embedding=EMBEDDING, encoder_width=16, width=16, blocks=1)
         model = CausCell(SCHEMA, Preprocessing(genes, "counts", genes, mean, deviation), config).eval()
         nn.init.normal_(model.encoder.projection)  # training sets it: until then the encoder reads nothing
+        for parameter in model.label_mean:
+            nn.init.normal_(parameter, std=0.5)
         return model
 
 
@@ -66,7 +68,7 @@ def objective_of(labels: Tensor, **weights: float) -> Objective:
     """An objective whose label priors are not standard normals and whose discriminators are at work."""
     with seeded(3):
         objective = Objective(SCHEMA, EMBEDDING, labels, ObjectiveConfig(**weights))
-        for parameter in (*objective.label_mean, *objective.label_logvar):
+        for parameter in objective.label_logvar:
             nn.init.normal_(parameter, std=0.5)
     return objective
 
@@ -127,7 +129,7 @@ def test_every_term_is_reported_and_finite(model: CausCell, expression: Tensor, 
 
 
 def test_every_term_has_a_weight() -> None:
-    assert set(ObjectiveConfig.model_fields) == {*TERMS, "likelihood"}
+    assert set(ObjectiveConfig.model_fields) == {*TERMS, "likelihood", "independence_cells"}
 
 
 def test_total_is_the_weighted_sum_and_the_discriminators_loss(
@@ -223,7 +225,7 @@ def test_endogenous_kl_is_that_between_gaussians_of_a_concept_and_its_label(
     z_variance = np.einsum("ij,bjk->bik", effect**2, np.exp(logvar))
     expected = 0.0
     for i in range(len(SIZES)):
-        prior_mean = objective.label_mean[i].detach().double().numpy()
+        prior_mean = model.label_mean[i].detach().double().numpy()
         prior_variance = np.exp(objective.label_logvar[i].detach().double().numpy())
         cells = []
         for cell in range(CELLS):
@@ -385,3 +387,70 @@ def test_independence_can_be_taken_in_mixed_precision(model: CausCell, expressio
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = terms_of(objective_of(labels), model, expression, labels)["independence"]
     torch.testing.assert_close(mixed, full, rtol=0.05, atol=0)
+
+
+def batches_of(count: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Batches of one size, and their labels."""
+    generator = torch.Generator().manual_seed(5)
+    expression = [3 * torch.rand(CELLS, GENES, generator=generator) for _ in range(count)]
+    labels = [
+        torch.stack([torch.randint(size, (CELLS,), generator=generator) for size in SIZES], dim=1) for _ in range(count)
+    ]
+    return expression, labels
+
+
+def independence_gradient(objective: Objective, model: CausCell, expression: Tensor, labels: Tensor) -> Tensor:
+    term = terms_of(objective, model, expression, labels)["independence"]
+    return torch.cat([each.flatten() for each in gradients(term, model.encoder).values()])
+
+
+def test_independence_is_taken_over_the_cells_of_batches_before_too(model: CausCell) -> None:
+    """Its value is that of all cells in one batch."""
+    expression, labels = batches_of(4)
+    objective = objective_of(labels[0], independence_cells=4 * CELLS)
+    found = [terms_of(objective, model, x, y)["independence"] for x, y in zip(expression, labels, strict=True)]
+    together = objective_of(labels[0], independence_cells=0)
+    for count, value in enumerate(found, start=1):
+        whole = terms_of(together, model, torch.cat(expression[:count]), torch.cat(labels[:count]))["independence"]
+        torch.testing.assert_close(value, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradients_of_batches_add_up_to_that_of_all_their_cells(model: CausCell) -> None:
+    """With a model that stands still; so the same weight means the same, whatever the number of cells."""
+    expression, labels = batches_of(4)
+    objective = objective_of(labels[0], independence_cells=4 * CELLS)
+    for x, y in zip(expression, labels, strict=True):
+        terms_of(objective, model, x, y)
+    by_batch = [independence_gradient(objective, model, x, y) for x, y in zip(expression, labels, strict=True)]
+    whole = independence_gradient(
+        objective_of(labels[0], independence_cells=0), model, torch.cat(expression), torch.cat(labels)
+    )
+    torch.testing.assert_close(torch.stack(by_batch).mean(dim=0), whole, rtol=1e-3, atol=1e-5)
+
+
+def test_no_earlier_cell_is_kept_twice_or_for_ever(model: CausCell) -> None:
+    expression, labels = batches_of(4)
+    objective = objective_of(labels[0], independence_cells=2 * CELLS)
+    found = [terms_of(objective, model, x, y)["independence"] for x, y in zip(expression, labels, strict=True)]
+    together = objective_of(labels[0], independence_cells=0)
+    whole = terms_of(together, model, torch.cat(expression[2:]), torch.cat(labels[2:]))["independence"]
+    torch.testing.assert_close(found[-1], whole, rtol=1e-4, atol=1e-5)
+
+
+# -- what is decoded ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("abduction", ["informed", "expression"])
+def test_classifiers_read_embeddings_that_labels_were_not_told_to(
+    model: CausCell, expression: Tensor, labels: Tensor, abduction: str
+) -> None:
+    """Else they would be told what they should read; what is decoded depends on labels where it is informed."""
+    model.config = model.config.model_copy(update={"abduction": abduction})
+    others = (labels + 1) % torch.tensor(SIZES)
+    with outputs_of([*model.classifiers, model.denoiser.head.output]) as answers:
+        for codes in (labels, others):
+            terms_of(objective_of(labels), model, expression, codes)
+    *read, decoded = map(list, answers)
+    for logits in read:
+        np.testing.assert_array_equal(logits[0], logits[-1])
+    assert np.array_equal(*decoded) == (abduction == "expression")

@@ -46,6 +46,11 @@ def test_embeddings_solve_the_linear_equations(
     np.testing.assert_allclose(z.numpy(), expected, atol=TOLERANCE)
 
 
+def test_exogenous_embeddings_are_solved_for(exogenous: torch.Tensor) -> None:
+    scm = StructuralCausalModel(schema_of(EDGES))
+    np.testing.assert_allclose(scm.exogenous(scm(exogenous)).numpy(), exogenous.numpy(), atol=TOLERANCE)
+
+
 def test_concepts_without_parents_and_the_unexplained_one_are_untouched(exogenous: torch.Tensor) -> None:
     z = StructuralCausalModel(schema_of(EDGES))(exogenous)
     for place in (NAMES.index("a"), -1):

@@ -49,6 +49,9 @@ class ModelConfig(_Section):
     """``independent`` leaves the edges out: the paper's CausCell_IND, whose concepts have no causes."""
     edge_weights: Literal["fixed", "learned"] = "fixed"
     """Weights of the edges: 1 each, as in the paper, or learned."""
+    abduction: Literal["informed", "expression"] = "informed"
+    """What a cell's embeddings are abducted from: ``informed`` by its known labels beside its expression, q(eps | x, y)
+    as in the paper; or ``expression`` alone, q(eps | x). See `causcell_training.model.CausCell.inform`."""
     schedule: ScheduleKind = "linear"
     """Noise schedule of the diffusion; see `causcell.diffusion.schedule.NoiseSchedule`."""
     timesteps: int = Field(1000, ge=21, le=100_000)
@@ -83,6 +86,8 @@ class ObjectiveConfig(_Section):
     adversary: float = Field(0.1, ge=0)
     """Divergence of label frequencies from what discriminators that read the unexplained concept say; see
     `causcell_training.objective.Objective`."""
+    independence_cells: int = Field(1024, ge=0)
+    """Cells that the independence term is taken over: those of the batch, and of batches before it."""
     independence: float = Field(0.03, ge=0)
     """Variance of labels, by two, that a linear reader explains from exogenous embeddings that should not tell them;
     see `causcell_training.objective.independencies`. More of it costs the mean estimate (MSE on Kang: 0.01 .268, 0.03
@@ -114,6 +119,9 @@ class OptimisationConfig(_Section):
     """Share of cells held out, half to choose by (early stopping) and half to report on, if no split is given."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device to train on; ``auto`` takes a GPU where there is one."""
+    precision: Literal["auto", "float32"] = "auto"
+    """Precision of matrix products. ``auto``: bfloat16 on a GPU, float32 on a CPU; ``float32``: on a GPU too, slower
+    and as near to a training on a CPU as another order of sums allows. Weights are float32 either way."""
 
 
 class TrainConfig(_Section):

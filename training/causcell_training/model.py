@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from causcell.concepts import ConceptSchema
+from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.diffusion.schedule import NoiseSchedule
 from causcell.preprocessing import Preprocessing
 from causcell_training.config import ModelConfig
@@ -80,6 +80,9 @@ class CausCell(nn.Module):
             schedule=self.schedule,
         )
         self.classifiers = nn.ModuleList(nn.Linear(config.embedding, len(c.labels)) for c in schema.concepts)
+        self.label_mean = nn.ParameterList(
+            nn.Parameter(0.1 * torch.randn(len(c.labels), config.embedding)) for c in schema.concepts
+        )
 
     @property
     def schema(self) -> ConceptSchema:
@@ -98,6 +101,39 @@ class CausCell(nn.Module):
     def label_logits(self, endogenous: Tensor) -> list[Tensor]:
         """Classify endogenous embeddings [B x M x k]: logits of each concept's labels, [B x labels] each."""
         return [classifier(endogenous[:, i]) for i, classifier in enumerate(self.classifiers)]
+
+    def inform(self, exogenous: Tensor, labels: Tensor) -> Tensor:
+        """Tell exogenous embeddings what the cells' known labels are: from q(eps | x) to q(eps | x, y).
+
+        The posterior q(z_i | x) of a concept's embedding is a mixture over the labels that the cell may carry. The
+        component of its known label y_i is
+
+            z_i' = z_i + m_i[y_i] - sum_l p_i(l | z_i) m_i[l],    eps' = (I - A^T) z',
+
+        with p_i the softmax of the concept's classifier at z_i and m_i the means of p(z_i | y_i). The paper's
+        posterior is q(eps, z | x, y) (Gao et al., the inference model). Embeddings of unlabelled concepts stay.
+
+        Parameters
+        ----------
+        exogenous
+            Exogenous embeddings eps read from expression alone, float [B x M x k].
+        labels
+            Label codes, int64 [B x m]; -1 is unlabelled.
+
+        Returns
+        -------
+        Tensor
+            Exogenous embeddings eps', [B x M x k]; what they were in a model whose ``abduction`` is ``expression``.
+        """
+        if self.config.abduction == "expression":
+            return exogenous
+        z = list((endogenous := self.scm(exogenous)).unbind(dim=1))
+        for i, (logits, mean) in enumerate(zip(self.label_logits(endogenous), self.label_mean, strict=True)):
+            own = labels[:, i, None]
+            known = (own == torch.arange(len(mean), device=own.device)).to(mean.dtype)
+            read = logits.softmax(dim=1).detach()  # a classifier learns to read labels, not to help decoding
+            z[i] = z[i] + (own != UNLABELLED) * ((known - read) @ mean)
+        return self.scm.exogenous(torch.stack(z, dim=1))
 
     def mean_estimate(self, endogenous: Tensor) -> Tensor:
         """Estimate mean expression given the concepts: the denoiser's x0 at pure noise.

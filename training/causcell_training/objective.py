@@ -53,13 +53,15 @@ class Objective(nn.Module):
         Weight of each term.
     """
 
+    earlier_mean: Tensor
+    earlier_labels: Tensor
+
     def __init__(self, schema: ConceptSchema, embedding: int, labels: Tensor, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config = config
         self.names = schema.names
         self._independencies = independencies(schema)
-        sizes = [len(concept.labels) for concept in schema.concepts]
-        self.label_mean = nn.ParameterList(nn.Parameter(0.1 * torch.randn(size, embedding)) for size in sizes)
+        self._sizes = sizes = [len(concept.labels) for concept in schema.concepts]
         self.label_logvar = nn.ParameterList(nn.Parameter(torch.zeros(size, embedding)) for size in sizes)
         self.discriminators = nn.ModuleList(
             nn.Sequential(
@@ -74,6 +76,9 @@ class Objective(nn.Module):
         for i, size in enumerate(sizes):
             counts = torch.bincount(labels[labels[:, i] != UNLABELLED, i], minlength=size)
             self.register_buffer(f"frequency_{i}", counts / counts.sum(), persistent=False)
+        earlier = config.independence_cells
+        self.register_buffer("earlier_mean", torch.zeros(earlier, schema.size, embedding))
+        self.register_buffer("earlier_labels", torch.full((earlier, len(sizes)), UNLABELLED))
 
     def forward(self, model: CausCell, expression: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Compute every term for a batch, and the loss.
@@ -96,19 +101,21 @@ class Objective(nn.Module):
         x = model.standardise(expression)
         genes = x.shape[1]
         mean, logvar = model.encoder(x)
-        z = model.scm(mean + torch.exp(0.5 * logvar) * torch.randn_like(mean))
+        exogenous = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+        told = model.label_logits(model.scm(exogenous))
+        z = model.scm(model.inform(exogenous, labels))
         timestep = torch.randint(model.schedule.timesteps, (len(x),), device=x.device)
         losses = model.denoiser.losses(x, timestep, torch.randn_like(x), z)
         weight = {"reconstruction": gene_weight(model), "likelihood": torch.ones((), device=x.device)}
         terms = {
             **{name: (weight[name] * loss).mean() for name, loss in losses.items()},
             "classification": torch.stack(
-                [masked_cross_entropy(logits, labels[:, i]) for i, logits in enumerate(model.label_logits(z))]
+                [masked_cross_entropy(logits, labels[:, i]) for i, logits in enumerate(told)]
             ).sum(),
             "exogenous_kl": 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=(1, 2)).mean() / genes,
             "endogenous_kl": self._endogenous_kl(model, mean, logvar, labels) / genes,
             "adversary": self._adversary(mean[:, -1]),
-            "independence": self._independence(mean, labels),
+            "independence": self._independence(*self._with_earlier_cells(mean, labels)),
         }
         total = sum(
             (getattr(self.config, name) * term for name, term in terms.items()), torch.zeros((), device=x.device)
@@ -127,7 +134,7 @@ class Objective(nn.Module):
             if not labelled.any():
                 continue
             code = labels[labelled, i]
-            prior_mean, prior_logvar = self.label_mean[i][code], self.label_logvar[i][code]
+            prior_mean, prior_logvar = model.label_mean[i][code], self.label_logvar[i][code]
             variance = z_variance[labelled, i]
             distance = (variance + (z_mean[labelled, i] - prior_mean) ** 2) / prior_logvar.exp()
             total = total + 0.5 * (distance - 1 + prior_logvar - variance.log()).sum(dim=1).mean()
@@ -145,6 +152,24 @@ class Objective(nn.Module):
             frequency = self.get_buffer(f"frequency_{i}").expand_as(log_answer)
             total = total + F.kl_div(log_answer, frequency, reduction="batchmean")
         return total
+
+    def _with_earlier_cells(self, mean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch's exogenous embeddings and labels followed by those of batches before it, and keep it.
+
+        In a batch of few cells, chance explains more of the labels than what is looked for; taking its mean off the
+        value leaves its noise in the gradient. Earlier cells have no gradient; that of the batch is made larger by as
+        much, so that a weight means the same whatever the number of cells.
+        """
+        room, cells = len(self.earlier_mean), len(mean)
+        if room <= cells:
+            return mean, labels
+        own = mean.detach().float()
+        scaled = own + room / cells * (mean - mean.detach())
+        together = torch.cat([scaled, self.earlier_mean[: room - cells]])
+        labels_together = torch.cat([labels, self.earlier_labels[: room - cells]])
+        self.earlier_mean = torch.cat([own, self.earlier_mean])[:room]
+        self.earlier_labels = torch.cat([labels, self.earlier_labels])[:room]
+        return together, labels_together
 
     def _independence(self, mean: Tensor, labels: Tensor) -> Tensor:
         """Sum (7) over `independencies`, each over the cells of the batch that carry all labels of its combination.
@@ -164,8 +189,8 @@ class Objective(nn.Module):
         """Encode the combination of the concepts' labels that each cell carries, one-hot int64 [B x combinations]."""
         code = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
         for concept in concepts:
-            code = code * len(self.label_mean[concept]) + labels[:, concept]
-        return F.one_hot(code, math.prod(len(self.label_mean[concept]) for concept in concepts))
+            code = code * self._sizes[concept] + labels[:, concept]
+        return F.one_hot(code, math.prod(self._sizes[concept] for concept in concepts))
 
     def _discriminators(self, unexplained: Tensor, labels: Tensor) -> Tensor:
         """Sum (8) over concepts: the discriminators read labels from the unexplained embedding [B x k]."""

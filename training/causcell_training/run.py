@@ -200,6 +200,7 @@ def _load_finished(root: Path) -> Run:
         for name, digest in dict(fields.get("files", {})).items():
             if name in TRAINED_FILES and file_digest(root / name) != digest:
                 raise RunError(f"{name} is not the file that training wrote")
+        fields["config"]["model"].setdefault("abduction", "expression")  # a run from before there was another
         config = TrainConfig.model_validate(fields["config"])
         description = ModelDescription.model_validate(
             {name: fields[name] for name in ModelDescription.model_fields if name in fields}

@@ -30,6 +30,7 @@ from causcell.repository.reference_cells import ReferenceCells, select_reference
 from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
+from causcell_training.data.groups import GROUPS, summarise_groups
 from causcell_training.data.split import PART, TEST, TRAINING, VALIDATION, Part
 from causcell_training.model import CausCell
 from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
@@ -169,15 +170,19 @@ class RunData:
     @torch.no_grad()
     def embed_reference_cells(self, model: CausCell) -> ReferenceCells:
         """Encode the reference cells by a model in evaluation mode on the CPU."""
-        parts = batches(len(self.labels), _ENCODED_ROWS)
-        exogenous = [model.encode(torch.from_numpy(self.expression[part].toarray()))[0].numpy() for part in parts]
+        labels = torch.from_numpy(self.labels).long()
+        exogenous = [
+            model.inform(model.encode(torch.from_numpy(self.expression[part].toarray()))[0], labels[part]).numpy()
+            for part in batches(len(self.labels), _ENCODED_ROWS)
+        ]
         return ReferenceCells(np.concatenate(exogenous), self.labels, self.combinations)
 
 
 def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:
     """Write validation and test rows, some of each where there are many, to a run folder.
 
-    Labels and part stand in ``obs``. All text is stored as Python's, whatever pandas or anndata are set to.
+    Labels and part stand in ``obs``, statistics of the training cells in ``uns``. All text is stored as Python's,
+    whatever pandas or anndata are set to.
     """
     import anndata
     import pandas as pd
@@ -195,7 +200,10 @@ def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:
         obs[name] = _text_categories(data.schema.label_names(data.labels[rows, i], name))
     obs.columns = _text_index(obs.columns)
     held_out = anndata.AnnData(
-        data.expression[rows], obs=obs, var=pd.DataFrame(index=_text_index(data.preprocessing.genes))
+        data.expression[rows],
+        obs=obs,
+        var=pd.DataFrame(index=_text_index(data.preprocessing.genes)),
+        uns={GROUPS: summarise_groups(data)},
     )
     with new_file(path / HELD_OUT_FILE, overwrite=True) as staging:
         held_out.write_h5ad(staging)
@@ -234,6 +242,7 @@ def measure_test_cells(model: CausCell, held_out: anndata.AnnData) -> dict[str, 
     test = held_out[held_out.obs[PART] == TEST]
     if not test.n_obs:
         return {}
-    real = test.X.toarray()
-    estimate = model.mean_estimate(model.scm(model.encode(torch.from_numpy(real))[0])).numpy()
+    real, labels = test.X.toarray(), torch.from_numpy(model.schema.encode(test.obs)).long()
+    exogenous = model.inform(model.encode(torch.from_numpy(real))[0], labels)
+    estimate = model.mean_estimate(model.scm(exogenous)).numpy()
     return {"pcc": round(pearson(real, estimate), 4), "mse": round(mean_squared_error(real, estimate), 4)}

@@ -75,6 +75,14 @@ class StructuralCausalModel(nn.Module):
                 z[i] = torch.where(mask[:, i, None] > 0.5, forced[:, i], z[i])
         return torch.stack(z, dim=1)
 
+    def exogenous(self, endogenous: Tensor) -> Tensor:
+        """Solve for the exogenous embeddings eps = (I - A^T) z that give endogenous ones z; both [B x M x k]."""
+        eps = list(endogenous.unbind(dim=1))
+        for i in range(len(self._schema.concepts)):
+            for parent in self._schema.parents(i):
+                eps[i] = eps[i] - self.weights[self._place[parent, i]] * endogenous[:, parent]
+        return torch.stack(eps, dim=1)
+
     def marginal_variance(self, exogenous_variance: Tensor) -> Tensor:
         """Propagate the variance of q(eps | x) to q(z_i | x).
 

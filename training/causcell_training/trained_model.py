@@ -14,6 +14,8 @@ from causcell.repository.description import ModelDescription
 from causcell_training.config import ModelConfig
 from causcell_training.model import CausCell
 
+_LABEL_MEAN = "label_mean."
+
 
 def make_model(description: ModelDescription, config: ModelConfig, weights: Mapping[str, Tensor]) -> CausCell:
     """Make a model with these weights, in evaluation mode on the CPU.
@@ -39,6 +41,9 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
         raise ValueError("a gene's mean or deviation is not finite, or its deviation not above zero")
     with torch.device("meta"):  # shapes alone
         expected = {name: tensor.shape for name, tensor in CausCell(schema, preprocessing, config).state_dict().items()}
+    if config.abduction == "expression" and not any(name.startswith(_LABEL_MEAN) for name in weights):
+        labels = {name: torch.zeros(shape) for name, shape in expected.items() if name.startswith(_LABEL_MEAN)}
+        weights = {**weights, **labels}  # a model trained before it had them, which does not read them
     if differing := sorted(set(expected) ^ set(weights)):
         raise ValueError(f"the weights are of another model: {differing[0]!r} is in one of them alone")
     for name, shape in expected.items():

@@ -62,7 +62,7 @@ def open_atlas(
         All of `causcell.atlas.options.AtlasOptions`.
     """
     settings = solver_settings(model.manifest, **_pick(options, "preset", "solver", "steps", "spacing", "eta"))
-    generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype")
+    generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype", "interval")
     request = make_request(model.manifest, do, grid, settings=settings, **generated)
     sizes = {name: parse_size(size) for name, size in _pick(options, "chunk_size", "shard_size").items()}
     reading = Reading(**_pick(options, *(each.name for each in fields(Reading))))

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, TypeVar
 
+from causcell._internal.confidence import LEVEL
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULTS: Mapping[str, Any] = {
@@ -21,6 +23,7 @@ DEFAULTS: Mapping[str, Any] = {
     "seed": 0,
     "store": "expression",
     "dtype": "float32",
+    "interval": LEVEL,
     "where": None,
     "layer": None,
     "raw": False,
@@ -39,7 +42,7 @@ class AtlasOptions(TypedDict, total=False):
 
     Attributes
     ----------
-    mode, match_parents, preset, solver, steps, spacing, eta, draws, seed, store
+    mode, match_parents, preset, solver, steps, spacing, eta, draws, seed, store, interval
         What is generated; see `causcell.generator.Generator.counterfactual`.
     dtype
         Type of the expression: ``float32``, or ``float16`` (half the bytes).
@@ -61,6 +64,7 @@ class AtlasOptions(TypedDict, total=False):
     seed: int
     store: str
     dtype: str
+    interval: float
     where: str | None
     layer: str | None
     raw: bool

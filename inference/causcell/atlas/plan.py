@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
+    field_serializer,
     model_serializer,
     model_validator,
 )
@@ -156,6 +157,10 @@ class Plan(BaseModel):
                 f"{MOST_SHARDS} shards"
             )
         return self
+
+    @field_serializer("request", mode="wrap")
+    def _leave_out_interval(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: each for name, each in dump(request).items() if name != "interval" or request.store == "summary"}
 
     @property
     def digest(self) -> str:

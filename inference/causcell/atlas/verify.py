@@ -20,6 +20,7 @@ from causcell.atlas.journal import FOLDER, ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, ShardRecord, record_file
 from causcell.atlas.shards import read_shard
+from causcell.counterfactual.outputs import PARTIAL, SIGNED
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
     found = {}
     for place in plan.arrays:
         name = f"{place}/c/{shard}/0"
-        signed = plan.request.store not in ("expression", "summary")
+        signed = plan.request.store not in ("expression", "summary") or place in SIGNED
         try:
             wrong = _describe_values(journal.path / name, plan, place, signed=signed)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
@@ -148,6 +149,8 @@ def _describe_values(path: Path, plan: Plan, place: str, *, signed: bool) -> str
     unfinite = negative = total = 0
     for chunk in read_shard(path, plan, place):
         total += chunk.size
+        if place in PARTIAL:
+            chunk = np.nan_to_num(chunk, nan=0.0, posinf=np.inf, neginf=-np.inf)
         low, high = chunk.min(), chunk.max()  # not a number where any value is none
         if np.isfinite(low) and np.isfinite(high) and (signed or low >= 0):
             continue

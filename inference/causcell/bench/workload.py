@@ -98,8 +98,8 @@ class Workload:
     def intervene(self, cells: WorkloadCells) -> np.ndarray:
         """Abduct and intervene: endogenous embeddings, float32 [B x M x k]."""
         mean, labels, keys = cells
-        exogenous = abduct((mean, np.zeros_like(mean)), keys)  # any variance takes the same time
         graph = self.generator.model.scm
+        exogenous = graph.inform(abduct((mean, np.zeros_like(mean)), keys), labels)  # any variance takes the same time
         endogenous = graph.factual(exogenous)["endogenous"]
         return graph.intervene(
             self.intervention, exogenous=exogenous, endogenous=endogenous, labels=labels, keys=keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,41 @@ from causcell.cli import options
 
 def evaluate(
     data: options.Data,
-    models: options.Models,
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.", show_default=False)],
+    models: options.ModelsOrNone = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="In place of a model: cells that any method predicted, .h5ad or .zarr, each row with source_cell and "
+            "intervention in obs, as in an atlas; repeat, for samples and mean estimates of one method.",
+            show_default=False,
+        ),
+    ] = None,
+    concepts: options.Concepts = None,
+    edges: options.Edges = None,
+    split: Annotated[
+        Path | None,
+        typer.Option(help="Of predictions: CSV file, columns cell and split: what the method was trained on."),
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Of predictions: column of obs of the cells with the parts, in place of --split.")
+    ] = None,
+    estimate: Annotated[
+        str | None,
+        typer.Option(help="Of predictions that do not say: their rows are a sample of a cell, or a mean estimate."),
+    ] = None,
+    predictions_expression: Annotated[
+        str | None, typer.Option(help="Of predictions: log1p or counts. They are checked. [default: log1p]")
+    ] = None,
+    predictions_totals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Of predicted counts: column of their obs with each row's total of counts."
+        ),
+    ] = None,
+    predictions_layer: Annotated[
+        str | None, typer.Option(help="Of predictions: read this layer in place of X.")
+    ] = None,
     finer: Annotated[
         list[str] | None,
         typer.Option(help="Column of obs with labels that were not trained, to compare clusters with; repeat."),
@@ -23,6 +57,10 @@ def evaluate(
         typer.Option(
             help="Column of obs whose labels are independent (donors): intervals of effects are over them, not cells."
         ),
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="Have the field's scorer measure the same effects, too: cell-eval2 (causcell[scorer])."),
     ] = None,
     expression: options.Expression = None,
     layer: options.Layer = None,
@@ -37,22 +75,35 @@ def evaluate(
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
-    """Measure a trained model on cells that it was not trained on, beside trivial baselines and ceilings."""
+    """Measure a model, or any method's predictions, on cells it was not trained on, beside baselines and ceilings."""
     from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_report
     from causcell.evaluation.evaluate import evaluate as measure
+    from causcell.evaluation.prediction_data import Method
+    from causcell.evaluation.predictions import PredictionReading
     from causcell.evaluation.report import run_environment, write_report
+    from causcell.evaluation.scorer import check_scorer
     from causcell.generator import Generator
 
     out = local_path(out)
     refuse_existing(out)
+    if scorer is not None:
+        check_scorer(scorer)
     link = options.read_connection(connection)
-    with Generator.open(
-        models, threads=threads, provider=provider, batch_size=batch_size, connection=link
-    ) as generator:
+    method = Method(concepts or (), edges or (), split, part)
+    how = PredictionReading(estimate, predictions_expression or "log1p", predictions_totals, predictions_layer)
+    with ExitStack() as opened:
+        generator = None
+        if models is not None:
+            generator = opened.enter_context(
+                Generator.open(models, threads=threads, provider=provider, batch_size=batch_size, connection=link)
+            )
         evaluation = measure(
             data,
             generator,
+            predictions=predictions or None,
+            method=method if predictions or method != Method(()) else None,
+            reading=how if predictions or how != PredictionReading() else None,
             finer=finer or (),
             scale=expression,
             layer=layer,
@@ -61,14 +112,19 @@ def evaluate(
             round_counts=round_counts,
             allow_missing_genes=allow_missing_genes,
             replicate=replicate,
+            scorer=scorer,
             seed=seed,
             report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
         )
-    facts, title = run_environment() | evaluation.facts, f"Evaluation of {models} on {data.name}"
+    judged = models or ", ".join(map(str, predictions or ()))
+    facts, title = run_environment() | evaluation.facts, f"Evaluation of {judged} on {data.name}"
     write_report(out, title, facts, evaluation.tables, evaluation.verdicts)
     typer.echo("\n".join(format_report(evaluation.tables, evaluation.verdicts)))
+    for sentence in evaluation.facts.get("not answered", ()):
+        typer.echo(f"not answered: {sentence}")
     cells = evaluation.facts["cells"]
+    trained = next(count for name, count in cells.items() if name.endswith("was trained on them"))
+    by = "model" if predictions is None else "method"
     typer.echo(
-        f"{cells['judged']} of {cells['given']} cells judged, "
-        f"{cells['left out, as the model was trained on them']} left out that the model was trained on: {out}"
+        f"{cells['judged']} of {cells['given']} cells judged, {trained} left out that the {by} was trained on: {out}"
     )

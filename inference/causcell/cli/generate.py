@@ -33,6 +33,7 @@ def generate(
     batch_size: options.BatchSize = 256,
     store: options.Store = "expression",
     dtype: options.DType = "float32",
+    interval: options.Interval = 0.9,
     chunk_size: options.ChunkSize = "2MB",
     shard_size: options.ShardSize = "128MB",
     plan_only: Annotated[bool, typer.Option("--plan", help="Tell what would be done, and write nothing.")] = False,

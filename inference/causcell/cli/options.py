@@ -92,6 +92,7 @@ MissingGenes = Annotated[
 
 Location = Annotated[str, typer.Argument(help=_LOCATION, show_default=False)]
 Models = Annotated[str, typer.Option(help=_LOCATION, show_default=False)]
+ModelsOrNone = Annotated[str | None, typer.Option("--models", help=_LOCATION, show_default=False)]
 BatchSize = Annotated[int, typer.Option(help="Cells of a network evaluation.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads in this process. [default: all CPUs allowed]")]
 WorkerThreads = Annotated[
@@ -137,8 +138,12 @@ Store = Annotated[
     str,
     typer.Option(
         help="What to keep: expression; embeddings (see materialize); effects (less the factual cell with the same "
-        "noise); summary (mean and deviation over draws)."
+        "noise); summary (mean and deviation over draws; each effect with its interval)."
     ),
+]
+Interval = Annotated[
+    float,
+    typer.Option(help="Level of intervals of effects: draws or cells, and the model's measured error."),
 ]
 
 # -- the atlas ---------------------------------------------------------------------------------------------------------

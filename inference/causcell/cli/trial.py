@@ -41,6 +41,7 @@ def trial(
         float | None,
         typer.Option(help="Effects up to this size, on the log scale, count as none. [default: 0.1]"),
     ] = None,
+    interval: options.Interval = 0.9,
     rate: Annotated[float | None, typer.Option(hidden=True)] = None,
     least: Annotated[float | None, typer.Option(hidden=True)] = None,
     seed: options.Seed = 0,
@@ -71,6 +72,7 @@ def trial(
         "match_parents": match_parents,
         "draws": draws,
         "seed": seed,
+        "interval": interval,
         "expression": expression,
         "layer": layer,
         "raw": raw,
@@ -122,20 +124,33 @@ def _check_options(
 
 
 def _format_averages(trial: anndata.AnnData) -> list[str]:
-    """Format for each label the number of genes changed, and those that change most."""
+    """Format for each label the number of genes changed, and those that change most with their intervals."""
+    import numpy as np
+
     settings = trial.uns["causcell"]["trial"]
     lines = [f"{settings['cells']} cells, {settings['units']} independent units ({settings['replicate']})"]
     for row, label in enumerate(trial.obs_names):
         if label == settings["baseline"]:
             continue
-        effect, changed = trial.layers["effect"][row], trial.layers["changed"][row]
+        effect, lower, upper, changed = (trial.layers[name][row] for name in ("effect", "lower", "upper", "changed"))
         order = (-abs(effect * changed)).argsort()[: min(_GENES_SHOWN, int(changed.sum()))]
-        genes = ", ".join(f"{trial.var_names[i]} {effect[i]:+.2f}" for i in order)
+        genes = ", ".join(
+            f"{trial.var_names[i]} {effect[i]:+.2f}"
+            + ("" if np.isnan(lower[i]) else f" [{lower[i]:+.2f}, {upper[i]:+.2f}]")
+            for i in order
+        )
         lines.append(f"{label} against {settings['baseline']}: {int(changed.sum())} genes changed; {genes}")
-    return lines
+    return [*lines, _format_intervals(trial)]
 
 
 def _format_cell_effects(effects: anndata.AnnData) -> list[str]:
     """Format the number of genes changed in a cell."""
     changed = sorted(effects.layers["changed"].sum(axis=1))
-    return [f"genes changed in a cell: median {changed[len(changed) // 2]}, at most {changed[-1]}"]
+    told = f"genes changed in a cell: median {changed[len(changed) // 2]}, at most {changed[-1]}"
+    return [told, _format_intervals(effects)]
+
+
+def _format_intervals(result: anndata.AnnData) -> str:
+    """Format what intervals cover, or why there are none."""
+    facts = result.uns["causcell"]
+    return f"intervals of {facts['interval']:.0%}: {facts['interval_covers']}"

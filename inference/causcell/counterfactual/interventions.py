@@ -60,6 +60,59 @@ class Intervention:
         return cls(tuple(targets), ";".join(named) or "factual")
 
 
+def parse_intervention(schema: ConceptSchema, text: str) -> Intervention:
+    """Return the intervention that a result's name means: ``stim=IFN``, several joined by ``;``, or ``factual``.
+
+    Concepts may stand in any order, labels that are numbers in any writing; labels may hold ``;`` and ``=`` themselves.
+
+    Raises
+    ------
+    InterventionError
+        A text of another form, or a concept that is set twice.
+    UnknownConceptError, UnknownLabelError
+        A concept or label that the schema does not have.
+
+    Examples
+    --------
+    >>> from causcell.concepts import Concept, ConceptSchema
+    >>> schema = ConceptSchema((Concept("stim", ("IFN", "ctrl")), Concept("dose", ("0", "10"))))
+    >>> parse_intervention(schema, "dose=10.0;stim=IFN").name
+    'stim=IFN;dose=10'
+    >>> parse_intervention(schema, "factual").targets
+    ()
+    """
+    if text == "factual":
+        return Intervention((), text)
+    labels = _split_name(schema, text)
+    if labels is None:  # no reading by known labels: the message says what is wrong with the plain one
+        labels = {}
+        for part in text.split(";"):
+            concept, equals, label = part.partition("=")
+            if not (concept and equals and label) or concept in labels:
+                raise InterventionError(
+                    f"intervention {text!r} is neither of the form CONCEPT=LABEL nor 'factual' (several are joined by "
+                    "';', each concept once)"
+                )
+            labels[concept] = label
+    return Intervention.of(schema, labels)
+
+
+def _split_name(schema: ConceptSchema, text: str) -> dict[str, str] | None:
+    """Split the name of an intervention into known labels by concept; `None` where there is no way to."""
+    for concept in schema.concepts:
+        if not text.startswith(f"{concept.name}="):
+            continue
+        rest = text[len(concept.name) + 1 :]
+        for label in sorted(concept.labels, key=len, reverse=True):
+            if rest == label:
+                return {concept.name: label}
+            if rest.startswith(f"{label};"):
+                others = _split_name(schema, rest[len(label) + 1 :])
+                if others is not None and concept.name not in others:
+                    return {concept.name: label, **others}
+    return None
+
+
 def plan_interventions(
     schema: ConceptSchema,
     do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,

@@ -4,7 +4,10 @@
 - ``embeddings``: ``obsm["X_causcell"]``, its endogenous embeddings, from which `causcell.atlas.materialize` makes the
   same ``X``;
 - ``effects``: ``X``, its expression less that of the factual cell with the same noise;
-- ``summary``: ``X``, the mean over a cell's draws, and ``layers["deviation"]``, their standard deviation (n - 1).
+- ``summary``: ``X``, the mean over a cell's draws, and ``layers["deviation"]``, their standard deviation (n - 1);
+  ``layers["effect"]``, the mean over draws of its expression less that of the factual cell with the same noise, and
+  ``layers["lower"]`` and ``layers["upper"]``, the ends of the effect's interval: see
+  `causcell.counterfactual.uncertainty` for what it covers. NaN where the model holds no measured error.
 
 A kind of output is an `Accumulator`, entered in `ACCUMULATORS` by its name; `OutputKind` lists the names.
 """
@@ -24,9 +27,20 @@ OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 
 EMBEDDINGS = "obsm/X_causcell"
 DEVIATION = "layers/deviation"
+EFFECT = "layers/effect"
+LOWER, UPPER = "layers/lower", "layers/upper"
+
+SIGNED = frozenset({EFFECT, LOWER, UPPER})
+"""Places of a summary whose values may be negative."""
+
+PARTIAL = frozenset({LOWER, UPPER})
+"""Places whose values may be missing, NaN."""
 
 Decode = Callable[[np.ndarray, CellNoise], np.ndarray]
 """(endogenous float32 [B x M x k], noise) -> expression [B x G]."""
+
+HalfWidth = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+"""(place of the intervention, effect, its deviation over draws, each [B x G]) -> half the interval's width [B x G]."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,8 @@ class Accumulator(Protocol):
         Gives expression.
     shape
         (cells, interventions, draws); a prediction may have more cells than are kept: its batch is padded.
+    half_width
+        Gives the width of intervals.
 
     Attributes
     ----------
@@ -102,7 +118,7 @@ class Accumulator(Protocol):
 
     places: ClassVar[tuple[str, ...]]
 
-    def __init__(self, decode: Decode, shape: tuple[int, int, int]) -> None: ...
+    def __init__(self, decode: Decode, shape: tuple[int, int, int], half_width: HalfWidth) -> None: ...
 
     def add(self, prediction: Prediction, noise: CellNoise) -> None:
         """Take a prediction, with the cells' random numbers of its draw."""
@@ -113,7 +129,9 @@ class Accumulator(Protocol):
         ...
 
 
-def make_accumulator(kind: OutputKind, decode: Decode, shape: tuple[int, int, int]) -> Accumulator:
+def make_accumulator(
+    kind: OutputKind, decode: Decode, shape: tuple[int, int, int], half_width: HalfWidth
+) -> Accumulator:
     """Make the accumulator of an output kind for a (cells, interventions, draws) shape.
 
     Parameters
@@ -124,8 +142,10 @@ def make_accumulator(kind: OutputKind, decode: Decode, shape: tuple[int, int, in
         Gives expression.
     shape
         The batch may have more cells than are kept: it is padded.
+    half_width
+        Gives the width of the effects' intervals.
     """
-    return ACCUMULATORS[kind](decode, shape)
+    return ACCUMULATORS[kind](decode, shape, half_width)
 
 
 def array_widths(kind: OutputKind, genes: int, embedding: int) -> dict[str, int]:
@@ -143,7 +163,7 @@ def array_widths(kind: OutputKind, genes: int, embedding: int) -> dict[str, int]
     Examples
     --------
     >>> array_widths("summary", genes=2000, embedding=128)
-    {'X': 2000, 'layers/deviation': 2000}
+    {'X': 2000, 'layers/deviation': 2000, 'layers/effect': 2000, 'layers/lower': 2000, 'layers/upper': 2000}
     """
     return {place: embedding if place == EMBEDDINGS else genes for place in ACCUMULATORS[kind].places}
 
@@ -153,7 +173,7 @@ class _Samples:
 
     places: ClassVar[tuple[str, ...]] = ("X",)
 
-    def __init__(self, decode: Decode, shape: tuple[int, int, int]) -> None:
+    def __init__(self, decode: Decode, shape: tuple[int, int, int], half_width: HalfWidth) -> None:
         self._decode, self._shape = decode, shape
         self._kept: np.ndarray | None = None
 
@@ -179,39 +199,74 @@ class _Embeddings(_Samples):
 
 
 class _Effects(_Samples):
-    _factual: tuple[int, np.ndarray] | None = None
+    _factual: _FactualCells | None = None
 
     def vectors(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
-        if self._factual is None or self._factual[0] != prediction.draw:
-            self._factual = (prediction.draw, self._decode(prediction.factual, noise))
-        effect: np.ndarray = super().vectors(prediction, noise) - self._factual[1]
-        return effect
+        self._factual = self._factual or _FactualCells(self._decode)
+        return np.asarray(super().vectors(prediction, noise) - self._factual.decode(prediction, noise))
+
+
+class _FactualCells:
+    """Expression of the factual cells, decoded once a draw."""
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode, self._draw = decode, -1
+        self._expression = np.empty(0)
+
+    def decode(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
+        if self._draw != prediction.draw:
+            self._draw, self._expression = prediction.draw, self._decode(prediction.factual, noise)
+        return self._expression
+
+
+class _Moments:
+    """Mean and deviation without keeping the draws (Welford 1962), in double precision."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._mean, self._squares = np.zeros((2, *shape))
+        self._count = np.zeros(shape[1], dtype=np.int64)
+
+    def add(self, place: int, values: np.ndarray) -> None:
+        """Take a draw of one intervention, [cells x G]."""
+        self._count[place] += 1
+        change = values - self._mean[:, place]
+        self._mean[:, place] += change / self._count[place]
+        self._squares[:, place] += change * (values - self._mean[:, place])
+
+    def mean(self) -> np.ndarray:
+        return np.asarray(self._mean)
+
+    def deviation(self) -> np.ndarray:
+        return np.asarray(np.sqrt(self._squares / (self._count - 1)[:, None]))
 
 
 class _Summary:
-    """Mean and deviation without keeping the draws (Welford 1962), in double precision."""
+    """Mean and deviation over draws of expression; mean and interval of effects."""
 
-    places: ClassVar[tuple[str, ...]] = ("X", DEVIATION)
+    places: ClassVar[tuple[str, ...]] = ("X", DEVIATION, EFFECT, LOWER, UPPER)
 
-    def __init__(self, decode: Decode, shape: tuple[int, int, int]) -> None:
-        self._decode, self._shape = decode, shape
-        self._mean: np.ndarray | None = None
-        self._squares: np.ndarray | None = None
+    def __init__(self, decode: Decode, shape: tuple[int, int, int], half_width: HalfWidth) -> None:
+        self._decode, self._shape, self._half_width = decode, shape, half_width
+        self._factual = _FactualCells(decode)
+        self._moments: tuple[_Moments, _Moments] | None = None
 
     def add(self, prediction: Prediction, noise: CellNoise) -> None:
         cells, interventions, _ = self._shape
         drawn = self._decode(prediction.endogenous, noise)[:cells]
-        if self._mean is None or self._squares is None:
-            self._mean, self._squares = np.zeros((2, cells, interventions, drawn.shape[1]))
-        mean, squares = self._mean[:, prediction.intervention], self._squares[:, prediction.intervention]
-        change = drawn - mean
-        mean += change / (prediction.draw + 1)
-        squares += change * (drawn - mean)
+        if self._moments is None:
+            shape = (cells, interventions, drawn.shape[1])
+            self._moments = _Moments(shape), _Moments(shape)
+        effect = drawn - self._factual.decode(prediction, noise)[:cells]
+        for moments, values in zip(self._moments, (drawn, effect), strict=True):
+            moments.add(prediction.intervention, values)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        assert self._mean is not None and self._squares is not None
-        deviation = np.sqrt(self._squares / (self._shape[2] - 1))
-        return {"X": self._mean[:, :, None].astype(np.float32), DEVIATION: deviation[:, :, None].astype(np.float32)}
+        assert self._moments is not None
+        expression, effects = self._moments
+        effect, deviation = effects.mean(), effects.deviation()
+        half = np.stack([self._half_width(i, effect[:, i], deviation[:, i]) for i in range(self._shape[1])], axis=1)
+        found = (expression.mean(), expression.deviation(), effect, effect - half, effect + half)
+        return {place: array[:, :, None].astype(np.float32) for place, array in zip(self.places, found, strict=True)}
 
 
 ACCUMULATORS: Mapping[OutputKind, type[Accumulator]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from causcell._internal.choices import check_choice
+from causcell._internal.confidence import LEVEL, check_level
 from causcell._internal.numbers import whole_number
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
@@ -47,6 +48,8 @@ class Request:
     dtype
         Type of the expression that is kept: ``float32``, or ``float16`` (half the bytes; values within 5e-4 of their
         size).
+    interval
+        Level of the effects' intervals in a summary; see `causcell.counterfactual.uncertainty`.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class Request:
     seed: int = 0
     store: OutputKind = "expression"
     dtype: DType = "float32"
+    interval: float = LEVEL
 
     def __post_init__(self) -> None:
         check_choice(self.mode, MODES, "mode")
@@ -79,6 +83,12 @@ class Request:
         if self.store == "summary" and self.draws < 2:
             raise ConfigurationError(
                 f"draws is {self.draws}; a summary over draws (store='summary') takes at least 2 (draws=8)"
+            )
+        check_level(self.interval)
+        if self.store != "summary" and self.interval != LEVEL:
+            raise ConfigurationError(
+                f"interval={self.interval} belongs to a summary, which alone has intervals (store='summary'); leave it "
+                "out"
             )
         if self.store == "effects" and not all(each.targets for each in self.interventions):
             raise ConfigurationError("effects (store='effects') are those of interventions; name one (do= or grid=)")
@@ -106,6 +116,7 @@ def make_request(
     seed: int = 0,
     store: str = "expression",
     dtype: str = "float32",
+    interval: float = LEVEL,
 ) -> Request:
     """Make the request for a model from names of concepts, labels and options.
 
@@ -117,7 +128,7 @@ def make_request(
         See `causcell.counterfactual.interventions.plan_interventions`.
     settings
         The solver (default: that of the model's default preset).
-    mode, match_parents, draws, seed, store, dtype
+    mode, match_parents, draws, seed, store, dtype, interval
         As in `Request`.
 
     Raises
@@ -136,6 +147,7 @@ def make_request(
         seed=seed,
         store=check_choice(store, OUTPUT_KINDS, "store"),
         dtype=check_choice(dtype, DTYPES, "dtype"),
+        interval=interval,
     )
 
 

@@ -11,7 +11,7 @@ from causcell._internal.batching import batches
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import Intervention, Mode
 from causcell.engine.protocol import Engine
-from causcell.repository.manifest import logits_name
+from causcell.repository.manifest import ABDUCTION, INFORMED, logits_name
 
 _REFERENCE_BATCH = 1024
 
@@ -58,6 +58,25 @@ class StructuralCausalModel:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.schema: ConceptSchema = engine.manifest.concept_schema
+
+    def inform(self, exogenous: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Tell exogenous embeddings what the cells' known labels are: from q(eps | x) to q(eps | x, y).
+
+        Parameters
+        ----------
+        exogenous
+            Exogenous embeddings read from expression, float32 [B x M x k].
+        labels
+            Label codes, int32 [B x m]; -1 is unlabelled, and such a concept's embedding stays.
+
+        Returns
+        -------
+        float32 [B x M x k]; what was given, by a model that abducts from expression alone.
+        """
+        if ABDUCTION not in self.engine.manifest.graphs:
+            return exogenous
+        given = {"exogenous": exogenous, "labels": labels.astype(np.int64)}
+        return self.engine.run(ABDUCTION, given, (INFORMED,))[INFORMED]
 
     def factual(self, exogenous: np.ndarray) -> dict[str, np.ndarray]:
         """Return ``endogenous`` [B x M x k] and each concept's logits of exogenous embeddings [B x M x k]."""

@@ -17,6 +17,7 @@ from causcell.counterfactual.model import CounterfactualModel, Posterior, abduct
 from causcell.counterfactual.outputs import Block, Prediction, make_accumulator, most_frequent
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import warn_unmatched
+from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width
 from causcell.diffusion.solvers import Solver
 from causcell.randomness import CellNoise, cell_keys
 
@@ -108,12 +109,14 @@ class MeasuredCells:
     ) -> Iterator[Prediction]:
         """Give a prediction for every draw and intervention, interventions fastest.
 
-        Abduction draws a cell's exogenous embeddings; for a single draw of a mean estimate it takes their mean.
+        Abduction draws a cell's exogenous embeddings (for a single draw of a mean estimate it takes their mean), and
+        tells them the cell's known labels.
         """
         posterior, labels = encoded
         scm = self.model.scm
         for draw in range(request.draws):
-            exogenous = abduct(posterior, keys, draw) if solver.random or request.draws > 1 else posterior.mean
+            read = abduct(posterior, keys, draw) if solver.random or request.draws > 1 else posterior.mean
+            exogenous = scm.inform(read, labels)
             factual = scm.factual(exogenous)["endogenous"]
             for place, intervention in enumerate(request.interventions):
                 after = scm.intervene(
@@ -208,7 +211,13 @@ def _collect(
     shape = (count, len(request.interventions), request.draws)
     dtype = request.dtype if request.store == "expression" else "float32"  # what is computed with is not rounded
     decode = functools.partial(model.decode, solver=solver, dtype=dtype)
-    accumulator = make_accumulator(request.store, decode, shape)
+    uncertainty = EffectUncertainty.of(model)
+
+    def half_width(place: int, effect: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        targets = request.interventions[place].targets
+        return cell_half_width(uncertainty, targets, factual, effect, deviation, request.draws, request.interval)
+
+    accumulator = make_accumulator(request.store, decode, shape, half_width)
     labels, unmatched = np.empty((*shape, concepts), dtype=np.int32), np.empty(shape, dtype=bool)
     for draw, of_draw in itertools.groupby(predictions, key=lambda prediction: prediction.draw):
         noise = CellNoise(keys, genes, draw)  # a draw's interventions share it

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from causcell.concepts import ConceptSchema, unseen_combinations
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.request import Request
+from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
 from causcell.errors import CausCellWarning, CellNameError, format_list
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class ResultTable:
         See `causcell.counterfactual.model.CounterfactualModel.provenance`.
     request
         What was generated.
+    intervals
+        What ``uns`` says of a summary's intervals.
     """
 
     schema: ConceptSchema
@@ -86,12 +89,17 @@ class ResultTable:
     combinations: np.ndarray
     provenance: dict[str, Any]
     request: Request
+    intervals: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: CounterfactualModel, request: Request) -> ResultTable:
         """Make the table of a model's results."""
         seen = model.engine.reference.combinations
-        return cls(model.schema, model.preprocessing.genes, seen, model.provenance(), request)
+        intervals = {}
+        if request.store == "summary":
+            concepts = {concept for each in request.interventions for concept, _ in each.targets}
+            intervals = describe_intervals(EffectUncertainty.of(model), concepts, request.interval)
+        return cls(model.schema, model.preprocessing.genes, seen, model.provenance(), request, intervals)
 
     def obs(self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
         """Return ``obs`` of the results of consecutive cells.
@@ -142,17 +150,21 @@ class ResultTable:
     def uns(self) -> dict[str, Any]:
         """Return ``uns["causcell"]``: what made the results."""
         request = self.request
-        return self.provenance | {
-            "seed": request.seed,
-            "estimate": request.settings.estimate,
-            "solver": asdict(request.settings),
-            "store": request.store,
-            "mode": request.mode,
-            "match_parents": request.match_parents,
-            "draws": request.draws,
-            "interventions": [each.name for each in request.interventions],
-            "expression": "log1p",
-        }
+        return (
+            self.provenance
+            | self.intervals
+            | {
+                "seed": request.seed,
+                "estimate": request.settings.estimate,
+                "solver": asdict(request.settings),
+                "store": request.store,
+                "mode": request.mode,
+                "match_parents": request.match_parents,
+                "draws": request.draws,
+                "interventions": [each.name for each in request.interventions],
+                "expression": "log1p",
+            }
+        )
 
     def to_anndata(self, blocks: Iterable[Block], missing: Sequence[str]) -> anndata.AnnData:
         """Gather blocks of all cells as one AnnData; warns of combinations of labels never seen."""

@@ -13,8 +13,8 @@ from causcell._internal.cpus import available_cpus
 from causcell._internal.numbers import MOST_THREADS, whole_number
 from causcell.engine.outputs import check_answer
 from causcell.engine.protocol import check_request
-from causcell.engine.providers import EXECUTION_PROVIDERS, check_provider
-from causcell.engine.runtime import load_runtime
+from causcell.engine.providers import session_provider
+from causcell.engine.runtime import load_cuda_libraries, load_runtime
 from causcell.engine.status import EndpointStatus
 from causcell.errors import (
     CorruptFileError,
@@ -73,7 +73,7 @@ class OnnxEngine:
         provider: str = "cpu",
         spinning: bool = False,
     ) -> None:
-        self._provider = EXECUTION_PROVIDERS[check_provider(provider)]
+        self._provider, self._provider_options = session_provider(provider)
         if threads is not None:
             threads = whole_number(threads, "threads", 1, MOST_THREADS)
         self._runtime = load_runtime()
@@ -83,6 +83,7 @@ class OnnxEngine:
                 f"ONNX Runtime here has no {self._provider}; it has {format_list(available)}: install causcell[gpu] in "
                 "place of causcell[cpu]"
             )
+        self._missing = load_cuda_libraries(self._runtime) if provider == "cuda" else ""
         self._repository = open_repository(path)
         self._options = self._runtime.SessionOptions()
         self.threads: int | None = threads or available_cpus()
@@ -135,14 +136,16 @@ class OnnxEngine:
         if graph not in self._sessions:
             path, content = self._repository.graph_path(graph), self._repository.read_graph(graph)
             try:
-                session = self._runtime.InferenceSession(content, self._options, providers=[self._provider])
+                session = self._runtime.InferenceSession(
+                    content, self._options, providers=[(self._provider, self._provider_options)]
+                )
                 stamp = session.get_modelmeta().custom_metadata_map
             except Exception as error:  # ONNX Runtime's share no base class, and this file may be anything
                 raise CorruptFileError(f"{path} can't be loaded by ONNX Runtime: {error}; export again") from error
             if self._provider not in session.get_providers():
                 raise RuntimeUnavailableError(
                     f"{self._provider} was asked for, but did not load for {graph!r}: its libraries are missing or do "
-                    "not fit the driver"
+                    "not fit the driver" + (f" ({self._missing})" if self._missing else "")
                 )
             if stamp.get("causcell.gene_digest") != self.manifest.genes.digest:
                 raise DigestError(f"{path} was exported for another gene panel than the manifest's; export again")

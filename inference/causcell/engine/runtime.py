@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 from types import ModuleType
 
@@ -39,3 +41,24 @@ def load_runtime() -> ModuleType:
     if not wanted:  # another package may have imported it before the variable was there
         runtime.disable_telemetry_events()
     return runtime
+
+
+def load_cuda_libraries(runtime: ModuleType) -> str:
+    """Load CUDA's and cuDNN's libraries from NVIDIA's packages beside ONNX Runtime, or from where the system has them.
+
+    ONNX Runtime looks where the system does, alone: it would not find those that pip installed, unless torch was
+    imported before.
+
+    Parameters
+    ----------
+    runtime
+        ONNX Runtime, as `load_runtime` returns it.
+
+    Returns
+    -------
+    What it said of libraries that it did not find, on one line; empty where all are there.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # what a command prints is its answer
+        getattr(runtime, "preload_dlls", lambda: None)()  # the build for CPUs alone may have none
+    return "; ".join(line.strip() for line in said.getvalue().splitlines() if line.startswith("Failed"))

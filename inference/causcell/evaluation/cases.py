@@ -43,20 +43,22 @@ def find_seen_cases(data: EvaluationData) -> list[Case]:
     """Find cases of each concept's most frequent label against every other, within labels of the stratifying concept.
 
     A concept that has the stratifying one among its effects is compared over all cells: within strata its total effect
-    does not show. Source and target cells are test cells, at least eight each.
+    does not show. Source and target cells are test cells, at least eight each; source cells are those that there are
+    predictions of, and the source label the most frequent one that they carry.
     """
     cases = []
     for concept in range(len(data.schema.concepts)):
         codes = data.test_labels[:, concept]
         if (codes == UNLABELLED).all():
             continue
-        source = int(np.bincount(codes[codes != UNLABELLED]).argmax())
+        source = data.find_source_label(concept)
         others = [int(code) for code in np.unique(codes[codes != UNLABELLED]) if code != source]
         for target, stratum in itertools.product(others, _list_strata(data, concept)):
             rows = [
                 data.test_rows[find_carriers(data.test_labels, {concept: code, **dict(stratum)})]
                 for code in (source, target)
             ]
+            rows[0] = data.keep_predicted(rows[0], concept, target)
             if min(map(len, rows)) >= _MIN_CELLS:
                 cases.append(Case(concept, source, target, stratum, *rows))
     return cases

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from causcell.evaluation.metrics import EXPRESSED, median_distance
+from causcell.evaluation.correlations import EXPRESSED
+from causcell.evaluation.distances import median_distance
 from causcell.evaluation.registry import METRICS, Better, Kind, Metric
 
 _CELLS, _GENES = 120, 60
@@ -128,7 +129,8 @@ def _reorder(kind: Kind, arrays: Arrays, rng: np.random.Generator) -> Arrays:
     found: list[np.ndarray | float] = []
     for each in arrays:
         if isinstance(each, np.ndarray) and each.ndim == 2:
-            found.append(each[rng.permutation(len(each)) if kind == "distribution" else rows][:, columns])
+            unmatched = kind in ("distribution", "counterfactual")
+            found.append(each[rng.permutation(len(each)) if unmatched else rows][:, columns])
         else:
             found.append(each[columns] if isinstance(each, np.ndarray) else each)
     return tuple(found)
@@ -190,6 +192,25 @@ def _genes_examples(rng: np.random.Generator, dtype: type[np.floating]) -> tuple
     return (shift, differ), (shift, ~differ), [(shift, everything), (shift, nothing), (np.zeros_like(shift), differ)]
 
 
+def _directions_examples(rng: np.random.Generator, dtype: type[np.floating]) -> tuple[Arrays, Arrays, list[Arrays]]:
+    ways = np.array([1, -1, 0])[np.arange(_GENES) % 3]
+    shift = (ways * (1 + rng.random(_GENES)) + 0.1 * rng.standard_normal(_GENES)).astype(dtype)
+    nothing, zero = np.zeros(_GENES, dtype=np.int64), np.zeros_like(shift)
+    return (shift, ways), (-shift, ways), [(shift, nothing), (zero, ways), (zero, nothing)]
+
+
+def _counterfactual_examples(rng: np.random.Generator, dtype: type[np.floating]) -> tuple[Arrays, Arrays, list[Arrays]]:
+    target, alike, moved = (_simulate_cells(rng, dtype) for _ in range(3))
+    nearest = moved + 1
+    bandwidth = median_distance(target)
+    far = np.asarray(4 * rng.random((_CELLS - 20, _GENES)), dtype=dtype)
+    return (
+        (alike, target, nearest, bandwidth),
+        (far, target, nearest, bandwidth),
+        [(alike[:8], target, nearest[:8], bandwidth), (alike, target, target, bandwidth)],
+    )
+
+
 _EXAMPLES: dict[Kind, Callable[..., tuple[Arrays, Arrays, list[Arrays]]]] = {
     "cells": _matched_examples,
     "distribution": _distribution_examples,
@@ -198,6 +219,8 @@ _EXAMPLES: dict[Kind, Callable[..., tuple[Arrays, Arrays, list[Arrays]]]] = {
     "effect": _effect_examples,
     "size": _size_examples,
     "genes": _genes_examples,
+    "directions": _directions_examples,
+    "counterfactual": _counterfactual_examples,
 }
 """By kind: arguments that are right, arguments that are plainly wrong, and arguments at the edge (of a summary the real
 cells first)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from sklearn.decomposition import PCA
 
 _READ_ROWS = 1024
-_MIN_TEST_ROWS = 16
+MIN_TEST_ROWS = 16
+"""Cells that an evaluation needs at least."""
+
 _MAX_TEST_ROWS = 4096
 _MAX_TRAINING_ROWS = 20_000
 
@@ -99,22 +101,80 @@ class EvaluationData:
     def predict_means(
         self, rows: np.ndarray, do: Mapping[str, str], *, mode: str = "do", seed: int = 0
     ) -> np.ndarray | None:
-        """Predict the mean estimates of some cells under an intervention, float32 [rows x G].
+        """Predict the expected expression of some cells under an intervention, float32 [rows x G].
 
         Parameters
         ----------
         rows
             Rows of the cells, int.
         do
-            Labels by concept; without any, the factual cells.
+            Labels by concept; without any, the factual cells, which are the real ones where nobody predicts factual
+            cells (`predicts_factual`).
         mode
             One of the predictor's.
         seed
             Of the reference cells that an intervention draws.
+
+        Returns
+        -------
+        Mean estimates, or averages of samples; `None` unless each cell has a prediction.
         """
+        if not do and not self.predicts_factual:
+            return np.asarray(self.expression[rows])
         if not do and self.mean_estimate is not None and np.isin(rows, self.test_rows).all():
-            return self.mean_estimate[np.searchsorted(self.test_rows, rows)]
-        return self.predictor.predict(self.cells[rows], do, estimate="mean", mode=mode, seed=seed)
+            return self.mean_estimate[np.searchsorted(self.test_rows, rows)]  # once for all interventions
+        return self.predictor.expect(self.cells[rows], do, mode=mode, seed=seed)
+
+    @cached_property
+    def predicts_factual(self) -> bool:
+        """Tell whether any cell has a factual prediction."""
+        return bool(self.predictor.covers(self.cells, {}).any())
+
+    def keep_predicted(self, rows: np.ndarray, concept: int, target: int) -> np.ndarray:
+        """Keep the cells for which there are the predictions that an effect takes.
+
+        Parameters
+        ----------
+        rows
+            Rows of the cells, int.
+        concept, target
+            Index of the concept that is set, and the code of the label that it is set to.
+        """
+        cells, found = self.cells[rows], self.schema.concepts[concept]
+        covered = self.predictor.covers(cells, {found.name: found.labels[target]})
+        if self.predicts_factual:
+            covered &= self.predictor.covers(cells, {})
+        return np.asarray(rows[covered])
+
+    def find_source_label(self, concept: int) -> int:
+        """Find the label that effects of a concept start from: the most frequent one of test cells that are predicted.
+
+        It is the most frequent one of all, where there is no prediction of an effect, or no labelled cell (0).
+        """
+        codes = self.test_labels[:, concept]
+        counts = np.bincount(codes[codes != UNLABELLED], minlength=1)
+        labels = range(len(self.schema.concepts[concept].labels))
+        for source in np.argsort(-counts, kind="stable"):
+            rows = self.test_rows[codes == source]
+            if any(len(self.keep_predicted(rows, concept, target)) for target in labels if target != source):
+                return int(source)
+        return int(counts.argmax())
+
+    def with_factual(self) -> EvaluationData | None:
+        """Return the same with the test rows that have factual predictions, of each kind that there is.
+
+        Returns
+        -------
+        The same where all have; `None` where fewer than 16 have.
+        """
+        cells = self.cells[self.test_rows]
+        covered = np.zeros(len(self.test_rows), dtype=bool)
+        kinds = [self.predictor.covers(cells, {}, estimate) for estimate in ("mean", "sample")]
+        if any(each.any() for each in kinds):
+            covered = np.all([each for each in kinds if each.any()], axis=0)
+        if covered.all():
+            return self
+        return replace(self, test_rows=self.test_rows[covered]) if covered.sum() >= MIN_TEST_ROWS else None
 
     @property
     def test_expression(self) -> np.ndarray:
@@ -204,10 +264,10 @@ def read_evaluation_data(
         test_rows, training_rows = np.flatnonzero(~trained), np.flatnonzero(trained)
         if not len(training_rows):
             training_rows, test_rows = (np.sort(half) for half in np.array_split(rng.permutation(test_rows), 2))
-    if len(test_rows) < _MIN_TEST_ROWS:
+    if len(test_rows) < MIN_TEST_ROWS:
         raise DataError(
             f"{len(test_rows)} of {cells.n_obs} cells are left that the model was not trained on; an evaluation needs "
-            f"at least {_MIN_TEST_ROWS}: give held-out cells (their names, not their values, tell)"
+            f"at least {MIN_TEST_ROWS}: give held-out cells (their names, not their values, tell)"
         )
     return gather_evaluation_data(
         ModelPredictor(generator, Reading(expression=scale, **options)),

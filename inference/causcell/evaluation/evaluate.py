@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
-from causcell.errors import UnknownConceptError, format_list
+from causcell.cells.panel_cells import Reading
+from causcell.errors import ConfigurationError, UnknownConceptError, format_list
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
 from causcell.evaluation.expression import (
@@ -19,6 +21,14 @@ from causcell.evaluation.expression import (
     tabulate_samples,
 )
 from causcell.evaluation.leakage import tabulate_leakage_within
+from causcell.evaluation.prediction_data import (
+    Method,
+    describe_predictions,
+    open_predictions,
+    read_prediction_data,
+)
+from causcell.evaluation.predictions import PredictionReading, Source
+from causcell.evaluation.scorer import check_scorer, tabulate_scorer
 from causcell.evaluation.self_test import separate_self_tests
 from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
 from causcell.evaluation.table import Table
@@ -28,6 +38,9 @@ from causcell.repository.verdicts import Verdict
 
 if TYPE_CHECKING:
     import anndata
+
+_OF_EMBEDDINGS = ("concepts", "leakage", "leakage within groups", "finer labels")
+"""Kinds of tables that need embeddings."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +64,11 @@ class Evaluation:
 
 def evaluate(
     cells: anndata.AnnData | str | os.PathLike[str],
-    generator: Generator,
+    generator: Generator | None = None,
     *,
+    predictions: Source | Sequence[Source] | None = None,
+    method: Method | None = None,
+    reading: PredictionReading | None = None,
     finer: Sequence[str] = (),
     scale: str | None = None,
     layer: str | None = None,
@@ -61,10 +77,11 @@ def evaluate(
     round_counts: bool = False,
     allow_missing_genes: float = 0.0,
     replicate: str | None = None,
+    scorer: str | None = None,
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Measure a model on cells that it was not trained on.
+    """Measure a model, or the predictions of any method, on cells that it was not trained on.
 
     Parameters
     ----------
@@ -72,7 +89,13 @@ def evaluate(
         Cells with labels; those that the model was trained on, by the digests of their names, are left out of all
         measures, and baselines learn from them. Where there are none, baselines learn from a random half.
     generator
-        The model, on any engine.
+        The model, on any engine; or else ``predictions``.
+    predictions
+        One or more files, or AnnData, of a method's predictions; see `causcell.evaluation.predictions`.
+    method
+        What predictions do not say of the method: concepts, edges, and which cells it was trained on.
+    reading
+        How predictions are read: what their rows are, and the scale of their values.
     finer
         Columns of ``obs`` with labels that the model was not trained on, to hold clusters of embeddings against.
     scale
@@ -82,6 +105,8 @@ def evaluate(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: intervals of effects are taken
         over them, in place of over cells.
+    scorer
+        The field's scorer, ``cell-eval2``, on the same effects; see `causcell.evaluation.scorer`.
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
@@ -90,11 +115,17 @@ def evaluate(
     Raises
     ------
     ConfigurationError
-        A metric of another package can't be used; see `causcell.evaluation.register_metric`.
+        Both a model and predictions, or neither; predictions that do not say what they are; a metric of another package
+        that can't be used, see `causcell.evaluation.register_metric`.
     DataError
-        Fewer than 16 cells are left that the model was not trained on.
+        Fewer than 16 cells are left that the model was not trained on; predictions that can't be used, see
+        `causcell.evaluation.prediction_rows.read_rows`.
+    ExpressionError
+        Cells or predictions on another scale than declared.
     UnknownConceptError
         A column of finer labels or of replicates that there is not.
+    RuntimeUnavailableError
+        The scorer is not installed.
 
     Examples
     --------
@@ -108,33 +139,62 @@ def evaluate(
     >>> sorted(evaluation.tables[2].rows)
     ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
     """
+    _check_predictor(generator, predictions, method, reading)
+    if scorer is not None:
+        check_scorer(scorer)
     source = open_anndata(cells)
     check_columns(source, [*finer, *([] if replicate is None else [replicate])])
-    trained = int(generator.manifest.training_cells.contain(source.obs_names.astype(str).tolist()).sum())
-    data = read_evaluation_data(
-        generator,
-        source,
-        scale=scale,
-        layer=layer,
-        raw=raw,
-        totals=totals,
-        round_counts=round_counts,
-        allow_missing_genes=allow_missing_genes,
-        seed=seed,
-    )
-    facts = {
-        "cells": {
-            "given": source.n_obs,
-            "left out, as the model was trained on them": trained,
-            "judged": len(data.test_rows),
-            "learned from by baselines": len(data.training_rows),
-        },
-        **describe_model(generator),
+    of_cells = Reading(layer, raw, scale, totals, round_counts, allow_missing_genes)
+    with ExitStack() as opened:
+        if generator is not None:
+            data, facts = _read_model_data(generator, source, of_cells, seed)
+        else:
+            assert predictions is not None and method is not None
+            how = PredictionReading() if reading is None else reading
+            predicted = opened.enter_context(open_predictions(predictions, source, method, of_cells, how))
+            data, counts = read_prediction_data(predicted, source, method, of_cells, seed=seed)
+            facts = {"cells": counts, **describe_predictions(predicted, data)}
+        tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
+        cases = find_seen_cases(data)
+        tables += tabulate_effects(data, cases, "Interventions", seed=seed, replicate=replicate)
+        if scorer is not None:
+            tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
+        tables = separate_self_tests(tables)
+        return Evaluation(facts, tables, judge_concepts(tables, data.schema.names))
+
+
+def _check_predictor(
+    generator: Generator | None, predictions: object, method: Method | None, reading: PredictionReading | None
+) -> None:
+    """Raise `ConfigurationError` unless a model is given, or predictions and what they do not say."""
+    if (generator is None) == (predictions is None):
+        raise ConfigurationError("give a model (models=) or predictions (predictions=) to evaluate: one of the two")
+    if generator is not None and (method is not None or reading is not None):
+        raise ConfigurationError(
+            "concepts, edges, a split and how predictions are read are said for predictions; a model says them itself: "
+            "leave them out"
+        )
+    if predictions is not None and method is None:
+        raise ConfigurationError(
+            "predictions do not say what the concepts are, nor which cells the method was trained on; give "
+            "method=Method(concepts=['stim', 'cell_type'], split='split.csv')"
+        )
+
+
+def _read_model_data(
+    generator: Generator, cells: anndata.AnnData, reading: Reading, seed: int
+) -> tuple[EvaluationData, dict[str, Any]]:
+    """Read the cells that a model is measured on, and the facts of both."""
+    trained = int(generator.manifest.training_cells.contain(cells.obs_names.astype(str).tolist()).sum())
+    options = {"layer": reading.layer, "raw": reading.raw, **reading.bind_options}
+    data = read_evaluation_data(generator, cells, scale=options.pop("expression"), seed=seed, **options)
+    counts = {
+        "given": cells.n_obs,
+        "left out, as the model was trained on them": trained,
+        "judged": len(data.test_rows),
+        "learned from by baselines": len(data.training_rows),
     }
-    tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
-    tables += tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed, replicate=replicate)
-    tables = separate_self_tests(tables)
-    return Evaluation(facts, tables, judge_concepts(tables, data.schema.names))
+    return data, {"cells": counts, **describe_model(generator)}
 
 
 def check_columns(cells: anndata.AnnData, columns: Sequence[str]) -> None:
@@ -183,17 +243,24 @@ def tabulate_test_cells(
     Tables of labels, leakage (over all cells, within groups), the mean estimate, clusters, markers and samples, then of
     finer labels if there are any; one without a row is left out.
     """
+    factual = data.with_factual()
+    if factual is None:
+        return []
     kinds: dict[str, Callable[[], Table]] = {
-        "concepts": lambda: tabulate_own_labels(data),
-        "leakage": lambda: tabulate_leakage(data),
-        "leakage within groups": lambda: tabulate_leakage_within(data, seed),
-        "mean estimate": lambda: tabulate_mean_estimate(data),
-        "clusters": lambda: tabulate_clusters(data, seed),
-        "markers": lambda: tabulate_markers(data, seed),
-        "samples": lambda: tabulate_samples(data, seed),
+        "concepts": lambda: tabulate_own_labels(factual),
+        "leakage": lambda: tabulate_leakage(factual),
+        "leakage within groups": lambda: tabulate_leakage_within(factual, seed),
+        "mean estimate": lambda: tabulate_mean_estimate(factual),
+        "clusters": lambda: tabulate_clusters(factual, seed),
+        "markers": lambda: tabulate_markers(factual, seed),
+        "samples": lambda: tabulate_samples(factual, seed),
     }
     if finer:
-        kinds["finer labels"] = lambda: tabulate_finer_labels(data, finer)
+        kinds["finer labels"] = lambda: tabulate_finer_labels(factual, finer)
+    if factual.test_embeddings is None:
+        kinds = {name: kind for name, kind in kinds.items() if name not in _OF_EMBEDDINGS}
+    if factual.mean_estimate is None:
+        del kinds["mean estimate"]
     tables = []
     for name, kind in kinds.items():
         if report is not None:

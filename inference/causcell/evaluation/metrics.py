@@ -5,16 +5,13 @@ Those that reports measure are registered in `causcell.evaluation.registry`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
 from causcell._internal.rank_sums import average_ranks, rank_sum_p
 from causcell._internal.significance import false_discovery_rate
-
-EXPRESSED = 0.05
-"""Values above this count as nonzero: log1p values of one count are far above, solvers' residues of zero below."""
+from causcell.evaluation.correlations import EXPRESSED
+from causcell.evaluation.distances import energy_distance, maximum_mean_discrepancy
 
 # -- matched cells -----------------------------------------------------------------------------------------------------
 
@@ -48,113 +45,6 @@ def mean_squared_error(real: np.ndarray, generated: np.ndarray) -> float:
 
 
 # -- distributions -----------------------------------------------------------------------------------------------------
-
-
-def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Energy distance of two sets of cells, Euclidean and unbiased (Székely and Rizzo 2013).
-
-    2 E|a - b| - E|a - a'| - E|b - b'|, where no cell is compared with itself: its expectation is zero for sets drawn
-    from one distribution, and a value may be below.
-
-    Parameters
-    ----------
-    a, b
-        Expression, [n x G] and [m x G], at least two cells each.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> energy_distance(np.zeros((3, 1)), np.ones((4, 1)))
-    2.0
-    """
-    from scipy.spatial.distance import cdist, pdist
-
-    return float(2 * cdist(a, b).mean() - pdist(a).mean() - pdist(b).mean())
-
-
-def maximum_mean_discrepancy(a: np.ndarray, b: np.ndarray, bandwidth: float) -> float:
-    """Squared maximum mean discrepancy of two sets of cells, unbiased (Gretton et al. 2012, equation 3).
-
-    Parameters
-    ----------
-    a, b
-        Expression, [n x G] and [m x G], at least two cells each.
-    bandwidth
-        Bandwidth of the kernel exp(-d^2 / 2 bandwidth^2), in units of distance d.
-    """
-    from scipy.spatial.distance import cdist, pdist
-
-    def similar(squared: np.ndarray) -> float:
-        return float(np.exp(-squared / (2 * bandwidth**2)).mean())
-
-    within = similar(pdist(a, "sqeuclidean")) + similar(pdist(b, "sqeuclidean"))
-    return within - 2 * similar(cdist(a, b, "sqeuclidean"))
-
-
-def median_distance(cells: np.ndarray) -> float:
-    """Median Euclidean distance between cells [n x G]: the usual bandwidth of a kernel, here taken from real cells."""
-    from scipy.spatial.distance import pdist
-
-    return float(np.median(pdist(cells)))
-
-
-@renamed_arguments(least="min_cells")
-def correlations_kept(cells: np.ndarray, real: np.ndarray, *, pairs: int = 200, min_cells: int = 24) -> float | None:
-    """Share of the strength of real cells' strongest gene-gene correlations that other cells have too.
-
-    Pairs are chosen by the real cells, among genes that at least a tenth of them express. Other real cells do not
-    reach 1, as the strongest of many are in part strongest by chance.
-
-    Parameters
-    ----------
-    cells, real
-        Expression of one label's cells, [n x G] and [m x G].
-    pairs
-        Number of pairs of genes.
-    min_cells
-        With fewer cells in either set the share is not taken.
-
-    Returns
-    -------
-    The share, between -1 and 1 or a little above; `None` for too few cells, or fewer pairs than asked for.
-    """
-    return compare_correlations(real, pairs=pairs, min_cells=min_cells)(cells)
-
-
-def compare_correlations(
-    real: np.ndarray, *, pairs: int = 200, min_cells: int = 24
-) -> Callable[[np.ndarray], float | None]:
-    """Find the strongest correlations of real cells once, and return `correlations_kept` of other cells as a function.
-
-    Parameters
-    ----------
-    real, pairs, min_cells
-        See `correlations_kept`.
-    """
-    often = np.flatnonzero((real > EXPRESSED).mean(axis=0) >= 0.1)
-    upper = np.triu_indices(len(often), 1)
-    if len(real) < min_cells or len(upper[0]) < pairs:
-        return lambda cells: None
-    scaled = _standardise_genes(real[:, often])
-    correlations = (scaled.T @ scaled)[upper]
-    strongest = np.argpartition(-np.abs(correlations), pairs - 1)[:pairs]
-    expected = correlations[strongest]
-    one, other = (often[genes[strongest]] for genes in upper)
-
-    def compare(cells: np.ndarray) -> float | None:
-        if len(cells) < min_cells:
-            return None
-        found = (_standardise_genes(cells[:, one]) * _standardise_genes(cells[:, other])).sum(axis=0)
-        return float((found * np.sign(expected)).sum() / np.abs(expected).sum())
-
-    return compare
-
-
-def _standardise_genes(cells: np.ndarray) -> np.ndarray:
-    """Centre genes over cells and scale them to length 1, [n x G]; a gene that does not vary becomes 0."""
-    centred = cells - cells.mean(axis=0)
-    norm = np.sqrt((centred**2).sum(axis=0))
-    return np.asarray(np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0))
 
 
 def variance_ratio(real: np.ndarray, generated: np.ndarray) -> float:
@@ -370,6 +260,70 @@ def differential_genes(source: np.ndarray, target: np.ndarray, *, fdr: float = 0
         False discovery rate, between 0 and 1.
     """
     return false_discovery_rate(rank_sum_p(source, target)) < fdr
+
+
+def direction_recall(predicted: np.ndarray, truth: np.ndarray) -> float | None:
+    """Share of the genes that truly rise which are among as many that a prediction has rise most.
+
+    A gene counts among these only if its predicted shift is positive, so that a prediction which moves nothing has 0.
+    As many genes are named as there are to find: the share of the named that truly rise, the precision, is the same
+    number, but where fewer are predicted to rise. For genes that fall, the shift is given with the other sign.
+
+    Parameters
+    ----------
+    predicted
+        Mean shift, [G].
+    truth
+        Genes that truly rise, bool [G].
+
+    Returns
+    -------
+    The share; `None` where no gene truly rises.
+
+    Examples
+    --------
+    >>> direction_recall(np.array([0.9, 0.1, 0.5, -2.0]), np.array([True, False, True, True]))
+    0.6666666666666666
+    """
+    count = int(truth.sum())
+    if not count:
+        return None
+    highest = np.argsort(-predicted, kind="stable")[:count]
+    return float((truth[highest] & (predicted[highest] > 0)).sum() / count)
+
+
+def mmd_ratio(made: np.ndarray, target: np.ndarray, nearest: np.ndarray, bandwidth: float) -> float | None:
+    """`maximum_mean_discrepancy` of counterfactual to target cells, over that of the nearest cells trained on.
+
+    Below 1 is better than to answer with cells that were seen; around 0 is as good as real target cells.
+
+    Parameters
+    ----------
+    made, target, nearest
+        Expression of the counterfactual cells [n x G], of the real target cells [m x G], and of the cells trained on
+        that are nearest to those without carrying their labels [k x G]; at least two of each.
+    bandwidth
+        Bandwidth of the kernel.
+
+    Returns
+    -------
+    The ratio; `None` where the nearest cells are not told from the target cells.
+    """
+    copied = maximum_mean_discrepancy(nearest, target, bandwidth)
+    return maximum_mean_discrepancy(made, target, bandwidth) / copied if copied > 0 else None
+
+
+def energy_ratio(made: np.ndarray, target: np.ndarray, nearest: np.ndarray, bandwidth: float) -> float | None:
+    """`energy_distance` of counterfactual to target cells, over that of the nearest cells trained on; see `mmd_ratio`.
+
+    Examples
+    --------
+    >>> made, target, nearest = np.ones((3, 1)), np.zeros((3, 1)), np.full((3, 1), 4.0)
+    >>> energy_ratio(made, target, nearest, 1.0)
+    0.25
+    """
+    copied = energy_distance(nearest, target)
+    return energy_distance(made, target) / copied if copied > 0 else None
 
 
 def ranking_score(score: np.ndarray, truth: np.ndarray) -> float | None:

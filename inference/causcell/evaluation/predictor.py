@@ -70,7 +70,7 @@ class Predictor(Protocol):
     @property
     def modes(self) -> tuple[str, ...]: ...  # noqa: D102
 
-    def covers(self, cells: anndata.AnnData, do: Mapping[str, str]) -> np.ndarray:
+    def covers(self, cells: anndata.AnnData, do: Mapping[str, str], estimate: Estimate | None = None) -> np.ndarray:
         """Tell which cells there is a prediction of, bool [n].
 
         Parameters
@@ -79,6 +79,8 @@ class Predictor(Protocol):
             The cells, [n x any genes].
         do
             Labels by concept, one joint intervention; without any, the factual cell.
+        estimate
+            ``mean`` or ``sample``; either, if not given.
         """
         ...
 
@@ -100,7 +102,19 @@ class Predictor(Protocol):
 
         Returns
         -------
-        The expression; `None` if the predictor has no such estimate.
+        The expression; `None` if the predictor has no such estimate of each cell.
+        """
+        ...
+
+    def expect(
+        self, cells: anndata.AnnData, do: Mapping[str, str], *, mode: str = "do", seed: int = 0
+    ) -> np.ndarray | None:
+        """Predict expected expression as well as there are means for it: mean estimates, else samples averaged.
+
+        Parameters
+        ----------
+        cells, do, mode, seed
+            As in `predict`, which says what is returned.
         """
         ...
 
@@ -139,7 +153,7 @@ class ModelPredictor:
         """All modes: a model carries out each."""
         return MODES
 
-    def covers(self, cells: anndata.AnnData, do: Mapping[str, str]) -> np.ndarray:
+    def covers(self, cells: anndata.AnnData, do: Mapping[str, str], estimate: Estimate | None = None) -> np.ndarray:
         """Tell that every cell can be predicted, bool [n]."""
         return np.ones(cells.n_obs, dtype=bool)
 
@@ -155,6 +169,10 @@ class ModelPredictor:
                 cells, do or None, mode=mode, preset=preset, seed=seed, **self._read_options
             )
         return np.asarray(made.X)
+
+    def expect(self, cells: anndata.AnnData, do: Mapping[str, str], *, mode: str = "do", seed: int = 0) -> np.ndarray:
+        """Predict mean estimates, float32 [n x G]."""
+        return self.predict(cells, do, estimate="mean", mode=mode, seed=seed)
 
     def embed(self, cells: anndata.AnnData) -> Embeddings:
         """Read embeddings of all concepts, and the labels that the model reads; see `Generator.embed`."""

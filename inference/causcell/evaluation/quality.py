@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
+from causcell.evaluation.distances import median_distance
 from causcell.evaluation.real_cells import RealCells
 from causcell.evaluation.registry import registered_metrics
 
@@ -70,7 +71,7 @@ def measure_quality(real: np.ndarray, generated: np.ndarray, labels: np.ndarray)
 def measure_effect(
     predicted: np.ndarray, real: np.ndarray, variance: np.ndarray, differential: np.ndarray
 ) -> dict[str, float | None]:
-    """Take every registered metric of shifts: of kind ``effect``, then ``size``, then ``genes``.
+    """Take every registered metric of shifts: of kind ``effect``, then ``size``, ``genes`` and ``directions``.
 
     Parameters
     ----------
@@ -88,4 +89,28 @@ def measure_effect(
     effect = {metric.name: metric.function(predicted, real) for metric in registered_metrics("effect")}
     sizes = {metric.name: metric.function(predicted, real, variance) for metric in registered_metrics("size")}
     genes = {metric.name: metric.function(predicted, differential) for metric in registered_metrics("genes")}
-    return effect | sizes | genes
+    ways = np.where(differential, np.sign(real), 0).astype(np.int64)
+    directions = {metric.name: metric.function(predicted, ways) for metric in registered_metrics("directions")}
+    return effect | sizes | genes | directions
+
+
+def measure_counterfactual(made: np.ndarray, target: np.ndarray, nearest: np.ndarray | None) -> dict[str, float | None]:
+    """Take every registered metric of kind ``counterfactual``.
+
+    Parameters
+    ----------
+    made, target, nearest
+        Counterfactual cells, real target cells, and the nearest cells trained on that do not carry their labels,
+        [n x G], [m x G] and [k x G]; `None` for no such cells, and then no metric can be taken.
+
+    Returns
+    -------
+    Values by the metrics' names; `None` for one that could not be taken.
+    """
+    if nearest is None:
+        return {metric.name: None for metric in registered_metrics("counterfactual")}
+    bandwidth = median_distance(target)
+    return {
+        metric.name: metric.function(made, target, nearest, bandwidth)
+        for metric in registered_metrics("counterfactual")
+    }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from causcell.evaluation.distances import squared_distances
 from causcell.evaluation.registry import REAL_SUFFIX, Metric, registered_metrics
 
 Compare = Callable[[np.ndarray], "float | None"]
@@ -167,16 +168,6 @@ class _LabelCells:
         if metric.prepare is not None:
             return metric.prepare(real, self._bandwidth)
         return lambda cells: metric.function(real, cells, self._bandwidth)
-
-
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute squared Euclidean distances between cells, [n x G] and [m x G], by one product of matrices, [n x m].
-
-    Numbers of float64 that are centred keep distances within about 1e-7 of the cells' own size, those of alike cells
-    included.
-    """
-    lengths = [np.einsum("ij,ij->i", x, x) for x in (a, b)]
-    return np.asarray(np.maximum(lengths[0][:, None] + lengths[1] - 2 * (a @ b.T), 0))
 
 
 def _mean_within(kernel: np.ndarray, rows: np.ndarray) -> float:

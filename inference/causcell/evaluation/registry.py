@@ -10,9 +10,9 @@ import numpy as np
 
 from causcell._internal.registry import Registry
 from causcell.errors import ConfigurationError, format_list
-from causcell.evaluation import metrics
+from causcell.evaluation import correlations, distances, metrics
 
-Kind = Literal["cells", "distribution", "label", "summary", "effect", "size", "genes"]
+Kind = Literal["cells", "distribution", "label", "summary", "effect", "size", "genes", "directions", "counterfactual"]
 Better = Literal["higher", "lower", "one", "real"]
 
 KINDS: dict[Kind, str] = {
@@ -25,6 +25,11 @@ KINDS: dict[Kind, str] = {
     "size": "function(predicted, real, variance): mean shifts of expression, and the sampling variance of the real "
     "one, all [G]",
     "genes": "function(predicted, differential): a mean shift [G], and the genes that truly differ, bool [G]",
+    "directions": "function(predicted, directions): a mean shift [G], and which way the genes that truly differ go, "
+    "int [G]: 1 up, -1 down, 0 for genes that do not differ",
+    "counterfactual": "function(made, target, nearest, bandwidth): counterfactual cells [n x G], the real target cells "
+    "[m x G], the cells trained on that are nearest to those without carrying their labels [k x G], and the median "
+    "distance between the target cells",
 }
 """Arguments of the function of each kind of metric; arrays are expression on the log scale. It returns a float, or
 `None` where it can't be taken. Values of ``distribution`` and ``label`` are averaged over labels, weighted by cells."""
@@ -44,7 +49,7 @@ REAL_SUFFIX = "_real"
 """Ends the names of the values that real cells have, among the values of generated ones."""
 
 _RESERVED = ("cells",)
-_SHIFT_KINDS: tuple[Kind, ...] = ("effect", "size", "genes")
+_SHIFT_KINDS: tuple[Kind, ...] = ("effect", "size", "genes", "directions", "counterfactual")
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Metric:
 
     @property
     def key(self) -> str:
-        """Name in the registry: that of the metric, after ``shift_`` for the kinds ``effect``, ``size`` and ``genes``.
+        """Name in the registry: that of the metric, after ``shift_`` for the kinds of the tables of effects.
 
         So a metric of expression and one of shifts, whose values never meet, may have one name.
         """
@@ -134,13 +139,13 @@ def _check(name: str, found: object) -> Metric:
 _BUILTIN = (
     Metric("pcc", metrics.pearson, "cells", "higher", title="PCC"),
     Metric("mse", metrics.mean_squared_error, "cells", "lower", title="MSE"),
-    Metric("energy_distance", lambda real, made, bandwidth: metrics.energy_distance(made, real), "distribution",
+    Metric("energy_distance", lambda real, made, bandwidth: distances.energy_distance(made, real), "distribution",
            "lower", kernel=lambda squared, bandwidth: np.sqrt(squared)),
-    Metric("mmd", lambda real, made, bandwidth: metrics.maximum_mean_discrepancy(made, real, bandwidth),
+    Metric("mmd", lambda real, made, bandwidth: distances.maximum_mean_discrepancy(made, real, bandwidth),
            "distribution", "lower", title="MMD",
            kernel=lambda squared, bandwidth: -np.exp(squared / (-2 * bandwidth**2))),
-    Metric("correlations", lambda real, made, bandwidth: metrics.correlations_kept(made, real), "distribution",
-           "higher", prepare=lambda real, bandwidth: metrics.compare_correlations(real)),
+    Metric("correlations", lambda real, made, bandwidth: correlations.correlations_kept(made, real), "distribution",
+           "higher", prepare=lambda real, bandwidth: correlations.compare_correlations(real)),
     Metric("variance_ratio", metrics.variance_ratio, "label", "one"),
     Metric("nonzero", metrics.nonzero_share, "summary", "real"),
     Metric("nonzero_mean", metrics.nonzero_mean, "summary", "real"),
@@ -152,6 +157,12 @@ _BUILTIN = (
     Metric("norm_ratio", metrics.shift_norm_ratio, "size", "one"),
     Metric("error", metrics.shift_error, "size", "lower", title="squared error"),
     Metric("AUC", lambda predicted, differ: metrics.ranking_score(abs(predicted), differ), "genes", "higher"),
+    Metric("recall_up", lambda predicted, ways: metrics.direction_recall(predicted, ways == 1), "directions",
+           "higher"),
+    Metric("recall_down", lambda predicted, ways: metrics.direction_recall(-predicted, ways == -1), "directions",
+           "higher"),
+    Metric("mmd_ratio", metrics.mmd_ratio, "counterfactual", "lower", title="MMD ratio"),
+    Metric("energy_ratio", metrics.energy_ratio, "counterfactual", "lower"),
 )  # fmt: skip
 
 METRICS: Registry[Metric] = Registry("metric", ENTRY_POINTS, _check, {metric.key: metric for metric in _BUILTIN})

@@ -13,6 +13,7 @@ from causcell.evaluation.cases import Case as Case
 from causcell.evaluation.cases import find_seen_cases as find_seen_cases
 from causcell.evaluation.cases import find_unseen_cases as find_unseen_cases
 from causcell.evaluation.cases import format_combination as format_combination
+from causcell.evaluation.counterfactual_cells import measure_counterfactual_cells
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.halves import CHEATS, DRAWN_HALF, HALF, Halves, measure_halves
 from causcell.evaluation.intervals import standard_errors
@@ -31,8 +32,12 @@ _INTERPRETATION = (
     "three sizes, each best at 1: calibration (what a predicted effect of 1 really is, on average), size (the "
     "prediction along the true shift, over it) and norm ratio (length over length), the real shift's noise taken off; "
     "the squared error over the squared true shift, best at 0, without that noise too; "
-    "and the area under the ROC curve of the strength of a gene's shift for the genes that differ between real source "
-    "and target cells (Wilcoxon, Benjamini-Hochberg 5 %). Averages over strata."
+    "the area under the ROC curve of the strength of a gene's shift for the genes that differ between real source "
+    "and target cells (Wilcoxon, Benjamini-Hochberg 5 %), and how many of those that rise, or fall, are among as many "
+    "genes that are predicted to rise, or fall, most (recall, which is precision too). MMD and energy ratio: how far "
+    "samples of counterfactual cells (of trivial predictions: source cells moved by the shift) are from real target "
+    "cells, over how far the nearest cells learned from with other labels are: 1 is copying those, 0 is as good as "
+    "real. Averages over strata."
 )
 _SCORES = (
     "Scores: 0 is the best trivial shift, 1 a replicate (the better of half of these real cells, as it is or drawn "
@@ -89,7 +94,7 @@ def tabulate_effects(
 
 def _tabulate_concept(measured: Sequence[_CaseMeasures], name: str, concept: str, replicate: str | None) -> Table:
     """Average the measures of a concept's cases, score them, and find the measures that cheats win."""
-    metrics = registered_metrics("effect", "size", "genes")
+    metrics = registered_metrics("effect", "size", "genes", "directions", "counterfactual")
     roles: dict[str, Role] = {row: role for case in measured for row, role in case.roles.items()}
     values: dict[str, dict[str, float]] = {}
     errors: dict[str, dict[str, float]] = {}
@@ -167,6 +172,8 @@ def _measure_case(
         values[name] = _average_halvings(halves.predictions[name])
     values[CEILING] = {"pcc": _noise_free_correlation(values[HALF]["pcc"])}
     values |= {name: _average_halvings(each) for name, each in halves.cheats.items()}
+    for name, each in measure_counterfactual_cells(data, case, known, seed).items():
+        values[name] = values.get(name, {}) | each
     errors = standard_errors(predicted | known, source, target, np.random.default_rng((seed, 6)), replicates=replicates)
     return _CaseMeasures(values, errors, halves, roles)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from causcell.errors import format_list
-from causcell.repository.names import EXPRESSION_FLOAT16, REFERENCE_FILE, logits_name
+from causcell.repository.names import ABDUCTION, EXPRESSION_FLOAT16, INFORMED, REFERENCE_FILE, logits_name
 
 Manifest = Any
 """`causcell.repository.manifest.Manifest`: its module imports this one."""
@@ -130,6 +130,7 @@ def _check_graphs(manifest: Manifest) -> None:
     encoded = {"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept}
     expected = {
         "encoder_scm": ({"expression": genes}, encoded),
+        ABDUCTION: ({"exogenous": concept, "labels": ("int64", (manifest.dimensions.concepts,))}, {INFORMED: concept}),
         "scm": (forced, {"endogenous": concept, **logits}),
         "denoiser": ({"x_t": genes, "timestep": ("int64", (1,)), "endogenous": concept}, {"x0": genes}),
         "sampler": ({"endogenous": concept, "noise": genes, "solver": table}, {"expression": genes}),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,7 +19,6 @@ from pydantic import (
 )
 
 from causcell._internal.choices import suggest
-from causcell._internal.digests import name_digests
 from causcell._internal.strict_json import parse_object, shorten
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.diffusion.schedule import NoiseSchedule
@@ -35,12 +33,16 @@ from causcell.errors import (
 )
 from causcell.preprocessing import Preprocessing, Scale, gene_digest
 from causcell.repository.consistency import check_consistency
+from causcell.repository.effect_error import EffectError
+from causcell.repository.names import ABDUCTION as ABDUCTION
 from causcell.repository.names import EXPRESSION_FLOAT16 as EXPRESSION_FLOAT16
+from causcell.repository.names import INFORMED as INFORMED
 from causcell.repository.names import MANIFEST_FILE as MANIFEST_FILE
 from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
 from causcell.repository.names import graph_file as graph_file
 from causcell.repository.names import logits_name as logits_name
 from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
+from causcell.repository.training_cells import TrainingCells as TrainingCells
 
 SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
@@ -210,38 +212,6 @@ class Preset(_Part):
     quality: dict[str, float] | None = None
 
 
-class TrainingCells(_Part):
-    """The cells that a model was trained on, known by digests of their names.
-
-    Attributes
-    ----------
-    count
-        Number of distinct names.
-    digests
-        Base64 of the sorted digests, little-endian uint64 (BLAKE2b of 8 bytes).
-    """
-
-    count: int
-    digests: str
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> TrainingCells:
-        """Make the record of the cells with these names; a name that comes twice counts once.
-
-        Examples
-        --------
-        >>> TrainingCells.of(["b", "a", "b"]).contain(["a", "x"])
-        array([ True, False])
-        """
-        digests = np.unique(name_digests(names))
-        return cls(count=len(digests), digests=base64.b64encode(digests.astype("<u8").tobytes()).decode())
-
-    def contain(self, names: Sequence[str]) -> np.ndarray:
-        """Tell which names are those of training cells, bool [n]."""
-        known = np.frombuffer(base64.b64decode(self.digests), dtype="<u8")
-        return np.isin(name_digests(names), known)
-
-
 class Manifest(_Part):
     """The content of ``manifest.json``.
 
@@ -275,6 +245,8 @@ class Manifest(_Part):
         SHA-256 of every file of the repository, by path.
     training_cells
         Cells that the model was trained on.
+    effect_errors
+        Measured errors of effects, by concept; none in older models.
     provenance, versions
         How the model was trained, and with which packages.
     """
@@ -296,6 +268,7 @@ class Manifest(_Part):
     parity: dict[str, Parity]
     files: dict[str, str]
     training_cells: TrainingCells
+    effect_errors: dict[str, EffectError] = {}
     provenance: dict[str, Any]
     versions: dict[str, str]
 

@@ -8,6 +8,13 @@ REFERENCE_FILE = "reference.npz"
 EXPRESSION_FLOAT16 = "expression_float16"
 """Output of ``decoder`` and ``sampler``: ``expression`` rounded to float16. Older exports have no such output."""
 
+ABDUCTION = "abduction"
+"""Graph that tells exogenous embeddings what a cell's known labels are. Older exports have no such graph, nor have
+models that abduct from expression alone."""
+
+INFORMED = "informed"
+"""Output of `ABDUCTION`."""
+
 
 def graph_file(graph: str) -> str:
     """Return the path of a graph's ONNX file in its repository, a key of `Manifest.files`.

@@ -21,7 +21,7 @@ def test_inspect_tells_a_machine_what_is_inside(made: Path, capsys: pytest.Captu
     assert (told["presets"]["balanced"]["solver"], told["presets"]["balanced"]["steps"]) == ("draw", 10)
     assert told["presets"]["draw"]["pcc"] == manifest["presets"]["draw"]["quality"]["pcc"]
     assert told["expression"] == {"scale": "counts", "target_sum": 10000, "normalisation_genes": 60}
-    assert set(told["graphs"]) == {"encoder_scm", "scm", "denoiser", "decoder", "sampler"}
+    assert set(told["graphs"]) == {"encoder_scm", "abduction", "scm", "denoiser", "decoder", "sampler"}
     assert err == ""
 
 

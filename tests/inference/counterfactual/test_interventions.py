@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from causcell.concepts import Concept, ConceptSchema
-from causcell.counterfactual.interventions import Intervention, parse_do, plan_interventions
+from causcell.counterfactual.interventions import Intervention, parse_do, parse_intervention, plan_interventions
 from causcell.errors import ConceptError, InterventionError, UnknownConceptError, UnknownLabelError
 
 STIM, DONOR = range(2)
@@ -100,3 +100,11 @@ def test_do_that_contradicts_itself():
 def test_do_that_is_no_pair():
     with pytest.raises(ConceptError, match="'stim' is not of the form CONCEPT=LABEL"):
         parse_do(["stim"])
+
+
+@pytest.mark.parametrize("do", [{}, {"stim": "a=b;c"}, {"stim": "a=b;c", "dose": "10"}, {"dose": "0", "stim": "a"}])
+def test_the_name_of_an_intervention_says_what_it_is(do: dict[str, str]) -> None:
+    """Also where labels hold what separates them."""
+    schema = ConceptSchema((Concept("stim", ("a", "a=b;c", "b")), Concept("dose", ("0", "10"))))
+    intervention = Intervention.of(schema, do)
+    assert parse_intervention(schema, intervention.name) == intervention

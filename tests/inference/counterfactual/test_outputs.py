@@ -42,7 +42,9 @@ def write(generator, some):
 def test_every_kind_gives_the_arrays_that_it_announces(kind):
     """By place and width, for the cells alone: a batch is padded. Two draws of one intervention."""
     cells, padded, genes, embedding = 3, 5, 4, 6
-    accumulator = make_accumulator(kind, lambda z, noise: z[:, 0, :genes] + noise, (cells, 1, 2))
+    accumulator = make_accumulator(
+        kind, lambda z, noise: z[:, 0, :genes] + noise, (cells, 1, 2), lambda place, effect, deviation: deviation + 0.5
+    )
     for draw in (0, 1):
         z = np.full((padded, 1, embedding), draw + 1, dtype=np.float32)
         codes, unmatched = np.zeros((padded, 2), dtype=np.int32), np.zeros(padded, dtype=bool)
@@ -55,7 +57,13 @@ def test_every_kind_gives_the_arrays_that_it_announces(kind):
         "expression": {"X": [1.25, 2.25]},
         "embeddings": {"obsm/X_causcell": [1, 2]},
         "effects": {"X": [1, 1]},
-        "summary": {"X": [1.75], "layers/deviation": [np.sqrt(0.5)]},
+        "summary": {
+            "X": [1.75],
+            "layers/deviation": [np.sqrt(0.5)],
+            "layers/effect": [1],
+            "layers/lower": [0.5],
+            "layers/upper": [1.5],
+        },
     }
     for place, values in expected[kind].items():
         np.testing.assert_allclose(arrays[place][0, 0, :, 0], values, rtol=1e-6)
@@ -130,10 +138,15 @@ def test_expression_from_embeddings_is_the_same_atlas(generator, write, tmp_path
 
 
 def test_embeddings_are_those_of_the_rows(generator, some, write, tmp_path):
-    """The factual ones of a mean are what `embed` gives; there is no X, and the panel is there."""
+    """There is no X, and the panel is there; those of cells without labels are what `embed` gives."""
     read = anndata.read_zarr(write(tmp_path / "stored.zarr", "embeddings", [{}, *DO], preset="mean"))
-    embedded = generator.embed(some).obsm["X_causcell"]
-    np.testing.assert_array_equal(read.obsm["X_causcell"][::3], embedded)
+    kept = generator.reconstruct(some, preset="mean", store="embeddings").obsm["X_causcell"]
+    np.testing.assert_array_equal(read.obsm["X_causcell"][::3], kept)
+    unlabelled = some.copy()
+    unlabelled.obs = unlabelled.obs[[]]
+    told = generator.reconstruct(unlabelled, preset="mean", store="embeddings").obsm["X_causcell"]
+    np.testing.assert_allclose(told, generator.embed(some).obsm["X_causcell"], atol=1e-5)
+    assert np.abs(kept - told).max() > 0.01
     assert read.obsm["X_causcell"].dtype == np.float32
     assert read.X is None
     assert read.var_names.tolist() == list(generator.preprocessing.genes)

@@ -139,7 +139,7 @@ def test_a_solver_from_outside_generates_through_the_fused_sampler(generator: Ge
 
     watched = Generator(Recording(), batch_size=generator.batch_size)
     found = watched.counterfactual(few, {"stim": "IFN"}, solver="heun", steps=101)
-    assert asked == {"encoder_scm", "scm", "sampler"}
+    assert asked == {"encoder_scm", "abduction", "scm", "sampler"}
     assert found.uns["causcell"]["solver"] == {"solver": "heun", "steps": 101, "spacing": "trailing", "eta": 0.0}
     assert found.uns["causcell"]["estimate"] == "sample"
     expected = generator.counterfactual(few, {"stim": "IFN"}, solver="ddim", steps=200)

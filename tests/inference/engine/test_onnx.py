@@ -89,6 +89,50 @@ def test_a_provider_that_did_not_load(repository, monkeypatch):
         engine.run("scm", zero_inputs(engine, "scm"))
 
 
+def test_a_library_that_is_missing_is_named(repository, monkeypatch, capsys):
+    """ONNX Runtime prints it, where the answers of commands go."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime,
+        "preload_dlls",
+        lambda: print("Failed to load libcublas.so.13: no such file\nPlease follow the page"),
+        raising=False,
+    )
+    only_cpu = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda path, options, providers: only_cpu(path, options, providers=None)
+    )
+    engine = open_engine(repository, provider="cuda")
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"the driver \(Failed to load libcublas\.so\.13: no such file\)$"
+    ):
+        engine.run("scm", zero_inputs(engine, "scm"))
+    assert capsys.readouterr().out == ""
+
+
+def test_no_library_of_a_gpu_is_looked_for_on_the_cpu(repository, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: pytest.fail("looked for"), raising=False)
+    open_engine(repository)
+
+
+def test_products_on_a_gpu_keep_single_precision(repository, monkeypatch):
+    """ONNX Runtime's own choice, TF32, keeps 10 bits of the factors: engines would differ by a thousandth."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    asked = []
+    only_cpu = onnxruntime.InferenceSession
+
+    def note(path, options, providers):
+        asked.extend(providers)
+        return only_cpu(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", note)
+    engine = open_engine(repository, provider="cuda")
+    with pytest.raises(RuntimeUnavailableError):
+        engine.run("scm", zero_inputs(engine, "scm"))
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": 0})]
+
+
 def test_both_runtimes_installed(repository, monkeypatch):
     monkeypatch.setattr(engine_runtime, "installed_versions", lambda *names: dict.fromkeys(names, "1.0"))
     with pytest.raises(RuntimeUnavailableError, match="both installed and overwrite each other; uninstall both"):

@@ -3,23 +3,27 @@
 import numpy as np
 import pytest
 import scanpy
+from scipy.spatial.distance import cdist, pdist
 
 from causcell.errors import ConfigurationError
 from causcell.evaluation import Metric
+from causcell.evaluation.correlations import correlations_kept
+from causcell.evaluation.distances import (
+    energy_distance,
+    maximum_mean_discrepancy,
+    median_distance,
+    squared_distances,
+)
 from causcell.evaluation.expression import find_top_markers
 from causcell.evaluation.intervals import measure_samples
 from causcell.evaluation.metrics import (
-    correlations_kept,
-    energy_distance,
-    maximum_mean_discrepancy,
     mean_shift,
-    median_distance,
     shift_calibration,
     shift_correlation,
     shift_norm_ratio,
     shift_size,
 )
-from causcell.evaluation.real_cells import RealCells, squared_distances
+from causcell.evaluation.real_cells import RealCells
 
 
 def cells(count: int, *, seed: int, genes: int = 60) -> np.ndarray:
@@ -49,6 +53,15 @@ def test_values_within_labels_are_those_of_the_metrics_on_every_half() -> None:
     for name, values in expected.items():
         weighted = (70 * np.mean(values[:5]) + 50 * np.mean(values[5:])) / 120
         assert found[name] == pytest.approx(weighted, abs=1e-6), name  # float32 sums of 60 genes
+
+
+def test_distances_and_what_follows_are_those_of_pairs() -> None:
+    a, b = cells(40, seed=7) + 5, cells(30, seed=8)
+    between, within = cdist(a, b), (pdist(a), pdist(b))
+    assert energy_distance(a, b) == pytest.approx(2 * between.mean() - within[0].mean() - within[1].mean(), abs=1e-9)
+    similar = [np.exp(-(each**2) / 18).mean() for each in (*within, between)]
+    assert maximum_mean_discrepancy(a, b, 3) == pytest.approx(similar[0] + similar[1] - 2 * similar[2], abs=1e-12)
+    assert median_distance(a) == pytest.approx(np.median(within[0]), abs=1e-9)
 
 
 def test_distances_of_alike_cells_are_nothing() -> None:

@@ -23,6 +23,7 @@ BUILTIN = (
     *("pcc", "mse", "energy_distance", "mmd", "correlations", "variance_ratio", "nonzero", "nonzero_mean"),
     *("shift_pcc", "shift_spearman", "shift_top_overlap", "shift_calibration"),
     *("shift_size", "shift_norm_ratio", "shift_error", "shift_AUC"),
+    *("shift_recall_up", "shift_recall_down", "shift_mmd_ratio", "shift_energy_ratio"),
 )
 
 
@@ -200,7 +201,8 @@ def test_evaluate_needs_no_torch_and_reports_metrics_from_outside(
     assert samples["model, samples"]["centre distance"]["mean"] > 0
     (effects,) = (rows for name, rows in tables.items() if name.startswith("Interventions: stim"))
     assert list(effects["model, do"]) == [
-        *("pcc", "spearman", "top_overlap", "calibration", "size ratio", "size", "norm ratio", "AUC")
+        *("pcc", "spearman", "top_overlap", "calibration", "size ratio", "size", "norm ratio", "squared error", "AUC"),
+        *("recall up", "recall down", "MMD ratio", "energy ratio"),
     ]
     assert effects["no change"]["size ratio"]["mean"] == 0
     line = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["PCC", "MSE"])

@@ -62,3 +62,27 @@ def test_an_accelerator_of_another_name_is_told_the_allowed_ones(
 ) -> None:
     words = train_words(tmp_path / "absent.h5ad", tmp_path / "run", "--set", f"optimisation.accelerator={name}")
     says(refused(capsys, *words), f"'{name}'", "'auto'", "'cpu'", f"'{near}'")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "settings", "expected"),
+    [
+        (True, {}, "bf16-mixed"),
+        (True, {"optimisation.precision": "float32"}, "32-true"),
+        (True, {"optimisation.accelerator": "cpu"}, "32-true"),
+        (False, {}, "32-true"),
+    ],
+)
+def test_products_are_of_half_precision_on_a_gpu_alone_and_unless_asked_not_to(
+    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, settings: dict, expected: str
+) -> None:
+    class AskedError(Exception):
+        pass
+
+    def ask(**arguments: object) -> None:
+        raise AskedError(arguments["precision"])
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr("causcell_training.loop.trainer.lightning.Trainer", ask)
+    with pytest.raises(AskedError, match=expected):
+        fit(cells, tmp_path / "run", config=tiny_config(**settings))

@@ -246,7 +246,7 @@ def _make_trainer(
         accelerator=settings.accelerator,
         devices=1,
         plugins=[OneProcess(), CheckpointFiles(path)],
-        precision="bf16-mixed" if on_gpu else "32-true",
+        precision="bf16-mixed" if on_gpu and settings.precision == "auto" else "32-true",
         max_epochs=settings.epochs,
         check_val_every_n_epoch=min(settings.validate_every, settings.epochs),
         gradient_clip_val=settings.gradient_clip,

@@ -127,8 +127,9 @@ class TrainingPlan(lightning.LightningModule):
             Log-scale expression, float32 [B x G], and label codes, int64 [B x m].
         """
         expression, labels = batch
-        z = self.model.scm(self.model.encode(expression)[0])
-        estimate = self.model.mean_estimate(z)
+        exogenous = self.model.encode(expression)[0]
+        z = self.model.scm(exogenous)
+        estimate = self.model.mean_estimate(self.model.scm(self.model.inform(exogenous, labels)))
         metrics = {MONITOR: ((estimate - expression) ** 2).mean()}
         for i, logits in enumerate(self.model.label_logits(z)):
             labelled = labels[:, i] != UNLABELLED
@@ -148,7 +149,8 @@ class TrainingPlan(lightning.LightningModule):
             The optimiser; an override may return whatever Lightning takes.
         """
         settings = self.config.optimisation
-        matrices = [parameter for parameter in self.model.parameters() if parameter.ndim > 1]
+        levels = {id(parameter) for parameter in self.model.label_mean}
+        matrices = [each for each in self.model.parameters() if each.ndim > 1 and id(each) not in levels]
         decayed = {id(parameter) for parameter in matrices}
         others = [parameter for parameter in self.parameters() if id(parameter) not in decayed]
         return torch.optim.AdamW(
