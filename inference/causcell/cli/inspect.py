@@ -85,6 +85,8 @@ def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
     if name == "presets":
         head = f"presets, measured on {essentials['held_out_cells']} held-out cells (beside real cells):"
         return [head, *(f"  {line}" for line in _preset_table(value))]
+    if name == "effect_errors":
+        return ["error of effects (none is measured: no intervals)"] if not value else _effect_lines(value)
     if name == "servers":
         return [line for server in value for line in _server_lines(server, essentials["statistics"])]
     if name == "statistics":
@@ -104,6 +106,29 @@ def _preset_table(presets: dict[str, dict[str, Any]]) -> list[str]:
     rows = [texts(name, preset) for name, preset in presets.items()]
     rows.append(texts("real", next(iter(presets.values())), "_real"))
     return format_table(["", *_COLUMNS], rows)
+
+
+def _effect_lines(errors: dict[str, dict[str, Any]]) -> list[str]:
+    """Return lines of a table: how far effects of each concept are off, and whether intervals hold."""
+
+    def size(error: dict[str, float] | None) -> str:
+        if error is None:
+            return "not measured"
+        return f"{error['constant'] ** 0.5:.2f} deviations and {error['relative'] ** 0.5:.0%} of the effect"
+
+    rows = [
+        [
+            concept,
+            *(size(each[part]) for part in ("stratum", "unseen")),
+            "" if each["coverage"] is None else f"{each['coverage']:.2f}",
+        ]
+        for concept, each in errors.items()
+    ]
+    table = format_table(["", "error of effects", "of unseen combinations", "90 % intervals hold"], rows)
+    return [
+        "error of effects, measured on training cells; intervals tried on held-out ones:",
+        *(f"  {x}" for x in table),
+    ]
 
 
 def _server_lines(server: dict[str, Any], statistics: dict[str, Any]) -> list[str]:
@@ -152,6 +177,7 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         },
         "held_out_cells": max(int((preset.quality or {}).get("cells", 0)) for preset in manifest.presets.values()),
         "default_preset": manifest.default_preset,
+        "effect_errors": fields["effect_errors"],
         "graphs": {
             name: {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
             for name, graph in manifest.graphs.items()

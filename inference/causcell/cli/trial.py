@@ -153,4 +153,4 @@ def _format_cell_effects(effects: anndata.AnnData) -> list[str]:
 def _format_intervals(result: anndata.AnnData) -> str:
     """Format what intervals cover, or why there are none."""
     facts = result.uns["causcell"]
-    return f"intervals of {facts['interval']:.0%}: {facts['interval_covers']}"
+    return f"intervals of {facts['interval']:.0%} hold: {facts['interval_covers']}"

@@ -22,13 +22,13 @@ from causcell.counterfactual.model import CounterfactualModel
 from causcell.repository.effect_error import EffectError, ErrorSize
 
 LIMITS = (
-    "Intervals hold the sampling of cells or draws and the model's own error, measured on differences between labels "
-    "of training cells. They do not hold a wrong graph or missing causes: then such differences are no effects. "
-    "p_value, q_value and changed, where given, rest on the sampling alone and take the model for right."
+    "the sampling of cells or draws, and the model's own error, measured on differences between labels of training "
+    "cells; not a wrong graph or missing causes, with which such differences are no effects. p_value, q_value and "
+    "changed, where given, rest on the sampling alone and take the model for right."
 )
-"""What intervals cover and what not, as ``uns`` says it."""
+"""What intervals hold and what not, as ``uns`` says it."""
 
-UNMEASURED = "there is no interval (NaN): the model holds no measured error of these effects; export its run again"
+UNMEASURED = "nothing (NaN): the model holds no measured error of these effects; export its run again"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def test_inspect_tells_a_reader_the_same(made: Path, capsys: pytest.CaptureFixtu
     assert "verified: True" in out
     assert "cell_type: B, NK, T" in out
     assert "edges: stim:state, cell_type:state" in out
+    assert "error of effects, measured on training cells; intervals tried on held-out ones:" in out
     lines = out.splitlines()
     at = lines.index(next(line for line in lines if line.startswith("presets, measured on")))
     table = [line.split() for line in lines[at + 1 : at + 7]]

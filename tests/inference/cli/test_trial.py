@@ -1,5 +1,6 @@
 """``causcell trial``: average effects, effects on cells, what can't be asked for, and flags that were renamed."""
 
+import re
 from pathlib import Path
 
 import anndata
@@ -11,10 +12,14 @@ def test_trial_writes_average_effects_and_effects_on_cells(
     made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["trial", data, "--models", made / "models", "--draws", "2", "--no-progress"]
-    assert run_command(*words, "--concept", "stim", "--replicate", "donor", "--out", tmp_path / "average.h5ad") == 0
+    everything = ["--fdr", "0.99", "--min-effect", "0"]
+    average = ["--concept", "stim", "--replicate", "donor", "--out", tmp_path / "average.h5ad", *everything]
+    assert run_command(*words, *average) == 0
     out, _ = capsys.readouterr()
     assert "320 cells, 3 independent units (donor)" in out
     assert "ctrl against IFN: " in out
+    assert re.search(r"ctrl against IFN: .* [+-]\d\.\d\d \[[+-]\d\.\d\d, [+-]\d\.\d\d\]", out)
+    assert "intervals of 90% hold: the sampling of cells or draws, and the model's own error" in out
     average = anndata.read_h5ad(tmp_path / "average.h5ad")
     assert list(average.obs_names) == ["IFN", "ctrl"]
     where = ["--where", 'stim == "ctrl"']
@@ -31,6 +36,7 @@ def test_trial_writes_average_effects_and_effects_on_cells(
         (["--concept", "stim", "--do", "stim=IFN"], "give either --concept"),
         (["--do", "stim=IFN", "--baseline", "ctrl"], "--baseline and --replicate belong to --concept"),
         (["--concept", "dose"], "there is no concept 'dose'"),
+        (["--concept", "stim", "--interval", "90"], "--interval 90.0 is no level of an interval"),
     ],
 )
 def test_trial_names_what_it_can_not_do(

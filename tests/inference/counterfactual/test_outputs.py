@@ -1,5 +1,7 @@
 """What an atlas holds besides expression: embeddings that become expression again, effects, summaries."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -8,10 +10,12 @@ from atlases import GENES, SMALL, tree
 
 from causcell.atlas.journal import Journal
 from causcell.atlas.materialize import materialize_atlas
+from causcell.atlas.verify import verify_atlas
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import OUTPUT_KINDS, Prediction, array_widths, make_accumulator, most_frequent
 from causcell.counterfactual.request import make_request
-from causcell.errors import AtlasError, ConfigurationError
+from causcell.counterfactual.uncertainty import EffectUncertainty
+from causcell.errors import AtlasError, ConfigurationError, OutputExistsError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
@@ -110,6 +114,39 @@ def test_summary_is_that_of_the_draws(generator, some, write, tmp_path):
     assert "draw" not in summary.obs
     states = drawn.obs["state"].astype(str).to_numpy().reshape(-1, 7)
     assert all(label in row for label, row in zip(summary.obs["state"].astype(str), states, strict=True))
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_intervals_of_an_atlas_are_verified_and_gone_on_with(generator, some, write, tmp_path, monkeypatch, measured):
+    """Also where the model holds no measured error, and they are not there (NaN): the same atlas as in one run."""
+    if not measured:
+        of = EffectUncertainty.of
+        monkeypatch.setattr(EffectUncertainty, "of", classmethod(lambda cls, model: replace(of(model), errors={})))
+    options = {"draws": 2, "interval": 0.8}
+    path, again = (write(tmp_path / name, "summary", **options) for name in ("atlas.zarr", "again.zarr"))
+    summary = anndata.read_zarr(path)
+    assert np.isfinite(summary.layers["effect"]).all()
+    unchanged = (summary.obs["intervention"] == "stim=IFN").to_numpy() & (some.obs["stim"] == "IFN").to_numpy().repeat(
+        2
+    )
+    assert np.isfinite(summary.layers["lower"])[~unchanged].all() == measured
+    assert not summary.layers["upper"][unchanged].any()
+    assert (summary.layers["effect"] < 0).any()
+    assert verify_atlas(path).sound
+    (again / "layers/lower/c/1/0").unlink()
+    write(again, "summary", **options)
+    assert tree(again) == tree(path)
+    with pytest.raises(OutputExistsError, match=r"interval \(0.8 there, 0.9 asked for\)"):
+        write(path, "summary", draws=2)
+
+
+def test_plans_without_intervals_are_spelt_as_ever(generator, write, tmp_path):
+    """So that atlases of earlier versions are gone on with."""
+    plain, summary = (
+        Journal(write(tmp_path / f"{store}.zarr", store, draws=2)).require_plan() for store in ("effects", "summary")
+    )
+    assert "interval" not in plain.model_dump()["request"]
+    assert summary.model_dump()["request"]["interval"] == 0.9
 
 
 def test_the_most_frequent_label_is_kept_the_lowest_of_several():
