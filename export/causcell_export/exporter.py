@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from causcell._deprecation import warn_deprecated
 from causcell._internal.digests import file_digest
 from causcell._internal.files import local_path, new_folder
+from causcell._internal.stages import Report, say_nothing
 from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
@@ -52,7 +52,7 @@ def export(
     instances: int = 1,
     threads_per_instance: int | None = None,
     unfinished: bool = False,
-    progress: bool = False,
+    progress: bool | Report = False,
 ) -> Path:
     """Export a trained run to a model repository, verified against the trained model on its held-out cells.
 
@@ -76,7 +76,7 @@ def export(
     unfinished
         Of a run that has not finished take the best model so far; the manifest's provenance says so.
     progress
-        Print each stage to standard error as it begins.
+        Print each stage to standard error as it begins; or a function to call with it.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def export(
     threads = 1 if threads_per_instance is None and instances > 1 else threads_per_instance
     cpu = CpuSettings(instances, threads)
     out = local_path(out)
-    report = _print_stage if progress else _say_nothing
+    report = progress if callable(progress) else _print_stage if progress else say_nothing
     report("reading the run")
     run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
     held_out = run.held_out()
@@ -138,10 +138,6 @@ def _print_stage(stage: str) -> None:
     print(stage, file=sys.stderr, flush=True)
 
 
-def _say_nothing(stage: str) -> None:
-    pass
-
-
 def _write_graphs(
     run: Run,
     expression: np.ndarray,
@@ -149,7 +145,7 @@ def _write_graphs(
     precision: str,
     torchscript: bool,
     cpu: CpuSettings,
-    report: Callable[[str], None],
+    report: Report,
 ) -> dict[str, Parity]:
     """Write every graph with its configurations, and verify it; return what was measured, by name."""
     stamp = {

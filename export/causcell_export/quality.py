@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from causcell._internal.stages import Report, say_nothing
 from causcell.bench.timing import BATCH_SIZE
 from causcell.bench.workload import Workload
 from causcell.evaluation.real_cells import RealCells
@@ -24,7 +25,7 @@ _SECONDS = 0.2
 
 
 def with_quality(
-    manifest: Manifest, root: Path, held_out: anndata.AnnData, *, report: Callable[[str], None] = lambda stage: None
+    manifest: Manifest, root: Path, held_out: anndata.AnnData, *, report: Report = say_nothing
 ) -> Manifest:
     """Measure each preset by the embedded engine, and choose the default preset.
 
@@ -100,7 +101,7 @@ def default_preset(steps: Mapping[str, int], distances: Mapping[str, Sequence[fl
 
 
 def _measure_presets(
-    generator: Generator, cells: anndata.AnnData, limit: int, report: Callable[[str], None]
+    generator: Generator, cells: anndata.AnnData, limit: int, report: Report
 ) -> dict[str, dict[str, list[float]]]:
     """Measure each preset on at most so many cells, one value a seed; nothing where there is no cell."""
     cells = cells[:: -(-cells.n_obs // limit) or 1].to_memory()

@@ -110,7 +110,7 @@ def evaluate(
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
-        Called with the name of each table that is begun.
+        Called with the name of each table that is begun, and of parts of those that take long.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def evaluate(
             facts = {"cells": counts, **describe_predictions(predicted, data)}
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
         cases = find_seen_cases(data)
-        tables += tabulate_effects(data, cases, "Interventions", seed=seed, replicate=replicate)
+        tables += tabulate_effects(data, cases, "Interventions", seed=seed, replicate=replicate, report=report)
         if scorer is not None:
             tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
@@ -249,7 +249,7 @@ def tabulate_test_cells(
     kinds: dict[str, Callable[[], Table]] = {
         "concepts": lambda: tabulate_own_labels(factual),
         "leakage": lambda: tabulate_leakage(factual),
-        "leakage within groups": lambda: tabulate_leakage_within(factual, seed),
+        "leakage within groups": lambda: tabulate_leakage_within(factual, seed, report=report),
         "mean estimate": lambda: tabulate_mean_estimate(factual),
         "clusters": lambda: tabulate_clusters(factual, seed),
         "markers": lambda: tabulate_markers(factual, seed),

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from causcell._internal.stages import Report, at_intervals
 from causcell.concepts import UNEXPLAINED, UNLABELLED, ConceptSchema
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.labelling_probes import read_by_neighbours, read_by_regression
@@ -176,8 +177,17 @@ def _pair_up(source: str, told: Sequence[str]) -> list[tuple[str, str, str | Non
     return [(source, name, group) for name in told for group in told if group != name]
 
 
-def tabulate_leakage_within(data: EvaluationData, seed: int = 0) -> Table:
+def tabulate_leakage_within(data: EvaluationData, seed: int = 0, *, report: Report | None = None) -> Table:
     """Read labels, within groups of test cells, from embeddings that should not tell them; see `list_leaks`.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    seed
+        Seed of folds and shuffles.
+    report
+        Called with what is read, at most every three seconds.
 
     Returns
     -------
@@ -193,7 +203,9 @@ def tabulate_leakage_within(data: EvaluationData, seed: int = 0) -> Table:
     codes = dict(zip(schema.names, data.test_labels.T, strict=True))
     rows: dict[str, dict[str, float | None]] = {}
     errors: dict[str, dict[str, float]] = {}
+    tell = at_intervals(report)
     for source, label, group in (each for each in list_leaks(schema) if each[0] in sources):
+        tell(f"leakage within groups: {label} from {source}")
         groups = np.zeros(len(data.test_rows), dtype=np.int64) if group is None else codes[group]
         found = measure_leakage_within(sources[source], codes[label], groups, seed=seed)
         if found is None:

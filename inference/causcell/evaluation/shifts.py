@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from causcell._internal.stages import Report, at_intervals
 from causcell.evaluation.baselines import MEAN_RESPONSE, ONE_FOR_ALL, TrivialShifts, trivial_roles
 from causcell.evaluation.cases import Case as Case
 from causcell.evaluation.cases import find_seen_cases as find_seen_cases
@@ -62,7 +63,13 @@ class _CaseMeasures:
 
 
 def tabulate_effects(
-    data: EvaluationData, cases: Iterable[Case], title: str, *, seed: int = 0, replicate: str | None = None
+    data: EvaluationData,
+    cases: Iterable[Case],
+    title: str,
+    *,
+    seed: int = 0,
+    replicate: str | None = None,
+    report: Report | None = None,
 ) -> list[Table]:
     """Make a table for each concept intervened on: the model's modes, trivial baselines, replicates, cheats.
 
@@ -79,6 +86,8 @@ def tabulate_effects(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
         of the real shift, are taken over them, in place of over cells.
+    report
+        Called with the concept and the shift that is begun, at most every three seconds.
     """
     trivial = TrivialShifts(data.training_expression, data.training_labels)
     by_concept: dict[int, list[Case]] = {}
@@ -87,7 +96,10 @@ def tabulate_effects(
     tables = []
     for concept, found in by_concept.items():
         name = data.schema.names[concept]
-        measured = [_measure_case(data, case, trivial, seed, replicate) for case in found]
+        tell, measured = at_intervals(report), []
+        for number, case in enumerate(found, start=1):
+            tell(f"effects of {name}, {number} of {len(found)} shifts")
+            measured.append(_measure_case(data, case, trivial, seed, replicate))
         tables.append(_tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate))
     return tables
 
