@@ -18,7 +18,7 @@ from causcell.concepts import UNLABELLED, ConceptSchema, as_pairs
 from causcell.counterfactual.interventions import parse_do
 from causcell.errors import ConfigurationError, DataError
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
-from causcell.evaluation.evaluate import check_columns, describe_model, tabulate_test_cells
+from causcell.evaluation.evaluate import check_columns, describe_model, tabulate_interventions, tabulate_test_cells
 from causcell.evaluation.expression import tabulate_mean_estimate, tabulate_samples
 from causcell.evaluation.self_test import separate_self_tests
 from causcell.evaluation.shifts import find_seen_cases, find_unseen_cases, format_combination, tabulate_effects
@@ -270,7 +270,7 @@ def _tabulate(
 ) -> list[Table]:
     if scenario.held_out is None:
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
-        return tables + tabulate_effects(data, find_seen_cases(data), "Interventions", seed=seed, report=report)
+        return tables + tabulate_interventions(data, find_seen_cases(data), "Interventions", seed=seed, report=report)
     tables = [tabulate_mean_estimate(data), tabulate_samples(data, seed)]
     tables = [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in tables]
     cases = find_unseen_cases(data, scenario.held_out)

@@ -30,6 +30,7 @@ from causcell.repository.manifest import (
 from causcell.repository.served import CARRIER_CONFIG, CARRIER_MODEL, manifest_parameter
 from causcell_export.effect_errors import with_effect_errors
 from causcell_export.graphs import example_inputs, graphs, lowered_graphs
+from causcell_export.judging import with_verdicts
 from causcell_export.onnx_file import OPSET, TRACE_BATCH, matrix_products, write_chunks, write_onnx
 from causcell_export.quality import with_quality
 from causcell_export.torchscript import write_torchscript
@@ -130,7 +131,9 @@ def export(
         _write_manifest(manifest, staging)
         manifest = with_quality(manifest, staging, held_out, report=report)
         report("measuring errors of effects")
-        _write_manifest(with_effect_errors(manifest, staging, held_out), staging)
+        manifest = with_effect_errors(manifest, staging, held_out)
+        report("judging concepts")
+        _write_manifest(with_verdicts(manifest, staging, held_out), staging)
     return out
 
 

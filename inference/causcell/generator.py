@@ -28,6 +28,7 @@ from causcell.counterfactual.tables import ResultTable, check_row_names
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConfigurationError
 from causcell.opened_model import OpenedModel
+from causcell.repository.verdicts import warn_of_unusable
 
 if TYPE_CHECKING:
     import anndata
@@ -304,6 +305,8 @@ class Generator(OpenedModel):
     def generate(self, cells: PanelCells, request: Request, *, progress: bool = False) -> Iterator[Block]:
         """Generate results for all cells, block by block (one block a batch of cells), in input order.
 
+        A warning names concepts that are intervened on although export judged their effects not usable.
+
         Parameters
         ----------
         cells
@@ -313,6 +316,7 @@ class Generator(OpenedModel):
         progress
             Show a progress bar.
         """
+        warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
         return stream_all(self.model, MeasuredCells(self.model, cells), request, progress=progress)
 
     def solver_settings(self, **choice: Any) -> SolverSettings:

@@ -15,6 +15,9 @@ With q(eps | x) = N(mu, sigma^2), z = A^T z + eps, total effects B = (I - A^T)^-
     (7) independence      sum over `independencies` of `explained_variance`
     (8) discriminators    sum_i cross-entropy(y_i, discriminator_i(mu_unexplained)), the adversary's opponent
 
+What is decoded, z in (1) and (2), is informed by the cells' known labels: `causcell_training.model.CausCell.inform`.
+All other terms are of embeddings read from expression alone; and (7) is over the cells of earlier batches too.
+
 The loss is (8) plus the terms (1) to (7), each times its weight in `ObjectiveConfig`. Cells without a label of concept
 i are left out of every term that reads y_i. Log-likelihoods are up to a constant.
 """

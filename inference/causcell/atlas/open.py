@@ -18,6 +18,7 @@ from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
 from causcell.counterfactual.tables import check_row_names
+from causcell.repository.verdicts import warn_of_unusable
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def open_atlas(
     ):
         bound = reading.bind(opened, model.schema, model.preprocessing)
         check_row_names(bound, request)
+        warn_of_unusable(model.manifest.verdicts, request.concepts(model.schema))
         plan = make_plan(model, bound, request, **sizes)
         shared = bound.source
         task = AtlasTask(plan, str(path.absolute()), source, shared) if source and shared else None

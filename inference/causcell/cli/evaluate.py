@@ -62,6 +62,14 @@ def evaluate(
         str | None,
         typer.Option(help="Have the field's scorer measure the same effects, too: cell-eval2 (causcell[scorer])."),
     ] = None,
+    fail_below: Annotated[
+        float | None,
+        typer.Option(
+            help="End with status 3 if the concepts' mean score is below this (0: trivial, 1: a replicate), or if no "
+            "concept can be judged.",
+            show_default=False,
+        ),
+    ] = None,
     expression: options.Expression = None,
     layer: options.Layer = None,
     raw: options.Raw = False,
@@ -83,6 +91,7 @@ def evaluate(
     from causcell.evaluation.predictions import PredictionReading
     from causcell.evaluation.report import run_environment, write_report
     from causcell.evaluation.scorer import check_scorer
+    from causcell.evaluation.verdicts import mean_score
     from causcell.generator import Generator
 
     out = local_path(out)
@@ -128,3 +137,9 @@ def evaluate(
     typer.echo(
         f"{cells['judged']} of {cells['given']} cells judged, {trained} left out that the {by} was trained on: {out}"
     )
+    if fail_below is not None:
+        score = mean_score(evaluation.verdicts)
+        if score is None or score < fail_below:
+            found = "no concept could be judged" if score is None else f"the concepts' mean score is {score:.2f}"
+            typer.echo(f"below --fail-below {fail_below:g}: {found}", err=True)
+            raise typer.Exit(3)

@@ -89,11 +89,19 @@ def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
         return ["error of effects (none is measured: no intervals)"] if not value else _effect_lines(value)
     if name == "servers":
         return [line for server in value for line in _server_lines(server, essentials["statistics"])]
+    if name == "verdicts":
+        return [*(["verdicts on the concepts, from held-out cells:"] if value else []), *map(_verdict_line, value)]
     if name == "statistics":
         return []  # in the servers' tables
     if isinstance(value, dict):
         return [f"{name}:", *(f"  {key}: {_format_value(each)}" for key, each in value.items())]
     return [f"{name}: {_format_value(value)}"]
+
+
+def _verdict_line(verdict: dict[str, Any]) -> str:
+    from causcell.repository.verdicts import Verdict
+
+    return f"  {Verdict(**verdict)}"
 
 
 def _preset_table(presets: dict[str, dict[str, Any]]) -> list[str]:
@@ -177,7 +185,8 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         },
         "held_out_cells": max(int((preset.quality or {}).get("cells", 0)) for preset in manifest.presets.values()),
         "default_preset": manifest.default_preset,
-        "effect_errors": fields["effect_errors"],
+        "verdicts": [verdict.model_dump(mode="json") for verdict in manifest.verdicts],
+        "effect_errors": fields.get("effect_errors", {}),
         "graphs": {
             name: {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
             for name, graph in manifest.graphs.items()

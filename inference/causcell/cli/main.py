@@ -7,6 +7,7 @@ Exit status:
 - 2: the input, options or environment can't be used: one message says why (with ``--debug`` a traceback and status 1),
   or ``check`` found what training would refuse;
   an atlas that a full disk or lost workers stopped goes on when the same command is run again;
+- 3: ``evaluate --fail-below`` found the scores of effects below, or nothing that could be judged;
 - 130 after Ctrl-C, 143 after SIGTERM: one message says how to go on; an atlas does when the same command is run again.
 """
 

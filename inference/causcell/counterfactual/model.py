@@ -115,6 +115,7 @@ class CounterfactualModel:
             "edges": ", ".join(f"{edge.parent} -> {edge.child}" for edge in manifest.edges) or "none",
             "presets": ", ".join(presets),
             "trained on": f"{manifest.training_cells.count:,} cells",
+            **{f"verdict on {each.title}": each.reason for each in manifest.verdicts},
             "engine": self.engine.description,
         }
 

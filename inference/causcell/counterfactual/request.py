@@ -16,6 +16,7 @@ from causcell.errors import ConfigurationError
 from causcell.randomness import LARGEST_SEED
 
 if TYPE_CHECKING:
+    from causcell.concepts import ConceptSchema
     from causcell.repository.manifest import Manifest
 
 DType = Literal["float32", "float16"]
@@ -92,6 +93,10 @@ class Request:
             )
         if self.store == "effects" and not all(each.targets for each in self.interventions):
             raise ConfigurationError("effects (store='effects') are those of interventions; name one (do= or grid=)")
+
+    def concepts(self, schema: ConceptSchema) -> list[str]:
+        """Return the names of the concepts that any intervention sets, in the order of the schema."""
+        return [schema.names[i] for i in sorted({i for each in self.interventions for i, _ in each.targets})]
 
     @property
     def kept_draws(self) -> int:

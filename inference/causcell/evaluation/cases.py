@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,19 @@ def find_seen_cases(data: EvaluationData) -> list[Case]:
             if min(map(len, rows)) >= _MIN_CELLS:
                 cases.append(Case(concept, source, target, stratum, *rows))
     return cases
+
+
+def choose_largest(cases: Iterable[Case], most: int) -> list[Case]:
+    """Choose of every concept's cases the ``most`` with the largest smaller group, in the order given."""
+    chosen = []
+    by_concept: dict[int, list[Case]] = {}
+    for case in cases:
+        by_concept.setdefault(case.concept, []).append(case)
+    for found in by_concept.values():
+        sizes = [min(len(case.source_rows), len(case.target_rows)) for case in found]
+        kept = sorted(np.argsort([-size for size in sizes], kind="stable")[:most])
+        chosen += [found[i] for i in kept]
+    return chosen
 
 
 def _list_strata(data: EvaluationData, concept: int) -> list[tuple[tuple[int, int], ...]]:

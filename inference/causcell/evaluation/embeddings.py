@@ -75,8 +75,10 @@ def tabulate_own_labels(data: EvaluationData, *, probes: bool = True) -> Table:
 
 
 def _binomial_error(accuracy: float, truth: np.ndarray) -> float:
-    """Return the standard error of an accuracy over the labelled cells, of codes [n]."""
-    return float(np.sqrt(accuracy * (1 - accuracy) / (truth != UNLABELLED).sum()))
+    """Return the standard error of an accuracy over the labelled cells, of codes [n] (Agresti and Coull 1998)."""
+    cells = int((truth != UNLABELLED).sum())
+    share = (accuracy * cells + 2) / (cells + 4)
+    return float(np.sqrt(share * (1 - share) / (cells + 4)))
 
 
 def _probe_labels(data: EvaluationData, concept: int) -> list[tuple[str, Role, dict[str, float | None]]]:

@@ -12,6 +12,8 @@ from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.cells.panel_cells import Reading
 from causcell.errors import ConfigurationError, UnknownConceptError, format_list
+from causcell.evaluation.cases import Case
+from causcell.evaluation.cell_self_test import tabulate_cell_self_test
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
 from causcell.evaluation.expression import (
@@ -136,8 +138,9 @@ def evaluate(
     ...     evaluation = evaluate(cells, generator)
     >>> evaluation.facts["cells"]["judged"]
     70
-    >>> sorted(evaluation.tables[2].rows)
-    ['PCA-128', 'PCA-32', 'mean of all cells', 'mean of each bulk_labels', 'model, mean estimate']
+    >>> sorted(evaluation.tables[3].rows)
+    ['PCA-128', 'PCA-32', 'another real cell with the same labels', 'mean of all cells', 'mean of each bulk_labels',
+    'model, mean estimate']
     """
     _check_predictor(generator, predictions, method, reading)
     if scorer is not None:
@@ -156,7 +159,7 @@ def evaluate(
             facts = {"cells": counts, **describe_predictions(predicted, data)}
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
         cases = find_seen_cases(data)
-        tables += tabulate_effects(data, cases, "Interventions", seed=seed, replicate=replicate, report=report)
+        tables += tabulate_interventions(data, cases, "Interventions", seed=seed, replicate=replicate, report=report)
         if scorer is not None:
             tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
@@ -220,6 +223,35 @@ def describe_model(generator: Generator) -> dict[str, Any]:
             "default preset": manifest.default_preset,
         }
     }
+
+
+def tabulate_interventions(
+    data: EvaluationData,
+    cases: Sequence[Case],
+    title: str,
+    *,
+    seed: int = 0,
+    replicate: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[Table]:
+    """Make the tables of interventions, and that of the self-test of measures of cells.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    cases
+        Shifts to predict.
+    title
+        Beginning of the tables' names.
+    seed, replicate, report
+        See `evaluate`.
+    """
+    tables = tabulate_effects(data, cases, title, seed=seed, replicate=replicate, report=report)
+    if report is not None:
+        report("cheats")
+    test = tabulate_cell_self_test(data, cases, seed=seed)
+    return [*tables, *([test] if test.rows else [])]
 
 
 def tabulate_test_cells(

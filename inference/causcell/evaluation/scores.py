@@ -113,7 +113,7 @@ def score_halves(distances: Mapping[str, np.ndarray], roles: Mapping[str, Role])
 
     Returns
     -------
-    Scores by row, averaged over the cases that have b and r and every row of the model's; without these, none.
+    Scores by row, averaged over the entries that have b and r and every row of the model's; without these, none.
 
     Examples
     --------
@@ -130,19 +130,30 @@ def score_halves(distances: Mapping[str, np.ndarray], roles: Mapping[str, Role])
     if trivial is None or replicate is None:
         return {}
     judged = [each for name, each in taken.items() if roles.get(name) == "model"]
-    usable = ~np.any([np.isnan(each).any(axis=0) for each in (trivial, replicate, *judged)], axis=0)
+    usable = ~np.any([np.isnan(each) for each in (trivial, replicate, *judged)], axis=0)
     if not usable.any():
         return {}
-    varying = replicate[:, usable].mean(axis=1)
-    spread = float(np.std(varying, ddof=1)) if len(varying) > 1 else 0.0
+    spread = _spread_over_halvings(np.where(usable, replicate, np.nan))
     scores = {}
     for name, each in taken.items():
-        here = usable & ~np.isnan(each).any(axis=0)
+        here = usable & ~np.isnan(each)
         if here.any():
-            gain = float((trivial[:, here] - each[:, here]).mean())
-            reach = float((trivial[:, here] - replicate[:, here]).mean())
-            scores[name] = Score(gain, reach, spread)
+            scores[name] = Score(_average(trivial - each, here), _average(trivial - replicate, here), spread)
     return scores
+
+
+def _average(values: np.ndarray, taken: np.ndarray) -> float:
+    """Average the entries that are taken over halvings, then over the cases that have any."""
+    counts = taken.sum(axis=0)
+    return float((np.where(taken, values, 0).sum(axis=0)[counts > 0] / counts[counts > 0]).mean())
+
+
+def _spread_over_halvings(values: np.ndarray) -> float:
+    """Return the deviation over halvings of the average over cases, whichever of them a halving has; NaN is missing."""
+    kept = values[:, ~np.isnan(values).all(axis=0)]
+    centred = kept - np.nanmean(kept, axis=0)
+    centred = centred[~np.isnan(centred).all(axis=1)]
+    return float(np.std(np.nanmean(centred, axis=1), ddof=1)) if len(centred) > 1 else 0.0
 
 
 def _best_of(distances: Mapping[str, np.ndarray], roles: Mapping[str, Role], role: Role) -> np.ndarray | None:
@@ -150,15 +161,13 @@ def _best_of(distances: Mapping[str, np.ndarray], roles: Mapping[str, Role], rol
     rows = [each for name, each in distances.items() if roles.get(name) == role]
     if not rows:
         return None
-    common = ~np.any([np.isnan(each).any(axis=0) for each in rows], axis=0)
-    columns = common if common.any() else np.ones_like(common)
-    ordered = sorted(
-        rows, key=lambda each: np.nanmean(each[:, columns]) if not np.isnan(each[:, columns]).all() else np.inf
-    )
+    common = ~np.any([np.isnan(each) for each in rows], axis=0)
+    averages = [np.nanmean(each[common] if common.any() else each) for each in rows]
+    ordered = [rows[i] for i in np.argsort(averages, kind="stable")]
     best = ordered[0].copy()
     for each in ordered[1:]:
         best = np.where(np.isnan(best), each, best)
-    return best
+    return np.asarray(best)
 
 
 def score_rows(

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from causcell.evaluation.scores import Score
-from causcell.evaluation.table import SELF_TEST, Table
+from causcell.evaluation.table import EFFECTS, SELF_TEST, UNSEEN, Table
 
 NAME = "Self-test"
 """Begins the names of the tables of self-tests."""
@@ -44,10 +44,12 @@ def name_cheats(real: Sequence[np.ndarray], cheats: Mapping[str, np.ndarray]) ->
     winners = []
     for name, cheat in cheats.items():
         for half in sorted(real, key=lambda each: np.inf if np.isnan(each).all() else np.nanmean(each))[:1]:
-            taken = ~np.isnan(half).any(axis=0) & ~np.isnan(cheat).any(axis=0)
-            if taken.any():
-                ahead = (half - cheat)[:, taken].mean(axis=1)
-                if ahead.mean() > (np.std(ahead, ddof=1) if len(ahead) > 1 else 0.0):
+            ahead = half - cheat
+            ahead = ahead[:, ~np.isnan(ahead).all(axis=0)]
+            ahead = ahead[~np.isnan(ahead).all(axis=1)]
+            if ahead.size:
+                averages = np.nanmean(ahead, axis=1)
+                if averages.mean() > (np.std(averages, ddof=1) if len(averages) > 1 else 0.0):
                     winners.append(name)
     return f"ranks {', '.join(winners)} above a real half" if winners else ""
 
@@ -80,10 +82,33 @@ def name_trivial_winners(scores: Mapping[str, Mapping[str, Score]], trivial: Seq
     }
 
 
+def mark_distrusted(tables: Sequence[Table], distrusted: Mapping[str, str]) -> list[Table]:
+    """Mark measures that a self-test of cells found not to be trusted, in every table but those of effects."""
+    return [
+        table
+        if table.kind in (EFFECTS, UNSEEN, SELF_TEST)
+        else replace(
+            table,
+            distrusted={measure: why for measure, why in distrusted.items() if measure in table.measures}
+            | table.distrusted,
+        )
+        for table in tables
+    ]
+
+
 def separate_self_tests(tables: Sequence[Table]) -> list[Table]:
-    """Take the rows of cheats out of tables, and put them beside the replicates into tables of their own, the last."""
+    """Take the rows of cheats out of tables, and put them beside the replicates into tables of their own, the last.
+
+    What a self-test of cells found not to be trusted is marked in the other tables.
+    """
     kept, tests = [], []
-    for table in tables:
+    of_cells = {
+        measure: why for table in tables if table.kind == SELF_TEST for measure, why in table.distrusted.items()
+    }
+    for table in mark_distrusted(tables, of_cells):
+        if table.kind == SELF_TEST:
+            tests.append(table)
+            continue
         cheats = table.rows_of("cheat")
         if not cheats:
             kept.append(table)

@@ -21,7 +21,7 @@ from causcell.evaluation.intervals import standard_errors
 from causcell.evaluation.metrics import differential_genes, mean_shift
 from causcell.evaluation.quality import measure_effect
 from causcell.evaluation.registry import Metric, registered_metrics
-from causcell.evaluation.scores import Role, Score, distance_from_best, score_halves
+from causcell.evaluation.scores import Role, Score, distance_from_best, score_halves, score_rows
 from causcell.evaluation.self_test import name_cheats
 from causcell.evaluation.table import EFFECTS, Table
 
@@ -69,6 +69,7 @@ def tabulate_effects(
     *,
     seed: int = 0,
     replicate: str | None = None,
+    quick: bool = False,
     report: Report | None = None,
 ) -> list[Table]:
     """Make a table for each concept intervened on: the model's modes, trivial baselines, replicates, cheats.
@@ -86,8 +87,13 @@ def tabulate_effects(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
         of the real shift, are taken over them, in place of over cells.
+    <<<<<<< HEAD
     report
         Called with the concept and the shift that is begun, at most every three seconds.
+    =======
+    quick
+        Measure mean shifts alone: no standard errors, and no samples of counterfactual cells.
+    >>>>>>> main
     """
     trivial = TrivialShifts(data.training_expression, data.training_labels)
     by_concept: dict[int, list[Case]] = {}
@@ -99,7 +105,7 @@ def tabulate_effects(
         tell, measured = at_intervals(report), []
         for number, case in enumerate(found, start=1):
             tell(f"effects of {name}, {number} of {len(found)} shifts")
-            measured.append(_measure_case(data, case, trivial, seed, replicate))
+            measured.append(_measure_case(data, case, trivial, seed, replicate, quick))
         tables.append(_tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate))
     return tables
 
@@ -128,6 +134,9 @@ def _tabulate_concept(measured: Sequence[_CaseMeasures], name: str, concept: str
         winners = name_cheats([distances[row] for row in (HALF, DRAWN_HALF) if row in distances], cheats)
         if winners:
             distrusted[metric.title] = winners
+    of_cells = {metric.title: metric.better for metric in metrics if metric.kind == "counterfactual"}
+    for row, found_scores in score_rows(values, roles, of_cells).items():
+        scores.setdefault(row, {}).update(found_scores)
     return Table.of(
         name,
         values,
@@ -160,7 +169,7 @@ def _collect_distances(cases: Sequence[Mapping[str, Any]], metric: Metric) -> di
 
 
 def _measure_case(
-    data: EvaluationData, case: Case, trivial: TrivialShifts, seed: int, replicate: str | None
+    data: EvaluationData, case: Case, trivial: TrivialShifts, seed: int, replicate: str | None, quick: bool
 ) -> _CaseMeasures:
     """Take all measures of one case."""
     source, target = data.expression[case.source_rows], data.expression[case.target_rows]
@@ -184,9 +193,12 @@ def _measure_case(
         values[name] = _average_halvings(halves.predictions[name])
     values[CEILING] = {"pcc": _noise_free_correlation(values[HALF]["pcc"])}
     values |= {name: _average_halvings(each) for name, each in halves.cheats.items()}
-    for name, each in measure_counterfactual_cells(data, case, known, seed).items():
-        values[name] = values.get(name, {}) | each
-    errors = standard_errors(predicted | known, source, target, np.random.default_rng((seed, 6)), replicates=replicates)
+    errors: dict[str, dict[str, float]] = {}
+    if not quick:
+        for name, each in measure_counterfactual_cells(data, case, known, seed).items():
+            values[name] = values.get(name, {}) | each
+        rng = np.random.default_rng((seed, 6))
+        errors = standard_errors(predicted | known, source, target, rng, replicates=replicates)
     return _CaseMeasures(values, errors, halves, roles)
 
 

@@ -14,6 +14,9 @@ from causcell.repository.verdicts import Verdict
 _READ = 1 / 3
 """Share of the cells that the most frequent label gets wrong which a concept that is read gets right, at least."""
 
+_LARGEST_ERROR = 0.06
+"""Standard error of an accuracy at most: with a larger one (fewer than about 60 cells) no reading is judged."""
+
 
 @dataclass(frozen=True)
 class _Reading:
@@ -29,12 +32,16 @@ class _Reading:
         return (self.accuracy - self.majority) / (1 - self.majority) if self.majority < 1 else 0.0
 
     @property
-    def read(self) -> bool:
+    def read(self) -> bool | None:
+        """Whether the label is read; `None` where the cells are too few to tell."""
+        if self.error > _LARGEST_ERROR:
+            return None
         return self.share >= _READ and self.accuracy - 2 * self.error > self.majority
 
     def __str__(self) -> str:
         above_chance = self.accuracy - 2 * self.error > self.majority
-        word = "read" if self.read else "hardly read" if above_chance else "not read"
+        word = {True: "read", None: "too few cells to tell whether it is read"}.get(self.read)
+        word = word or ("hardly read" if above_chance else "not read")
         return f"{word} (right for {self.accuracy:.2f} of the cells, the most frequent label for {self.majority:.2f})"
 
 
@@ -118,7 +125,7 @@ def _judge(concept: str, reading: _Reading | None, tables: Sequence[Table]) -> V
         "majority": None if reading is None else round(reading.majority, 4),
     }
     read = "" if reading is None else f"; {reading}"
-    unread = reading is not None and not reading.read
+    unread = reading is not None and reading.read is False
     scores = [score for table in tables for score in _trusted_scores(table, table.rows_of("model")[:1])]
     found = average_scores(scores)
     if found is None:

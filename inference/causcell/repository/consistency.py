@@ -49,6 +49,16 @@ def check_consistency(manifest: Manifest) -> None:
     _check_graphs(manifest)
     _check_files(manifest)
     _check_training_cells(manifest)
+    _check_verdicts(manifest)
+
+
+def _check_verdicts(manifest: Manifest) -> None:
+    judged = [each.title for each in manifest.verdicts]
+    _check_unique(judged, "verdicts")
+    names = [concept.name for concept in manifest.concepts]
+    strange = [each.concept for each in manifest.verdicts if each.concept not in names]
+    if strange:
+        raise ValueError(f"verdicts has {strange[0]!r}, which is no concept; concepts are {format_list(names)}")
 
 
 def _check_genes(manifest: Manifest) -> None:

@@ -43,6 +43,7 @@ from causcell.repository.names import graph_file as graph_file
 from causcell.repository.names import logits_name as logits_name
 from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
 from causcell.repository.training_cells import TrainingCells as TrainingCells
+from causcell.repository.verdicts import Verdict
 
 SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
@@ -52,6 +53,9 @@ LARGEST_MANIFEST = 2**28
 
 _MOST_VALUES = 2_000_000
 """Values of a manifest at most, counted by its commas; a panel of 60,000 genes has 300,000."""
+
+_SINCE_2 = ("verdicts", "effect_errors")
+"""Fields that models of version 1 of the form do not have, and others may lack."""
 
 Float32 = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -247,6 +251,8 @@ class Manifest(_Part):
         Cells that the model was trained on.
     effect_errors
         Measured errors of effects, by concept; none in older models.
+    verdicts
+        Verdicts on the concepts, judged on held-out cells; none in older models, which were not judged.
     provenance, versions
         How the model was trained, and with which packages.
     """
@@ -269,8 +275,14 @@ class Manifest(_Part):
     files: dict[str, str]
     training_cells: TrainingCells
     effect_errors: dict[str, EffectError] = {}
+    verdicts: tuple[Verdict, ...] = ()
     provenance: dict[str, Any]
     versions: dict[str, str]
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_was_not_judged(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what earlier versions did not measure: their files are written as they were."""
+        return {name: value for name, value in dump(self).items() if value or name not in _SINCE_2}
 
     @property
     def concept_schema(self) -> ConceptSchema:

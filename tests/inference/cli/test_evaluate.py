@@ -11,6 +11,12 @@ import pandas as pd
 import pytest
 from commands import check_missing, refused, run_command, says, without_package
 
+import causcell.evaluation.evaluate as measuring
+from causcell.evaluation.evaluate import Evaluation
+from causcell.repository.verdicts import Verdict
+
+FACTS = {"cells": {"given": 1, "judged": 1, "left out, as the model was trained on them": 0}}
+
 
 def test_evaluate_leaves_out_what_was_trained_on_and_says_so(
     made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -109,3 +115,23 @@ def test_a_scorer_that_is_not_installed_is_named(data: Path, tmp_path: Path) -> 
         tmp_path / "out",
     ]
     check_missing(without_package("cell_eval2", *words), "--scorer cell-eval2", "causcell[scorer]")
+
+
+@pytest.mark.parametrize(("score", "status"), [(0.1, 3), (None, 3), (0.6, 0)])
+def test_scores_below_what_is_asked_for_are_a_status_of_their_own(
+    score: float | None,
+    status: int,
+    data: Path,
+    tmp_path: Path,
+    made: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verdict = Verdict(concept="stim", score=score, reason="so it is")
+    monkeypatch.setattr(measuring, "evaluate", lambda *_, **__: Evaluation(FACTS, [], [verdict]))
+    words = ["evaluate", data, "--models", made / "models", "--out", tmp_path / "report", "--fail-below", "0.5"]
+    assert run_command(*words) == status
+    out, err = capsys.readouterr()
+    assert out.startswith("Verdicts\n  stim: so it is\n")
+    assert ("below --fail-below 0.5: " in err) == (status == 3)
+    assert (tmp_path / "report" / "report.json").exists()  # also where it fails

@@ -115,8 +115,8 @@ def interleave(rankings: Sequence[Iterable[int]], count: int) -> list[int]:
 
     Examples
     --------
-    >>> interleave([[3, 1, 2], [3, 4], []], 4)
-    [3, 4, 1, 2]
+    >>> interleave([[3, 1, 2], [3, 4], []], 3)
+    [3, 4, 1]
     """
     taken: dict[int, None] = {}
     turns = [iter(ranking) for ranking in rankings]
@@ -127,10 +127,9 @@ def interleave(rankings: Sequence[Iterable[int]], count: int) -> list[int]:
             if gene is None:
                 continue
             left.append(turn)
-            if len(taken) < count:
-                taken[int(gene)] = None
+            taken[int(gene)] = None
         turns = left
-    return list(taken)
+    return list(taken)[:count]
 
 
 def _rank_by_dispersion(ranked: RankedCells, count: int) -> np.ndarray:

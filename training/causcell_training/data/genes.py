@@ -95,7 +95,8 @@ def check_panel(cells: Cells, config: TrainConfig) -> None:
     if config.gene_selection in _BY_LABELS and config.batch_key is not None:
         raise ConfigurationError(
             f"gene_selection={config.gene_selection!r} compares labels over all cells, and "
-            f"batch_key={config.batch_key!r} would compare within batches; leave one out"
+            f"batch_key={config.batch_key!r} would compare within batches; leave the batches out, or take "
+            "gene_selection='variance'"
         )
 
 
