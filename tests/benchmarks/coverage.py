@@ -18,19 +18,17 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
-from known_truth import INTERVENTIONS, SETTINGS, STEPS
 from scipy import stats
+from trained_models import SIMULATOR_DO, simulator_config, trained
 
 from causcell._internal.files import new_folder
 from causcell.cells.panel_cells import Reading
@@ -41,8 +39,7 @@ from causcell.evaluation.metrics import mean_shift
 from causcell.evaluation.report import run_environment
 from causcell.evaluation.simulator import SCHEMA, Noise, World
 from causcell.generator import Generator
-from causcell_export import export
-from causcell_training import fit
+from causcell_training import TrainConfig
 from causcell_training.config import load_config, parse_overrides
 
 LEVEL = 0.9
@@ -129,16 +126,6 @@ def measure(case: Case) -> Rows:
     return [{"question": case.question, "seed": case.seed, "stratum": case.stratum, **row} for row in rows]
 
 
-@contextmanager
-def trained(cells: anndata.AnnData, overrides: dict[str, Any], split: Any = None) -> Iterator[Generator]:
-    """A model trained on the cells, exported."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = load_config(overrides=overrides)
-        models = export(fit(cells, Path(folder) / "run", config=config, split=split), Path(folder) / "models")
-        with Generator.open(models, threads=1) as generator:
-            yield generator
-
-
 def judge(
     name: str, effect: np.ndarray, half: dict[str, np.ndarray], real: np.ndarray, variance: np.ndarray | float = 0.0
 ) -> dict[str, Any]:
@@ -168,16 +155,17 @@ def simulated(case: Case) -> Rows:
     if case.question == "unseen":
         absent = np.logical_and.reduce([(cells.obs[name] == label).to_numpy() for name, label in LEFT_OUT.items()])
         cells = cells[~absent].copy()
-    epochs = max(10, round(STEPS / max(1, 0.9 * arguments.cells // 128)))
-    overrides = {"optimisation.epochs": epochs, **SETTINGS, **parse_overrides(arguments.settings)}
+    overrides = parse_overrides(arguments.settings)
     noise = world.noise(NEW_CELLS, seed=seed + 200)
     with ExitStack() as stack:
         members = [
-            stack.enter_context(trained(cells, overrides | {"seed": seed + 1000 * member}))
+            stack.enter_context(
+                trained(cells, simulator_config(arguments.cells, {**overrides, "seed": seed + 1000 * member}))
+            )
             for member in range(arguments.members)
         ]
         rows = []
-        for concept, label in INTERVENTIONS.items():
+        for concept, label in SIMULATOR_DO.items():
             if case.question == "unseen" and concept not in LEFT_OUT:
                 continue
             goal = LEFT_OUT[concept] if case.question == "unseen" else label
@@ -305,10 +293,10 @@ def replicates(case: Case) -> Rows:
     return rows
 
 
-def settings(case: Case) -> dict[str, Any]:
+def settings(case: Case) -> TrainConfig:
     """Settings of a training on real cells."""
     given = {"concept": case.arguments.concept, "edge": case.arguments.edge, "seed": case.seed}
-    return {**given, **parse_overrides(case.arguments.settings)}
+    return load_config(overrides={**given, **parse_overrides(case.arguments.settings)})
 
 
 def real_row(

@@ -84,6 +84,11 @@ def _list_strata(data: EvaluationData, concept: int) -> list[tuple[tuple[int, in
     return [((data.stratum_concept, int(code)),) for code in np.unique(codes[codes != UNLABELLED])]
 
 
+def is_unseen(data: EvaluationData, case: Case) -> bool:
+    """Tell whether no training cell carries the labels that the case's target cells share."""
+    return not find_carriers(data.training_labels, {case.concept: case.target, **dict(case.stratum)}).any()
+
+
 def find_unseen_cases(data: EvaluationData, held_out: Mapping[str, str]) -> list[Case]:
     """Find cases whose target cells carry a combination of labels that was held out of training.
 

@@ -25,6 +25,9 @@ _READ_ROWS = 1024
 MIN_TEST_ROWS = 16
 """Cells that an evaluation needs at least."""
 
+_MIN_STRATUM = 8
+"""Test cells of a stratum that effects are taken in at least; see `causcell.evaluation.cases`."""
+
 _MAX_TEST_ROWS = 4096
 _MAX_TRAINING_ROWS = 20_000
 
@@ -149,12 +152,19 @@ class EvaluationData:
     def find_source_label(self, concept: int) -> int:
         """Find the label that effects of a concept start from: the most frequent one of test cells that are predicted.
 
-        It is the most frequent one of all, where there is no prediction of an effect, or no labelled cell (0).
+        Labels that no training cell of some stratum carries come last: what was never seen is to be predicted, not to
+        be started from. Without a prediction of an effect it is the most frequent label of all, without a labelled cell
+        the first one.
         """
         codes = self.test_labels[:, concept]
         counts = np.bincount(codes[codes != UNLABELLED], minlength=1)
         labels = range(len(self.schema.concepts[concept].labels))
-        for source in np.argsort(-counts, kind="stable"):
+        columns = [concept, self.stratum_concept]
+        seen = {tuple(pair) for pair in np.unique(self.training_labels[:, columns], axis=0).tolist()}
+        pairs, cells = np.unique(self.test_labels[:, columns], axis=0, return_counts=True)
+        met = [tuple(pair) for pair in pairs[cells >= _MIN_STRATUM].tolist() if UNLABELLED not in pair]
+        unseen = {pair[0] for pair in met if pair not in seen}
+        for source in sorted(range(len(counts)), key=lambda code: (code in unseen, -counts[code])):
             rows = self.test_rows[codes == source]
             if any(len(self.keep_predicted(rows, concept, target)) for target in labels if target != source):
                 return int(source)

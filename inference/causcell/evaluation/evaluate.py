@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.cells.panel_cells import Reading
 from causcell.errors import ConfigurationError, UnknownConceptError, format_list
-from causcell.evaluation.cases import Case
+from causcell.evaluation.cases import Case, find_seen_cases, is_unseen
 from causcell.evaluation.cell_self_test import tabulate_cell_self_test
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
@@ -26,14 +26,15 @@ from causcell.evaluation.leakage import tabulate_leakage_within
 from causcell.evaluation.prediction_data import (
     Method,
     describe_predictions,
+    list_silent_concepts,
     open_predictions,
     read_prediction_data,
 )
 from causcell.evaluation.predictions import PredictionReading, Source
 from causcell.evaluation.scorer import check_scorer, tabulate_scorer
 from causcell.evaluation.self_test import separate_self_tests
-from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
-from causcell.evaluation.table import Table
+from causcell.evaluation.shifts import tabulate_effects
+from causcell.evaluation.table import UNSEEN, Table
 from causcell.evaluation.verdicts import judge_concepts
 from causcell.generator import Generator
 from causcell.repository.verdicts import Verdict
@@ -138,9 +139,8 @@ def evaluate(
     ...     evaluation = evaluate(cells, generator)
     >>> evaluation.facts["cells"]["judged"]
     70
-    >>> sorted(evaluation.tables[3].rows)
-    ['PCA-128', 'PCA-32', 'another real cell with the same labels', 'mean of all cells', 'mean of each bulk_labels',
-    'model, mean estimate']
+    >>> next(table.name for table in evaluation.tables if "model, mean estimate" in table.rows)
+    'Mean estimate of the judged cells'
     """
     _check_predictor(generator, predictions, method, reading)
     if scorer is not None:
@@ -148,6 +148,7 @@ def evaluate(
     source = open_anndata(cells)
     check_columns(source, [*finer, *([] if replicate is None else [replicate])])
     of_cells = Reading(layer, raw, scale, totals, round_counts, allow_missing_genes)
+    silent: list[str] = []
     with ExitStack() as opened:
         if generator is not None:
             data, facts = _read_model_data(generator, source, of_cells, seed)
@@ -157,13 +158,14 @@ def evaluate(
             predicted = opened.enter_context(open_predictions(predictions, source, method, of_cells, how))
             data, counts = read_prediction_data(predicted, source, method, of_cells, seed=seed)
             facts = {"cells": counts, **describe_predictions(predicted, data)}
+            silent = list_silent_concepts(predicted)
         tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
         cases = find_seen_cases(data)
         tables += tabulate_interventions(data, cases, "Interventions", seed=seed, replicate=replicate, report=report)
         if scorer is not None:
             tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
-        return Evaluation(facts, tables, judge_concepts(tables, data.schema.names))
+        return Evaluation(facts, tables, judge_concepts(tables, data.schema.names, silent=silent))
 
 
 def _check_predictor(
@@ -236,6 +238,8 @@ def tabulate_interventions(
 ) -> list[Table]:
     """Make the tables of interventions, and that of the self-test of measures of cells.
 
+    Combinations of labels that no training cell carries have tables of their own.
+
     Parameters
     ----------
     data
@@ -247,7 +251,11 @@ def tabulate_interventions(
     seed, replicate, report
         See `evaluate`.
     """
-    tables = tabulate_effects(data, cases, title, seed=seed, replicate=replicate, report=report)
+    unseen = [case for case in cases if is_unseen(data, case)]
+    seen = [case for case in cases if not is_unseen(data, case)]
+    tables = tabulate_effects(data, seen, title, seed=seed, replicate=replicate, report=report)
+    apart = tabulate_effects(data, unseen, title, seed=seed, replicate=replicate, report=report)
+    tables += [replace(each, name=f"Unseen combinations: {each.name.lower()}", kind=UNSEEN) for each in apart]
     if report is not None:
         report("cheats")
     test = tabulate_cell_self_test(data, cases, seed=seed)

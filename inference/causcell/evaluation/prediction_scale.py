@@ -22,7 +22,7 @@ _USUAL = (0.75, 1.33)
 """Mean log expression that is not worth a word."""
 
 
-def check_prediction_scale(predicted: np.ndarray, real: np.ndarray, title: str) -> None:
+def check_prediction_scale(predicted: np.ndarray, real: np.ndarray, title: str, *, announce: bool = True) -> bool:
     """Compare predicted expression with the real expression of the same cells.
 
     Parameters
@@ -31,6 +31,12 @@ def check_prediction_scale(predicted: np.ndarray, real: np.ndarray, title: str) 
         Expression, log scale, [n x G].
     title
         What messages call the predictions.
+    announce
+        Whether to warn.
+
+    Returns
+    -------
+    Whether mean log expression is as near to that of the real cells as methods' usually is.
 
     Raises
     ------
@@ -40,13 +46,14 @@ def check_prediction_scale(predicted: np.ndarray, real: np.ndarray, title: str) 
     Warns
     -----
     CausCellWarning
-        Mean log expression is further from that of the real cells than methods usually are.
+        It is not.
 
     Examples
     --------
     >>> import numpy as np
     >>> real = np.random.default_rng(0).random((20, 50))
     >>> check_prediction_scale(real[::-1], real, "'scgen.h5ad'")
+    True
     >>> check_prediction_scale(real / np.log(10), real, "'scgen.h5ad'")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
@@ -69,7 +76,8 @@ def check_prediction_scale(predicted: np.ndarray, real: np.ndarray, title: str) 
             f"{title} is not on the scale of the cells: its mean log expression is {means:.2f} times that of the real "
             f"cells, as values for a smaller total, or of another logarithm, have; {remedy}"
         )
-    if not _USUAL[0] <= means <= _USUAL[1]:
+    usual = _USUAL[0] <= means <= _USUAL[1]
+    if announce and not usual:
         warnings.warn(
             f"{title}: mean log expression is {means:.2f} times that of the real cells; if the method predicts rates "
             "of counts, give the expectation of log1p of counts (averaged over samples), which is not log1p of the "
@@ -77,6 +85,7 @@ def check_prediction_scale(predicted: np.ndarray, real: np.ndarray, title: str) 
             CausCellWarning,
             stacklevel=2,
         )
+    return usual
 
 
 def _ratio(value: float, real: np.ndarray) -> float:

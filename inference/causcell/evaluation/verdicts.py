@@ -45,7 +45,7 @@ class _Reading:
         return f"{word} (right for {self.accuracy:.2f} of the cells, the most frequent label for {self.majority:.2f})"
 
 
-def judge_concepts(tables: Sequence[Table], concepts: Iterable[str]) -> list[Verdict]:
+def judge_concepts(tables: Sequence[Table], concepts: Iterable[str], *, silent: Sequence[str] = ()) -> list[Verdict]:
     """Judge every concept.
 
     Parameters
@@ -54,6 +54,8 @@ def judge_concepts(tables: Sequence[Table], concepts: Iterable[str]) -> list[Ver
         Those of an evaluation: verdicts are taken from those of the kinds `LABELS`, `EFFECTS` and `UNSEEN`.
     concepts
         Names of the model's concepts.
+    silent
+        Concepts on which there is no intervention: predictions of a method need not have one on each.
 
     Returns
     -------
@@ -84,7 +86,7 @@ def judge_concepts(tables: Sequence[Table], concepts: Iterable[str]) -> list[Ver
         seen, unseen = (
             [table for table in tables if table.kind == kind and table.concept == concept] for kind in (EFFECTS, UNSEEN)
         )
-        verdicts.append(_judge(concept, reading, seen))
+        verdicts.append(_judge(concept, reading, seen, silent=concept in silent))
         if unseen:
             verdicts.append(_judge(concept, reading, unseen).model_copy(update={"combinations": "unseen"}))
     return verdicts
@@ -116,7 +118,7 @@ def _find_reading(tables: Sequence[Table], concept: str) -> _Reading | None:
     return None
 
 
-def _judge(concept: str, reading: _Reading | None, tables: Sequence[Table]) -> Verdict:
+def _judge(concept: str, reading: _Reading | None, tables: Sequence[Table], *, silent: bool = False) -> Verdict:
     """Judge a concept by how it is read and by its tables of effects; the first row of the model's counts."""
     facts = {
         "concept": concept,
@@ -129,7 +131,7 @@ def _judge(concept: str, reading: _Reading | None, tables: Sequence[Table]) -> V
     scores = [score for table in tables for score in _trusted_scores(table, table.rows_of("model")[:1])]
     found = average_scores(scores)
     if found is None:
-        why = _say_why_not_judged(tables, scores)
+        why = "there is no prediction of an intervention on it" if silent else _say_why_not_judged(tables, scores)
         if unread:
             return Verdict(**facts, usable=False, reason=f"{reading}: don't intervene on it; effects not judged: {why}")
         return Verdict(**facts, reason=f"not judged: {why}{read}")

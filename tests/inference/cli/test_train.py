@@ -200,3 +200,20 @@ def test_a_panel_that_cant_be_chosen_is_told_and_by_check_too(
     if words[0] != "--gene-selection":  # which check does not take
         assert run_command("check", data, "--concept", "stim", *words) == 2
         says(capsys.readouterr().out, "error: ", *(each for each in fragments if not each.startswith("--")))
+
+
+def test_benchmark_takes_the_same_flags_of_the_panel(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def stop(_: object, config: object, **__: object) -> None:
+        asked.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("causcell_export.cross_validation.run_benchmark", stop)
+    words = ["--genes", "12", "--gene-selection", "variance", "--batch-key", "donor", "--include-genes", "GENE41"]
+    assert run_command("benchmark", data, "--out", tmp_path / "report", "--concept", "stim", *words) == 130
+    (config,) = asked
+    assert (config.genes, config.gene_selection, config.batch_key) == (12, "variance", "donor")
+    assert config.include_genes == ("GENE41",)

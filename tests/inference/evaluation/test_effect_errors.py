@@ -191,6 +191,6 @@ def test_a_run_of_an_earlier_version_is_exported_without_errors(
     del held_out.uns[GROUPS]
     monkeypatch.setattr(Run, "held_out", lambda self: held_out)
     models = export_unmeasured(run, tmp_path / "models")
-    assert json.loads((models / "manifest.json").read_text())["effect_errors"] == {}
+    assert json.loads((models / "manifest.json").read_text()).get("effect_errors", {}) == {}
     with Generator.open(models, threads=1) as generator:
         assert generator.manifest.effect_errors == {}
