@@ -175,6 +175,8 @@ def register_metric(
     kind: Kind,
     better: Better,
     title: str = "",
+    kernel: Callable[[np.ndarray, float], np.ndarray] | None = None,
+    prepare: Callable[[np.ndarray, float], Callable[[np.ndarray], float | None]] | None = None,
     replace: bool = False,
 ) -> None:
     """Make a metric known to tables, ``causcell benchmark`` and the exporter.
@@ -185,7 +187,7 @@ def register_metric(
 
     Parameters
     ----------
-    name, function, kind, better, title
+    name, function, kind, better, title, kernel, prepare
         See `Metric`; the function's arguments follow from the kind, see `KINDS`.
     replace
         Take the place of a metric of that name.
@@ -195,7 +197,7 @@ def register_metric(
     ConfigurationError
         A name that is taken, or no identifier; a value that is not allowed.
     """
-    metric = Metric(name, function, kind, better, title)
+    metric = Metric(name, function, kind, better, title, kernel, prepare)
     METRICS.register(metric.key, metric, replace=replace)
 
 
