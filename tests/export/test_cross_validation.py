@@ -113,6 +113,9 @@ def test_a_benchmark_judges_in_distribution_and_on_a_held_out_combination(
     names = [table.name for table in result.tables]
     assert "Mean estimate of the judged cells" in names
     assert "Unseen combinations: mean estimate of the judged cells" in names
+    judged = {verdict.title for verdict in result.verdicts}
+    assert judged >= {"stim", "stim (unseen combinations)", "cell_type", "cell_type (unseen combinations)"}
+    assert any(table.kind == "self-test" for table in result.tables)
     apart = [table for table in result.tables if table.name.startswith("unseen stim=IFN,cell_type=B: interventions")]
     assert len(apart) == 2  # towards it by stim, and by cell_type
     for table in apart:

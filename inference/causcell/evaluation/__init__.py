@@ -2,6 +2,8 @@
 
 - `causcell.evaluation.evaluate`: a trained model, through `causcell.Generator`, on given cells;
 - `causcell.evaluation.embeddings`, `expression`, `shifts`: the measures, as tables;
+- `causcell.evaluation.scores`: every measure on one scale, from trivial (`baselines`) to a replicate (`halves`);
+  `self_test`, `cell_self_test`: cheats run through the measures; `verdicts`: what the tables say of each concept;
 - `causcell.evaluation.metrics`: measures as functions of arrays; `quality`: all registered ones at once;
 - `causcell.evaluation.report`: JSON and one HTML page;
 - `causcell.evaluation.simulator`, `known_truth`: cells whose true counterfactuals are known, and models held against

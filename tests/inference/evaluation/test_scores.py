@@ -110,6 +110,14 @@ def test_the_additive_shift_is_right_where_effects_add_up_and_cells_were_not_see
     assert MEAN_RESPONSE in shifts
 
 
+def test_the_additive_shift_does_not_look_at_the_stratum_that_it_is_for() -> None:
+    x, labels = additive_cells()
+    x[(labels == (2, 2)).all(axis=1)] += 100
+    shifts = TrivialShifts(x, labels).predict(Case(1, 0, 2, ((0, 2),), np.arange(8), np.arange(8)))
+    np.testing.assert_allclose(shifts[ADDITIVE], [3, 1], atol=1e-6)
+    np.testing.assert_allclose(shifts[PER_STRATUM], [103, 101], atol=1e-5)
+
+
 def test_over_all_cells_there_is_no_additive_shift_and_of_two_labels_no_mean_response() -> None:
     x, labels = additive_cells()
     two = labels[:, 1] < 2

@@ -1,7 +1,12 @@
 """Verdicts on concepts, from tables whose answer is known."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from causcell.cli.tables import format_report
+from causcell.evaluation.report import write_report
 from causcell.evaluation.scores import Score
 from causcell.evaluation.table import EFFECTS, LABELS, UNSEEN, Table
 from causcell.evaluation.verdicts import judge_concepts, mean_score
@@ -112,3 +117,21 @@ def test_the_mean_score_is_over_what_could_be_judged() -> None:
     judged = [judge(labels_table(0.98), effects_table(each)) for each in (GOOD, NOTHING, BLURRED)]
     assert mean_score(judged) == pytest.approx((0.8 + 0.05) / 2)
     assert mean_score(judged[2:]) is None
+
+
+def test_a_report_opens_with_the_verdicts_and_shows_scores_beside_values(tmp_path: Path) -> None:
+    tables = [labels_table(0.98), effects_table(GOOD, BAD, distrusted={"m1": "ranks <cheats> above a real half"})]
+    verdicts = judge_concepts(tables, ["stim"])
+    content = write_report(tmp_path / "report", "t", {"command": "c"}, tables, verdicts)
+    assert json.loads((tmp_path / "report" / "report.json").read_text()) == content
+    assert [Verdict(**each) for each in content["verdicts"]] == verdicts
+    assert content["tables"][1]["rows"]["model, do"]["m0"]["scores"][0]["score"] == 0.8
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.index("Verdicts") < page.index("<b>stim</b>: usable (0.80") < page.index("<h2>Labels")
+    assert "<small>score 0.80 ± 0.10</small>" in page
+    assert "<small>score (-0.60 ± 0.10)</small>" in page
+    assert "m1 is not to be trusted on these data: it ranks &lt;cheats&gt; above a real half." in page
+    lines = format_report(tables, verdicts)
+    assert lines[:2] == ["Verdicts", f"  {verdicts[0]}"]
+    assert any("0.80 ± 0.10  (-0.60 ± 0.10)" in line for line in lines)
+    assert "  (m1) is not to be trusted here: it ranks <cheats> above a real half" in lines
