@@ -46,7 +46,7 @@ GeneSelection = Annotated[
     str | None,
     typer.Option(
         help="How a number of genes is chosen: dispersion, variance, seurat_v3, labels or variance_labels. "
-        "[default: dispersion]"
+        "[default: variance_labels]"
     ),
 ]
 BatchKey = Annotated[

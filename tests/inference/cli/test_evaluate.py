@@ -1,6 +1,8 @@
 """``causcell evaluate``: cells that the model was trained on are left out, and said to be."""
 
 import json
+import re
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import check_missing, refused, run_command, says, without_package
+from paths import ROOT
 
 import causcell.evaluation.evaluate as measuring
 from causcell.evaluation.evaluate import Evaluation
@@ -66,6 +69,19 @@ def test_predictions_of_any_method_are_judged_without_a_model(
     assert content["tables"][0]["name"].startswith("Interventions: stim")
     page = (tmp_path / "report" / "report.html").read_text()
     assert "there is no row of one" in page
+
+
+def test_the_recipe_of_the_page_runs(
+    data: Path, predicted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    (recipe,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    for source, name in ((data, "cells.h5ad"), (predicted / "scgen.h5ad", "scgen.h5ad"), (predicted / "split.csv", "")):
+        shutil.copy(source, tmp_path / (name or source.name))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(recipe, names)
+    assert names["evaluation"].tables  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

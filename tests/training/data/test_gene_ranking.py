@@ -180,12 +180,16 @@ def without(given: anndata.AnnData, change: str) -> anndata.AnnData:
     return given
 
 
+WITHIN_LANES = {"batch_key": "lane", "gene_selection": "variance"}
+
+
 @pytest.mark.parametrize(
     ("settings", "change", "error", "told"),
     [
         ({"batch_key": "lame"}, "", ConfigurationError, r"batch_key='lame' is no column of obs; did you mean 'lane'\?"),
-        ({"batch_key": "lane"}, "missing", DataError, r"\d+ of \d+ training cells have no batch in obs\['lane'\]"),
-        ({"batch_key": "lane"}, "single", DataError, "has fewer than 8 training cells; name a column of larger ones"),
+        (WITHIN_LANES, "missing", DataError, r"\d+ of \d+ training cells have no batch in obs\['lane'\]"),
+        (WITHIN_LANES, "single", DataError, "has fewer than 8 training cells; name a column of larger ones"),
+        ({"batch_key": "lane"}, "", ConfigurationError, "take gene_selection='variance'"),
         ({"batch_key": "lane", "gene_selection": "labels"}, "", ConfigurationError, "compares labels over all cells"),
         ({"batch_key": "lane", "genes": "all"}, "", ConfigurationError, "genes='all' is none; leave one out"),
         ({"gene_selection": "variences"}, "", ConfigurationError, "gene_selection.*variences.*'variance'"),
