@@ -232,4 +232,5 @@ def tabulate_leakage_within(data: EvaluationData, seed: int = 0, *, report: Repo
         f"{_MOST_GROUPS} largest groups and {_MOST_LABELS} most frequent labels are left out. Small groups hide weak "
         "leaks, and labels that go with a cause that no concept covers (what cells a sample holds) are told rightly.",
         errors=errors,
+        roles=dict.fromkeys(rows, "model"),
     )

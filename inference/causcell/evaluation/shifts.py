@@ -178,7 +178,8 @@ def _measure_case(
         of_cells = data.cells.obs[replicate].astype(str).to_numpy()
         replicates = of_cells[case.source_rows], of_cells[case.target_rows]
     real, variance = mean_shift(source, target, replicates)
-    differ = differential_genes(source, target)
+    with np.errstate(invalid="ignore"):  # of genes that are the same in all of these cells
+        differ = differential_genes(source, target)
     predicted, known = predict_cell_shifts(data, case, seed), trivial.predict(case)
     means = {name: shift.mean(axis=0) for name, shift in predicted.items()} | known
     roles: dict[str, Role] = {**dict.fromkeys(predicted, "model"), **trivial_roles(case)}
