@@ -7,9 +7,9 @@ held-out cells of the stratum, itself with sampling variance w over these cells,
     E (p - r)^2 = error^2 + w + v - 2 cov(error, noise of r),
 
 where the covariance is 0 for a model that knows nothing of the noise of its training cells, and v for one that repeats
-it. A quarter of v is taken off, which is in between (chosen on worlds 0 to 3 of the simulator; what others and real
+it. It is taken for half of v: nothing is taken off but w (chosen on two worlds of the simulator; what others and real
 cells say stands in ``tests/benchmarks/results/coverage.md``). The error is then fitted as ``constant deviation^2 +
-relative effect^2`` over genes and shifts, by least squares with weights of its own, neither below zero.
+relative effect^2`` by least squares with weights of its own, neither below zero.
 
 - What strata have in common is fitted to products (p - r)(p' - r') of two strata, whose noises are independent.
 - For labels that never met in training: the mean prediction of the *other* strata stands in for a model that knows
@@ -48,7 +48,6 @@ _MIN_CELLS = 2
 """Held-out cells of a group at least."""
 
 _MIN_TESTED = 4
-_TRACKED = 0.25
 _ROUNDS = 6
 _SMALLEST = 1e-4
 """Smallest ``constant``: a hundredth of a gene's deviation."""
@@ -247,14 +246,7 @@ def fit_errors(shifts: Sequence[Shift], deviation: np.ndarray, strata: tuple[str
         Names of the concepts that make strata.
     """
     square = deviation**2
-    own = [
-        (
-            (s.predicted - s.real) ** 2 - s.predicted_variance - _TRACKED * s.real_variance,
-            s.predicted**2,
-            s.real_variance,
-        )
-        for s in shifts
-    ]
+    own = [((s.predicted - s.real) ** 2 - s.predicted_variance, s.predicted**2, s.real_variance) for s in shifts]
     stratum = _fit(own, square)
     pairs, left_out = [], []
     for labels in dict.fromkeys(shift.labels for shift in shifts):

@@ -24,7 +24,9 @@ from causcell.errors import RuntimeUnavailableError
 from causcell.evaluation.baselines import NO_CHANGE, ONE_FOR_ALL, TrivialShifts
 from causcell.evaluation.cases import Case, format_combination
 from causcell.evaluation.data import EvaluationData
-from causcell.evaluation.scores import Role
+from causcell.evaluation.registry import Better
+from causcell.evaluation.scores import Role, score_rows
+from causcell.evaluation.self_test import name_trivial_winners
 from causcell.evaluation.table import Table
 
 if TYPE_CHECKING:
@@ -191,6 +193,9 @@ def tabulate_scorer(
         means = {
             row: {measure: float(np.mean(taken)) for measure, taken in found.items()} for row, found in values.items()
         }
+        roles = {row: _ROLES.get(row, "model") for row in means}
+        better = {measure: _better(measure) for found in means.values() for measure in found}
+        scores = score_rows(means, roles, better)
         tables.append(
             Table.of(
                 f"{scorer}: {concept} ({len(inputs)} groups)",
@@ -198,14 +203,21 @@ def tabulate_scorer(
                 interpretation=f"What the field's scorer, cell-eval2 {metadata.version('cell-eval2')} of the Arc "
                 f"Institute, makes of samples of counterfactual cells (profile {PROFILE}, log1p values, no target "
                 "genes, differential genes by scanpy): averages over its perturbations and over groups of cells. "
-                "Higher is better, but for expr_* (errors) and de_wilcoxon_lfc_nmae.",
+                "Higher is better, but for expr_* (errors) and de_wilcoxon_lfc_nmae. Scores: 0 is the better of no "
+                "change and one shift for all, 1 is one half of the real cells.",
                 limitations="Its measures of differential genes are left out where fewer than ten genes truly differ, "
                 "and pds_cosine, which tells labels from each other, where there is one target. It was made for "
                 "counts over all genes; here it sees the panel.",
-                roles={row: _ROLES.get(row, "model") for row in means},
+                roles=roles,
+                scores=scores,
+                distrusted=name_trivial_winners(scores, [NO_CHANGE, ONE_FOR_ALL]),
             )
         )
     return tables
+
+
+def _better(measure: str) -> Better:
+    return "lower" if measure.startswith("expr_") or measure == "de_wilcoxon_lfc_nmae" else "higher"
 
 
 def run_cell_eval2(

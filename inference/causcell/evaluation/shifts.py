@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from causcell._internal.stages import Report, at_intervals
 from causcell.evaluation.baselines import MEAN_RESPONSE, ONE_FOR_ALL, TrivialShifts, trivial_roles
 from causcell.evaluation.cases import Case as Case
 from causcell.evaluation.cases import find_seen_cases as find_seen_cases
@@ -69,6 +70,7 @@ def tabulate_effects(
     seed: int = 0,
     replicate: str | None = None,
     quick: bool = False,
+    report: Report | None = None,
 ) -> list[Table]:
     """Make a table for each concept intervened on: the model's modes, trivial baselines, replicates, cheats.
 
@@ -85,8 +87,13 @@ def tabulate_effects(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
         of the real shift, are taken over them, in place of over cells.
+    <<<<<<< HEAD
+    report
+        Called with the concept and the shift that is begun, at most every three seconds.
+    =======
     quick
         Measure mean shifts alone: no standard errors, and no samples of counterfactual cells.
+    >>>>>>> main
     """
     trivial = TrivialShifts(data.training_expression, data.training_labels)
     by_concept: dict[int, list[Case]] = {}
@@ -95,7 +102,10 @@ def tabulate_effects(
     tables = []
     for concept, found in by_concept.items():
         name = data.schema.names[concept]
-        measured = [_measure_case(data, case, trivial, seed, replicate, quick) for case in found]
+        tell, measured = at_intervals(report), []
+        for number, case in enumerate(found, start=1):
+            tell(f"effects of {name}, {number} of {len(found)} shifts")
+            measured.append(_measure_case(data, case, trivial, seed, replicate, quick))
         tables.append(_tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate))
     return tables
 
@@ -168,7 +178,8 @@ def _measure_case(
         of_cells = data.cells.obs[replicate].astype(str).to_numpy()
         replicates = of_cells[case.source_rows], of_cells[case.target_rows]
     real, variance = mean_shift(source, target, replicates)
-    differ = differential_genes(source, target)
+    with np.errstate(invalid="ignore"):  # of genes that are the same in all of these cells
+        differ = differential_genes(source, target)
     predicted, known = predict_cell_shifts(data, case, seed), trivial.predict(case)
     means = {name: shift.mean(axis=0) for name, shift in predicted.items()} | known
     roles: dict[str, Role] = {**dict.fromkeys(predicted, "model"), **trivial_roles(case)}

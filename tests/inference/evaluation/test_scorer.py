@@ -99,6 +99,8 @@ def test_the_scorer_is_called_for_each_row_and_its_values_are_averaged_over_grou
     values = [float(abs(each.pairs["no change"][0].X - each.pairs["no change"][1].X).mean()) for each in inputs]
     assert table.rows["no change"] == {"expr_mae": (pytest.approx(np.mean(values)),)}  # pds needs two targets
     assert table.roles["model, do"] == "model"
+    trivial = [table.scores[row]["expr_mae"][0] for row in table.rows_of("trivial")]
+    assert max(each.gain for each in trivial) == 0  # errors: the lower the better
 
 
 def test_a_scorer_that_is_not_there_is_asked_for() -> None:

@@ -5,7 +5,16 @@ import pytest
 
 from causcell.evaluation.baselines import ADDITIVE, MEAN_RESPONSE, NO_CHANGE, ONE_FOR_ALL, PER_STRATUM, TrivialShifts
 from causcell.evaluation.cases import Case, choose_largest
-from causcell.evaluation.halves import CHEATS, CONTROL, DOUBLED, DRAWN_HALF, HALF, draw_towards, measure_halves
+from causcell.evaluation.halves import (
+    CHEATS,
+    CONTROL,
+    DOUBLED,
+    DRAWN_HALF,
+    HALF,
+    PERMUTED,
+    draw_towards,
+    measure_halves,
+)
 from causcell.evaluation.scores import Score, average_scores, distance_from_best, score_halves, score_rows
 from causcell.evaluation.self_test import mark_distrusted, name_cheats, name_trivial_winners, separate_self_tests
 from causcell.evaluation.table import LABELS, SELF_TEST, Table, merge_repetitions
@@ -171,6 +180,7 @@ def test_a_squared_error_tells_the_cheats_from_a_real_half_and_a_correlation_not
         assert mean_distance(values, "error", "lower") > real + 0.1, name
     np.testing.assert_allclose(halves.cheats[DOUBLED]["pcc"], halves.predictions[HALF]["pcc"])
     assert np.mean(halves.cheats[CONTROL]["pcc"]) < 0.2
+    assert abs(np.mean(halves.cheats[PERMUTED]["pcc"])) < 0.2
 
 
 def test_a_cheat_is_named_where_it_is_ahead_by_more_than_it_varies() -> None:
