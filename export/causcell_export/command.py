@@ -31,6 +31,7 @@ def export(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Export the best model so far of a run that has not finished.")
     ] = False,
+    progress: options.Progress = True,
 ) -> None:
     """Export a trained run to a verified model repository."""
     wait_passively()
@@ -45,6 +46,7 @@ def export(
         unfinished=unfinished,
         instances=instances,
         threads_per_instance=threads_per_instance,
+        progress=progress,
     )
     manifest = open_repository(written).manifest
     for name, parity in manifest.parity.items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._internal.files import ScratchFolder
+from causcell._internal.stages import Report
 from causcell.cells.backing import open_anndata
 from causcell.concept_columns import schema_from_obs
 from causcell.concepts import UNLABELLED, ConceptSchema, as_pairs
@@ -116,7 +117,7 @@ def run_benchmark(
     finer
         See `causcell.evaluation.evaluate.evaluate`.
     report
-        Called with a line for each training.
+        Called with a line for each training and each stage of judging it; a training's own progress is a bar.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def run_benchmark(
     for seed, scenario in plan:
         if report is not None:
             report(f"seed {seed}, {scenario.name}: training, {len(scenario.test)} cells to judge")
-        tables, model = _train_and_evaluate(cells, config.model_copy(update={"seed": seed}), scenario, finer)
+        tables, model = _train_and_evaluate(cells, config.model_copy(update={"seed": seed}), scenario, finer, report)
         repetitions.append(tables)
         facts["trainings"].append({"seed": seed, "split": scenario.name} | model)
     tables = separate_self_tests(merge_repetitions(repetitions))
@@ -241,14 +242,14 @@ def choose_combinations(schema: ConceptSchema, labels: np.ndarray, count: int, s
 
 
 def _train_and_evaluate(
-    cells: anndata.AnnData, config: TrainConfig, scenario: Scenario, finer: Sequence[str]
+    cells: anndata.AnnData, config: TrainConfig, scenario: Scenario, finer: Sequence[str], report: Report | None
 ) -> tuple[list[Table], dict[str, Any]]:
     """Train on the cells that a scenario leaves, and return the tables of its test cells and the facts of the model."""
     part = scenario.name_parts(cells.n_obs)
     split = dict(zip(cells.obs_names.astype(str), part, strict=True))
     with ScratchFolder() as scratch:
-        run = fit(cells, scratch.path / "run", config=config, split=split)
-        with Generator.open(export(run, scratch.path / "models")) as generator:
+        run = fit(cells, scratch.path / "run", config=config, split=split, progress=report is not None)
+        with Generator.open(export(run, scratch.path / "models", progress=report or False)) as generator:
             data = read_evaluation_data(
                 generator,
                 cells,
@@ -261,15 +262,18 @@ def _train_and_evaluate(
                 seed=config.seed,
             )
             facts = {"seconds": run.provenance["seconds"]} | describe_model(generator)
-            return _tabulate(data, scenario, finer, config.seed), facts
+            return _tabulate(data, scenario, finer, config.seed, report), facts
 
 
-def _tabulate(data: EvaluationData, scenario: Scenario, finer: Sequence[str], seed: int) -> list[Table]:
+def _tabulate(
+    data: EvaluationData, scenario: Scenario, finer: Sequence[str], seed: int, report: Report | None
+) -> list[Table]:
     if scenario.held_out is None:
-        tables = tabulate_test_cells(data, finer=finer, seed=seed)
-        return tables + tabulate_interventions(data, find_seen_cases(data), "Interventions", seed=seed)
+        tables = tabulate_test_cells(data, finer=finer, seed=seed, report=report)
+        return tables + tabulate_interventions(data, find_seen_cases(data), "Interventions", seed=seed, report=report)
     tables = [tabulate_mean_estimate(data), tabulate_samples(data, seed)]
     tables = [replace(table, name=f"Unseen combinations: {table.name.lower()}") for table in tables]
-    apart = tabulate_effects(data, find_unseen_cases(data, scenario.held_out), "Interventions", seed=seed)
+    cases = find_unseen_cases(data, scenario.held_out)
+    apart = tabulate_effects(data, cases, "Interventions", seed=seed, report=report)
     tables += [replace(table, name=f"Unseen combinations: {table.name.lower()}", kind=UNSEEN) for table in apart]
     return tables + [replace(table, name=f"{scenario.name}: {table.name.lower()}", kind="") for table in apart]

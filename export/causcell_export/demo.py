@@ -90,7 +90,7 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
     with _timed(seconds, "train"):
         run = fit(data, out / "run", config=demo_config(), progress=progress)
     with _timed(seconds, "export and verify"):
-        repository = export(run, out / "repository")
+        repository = export(run, out / "repository", progress=progress)
     rows = {}
     with Generator.open(repository) as generator:
         for name, do, grid in (("do", {"phase": LABEL}, ()), ("grid", {}, ("phase",))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from causcell._deprecation import warn_deprecated
 from causcell._internal.digests import file_digest
 from causcell._internal.files import local_path, new_folder
+from causcell._internal.stages import Report, say_nothing
 from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
@@ -51,6 +53,7 @@ def export(
     instances: int = 1,
     threads_per_instance: int | None = None,
     unfinished: bool = False,
+    progress: bool | Report = False,
 ) -> Path:
     """Export a trained run to a model repository, verified against the trained model on its held-out cells.
 
@@ -73,6 +76,8 @@ def export(
         Compute threads of each copy; 1 where there are several, and else as the server is told, if not given.
     unfinished
         Of a run that has not finished take the best model so far; the manifest's provenance says so.
+    progress
+        Print each stage to standard error as it begins; or a function to call with it.
 
     Returns
     -------
@@ -114,22 +119,36 @@ def export(
     threads = 1 if threads_per_instance is None and instances > 1 else threads_per_instance
     cpu = CpuSettings(instances, threads)
     out = local_path(out)
+    report = progress if callable(progress) else _print_stage if progress else say_nothing
+    report("reading the run")
     run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
     held_out = run.held_out()
     with new_folder(out) as staging, own_torch_defaults():
-        parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu)
+        parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu, report)
         run.reference.save(staging / REFERENCE_FILE)
         write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")
         manifest = _describe_model(run, staging, parity).model_copy(update={"precision": precision})
         _write_manifest(manifest, staging)
-        manifest = with_quality(manifest, staging, held_out)
+        manifest = with_quality(manifest, staging, held_out, report=report)
+        report("measuring errors of effects")
         manifest = with_effect_errors(manifest, staging, held_out)
+        report("judging concepts")
         _write_manifest(with_verdicts(manifest, staging, held_out), staging)
     return out
 
 
+def _print_stage(stage: str) -> None:
+    print(stage, file=sys.stderr, flush=True)
+
+
 def _write_graphs(
-    run: Run, expression: np.ndarray, root: Path, precision: str, torchscript: bool, cpu: CpuSettings
+    run: Run,
+    expression: np.ndarray,
+    root: Path,
+    precision: str,
+    torchscript: bool,
+    cpu: CpuSettings,
+    report: Report,
 ) -> dict[str, Parity]:
     """Write every graph with its configurations, and verify it; return what was measured, by name."""
     stamp = {
@@ -143,6 +162,7 @@ def _write_graphs(
         expected = replace(graph, module=trained[name].module)
         examples = {batch: inputs[batch][name] for batch in BATCHES}
         path = root / name / "1" / "model.onnx"
+        report(f"writing and verifying {name}")
         write_onnx(graph, inputs[TRACE_BATCH][name], path, stamp)
         _write_configs(name, graph.info, path, cpu)
         parity[name] = verify_onnx(name, expected, path, examples)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, meta
         Entries of ``metadata_props``.
     """
     inputs = tuple(torch.from_numpy(example[name]) for name in graph.info.inputs)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _operators_built_once():
         program = torch.onnx.export(
             graph.module,
             inputs,
@@ -116,6 +117,29 @@ def _strip(graph: onnx.GraphProto) -> None:
 def _free_axes(name: str, tensor: TensorInfo) -> dict[int, Any]:
     free = {axis: torch.export.Dim(f"{name}_{axis}") for axis, size in enumerate(tensor.shape, start=1) if size < 0}
     return {0: torch.export.Dim("batch"), **free}
+
+
+@functools.cache
+def _build_operators(build: Callable[..., Any], **given: Any) -> Any:
+    return build(**given)
+
+
+@contextlib.contextmanager
+def _operators_built_once() -> Iterator[None]:
+    """Have PyTorch build its table of ONNX operators once for all graphs: half a second each, and none changes it."""
+    from torch.onnx._internal.exporter import _registration
+
+    table: Any = getattr(_registration, "ONNXRegistry", None)
+    build = getattr(table, "from_torchlib", None)
+    if build is None:  # another version of PyTorch: slower, and right
+        yield
+        return
+    own = vars(table).get("from_torchlib", build)
+    table.from_torchlib = staticmethod(functools.partial(_build_operators, build))
+    try:
+        yield
+    finally:
+        table.from_torchlib = own
 
 
 @contextlib.contextmanager

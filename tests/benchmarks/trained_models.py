@@ -69,7 +69,7 @@ def trained(
             (Path(folder) / "panel.txt").write_text("\n".join(panel) + "\n")
             config = config.model_copy(update={"genes": str(Path(folder) / "panel.txt")})
         run = fit(cells, Path(folder) / "run", config=config, split=split)
-        with patch.object(exporter, "with_quality", lambda manifest, root, held_out: manifest):
+        with patch.object(exporter, "with_quality", lambda manifest, root, held_out, **_: manifest):
             models = export(run, Path(folder) / "models")
         with Generator.open(models, threads=1) as generator:
             yield generator

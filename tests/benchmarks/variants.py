@@ -29,9 +29,10 @@ import numpy as np
 
 from causcell.counterfactual.interventions import parse_do
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
+from causcell.evaluation.distances import energy_distance
 from causcell.evaluation.embeddings import tabulate_own_labels
 from causcell.evaluation.leakage import tabulate_leakage_within
-from causcell.evaluation.metrics import energy_distance, mean_shift, mean_squared_error, pearson, squared_size
+from causcell.evaluation.metrics import mean_shift, mean_squared_error, pearson, squared_size
 from causcell.evaluation.report import run_environment
 from causcell.evaluation.shifts import (
     Case,

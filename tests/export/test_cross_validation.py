@@ -106,7 +106,10 @@ def test_a_benchmark_judges_in_distribution_and_on_a_held_out_combination(
     lines: list[str] = []
     config = small_config(optimisation__epochs=2, genes=30)
     result = run_benchmark(cells, config, hold_out=["stim=IFN,cell_type=B"], report=lines.append)
-    assert len(lines) == len(result.facts["trainings"]) == 2
+    trainings = [line for line in lines if ": training, " in line]
+    assert len(trainings) == len(result.facts["trainings"]) == 2
+    for stage in ("writing and verifying denoiser", "samples", "effects of stim, 1 of "):  # of judging, in both
+        assert any(line.startswith(stage) for line in lines), stage
     names = [table.name for table in result.tables]
     assert "Mean estimate of the judged cells" in names
     assert "Unseen combinations: mean estimate of the judged cells" in names

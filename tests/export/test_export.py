@@ -305,6 +305,24 @@ def test_a_graph_that_answers_nan_is_not_exported(run: Run, tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_tells_its_stages_where_it_is_asked_to(
+    run: Run, manifest: Manifest, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    again = export(run, tmp_path / "repository", progress=True)
+    told = capfd.readouterr().err.splitlines()
+    assert told[0] == "reading the run"
+    for name in manifest.graphs:
+        assert f"writing and verifying {name}" in told
+    for name in manifest.presets:
+        assert f"timing preset {name}" in told
+        assert sum(f"judging preset {name} on " in line for line in told) == 6  # two parts, three seeds
+    # and what is written is the same: batches that are filled otherwise move nothing beyond rounding
+    found = open_repository(again).manifest
+    assert found.files == manifest.files
+    for name, preset in manifest.presets.items():
+        assert found.presets[name].quality == pytest.approx(preset.quality, abs=1e-4)
+
+
 def test_what_exists_is_refused_and_left_as_it_is(run: Run, tmp_path: Path) -> None:
     taken = tmp_path / "repository"
     taken.mkdir()

@@ -24,7 +24,7 @@ MIN_REPEATS = 3
 """Fewest repeats that a figure is taken from."""
 
 
-def time_calls(call: Callable[[], object], seconds: float) -> np.ndarray:
+def time_calls(call: Callable[[], object], seconds: float, *, min_repeats: int = MIN_REPEATS) -> np.ndarray:
     """Time calls for a while, after one call to warm up.
 
     Parameters
@@ -32,16 +32,22 @@ def time_calls(call: Callable[[], object], seconds: float) -> np.ndarray:
     call
         Function to time.
     seconds
-        Time after which no further call is made, once there were `MIN_REPEATS`.
+        Time after which no further call is made, once there were enough.
+    min_repeats
+        Fewest repeats. Where one is enough, a first call that takes the time given is it, and none is for warming up.
 
     Returns
     -------
     Seconds of each call, float64 [repeats].
     """
+    started = time.perf_counter()
     call()
+    first = time.perf_counter() - started
+    if min_repeats == 1 and first >= seconds:
+        return np.array([first])
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < MIN_REPEATS or time.perf_counter() < end:
+    while len(times) < min_repeats or time.perf_counter() < end:
         started = time.perf_counter()
         call()
         times.append(time.perf_counter() - started)

@@ -113,7 +113,7 @@ class Workload:
         """Make one batch of counterfactuals: `intervene`, then `decode`; float32 [B x G], log scale."""
         return self.decode(self.intervene(cells), cells.keys, solver)
 
-    def latency(self, preset: str, batch: int, seconds: float) -> Latency:
+    def latency(self, preset: str, batch: int, seconds: float, *, min_repeats: int = MIN_REPEATS) -> Latency:
         """Measure the time of one batch.
 
         Parameters
@@ -124,9 +124,11 @@ class Workload:
             Cells in the batch.
         seconds
             Time for the measurement.
+        min_repeats
+            Fewest batches; see `causcell.bench.timing.time_calls`.
         """
         cells, solver = self.take_cells(batch), self.build_solver(preset)
-        times = time_calls(lambda: self.generate(cells, solver), seconds)
+        times = time_calls(lambda: self.generate(cells, solver), seconds, min_repeats=min_repeats)
         p50, p95, p99 = map(float, np.percentile(times, [50, 95, 99]))
         return {
             "p50_ms": round(p50 * 1e3, 3),

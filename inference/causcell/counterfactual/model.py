@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from importlib import metadata
@@ -201,8 +202,13 @@ class CounterfactualModel:
             "model_digest": self.manifest.digest,
             "engine": self.engine.description,
             "batch_size": self.batch_size,
-            "versions": {name: metadata.version(name) for name in ("causcell", "numpy", "anndata")},
+            "versions": dict(_versions()),
         }
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    return tuple((name, metadata.version(name)) for name in ("causcell", "numpy", "anndata"))
 
 
 def _cast(expression: np.ndarray, dtype: str) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 from causcell.concepts import UNLABELLED
 from causcell.evaluation.cases import Case
 from causcell.evaluation.data import EvaluationData
+from causcell.evaluation.distances import median_distance
 from causcell.evaluation.halves import CHEATS, HALF, RESPONSE, cheat_cells
-from causcell.evaluation.metrics import median_distance
 from causcell.evaluation.registry import Metric, registered_metrics
 from causcell.evaluation.scores import Role, distance_from_best
 from causcell.evaluation.self_test import NAME, name_cheats

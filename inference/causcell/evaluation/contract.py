@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from causcell.evaluation.metrics import EXPRESSED, median_distance
+from causcell.evaluation.correlations import EXPRESSED
+from causcell.evaluation.distances import median_distance
 from causcell.evaluation.registry import METRICS, Better, Kind, Metric
 
 _CELLS, _GENES = 120, 60
@@ -25,6 +26,7 @@ def check_metric(metric: str | Metric, *, seed: int = 0) -> None:
 
     - return a finite float, or `None`, also of few cells and of cells without any variance;
     - return the same value for the same arrays, and leave these as they are;
+    - return, within 1e-5, what its ``kernel`` and ``prepare`` make of them, if it has any;
     - return the same value, within 1e-5 of its size, for cells or genes in another order;
     - be better, in the sense of ``metric.better``, for what is right than for what is plainly wrong.
 
@@ -55,6 +57,10 @@ def check_metric(metric: str | Metric, *, seed: int = 0) -> None:
         right, wrong, edges = _EXAMPLES[metric.kind](rng, dtype)
         value = _call(metric, right)
         assert value is not None, f"{metric.name}: returned None for {_shapes(right)}, where it can be taken"
+        for faster, found in _call_faster_ways(metric, right).items():
+            assert math.isclose(found, value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE), (
+                f"{metric.name}: its function returned {value}, and its {faster} makes {found} of the same arrays"
+            )
         again = _call(metric, right)
         assert again == value, f"{metric.name}: returned {value} and then {again} for the same arrays"
         reordered = _call(metric, _reorder(metric.kind, right, rng))
@@ -83,6 +89,23 @@ def _call(metric: Metric, arrays: Arrays) -> float | None:
     assert isinstance(value, float), f"{metric.name}: returned a {type(value).__name__} for {_shapes(arrays)}, no float"
     assert math.isfinite(value), f"{metric.name}: returned {value} for {_shapes(arrays)}; return None where it has none"
     return value
+
+
+def _call_faster_ways(metric: Metric, arrays: Arrays) -> dict[str, float]:
+    """Take the metric by its ``kernel`` and by ``prepare``, where it has them."""
+    found: dict[str, float] = {}
+    if metric.kernel is not None:
+        real, made, bandwidth = (np.asarray(each, dtype=np.float64) for each in arrays)
+        between, *within = (
+            metric.kernel(((a[:, None] - b) ** 2).sum(axis=2), float(bandwidth))
+            for a, b in ((real, made), (real, real), (made, made))
+        )
+        means = [(kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1)) for kernel in within]
+        found["kernel"] = float(2 * between.mean() - sum(means))
+    if metric.prepare is not None:
+        value = metric.prepare(np.asarray(arrays[0]), float(arrays[2]))(np.asarray(arrays[1]))
+        found["prepare"] = math.nan if value is None else value
+    return found
 
 
 def _badness(better: Better, value: float, target: float | None) -> float:

@@ -59,6 +59,10 @@ class EvaluationData:
     test_rows: np.ndarray
     training_rows: np.ndarray
     _samples: dict[int, np.ndarray | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _components: dict[int, PCA] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _projections: dict[int, tuple[np.ndarray, np.ndarray]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def schema(self) -> ConceptSchema:
@@ -120,6 +124,8 @@ class EvaluationData:
         """
         if not do and not self.predicts_factual:
             return np.asarray(self.expression[rows])
+        if not do and self.mean_estimate is not None and np.isin(rows, self.test_rows).all():
+            return self.mean_estimate[np.searchsorted(self.test_rows, rows)]  # once for all interventions
         return self.predictor.expect(self.cells[rows], do, mode=mode, seed=seed)
 
     @cached_property
@@ -204,14 +210,18 @@ class EvaluationData:
         """Fit principal components to the training cells, at most ``count``."""
         from sklearn.decomposition import PCA
 
-        x = self.training_expression
-        return PCA(min(count, *x.shape), svd_solver="randomized", random_state=0).fit(x)
+        if count not in self._components:
+            x = self.training_expression
+            self._components[count] = PCA(min(count, *x.shape), svd_solver="randomized", random_state=0).fit(x)
+        return self._components[count]
 
     def project_on_components(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Project the test cells on `fit_components`: scores [t x count], and expression rebuilt from them [t x G]."""
-        pca = self.fit_components(count)
-        scores = pca.transform(self.test_expression)
-        return scores, np.maximum(pca.inverse_transform(scores), 0)
+        if count not in self._projections:
+            pca = self.fit_components(count)
+            scores = pca.transform(self.test_expression)
+            self._projections[count] = scores, np.maximum(pca.inverse_transform(scores), 0)
+        return self._projections[count]
 
     @cached_property
     def label_means(self) -> np.ndarray:

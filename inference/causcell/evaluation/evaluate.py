@@ -113,7 +113,7 @@ def evaluate(
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
-        Called with the name of each table that is begun.
+        Called with the name of each table that is begun, and of parts of those that take long.
 
     Raises
     ------
@@ -251,12 +251,10 @@ def tabulate_interventions(
     seed, replicate, report
         See `evaluate`.
     """
-    if report is not None:
-        report("interventions")
     unseen = [case for case in cases if is_unseen(data, case)]
     seen = [case for case in cases if not is_unseen(data, case)]
-    tables = tabulate_effects(data, seen, title, seed=seed, replicate=replicate)
-    apart = tabulate_effects(data, unseen, title, seed=seed, replicate=replicate)
+    tables = tabulate_effects(data, seen, title, seed=seed, replicate=replicate, report=report)
+    apart = tabulate_effects(data, unseen, title, seed=seed, replicate=replicate, report=report)
     tables += [replace(each, name=f"Unseen combinations: {each.name.lower()}", kind=UNSEEN) for each in apart]
     if report is not None:
         report("cheats")
@@ -291,7 +289,7 @@ def tabulate_test_cells(
     kinds: dict[str, Callable[[], Table]] = {
         "concepts": lambda: tabulate_own_labels(factual),
         "leakage": lambda: tabulate_leakage(factual),
-        "leakage within groups": lambda: tabulate_leakage_within(factual, seed),
+        "leakage within groups": lambda: tabulate_leakage_within(factual, seed, report=report),
         "mean estimate": lambda: tabulate_mean_estimate(factual),
         "clusters": lambda: tabulate_clusters(factual, seed),
         "markers": lambda: tabulate_markers(factual, seed),

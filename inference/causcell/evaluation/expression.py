@@ -6,10 +6,11 @@ import warnings
 
 import numpy as np
 
+from causcell._internal.rank_sums import rank_sums
 from causcell.concepts import UNLABELLED
 from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.probes import cluster_cells, partition_agreement
-from causcell.evaluation.quality import measure_matched_cells, sample_quality
+from causcell.evaluation.real_cells import RealCells, measure_matched_cells
 from causcell.evaluation.registry import REAL_SUFFIX, metric_titles, registered_metrics
 from causcell.evaluation.scores import Role, score_rows
 from causcell.evaluation.self_test import name_trivial_winners
@@ -109,15 +110,15 @@ def tabulate_markers(data: EvaluationData, seed: int = 0) -> Table:
     if len(frequent) < 2:
         return _make_marker_table({})
     kept, kept_training = np.isin(codes, frequent), np.isin(training, frequent)
-    reference = _find_top_markers(data.test_expression[kept], codes[kept])
+    genes = data.test_expression.shape[1]
+    count = min(_MARKERS, genes)
+    reference = find_top_markers(data.test_expression[kept], codes[kept], count)
     found = {
-        name: _find_top_markers(estimate[kept], codes[kept])
+        name: find_top_markers(estimate[kept], codes[kept], count)
         for name, estimate in _generate_estimates(data, seed).items()
     }
     others = data.training_expression[kept_training]
-    found[_OTHER_CELLS] = _find_top_markers(others, training[kept_training])
-    genes = data.test_expression.shape[1]
-    count = _count_markers(genes)
+    found[_OTHER_CELLS] = find_top_markers(others, training[kept_training], count)
     rows = {
         name: {"overlap": float(np.mean([len(top[code] & reference[code]) / count for code in frequent]))}
         for name, top in found.items()
@@ -140,25 +141,30 @@ def _make_marker_table(rows: dict[str, dict[str, float]]) -> Table:
     )
 
 
-def _count_markers(genes: int) -> int:
-    return min(_MARKERS, genes)
+def find_top_markers(expression: np.ndarray, codes: np.ndarray, count: int) -> dict[int, set[int]]:
+    """Find the genes that are highest in each label's cells against the rest, by Wilcoxon's rank sums.
 
+    Parameters
+    ----------
+    expression
+        Expression, [n x G].
+    codes
+        Label codes, int [n].
+    count
+        Genes a label.
 
-def _find_top_markers(expression: np.ndarray, codes: np.ndarray) -> dict[int, set[str]]:
-    """Rank genes of cells [n x G] for every label code [n]: the names (columns as text) of its top genes, by code."""
-    import anndata
-    import pandas as pd
-    import scanpy
-
-    labels = pd.DataFrame({"label": pd.Categorical(codes.astype(str))}, index=np.arange(len(codes)).astype(str))
-    cells = anndata.AnnData(expression, obs=labels)
-    cells.uns["log1p"] = {"base": None}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=RuntimeWarning)  # logarithms of fold changes of absent genes
-        warnings.filterwarnings("ignore", category=pd.errors.PerformanceWarning)
-        scanpy.tl.rank_genes_groups(cells, "label", method="wilcoxon", n_genes=_count_markers(expression.shape[1]))
-    names = cells.uns["rank_genes_groups"]["names"]
-    return {int(code): set(names[code].tolist()) for code in names.dtype.names}
+    Returns
+    -------
+    Columns by label code.
+    """
+    found, groups = np.unique(codes, return_inverse=True)
+    cells, (sums, _) = len(codes), rank_sums(expression, groups, len(found))
+    sizes = np.bincount(groups)[:, None]
+    scores = (sums - sizes * (cells + 1) / 2) / np.sqrt(sizes * (cells - sizes) * (cells + 1) / 12)
+    return {
+        int(code): set(np.argpartition(score, -count)[-count:].tolist())
+        for code, score in zip(found, scores, strict=True)
+    }
 
 
 def tabulate_samples(data: EvaluationData, seed: int = 0) -> Table:
@@ -174,8 +180,9 @@ def tabulate_samples(data: EvaluationData, seed: int = 0) -> Table:
     ceiling: dict[str, float | None] = {
         metric.title: 1.0 for metric in registered_metrics("label") if metric.better == "one"
     }
+    real_cells = RealCells(data.test_expression, codes)
     for name, estimate in estimates.items():
-        quality = sample_quality(data.test_expression, estimate, codes)
+        quality = real_cells.sample_quality(estimate)
         rows[name] = {titles[key]: value for key, value in quality.items() if not key.endswith(REAL_SUFFIX)}
         ceiling |= {
             titles[key.removesuffix(REAL_SUFFIX)]: value for key, value in quality.items() if key.endswith(REAL_SUFFIX)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
+from causcell._internal.stages import Report, at_intervals
 from causcell.concepts import UNEXPLAINED, UNLABELLED, ConceptSchema
 from causcell.evaluation.data import EvaluationData
+from causcell.evaluation.labelling_probes import read_by_neighbours, read_by_regression
 from causcell.evaluation.network_probe import read_by_network
 from causcell.evaluation.predictor import Embeddings
-from causcell.evaluation.probes import make_probe
 from causcell.evaluation.table import Table
 
 Probe = Literal["linear", "neighbours", "network"]
 
 PROBES: tuple[Probe, ...] = get_args(Probe)
 """Readers: multinomial logistic regression, a vote of the 15 nearest cells, a network of one hidden layer."""
+
+_READERS: dict[Probe, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "linear": read_by_regression,
+    "neighbours": read_by_neighbours,
+    "network": read_by_network,
+}
 
 _FOLDS = 5
 _SHUFFLES = 3
@@ -75,7 +82,7 @@ def measure_leakage_within(
     groups
         Group codes, int [n]; -1 is none. The twelve largest groups are read, of those with two labels that are.
     seed
-        Seed of folds, shuffles and networks.
+        Seed of folds and shuffles.
 
     Returns
     -------
@@ -102,8 +109,8 @@ def measure_leakage_within(
         rng = np.random.default_rng((seed, len(rows)))
         folds = _split_in_folds(codes, rng)
         labellings = np.stack([codes, *(_shuffle_within(codes, folds, rng) for _ in range(_SHUFFLES))])
-        for probe in PROBES:
-            right[probe] += (_read(probe, embedding[rows], labellings, folds, seed) == labellings).sum(axis=1)
+        for probe, reader in _READERS.items():
+            right[probe] += (reader(embedding[rows], labellings, folds) == labellings).sum(axis=1)
         most += int(np.bincount(codes).max())
     cells = sum(map(len, read))
     return LeakageWithin(
@@ -141,22 +148,6 @@ def _shuffle_within(codes: np.ndarray, folds: np.ndarray, rng: np.random.Generat
     return shuffled
 
 
-def _read(probe: Probe, x: np.ndarray, labellings: np.ndarray, folds: np.ndarray, seed: int) -> np.ndarray:
-    """Read every labelling [L x n] from cells [n x k] by probes that are fitted on the other folds, int [L x n]."""
-    if probe == "network":
-        return read_by_network(x, labellings, folds, seed=seed)
-    read = np.empty_like(labellings)
-    for fold in range(_FOLDS):
-        tested = folds == fold
-        if probe == "neighbours":  # neighbours are the same for every labelling
-            fitted = make_probe(probe, cells=int((~tested).sum())).fit(x[~tested], labellings[:, ~tested].T)
-            read[:, tested] = fitted.predict(x[tested]).T
-            continue
-        for labels, into in zip(labellings, read, strict=True):
-            into[tested] = make_probe(probe).fit(x[~tested], labels[~tested]).predict(x[tested])
-    return read
-
-
 def list_leaks(schema: ConceptSchema) -> list[tuple[str, str, str | None]]:
     """List what no embedding should tell: names of the embedding, of the concept told, and of the groups' concept.
 
@@ -186,8 +177,17 @@ def _pair_up(source: str, told: Sequence[str]) -> list[tuple[str, str, str | Non
     return [(source, name, group) for name in told for group in told if group != name]
 
 
-def tabulate_leakage_within(data: EvaluationData, seed: int = 0) -> Table:
+def tabulate_leakage_within(data: EvaluationData, seed: int = 0, *, report: Report | None = None) -> Table:
     """Read labels, within groups of test cells, from embeddings that should not tell them; see `list_leaks`.
+
+    Parameters
+    ----------
+    data
+        The model and its cells.
+    seed
+        Seed of folds and shuffles.
+    report
+        Called with what is read, at most every three seconds.
 
     Returns
     -------
@@ -203,7 +203,9 @@ def tabulate_leakage_within(data: EvaluationData, seed: int = 0) -> Table:
     codes = dict(zip(schema.names, data.test_labels.T, strict=True))
     rows: dict[str, dict[str, float | None]] = {}
     errors: dict[str, dict[str, float]] = {}
+    tell = at_intervals(report)
     for source, label, group in (each for each in list_leaks(schema) if each[0] in sources):
+        tell(f"leakage within groups: {label} from {source}")
         groups = np.zeros(len(data.test_rows), dtype=np.int64) if group is None else codes[group]
         found = measure_leakage_within(sources[source], codes[label], groups, seed=seed)
         if found is None:

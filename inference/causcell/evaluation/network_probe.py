@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from causcell.evaluation.labelling_probes import standardise
+
 _HIDDEN = 32
 _STEPS = 150
 _BATCH = 64
@@ -43,7 +45,7 @@ def read_by_network(embedding: np.ndarray, labellings: np.ndarray, folds: np.nda
     """
     rng = np.random.default_rng(seed)
     others = [np.flatnonzero(folds != fold) for fold in range(folds.max() + 1)]
-    x = np.stack([_standardise(embedding, rows) for rows in others]).astype(np.float32)
+    x = np.stack([standardise(embedding, rows) for rows in others]).astype(np.float32)
     targets = np.eye(labellings.max() + 1, dtype=np.float32)[labellings]
     parameters = _draw_parameters(len(others), embedding.shape[1], targets.shape, rng)
     averages = [[np.zeros_like(each) for each in parameters] for _ in _MOMENTS]
@@ -65,11 +67,6 @@ def read_by_network(embedding: np.ndarray, labellings: np.ndarray, folds: np.nda
         _, scores = _evaluate([each[fold : fold + 1] for each in parameters], x[fold : fold + 1, rows])
         read[:, rows] = scores[0].argmax(axis=-1)
     return read
-
-
-def _standardise(embedding: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    deviation = embedding[rows].std(axis=0)
-    return np.asarray((embedding - embedding[rows].mean(axis=0)) / np.where(deviation > 0, deviation, 1))
 
 
 def _draw_parameters(folds: int, inputs: int, targets: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarray]:

@@ -61,7 +61,7 @@ def probe_accuracy(embedding: np.ndarray, labels: np.ndarray, probe: Probe = "li
         return None
     kept = np.isin(labels, frequent)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-    return float(cross_val_score(make_probe(probe), embedding[kept], labels[kept], cv=folds).mean())
+    return float(cross_val_score(_make_probe(probe), embedding[kept], labels[kept], cv=folds).mean())
 
 
 def transferred_accuracy(
@@ -84,27 +84,17 @@ def transferred_accuracy(
     known, other_known = labels != UNLABELLED, other_labels != UNLABELLED
     if len(np.unique(labels[known])) < 2 or not other_known.any():
         return None
-    fitted = make_probe("linear").fit(embedding[known], labels[known])
+    fitted = _make_probe("linear").fit(embedding[known], labels[known])
     return float(fitted.score(others[other_known], other_labels[other_known]))
 
 
-def make_probe(probe: Probe, *, cells: int | None = None) -> Pipeline:
-    """Make a probe that standardises an embedding and reads labels from it, not fitted yet.
-
-    Parameters
-    ----------
-    probe
-        ``linear`` or ``neighbours``; see `probe_accuracy`.
-    cells
-        Number of cells that it will be fitted on, where that may be below 15.
-    """
+def _make_probe(probe: Probe) -> Pipeline:
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    neighbours = _NEIGHBOURS if cells is None else min(_NEIGHBOURS, cells)
-    classifier = LogisticRegression(max_iter=1000) if probe == "linear" else KNeighborsClassifier(neighbours)
+    classifier = LogisticRegression(max_iter=1000) if probe == "linear" else KNeighborsClassifier(_NEIGHBOURS)
     return make_pipeline(StandardScaler(), classifier)
 
 

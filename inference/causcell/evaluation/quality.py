@@ -5,18 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
-from causcell.evaluation.metrics import median_distance
-from causcell.evaluation.registry import REAL_SUFFIX, registered_metrics
-
-
-def measure_matched_cells(real: np.ndarray, generated: np.ndarray) -> dict[str, float | None]:
-    """Take every metric of kind ``cells`` on real and generated expression of the same cells, [n x G].
-
-    Returns
-    -------
-    Values by the metrics' names; `None` for one that could not be taken.
-    """
-    return {metric.name: metric.function(real, generated) for metric in registered_metrics("cells")}
+from causcell.evaluation.distances import median_distance
+from causcell.evaluation.real_cells import RealCells
+from causcell.evaluation.registry import registered_metrics
 
 
 @renamed_arguments(least="min_cells")
@@ -48,34 +39,7 @@ def sample_quality(
     ``nonzero`` and ``nonzero_mean`` with their ``_real`` twins. Where no label has enough cells for a measure, it is
     left out.
     """
-    measured: dict[str, list[tuple[int, float]]] = {}
-    rng = np.random.default_rng(0)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) < min_cells:
-            continue
-        halves = [np.array_split(rng.permutation(rows), 2) for _ in range(splits)]
-        bandwidth = median_distance(real[rows])
-        for suffix, cells in (("", generated), (REAL_SUFFIX, real)):
-            for metric in registered_metrics("distribution"):
-                values = [metric.function(real[b], cells[a], bandwidth) for a, b in halves]
-                taken = [value for value in values if value is not None]
-                if len(taken) == len(values):
-                    measured.setdefault(f"{metric.name}{suffix}", []).append((len(rows), float(np.mean(taken))))
-        for metric in registered_metrics("label"):
-            value = metric.function(real[rows], generated[rows])
-            if value is not None:
-                measured.setdefault(metric.name, []).append((len(rows), value))
-    quality = {
-        name: float(np.average([value for _, value in values], weights=[size for size, _ in values]))
-        for name, values in measured.items()
-    }
-    for suffix, cells in (("", generated), (REAL_SUFFIX, real)):
-        for metric in registered_metrics("summary"):
-            value = metric.function(cells)
-            if value is not None:
-                quality[f"{metric.name}{suffix}"] = value
-    return quality
+    return RealCells(real, labels, splits=splits, min_cells=min_cells).sample_quality(generated)
 
 
 def measure_quality(real: np.ndarray, generated: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -101,8 +65,7 @@ def measure_quality(real: np.ndarray, generated: np.ndarray, labels: np.ndarray)
     >>> quality["mse"], quality["variance_ratio"]
     (0.0, 1.0)
     """
-    matched = {name: value for name, value in measure_matched_cells(real, generated).items() if value is not None}
-    return matched | sample_quality(real, generated, labels)
+    return RealCells(real, labels).measure_quality(generated)
 
 
 def measure_effect(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from causcell._internal.stages import Report, at_intervals
 from causcell.concepts import ConceptSchema
 from causcell.evaluation.baselines import MEAN_RESPONSE, ONE_FOR_ALL, TrivialShifts, trivial_roles
 from causcell.evaluation.cases import Case as Case
@@ -70,6 +71,7 @@ def tabulate_effects(
     seed: int = 0,
     replicate: str | None = None,
     quick: bool = False,
+    report: Report | None = None,
 ) -> list[Table]:
     """Make a table for each concept intervened on: the model's modes, trivial baselines, replicates, cheats.
 
@@ -86,7 +88,7 @@ def tabulate_effects(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
         of the real shift, are taken over them, in place of over cells.
-    quick
+        quick
         Measure mean shifts alone: no standard errors, and no samples of counterfactual cells.
     """
     trivial = TrivialShifts(data.training_expression, data.training_labels)
@@ -96,7 +98,10 @@ def tabulate_effects(
     tables = []
     for concept, found in by_concept.items():
         name = data.schema.names[concept]
-        measured = [_measure_case(data, case, trivial, seed, replicate, quick) for case in found]
+        tell, measured = at_intervals(report), []
+        for number, case in enumerate(found, start=1):
+            tell(f"effects of {name}, {number} of {len(found)} shifts")
+            measured.append(_measure_case(data, case, trivial, seed, replicate, quick))
         table = _tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate)
         names = [_name_case(data.schema, case) for case in found]
         tables.append(replace(table, weakest=_find_weakest(measured, names, table)))

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 
+from causcell.evaluation.correlations import correlations_kept
+from causcell.evaluation.distances import energy_distance, maximum_mean_discrepancy, median_distance
 from causcell.evaluation.metrics import (
-    correlations_kept,
     differential_genes,
     effect_agreement,
-    energy_distance,
-    maximum_mean_discrepancy,
     mean_shift,
     mean_squared_error,
-    median_distance,
     pearson,
     ranking_score,
     shift_size,

@@ -16,6 +16,7 @@ from plugins import install_plugin, write_plugin
 from causcell.errors import CausCellWarning, ConfigurationError
 from causcell.evaluation import Metric, known_metrics, register_metric, registered_metrics
 from causcell.evaluation.contract import check_metric
+from causcell.evaluation.distances import energy_distance
 from causcell.evaluation.quality import measure_effect, measure_quality
 from causcell.evaluation.registry import METRICS, metric_titles
 
@@ -41,6 +42,10 @@ def test_every_metric_keeps_the_contract(metric: str | Metric) -> None:
     check_metric(metric)
 
 
+def energy(real: np.ndarray, made: np.ndarray, bandwidth: float) -> float:
+    return energy_distance(made, real)
+
+
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
@@ -51,6 +56,14 @@ def test_every_metric_keeps_the_contract(metric: str | Metric) -> None:
         (Metric("a", lambda real, made: float((real[0] - made[0]).sum()), "cells", "lower"), "in another order"),
         (Metric("a", lambda real, made: float(((real - made) ** 2).mean()), "cells", "higher"), "plainly wrong"),
         (Metric("a", lambda real, made, bandwidth: None, "distribution", "lower"), "returned None"),
+        (
+            Metric("a", energy, "distribution", "lower", kernel=lambda squared, bandwidth: squared),
+            "its function returned .*, and its kernel makes",
+        ),
+        (
+            Metric("a", energy, "distribution", "lower", prepare=lambda real, bandwidth: lambda made: 0.5),
+            "its function returned .*, and its prepare makes 0.5",
+        ),
         (Metric("a", lambda cells: 1.0, "summary", "real"), "plainly wrong"),
         (Metric("a", lambda predicted, real: float(predicted @ real / (real @ real)), "effect", "one"), "returned nan"),
     ],
