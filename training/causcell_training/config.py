@@ -143,8 +143,8 @@ class TrainConfig(_Section):
     """A number of highly variable genes, ``all``, ``highly_variable`` (those that this column of ``var`` marks), or a
     file with one gene name a line."""
     gene_selection: GeneSelection = "variance_labels"
-    """How a number of genes is chosen, by the training cells. ``variance``: variance on the log scale. ``labels``: those
-    raised in each label of each concept, in turn. ``variance_labels``: by turns from both. ``dispersion``: normalised
+    """How a number of genes is chosen, by the training cells. ``variance``: variance on the log scale. ``labels``:
+    genes raised in a label of a concept, in turn. ``variance_labels``: by turns from both. ``dispersion``: normalised
     dispersion, as scanpy has it. ``seurat_v3``: variance of counts beyond its trend with the mean, clipped (needs
     scikit-misc). Of the squared shift of held-out Kang cells a panel of 2,000 holds, by dispersion .39, by
     ``variance_labels`` .997 (``docs/genes.md``)."""

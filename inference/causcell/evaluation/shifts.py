@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from causcell._internal.stages import Report, at_intervals
+from causcell.concepts import ConceptSchema
 from causcell.evaluation.baselines import MEAN_RESPONSE, ONE_FOR_ALL, TrivialShifts, trivial_roles
 from causcell.evaluation.cases import Case as Case
 from causcell.evaluation.cases import find_seen_cases as find_seen_cases
@@ -21,7 +22,7 @@ from causcell.evaluation.intervals import standard_errors
 from causcell.evaluation.metrics import differential_genes, mean_shift
 from causcell.evaluation.quality import measure_effect
 from causcell.evaluation.registry import Metric, registered_metrics
-from causcell.evaluation.scores import Role, Score, distance_from_best, score_halves, score_rows
+from causcell.evaluation.scores import Role, Score, average_scores, distance_from_best, score_halves, score_rows
 from causcell.evaluation.self_test import name_cheats
 from causcell.evaluation.table import EFFECTS, Table
 
@@ -87,13 +88,8 @@ def tabulate_effects(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
         of the real shift, are taken over them, in place of over cells.
-    <<<<<<< HEAD
-    report
-        Called with the concept and the shift that is begun, at most every three seconds.
-    =======
-    quick
+        quick
         Measure mean shifts alone: no standard errors, and no samples of counterfactual cells.
-    >>>>>>> main
     """
     trivial = TrivialShifts(data.training_expression, data.training_labels)
     by_concept: dict[int, list[Case]] = {}
@@ -106,8 +102,36 @@ def tabulate_effects(
         for number, case in enumerate(found, start=1):
             tell(f"effects of {name}, {number} of {len(found)} shifts")
             measured.append(_measure_case(data, case, trivial, seed, replicate, quick))
-        tables.append(_tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate))
+        table = _tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate)
+        names = [_name_case(data.schema, case) for case in found]
+        tables.append(replace(table, weakest=_find_weakest(measured, names, table)))
     return tables
+
+
+def _name_case(schema: ConceptSchema, case: Case) -> str:
+    """Name a case: the target, and the stratum if there is one."""
+    target = format_combination(schema, {case.concept: case.target})
+    return f"{target} in {format_combination(schema, dict(case.stratum))}" if case.stratum else target
+
+
+def _find_weakest(
+    measured: Sequence[_CaseMeasures], names: Sequence[str], table: Table
+) -> tuple[tuple[float, str], ...]:
+    """Return the lowest average score of a single case, of the first row of the model's, and the name of that case."""
+    rows = table.rows_of("model")[:1]
+    if not rows or len(measured) < 2:
+        return ()
+    found = []
+    for case, name in zip(measured, names, strict=True):
+        scores = []
+        for metric in registered_metrics("effect", "size", "genes", "directions"):
+            if metric.title not in table.distrusted:
+                distances = _collect_distances([case.halves.predictions], metric)
+                scores += [score for row, score in score_halves(distances, case.roles).items() if row == rows[0]]
+        average = average_scores(scores)
+        if average is not None:
+            found.append((average[0], name))
+    return (min(found),) if len(found) > 1 else ()
 
 
 def _tabulate_concept(measured: Sequence[_CaseMeasures], name: str, concept: str, replicate: str | None) -> Table:

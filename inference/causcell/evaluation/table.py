@@ -52,6 +52,8 @@ class Table:
         Concept that a table of effects is about.
     groups
         Concept that a row is about, where a table holds several.
+    weakest
+        Of a table of effects, one a repetition: the lowest average score of the model's in a single stratum, and which.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Table:
     kind: str = ""
     concept: str = ""
     groups: dict[str, str] = field(default_factory=dict)
+    weakest: tuple[tuple[float, str], ...] = ()
 
     @classmethod
     @renamed_arguments(tells="interpretation", silent="limitations")
@@ -155,6 +158,7 @@ class Table:
             "rows": rows,
             "roles": self.roles,
             "distrusted": self.distrusted,
+            "weakest": [{"score": score, "shift": shift} for score, shift in self.weakest],
         }
 
     def with_row_names(self, rename: Callable[[str], str]) -> Table:
@@ -220,7 +224,9 @@ def merge_repetitions(repetitions: Sequence[Sequence[Table]]) -> list[Table]:
     merged: dict[str, Table] = {}
     for table in (table for tables in repetitions for table in tables):
         if table.name not in merged:
-            merged[table.name] = replace(table, rows={}, errors={}, roles={}, scores={}, distrusted={}, groups={})
+            merged[table.name] = replace(
+                table, rows={}, errors={}, roles={}, scores={}, distrusted={}, groups={}, weakest=()
+            )
         into = merged[table.name]
         _append(into.rows, table.rows)
         _append(into.errors, table.errors)
@@ -228,6 +234,7 @@ def merge_repetitions(repetitions: Sequence[Sequence[Table]]) -> list[Table]:
         into.roles.update(table.roles)
         into.distrusted.update(table.distrusted)
         into.groups.update(table.groups)
+        merged[table.name] = replace(into, weakest=into.weakest + table.weakest)
     return list(merged.values())
 
 

@@ -138,7 +138,10 @@ def _judge(concept: str, reading: _Reading | None, tables: Sequence[Table], *, s
     score, resolution = found
     trivial = _find_best_trivial(tables)
     facts |= {"score": round(score, 4), "resolution": round(resolution, 4), "trivial": trivial}
+    weakest = min((each for table in tables for each in table.weakest), default=None)
     way = f"{score:.2f} ± {resolution:.2f} of the way from the best trivial predictor, {trivial}, to a replicate"
+    if weakest is not None and weakest[0] < score - resolution:
+        way += f"; least, {weakest[0]:.2f}, for {weakest[1]}"
     if unread:
         return Verdict(**facts, usable=False, reason=f"{reading}: don't intervene on it ({way})")
     if score > resolution:

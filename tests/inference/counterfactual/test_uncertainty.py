@@ -18,7 +18,8 @@ SCHEMA = ConceptSchema(
     (Concept("stim", ("ctrl", "IFN")), Concept("type", ("B", "NK", "T")), Concept("state", ("on", "off"))),
     (Edge("stim", "state"),),
 )
-SEEN = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 1], [0, 2, 0], [1, 2, 0]], dtype=np.int32)  # no NK cell with IFN
+SEEN = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 1], [0, 2, 0], [1, 2, 1]], dtype=np.int32)
+"""No NK cell has IFN, nor any cell that is on."""
 SMALL, LARGE = ErrorSize(constant=0.1, relative=0.2), ErrorSize(constant=0.4, relative=0.9)
 ERROR = EffectError(
     strata=("type",), shifts=4, stratum=SMALL, shared=ErrorSize(constant=0.02, relative=0.1), unseen=LARGE

@@ -194,6 +194,17 @@ def test_no_change_has_no_agreement_and_the_ceiling_is_above_a_half(data: Evalua
         assert table.rows["noise-free prediction (ceiling)"]["pcc"][0] >= half
 
 
+def test_the_weakest_stratum_of_an_effect_is_one_of_its_cases(data: EvaluationData) -> None:
+    tables = tabulate_effects(data, find_seen_cases(data), "Interventions")
+    found = {table.concept: table.weakest for table in tables if table.weakest}
+    assert found
+    for concept, ((score, shift),) in found.items():
+        assert -1 <= score <= 1
+        label, _, stratum = shift.partition(" in ")
+        assert label in {f"{concept}={each}" for each in data.schema[concept].labels}
+        assert stratum in {"", *(f"cell_type={each}" for each in data.schema["cell_type"].labels)}
+
+
 def test_unseen_cases_have_held_out_targets_and_sources_one_concept_away(data: EvaluationData) -> None:
     held_out = {"stim": "IFN", "cell_type": "B"}
     codes = {data.schema.index(name): data.schema[name].code(label) for name, label in held_out.items()}

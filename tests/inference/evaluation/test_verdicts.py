@@ -1,6 +1,7 @@
 """Verdicts on concepts, from tables whose answer is known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def test_a_concept_that_is_read_and_above_trivial_is_usable() -> None:
     assert str(verdict).startswith(
         "stim: usable (0.80 ± 0.10 of the way from the best trivial predictor, one for all, to a replicate)"
     )
+
+
+def test_the_weakest_stratum_is_named_where_it_is_below_the_average() -> None:
+    weak = replace(effects_table(GOOD), weakest=((0.3, "stim=IFN in cell_type=B"), (0.2, "stim=IFN in cell_type=T")))
+    assert "to a replicate; least, 0.20, for stim=IFN in cell_type=T); read" in judge(labels_table(0.98), weak).reason
+    even = replace(effects_table(GOOD), weakest=((0.75, "stim=IFN in cell_type=B"),))  # within the resolution
+    assert "least" not in judge(labels_table(0.98), even).reason
 
 
 @pytest.mark.parametrize(("score", "word"), [(NOTHING, "no better than"), (BAD, "worse than")])
