@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from causcell._internal.waiting import compute_on_one_thread
 from causcell.cli import options
 
 
@@ -84,6 +85,7 @@ def evaluate(
     progress: options.Progress = True,
 ) -> None:
     """Measure a model, or any method's predictions, on cells it was not trained on, beside baselines and ceilings."""
+    compute_on_one_thread()
     from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_report
     from causcell.evaluation.evaluate import evaluate as measure
