@@ -130,7 +130,7 @@ class CausCell(nn.Module):
         z = list((endogenous := self.scm(exogenous)).unbind(dim=1))
         for i, (logits, mean) in enumerate(zip(self.label_logits(endogenous), self.label_mean, strict=True)):
             own = labels[:, i, None]
-            known = (own == torch.arange(len(mean), device=own.device)).to(mean.dtype)
+            known = (own == torch.arange(logits.shape[1], device=own.device)).to(mean.dtype)
             read = logits.softmax(dim=1).detach()  # a classifier learns to read labels, not to help decoding
             z[i] = z[i] + (own != UNLABELLED) * ((known - read) @ mean)
         return self.scm.exogenous(torch.stack(z, dim=1))
