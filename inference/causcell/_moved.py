@@ -16,7 +16,11 @@ MOVED = {
     "causcell.journal": ("causcell.atlas.journal", "causcell.atlas.records"),
     "causcell.manifest": ("causcell.repository.manifest", "causcell._internal.digests"),
     "causcell.materialize": ("causcell.atlas.materialize",),
-    "causcell.metrics": ("causcell.evaluation.metrics", "causcell.evaluation.quality"),
+    "causcell.metrics": (
+        "causcell.evaluation.metrics",
+        "causcell.evaluation.correlations",
+        "causcell.evaluation.quality",
+    ),
     "causcell.onnx_engine": ("causcell.engine.onnx",),
     "causcell.output": ("causcell._internal.files",),
     "causcell.pipeline": ("causcell._internal.prefetch",),

@@ -20,6 +20,7 @@ def small_config(**overrides: object) -> TrainConfig:
         "concept": CONCEPTS,
         "edge": EDGES,
         "genes": 50,
+        "gene_selection": "dispersion",  # of genes that vary less a few epochs learn more
         "model.embedding": 8,
         "model.encoder_width": 32,
         "model.width": 32,
