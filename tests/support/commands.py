@@ -37,18 +37,20 @@ def generated(data: Path, made: Path, out: Path, *words: str) -> anndata.AnnData
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """The message of a command that can't be carried out."""
+    """The message of a command that can't be carried out; above it may stand the stages that were told."""
     with pytest.raises(SystemExit) as exit_:
         main([str(word) for word in words])
     out, err = capsys.readouterr()
     assert exit_.value.code == 2, err
     assert out == ""
     assert "Traceback" not in err
-    lines = err.splitlines()
-    assert 1 <= len(lines) <= 2
-    assert lines[0].startswith("error: ")
-    assert len(err) < 1200
-    return err
+    lines = err.splitlines(keepends=True)
+    begins = [place for place, line in enumerate(lines) if line.startswith("error: ")]
+    assert len(begins) == 1, err
+    message = lines[begins[0] :]
+    assert len(message) <= 2
+    assert sum(map(len, message)) < 1200
+    return "".join(message)
 
 
 def says(message: str, *fragments: str) -> None:

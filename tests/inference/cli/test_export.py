@@ -19,7 +19,9 @@ def test_export_tells_what_it_verified(made: Path, tmp_path: Path, capsys: pytes
         assert f"{graph}: largest difference" in out
         assert f"{graph}_torchscript: largest difference" in out
     assert f"exported and verified: {tmp_path / 'models'}" in out
-    assert err == ""
+    assert err.splitlines()[:2] == ["reading the run", "writing and verifying encoder_scm"]
+    assert run_command("export", made / "run", "--out", tmp_path / "again", "--no-progress") == 0
+    assert capsys.readouterr().err == ""
 
 
 BAD_RUNS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
