@@ -9,10 +9,12 @@ from causcell.repository.triton_config import check_config
 from causcell_export.triton_config import DEVICES, triton_config
 
 
-@pytest.mark.parametrize("root", [MODEL_REPOSITORY, ARCHIVED], ids=["checked in", "archived"])
-def test_what_was_exported_passes(root):
+@pytest.mark.parametrize(
+    ("root", "graphs"), [(MODEL_REPOSITORY, 6), (ARCHIVED, 5)], ids=["checked in", "archived, without abduction"]
+)
+def test_what_was_exported_passes(root, graphs):
     files = sorted(root.rglob("*.pbtxt"))
-    assert len(files) == 11
+    assert len(files) == 2 * graphs + 1  # for CPUs and GPUs, and that of the reference cells
     for file in files:
         check_config(file.read_bytes(), str(file))
 

@@ -12,6 +12,7 @@ from short_runs import small_config
 from simulation import counts, replaced
 
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, RuntimeUnavailableError
+from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData, prepare
 
 needs_skmisc = pytest.mark.skipif(
@@ -181,6 +182,7 @@ def without(given: anndata.AnnData, change: str) -> anndata.AnnData:
 
 
 WITHIN_LANES = {"batch_key": "lane", "gene_selection": "variance"}
+BY_DEFAULT = {"batch_key": "lane", "gene_selection": TrainConfig.model_fields["gene_selection"].default}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ WITHIN_LANES = {"batch_key": "lane", "gene_selection": "variance"}
         ({"batch_key": "lame"}, "", ConfigurationError, r"batch_key='lame' is no column of obs; did you mean 'lane'\?"),
         (WITHIN_LANES, "missing", DataError, r"\d+ of \d+ training cells have no batch in obs\['lane'\]"),
         (WITHIN_LANES, "single", DataError, "has fewer than 8 training cells; name a column of larger ones"),
-        ({"batch_key": "lane"}, "", ConfigurationError, "take gene_selection='variance'"),
+        (BY_DEFAULT, "", ConfigurationError, "take gene_selection='variance'"),
         ({"batch_key": "lane", "gene_selection": "labels"}, "", ConfigurationError, "compares labels over all cells"),
         ({"batch_key": "lane", "genes": "all"}, "", ConfigurationError, "genes='all' is none; leave one out"),
         ({"gene_selection": "variences"}, "", ConfigurationError, "gene_selection.*variences.*'variance'"),
