@@ -73,10 +73,11 @@ def test_the_best_averaged_weights_are_kept_and_not_the_last(
 def test_the_best_measure_is_that_of_the_weights_in_the_folder(finished: Run) -> None:
     """Validation measured the very weights that were kept, on the validation rows."""
     held_out = finished.held_out()
-    validation = held_out[held_out.obs["part"] == "choose"].X.toarray()
-    model = finished.model
+    rows, model = held_out[held_out.obs["part"] == "choose"], finished.model
+    validation, labels = rows.X.toarray(), torch.from_numpy(model.schema.encode(rows.obs)).long()
     with torch.no_grad():
-        estimate = model.mean_estimate(model.scm(model.encode(torch.from_numpy(validation))[0])).numpy()
+        exogenous = model.inform(model.encode(torch.from_numpy(validation))[0], labels)
+        estimate = model.mean_estimate(model.scm(exogenous)).numpy()
     measured = [
         float(row["value"]) for row in read_metrics(finished.path / "metrics.csv") if row["name"] == "held_out/mse"
     ]
