@@ -297,7 +297,7 @@ def judge(question: Question, found: dict[tuple[str, int], dict[str, Any]], foll
 
 
 def real_shifts(question: Question) -> Truth:
-    """Of every stratum: the held-out cells' shift, its sampling variance, and which genes differ, [genes] each."""
+    """Measure every stratum: the held-out cells' shift, its sampling variance, and which genes differ, [genes] each."""
     x = question.expression
     return {
         name: (*mean_shift(x[source], x[target]), differential_genes(x[source], x[target]))

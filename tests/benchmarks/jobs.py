@@ -74,7 +74,7 @@ def _one_thread() -> None:
 
 
 def _digest(value: list[Any]) -> str:
-    """Of a name and a job, wherever its files lie."""
+    """Digest of a name and a job, wherever its files lie."""
     value = [value[0], {key: Path(each).name if key in FILES else each for key, each in value[1].items()}]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -87,7 +87,7 @@ def paired_test(before: np.ndarray, after: np.ndarray) -> dict[str, float | int 
 
 
 def over_seeds(tests: Mapping[str, Any], jobs: Mapping[str, Job]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Of every comparison: the differences by seed, the smallest n, the range of d, the largest p; by model."""
+    """Summarise every comparison: the differences by seed, the smallest n, the range of d, the largest p; by model."""
     merged: dict[str, dict[str, dict[str, Any]]] = {}
     for model in MODELS:
         each = [tests[name] for name, job in jobs.items() if job["model"] == model and name in tests]

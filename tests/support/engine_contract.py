@@ -13,7 +13,7 @@ import pytest
 from causcell.engine.protocol import Engine
 from causcell.errors import EngineError
 
-GRAPHS = ("encoder_scm", "scm", "denoiser")
+GRAPHS = ("encoder_scm", "abduction", "scm", "denoiser")
 
 
 def zero_inputs(engine: Engine, graph: str, batch: int = 3) -> dict[str, np.ndarray]:

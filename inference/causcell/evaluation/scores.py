@@ -50,7 +50,7 @@ class Score:
 
     @property
     def resolved(self) -> bool:
-        """Whether the replicate is better than the best trivial predictor by more than it varies."""
+        """Tell whether the replicate is better than the best trivial predictor by more than it varies."""
         return self.reach > self.spread
 
     @property

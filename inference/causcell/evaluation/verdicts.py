@@ -33,7 +33,7 @@ class _Reading:
 
     @property
     def read(self) -> bool | None:
-        """Whether the label is read; `None` where the cells are too few to tell."""
+        """Tell whether the label is read; `None` where the cells are too few to tell."""
         if self.error > _LARGEST_ERROR:
             return None
         return self.share >= _READ and self.accuracy - 2 * self.error > self.majority

@@ -15,7 +15,7 @@ Text = Annotated[str, Field(max_length=2000)]
 
 
 class Verdict(BaseModel):
-    """Whether a concept is read and to be intervened on, as judged on held-out cells.
+    """Judgement of a concept: whether it is read and to be intervened on, as seen on held-out cells.
 
     Attributes
     ----------

@@ -62,7 +62,7 @@ def test_the_error_of_a_cell_is_that_of_its_labels(uncertainty: EffectUncertaint
 
 
 def test_averages_over_strata_keep_what_strata_share(uncertainty: EffectUncertainty) -> None:
-    """Of one stratum the whole error, of two halves half of what is their own, of unseen cells their larger one."""
+    """One stratum has the whole error, two halves half of what is their own, unseen cells their larger one."""
     effects = np.array([[0.0, 0.0], [0.0, 0.0]])
     one, two, unseen = (
         uncertainty.of_averages(0, 0, np.array([[0, code, 0] for code in codes], dtype=np.int32), effects)

@@ -36,7 +36,7 @@ def check(manifest, graph, answer, outputs=None):
     return check_answer(graph, info, names, B, answer, origin="grpc://a:1", genes=manifest.genes.names)
 
 
-@pytest.mark.parametrize("graph", ["encoder_scm", "scm", "denoiser", "sampler", "decoder"])
+@pytest.mark.parametrize("graph", ["encoder_scm", "abduction", "scm", "denoiser", "sampler", "decoder"])
 def test_an_answer_that_is_right_is_returned_as_it_is(manifest, graph):
     answer = good(manifest, graph)
     found = check(manifest, graph, answer)

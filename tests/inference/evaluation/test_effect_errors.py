@@ -40,7 +40,7 @@ def make_shifts(own: float, shared: float, spread: float, rng: np.random.Generat
 
 
 def test_a_known_error_is_found_again() -> None:
-    """That of a stratum, the part that strata share, and that of the others' mean; deviations are 2.
+    """Error of a stratum, the part that strata share, and that of the others' mean; deviations are 2.
 
     The real shifts' variance, .02, is left in: it is documented.
     """
