@@ -211,9 +211,9 @@ def _collect(
     shape = (count, len(request.interventions), request.draws)
     dtype = request.dtype if request.store == "expression" else "float32"  # what is computed with is not rounded
     decode = functools.partial(model.decode, solver=solver, dtype=dtype)
-    uncertainty = EffectUncertainty.of(model)
 
     def half_width(place: int, effect: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        uncertainty = EffectUncertainty.of(model)  # which asks for the reference cells: summaries alone need it
         targets = request.interventions[place].targets
         return cell_half_width(uncertainty, targets, factual, effect, deviation, request.draws, request.interval)
 
