@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
@@ -18,6 +17,7 @@ from causcell.atlas.open import open_atlas
 from causcell.atlas.options import AtlasOptions, complete_options, spell_out_options
 from causcell.atlas.plan import Plan
 from causcell.atlas.write import AtlasSummary, write_atlas, write_h5ad
+from causcell.cells.annotations import Kept
 from causcell.cells.collection import AnyCells, AnySource
 from causcell.cells.panel_cells import PanelCells, Reading
 from causcell.counterfactual.embedding import embed_cells
@@ -71,6 +71,8 @@ class Generator(OpenedModel):
         seed: int = 0,
         store: str = "expression",
         interval: float = LEVEL,
+        keep_obs: str | Sequence[str] | None = None,
+        keep_obsm: str | Sequence[str] | None = None,
         expression: str | None = None,
         layer: str | None = None,
         raw: bool = False,
@@ -103,6 +105,9 @@ class Generator(OpenedModel):
             ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
         interval
             Level of the intervals of effects that a summary has; see `causcell.counterfactual.uncertainty`.
+        keep_obs, keep_obsm
+            Columns of ``obs`` and elements of ``obsm`` that travel into the result, by name; by default all columns
+            and ``spatial``, ``"none"`` for none. Columns of ``var`` travel with them. See `causcell.cells.annotations`.
         expression
             ``counts`` or ``log1p`` (default: as in training), which is checked. log1p values for a model of counts are
             natural logarithms for a total of 10,000 over all genes of training; others are refused.
@@ -125,7 +130,7 @@ class Generator(OpenedModel):
         -------
         AnnData, one row a (cell, intervention, draw), cells in input order, with float32 expression of the panel (log
         scale) in ``X``, or what ``store`` asks for; the columns of ``obs`` are those of
-        `causcell.counterfactual.tables`.
+        `causcell.counterfactual.tables`, then the cells' own.
         """
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
@@ -134,9 +139,10 @@ class Generator(OpenedModel):
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
             check_row_names(cells, request)
-            return ResultTable.of(self.model, request).to_anndata(
-                self.generate(cells, request, progress=progress), cells.missing
-            )
+            table = ResultTable.of(self.model, request)
+            annotations = table.select_annotations(cells.cells, Kept(keep_obs, keep_obsm))
+            annotations.warn_of_left_out()
+            return table.to_anndata(self.generate(cells, request, progress=progress), cells.missing, annotations)
 
     def reconstruct(self, adata: AnySource, **options: Any) -> anndata.AnnData:
         """Generate the cells themselves from their own embeddings: `counterfactual` without any intervention.
@@ -216,7 +222,7 @@ class Generator(OpenedModel):
             Cells, concepts or options can't be used; the message says why.
         """
         chosen = complete_options(options, "plan_atlas")
-        with open_atlas(self.model, self.source, cells, Path("atlas.zarr"), do, grid, chosen) as opened:
+        with open_atlas(self.model, self.source, cells, None, do, grid, chosen) as opened:
             plan = opened.maker.plan
             return plan.with_forecast(forecast_atlas(opened.maker)) if forecast else plan
 

@@ -29,6 +29,7 @@ from pydantic import (
 
 from causcell._internal.html import html_card
 from causcell._internal.units import format_duration, format_size
+from causcell.atlas.annotations import KeptAnnotations
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import UNLABELLED, ConceptSchema, unseen_combinations
 from causcell.counterfactual.model import CounterfactualModel
@@ -129,6 +130,8 @@ class Plan(BaseModel):
         Cells of a shard; batches start anew with each.
     chunk_rows
         Rows of a chunk, which readers fetch whole.
+    annotations
+        What is kept of the cells' annotations; `None`, and left out of the plan's text, where nothing is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -144,6 +147,7 @@ class Plan(BaseModel):
     threads: int | None
     cells_per_shard: int = Field(ge=1)
     chunk_rows: int = Field(ge=1)
+    annotations: KeptAnnotations | None = None
     _forecast: Forecast | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -161,6 +165,10 @@ class Plan(BaseModel):
     @field_serializer("request", mode="wrap")
     def _leave_out_interval(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: each for name, each in dump(request).items() if name != "interval" or request.store == "summary"}
+
+    @model_serializer(mode="wrap")
+    def _leave_out_annotations(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "annotations" or value is not None}
 
     @property
     def digest(self) -> str:
@@ -228,6 +236,8 @@ class Plan(BaseModel):
             "shards": f"{self.shards:,} of {self.shard_rows:,} rows in chunks of {self.chunk_rows:,}",
             "size": f"{format_size(self.bytes_uncompressed)} uncompressed",
         }
+        if self.annotations is not None:
+            facts["keeps"] = self.annotations.describe()
         if forecast is None:
             return facts
         seconds = format_duration(self.rows / forecast.rows_per_second)
@@ -271,6 +281,7 @@ def make_plan(
     cells: PanelCells,
     request: Request,
     *,
+    annotations: KeptAnnotations | None = None,
     chunk_size: int = CHUNK_SIZE,
     shard_size: int = SHARD_SIZE,
 ) -> Plan:
@@ -284,6 +295,8 @@ def make_plan(
         The cells, bound to the model.
     request
         What is generated for each cell.
+    annotations
+        What is kept of the cells' annotations.
     chunk_size, shard_size
         Uncompressed bytes that readers fetch, and that are made and committed, at once; rounded to whole rows, cells
         and batches. A shard of embeddings is that of the expression that they stand for.
@@ -294,7 +307,8 @@ def make_plan(
         A solver or seed that can't be used, or chunks larger than shards.
     """
     source = digest_source(cells)
-    return plan_layout(model, len(cells), source, request, chunk_size=chunk_size, shard_size=shard_size)
+    sizes = {"chunk_size": chunk_size, "shard_size": shard_size}
+    return plan_layout(model, len(cells), source, request, annotations=annotations, **sizes)
 
 
 def plan_layout(
@@ -303,6 +317,7 @@ def plan_layout(
     source: SourceDigests,
     request: Request,
     *,
+    annotations: KeptAnnotations | None = None,
     chunk_size: int,
     shard_size: int,
 ) -> Plan:
@@ -333,6 +348,7 @@ def plan_layout(
         threads=model.engine.threads,
         cells_per_shard=cells_per_shard,
         chunk_rows=chunk_rows,
+        annotations=annotations,
     )
 
 
