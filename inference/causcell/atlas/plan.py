@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -30,6 +29,7 @@ from pydantic import (
 from causcell._internal.html import html_card
 from causcell._internal.units import format_duration, format_size
 from causcell.atlas.annotations import KeptAnnotations
+from causcell.atlas.source_digests import SourceDigests, digest_source
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import UNLABELLED, ConceptSchema, unseen_combinations
 from causcell.counterfactual.model import CounterfactualModel
@@ -47,7 +47,6 @@ MOST_SHARDS = 10**7
 """Shards that a plan may have; each is a file of every array, and a record."""
 
 _MOST_ROWS = 2**48
-_SAMPLED_CELLS = 256
 
 
 @dataclass(frozen=True)
@@ -67,42 +66,6 @@ class Forecast:
     rows_per_second: float
     bytes: int
     unseen_rows: int
-
-
-class SourceDigests(BaseModel):
-    """SHA-256 digests of the cells, and how their values are read.
-
-    Attributes
-    ----------
-    names
-        Digest of all cells' names, in order.
-    labels
-        Digest of all cells' labels of the model's concepts.
-    genes
-        Digest of the files' genes, in order.
-    values
-        Digest of the panel expression of up to 256 cells, evenly spaced: files that differ elsewhere alone are not
-        told apart.
-    raw, totals, round_counts
-        How values are read; see `causcell.cells.panel_cells.Reading`. What is as ever is left out of the plan's text,
-        so that plans of earlier versions keep their digests.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    names: str
-    labels: str
-    genes: str
-    values: str
-    raw: bool = False
-    totals: str | None = None
-    round_counts: bool = False
-
-    @model_serializer(mode="wrap")
-    def _leave_out_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        chosen = {name for name in ("raw", "totals", "round_counts") if getattr(self, name)}
-        digests = {"names", "labels", "genes", "values"}
-        return {name: value for name, value in dump(self).items() if name in digests | chosen}
 
 
 class Plan(BaseModel):
@@ -361,26 +324,6 @@ def _layout(cells: int, rows_per_cell: int, batch_size: int, chunk_rows: int, sh
         return cells, min(max(chunk_rows, 1), cells * rows_per_cell)
     rows = per_shard * rows_per_cell
     return per_shard, max(size for size in range(1, max(min(chunk_rows, rows), 1) + 1) if rows % size == 0)
-
-
-def digest_source(cells: PanelCells) -> SourceDigests:
-    """Digest cells as they are read for a model."""
-    spaced = np.unique(np.linspace(0, len(cells) - 1, min(_SAMPLED_CELLS, len(cells))).astype(int)).tolist()
-    values = (cells.read_expression(slice(row, row + 1)).tobytes() for row in spaced)
-    return SourceDigests(
-        names=_digest([cells.cells.name_digests.astype("<u8").tobytes()]),
-        labels=_digest([cells.labels.astype("<i4").tobytes()]),
-        genes=_digest("\n".join([str(part.key), *part.genes]).encode() for part in cells.cells.parts),
-        values=_digest(values),
-        **cells.chosen,
-    )
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchema, combinations: np.ndarray) -> int:

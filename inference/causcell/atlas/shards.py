@@ -117,7 +117,7 @@ def read_shard(path: Path, plan: Plan, place: str) -> Iterator[np.ndarray]:
 
 
 def write_annotations(
-    journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame, obsm: Mapping[str, np.ndarray]
+    journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
 ) -> dict[Path, Path]:
     """Write a shard's part of ``obs``, and of annotations in ``obsm``.
 
@@ -138,7 +138,7 @@ def write_annotations(
         if name == "source_cell/codes":
             values = values.astype(np.int32) + np.int32(first)
         write(f"obs/{name}/c/{shard}", values, kind, chunk)
-    for name, values in obsm.items():
+    for name, values in (obsm or {}).items():
         write(f"obsm/{name}/c/{shard}/0", values, str(values.dtype), plan.shard_rows)
     return files
 
@@ -155,7 +155,7 @@ def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame, 
     obs, obsm
         Annotations of the rows.
     """
-    size = sum(len(_encode(values, str(values.dtype))) for values in obsm.values())
+    size = sum(len(_encode(values, str(values.dtype))) for values in (obsm or {}).values())
     for place, rows in arrays.items():
         for start in range(0, len(rows), plan.chunk_rows):
             size += len(_encode(rows[start : start + plan.chunk_rows], plan.array_dtype(place)))

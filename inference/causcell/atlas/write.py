@@ -209,7 +209,7 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
         example, obsm = maker.annotate(example, slice(0, 1))  # for its columns and their types
         var = table.var(maker.source.missing, None if maker.annotations is None else maker.annotations.var)
         uns = table.uns({"plan": plan.digest})
-        write_metadata(journal, plan, example, obsm, var, uns)
+        write_metadata(journal, plan, example, var, uns, obsm)
         if not begun:
             journal.begin(plan, origin)
 

@@ -37,9 +37,9 @@ def write_metadata(
     journal: Journal,
     plan: Plan,
     example: pd.DataFrame,
-    obsm: Mapping[str, np.ndarray],
     var: pd.DataFrame,
     uns: dict[str, Any],
+    obsm: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Put everything in place but the shards and the root's metadata.
 
@@ -49,17 +49,17 @@ def write_metadata(
         Journal and plan of the atlas.
     example
         ``obs`` of some rows: its columns and their types.
-    obsm
-        Annotations in ``obsm`` of some rows: their columns and types.
     var, uns
         ``var`` and ``uns`` of the atlas.
+    obsm
+        Annotations in ``obsm`` of some rows: their columns and types.
     """
     staging = journal.work / "metadata"
     shutil.rmtree(staging, ignore_errors=True)
     with warnings.catch_warnings(), own_settings():
         # notices to this code, not to its users: of zarr v3's strings and consolidated metadata, of anndata's defaults
         warnings.simplefilter("ignore")
-        _describe(staging, plan, example, obsm, var, uns)
+        _describe(staging, plan, example, obsm or {}, var, uns)
     names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
     places = {name: journal.path_of(name) for name in names}
     records = put_files({places[name]: staged for name, staged in names.items()})
