@@ -22,7 +22,7 @@ class KeptAnnotations(BaseModel):
     obs, obsm, var
         Form of each column or element, by name, as `causcell.cells.annotations.Annotations.describe` has it; that of
         labels, and of columns of ``var``, has a digest.
-    sample
+    values
         Digest of the annotations of up to 256 cells, evenly spaced.
     """
 
@@ -31,13 +31,13 @@ class KeptAnnotations(BaseModel):
     obs: dict[str, str]
     obsm: dict[str, str]
     var: dict[str, str]
-    sample: str
+    values: str
 
     @classmethod
     def of(cls, annotations: Annotations) -> KeptAnnotations | None:
         """State what travels; `None` where nothing does, as in plans of earlier versions."""
         described = annotations.describe()
-        return cls(**described, sample=annotations.digest_sample()) if any(described.values()) else None
+        return cls(**described, values=annotations.digest_sample()) if any(described.values()) else None
 
     def find(self, annotations: Annotations, title: str) -> Annotations:
         """Return the annotations that are kept, from all that travel; raises `DataError` if their forms changed."""
@@ -51,7 +51,7 @@ class KeptAnnotations(BaseModel):
         ]
         if changed:
             raise DataError(
-                f"{format_list(changed)} changed since {title} was planned; restore the cells' file, or plan anew"
+                f"{', '.join(changed)} changed since {title} was planned; restore the cells' file, or plan anew"
             )
         return found
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +18,9 @@ from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.events import OnEvent
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import CHUNK_SIZE, SHARD_SIZE, Plan, plan_layout
+from causcell.atlas.storage import Storage
 from causcell.atlas.task import ShardMaker
 from causcell.atlas.write import AtlasSummary, write_atlas
-from causcell.cells.backing import open_source
 from causcell.cells.columns import find_form, take_form
 from causcell.cells.file_source import FileSource
 from causcell.concepts import ConceptSchema
@@ -101,8 +100,8 @@ def materialize_atlas(
         chunk_size=chunk_size,
         shard_size=shard_size,
     )
-    source = StoredEmbeddings.open(model, journal.path, stored)
-    annotations = None if stored.annotations is None else StoredAnnotations.open(journal.path, stored)
+    source = StoredEmbeddings.open(model, journal.storage, stored)
+    annotations = None if stored.annotations is None else StoredAnnotations.open(journal.storage, stored)
     maker = ShardMaker(plan, local_path(path), model, source, annotations)
     return plan, write_atlas(maker, _NO_FILES, progress=progress, on_event=on_event)
 
@@ -142,12 +141,12 @@ class StoredEmbeddings:
     embeddings: Any
 
     @classmethod
-    def open(cls, model: CounterfactualModel, path: Path, plan: Plan) -> StoredEmbeddings:
+    def open(cls, model: CounterfactualModel, storage: Storage, plan: Plan) -> StoredEmbeddings:
         """Open a finished atlas of embeddings; values are read as they are asked for."""
         import zarr
         from anndata.io import read_elem
 
-        group: Any = zarr.open_group(path, mode="r")
+        group: Any = zarr.open_group(storage.zarr(), mode="r")
         var = read_elem(group["var"])
         every = slice(0, None, plan.request.rows_per_cell)
         codes = [np.asarray(group[f"obs/{name}_factual/codes"][every]) for name in model.schema.names]
@@ -195,14 +194,15 @@ class StoredAnnotations:
     var: pd.DataFrame
 
     @classmethod
-    def open(cls, path: Path, plan: Plan) -> StoredAnnotations:
+    def open(cls, storage: Storage, plan: Plan) -> StoredAnnotations:
         """Open a finished atlas that keeps annotations; values are read as they are asked for."""
         import pandas as pd
+        import zarr
 
         names = plan.annotations
         assert names is not None
-        rows = open_source(path)
-        assert isinstance(rows, FileSource)
+        group: Any = zarr.open_group(storage.zarr(), mode="r")
+        rows = FileSource(group, repr(storage.place), lambda: None, lambda place: list(group[place]))
         columns = rows.gene_columns()
         var = pd.DataFrame({name: take_form(columns[name], find_form(columns[name])) for name in names.var})
         return cls(rows, names, plan.request.rows_per_cell, var.set_axis(rows.genes))

@@ -17,7 +17,6 @@ import numpy as np
 from causcell._internal.own_settings import own_settings
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import put_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,8 +60,8 @@ def write_metadata(
         warnings.simplefilter("ignore")
         _describe(staging, plan, example, obsm or {}, var, uns)
     names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
-    places = {name: journal.path_of(name) for name in names}
-    records = put_files({places[name]: staged for name, staged in names.items()})
+    places = {name: journal.place_of(name) for name in names}
+    records = journal.storage.put({places[name]: staged for name, staged in names.items()})
     shutil.rmtree(staging)
     journal.commit_metadata({name: records[place] for name, place in places.items()})
 
