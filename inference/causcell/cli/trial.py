@@ -163,8 +163,8 @@ def _format_averages(trial: anndata.AnnData) -> list[str]:
             for i in order
         )
         lines.append(f"{label} against {settings['baseline']}: {int(changed.sum())} genes changed; {genes}")
-        if unseen := trial.obs["unseen"].iloc[row]:
-            lines.append(f"  {unseen:.0%} of the cells then have labels that no training cell carries together")
+        if unseen := int(np.ceil(trial.obs["unseen"].iloc[row] * settings["cells"])):
+            lines.append(f"  {unseen} of the cells then have labels that no training cell carries together")
     return [*lines, _format_intervals(trial)]
 
 

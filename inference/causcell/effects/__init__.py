@@ -14,7 +14,8 @@ own error, as `causcell.evaluation.effect_errors` measures it. Neither holds a w
 from __future__ import annotations
 
 from causcell.effects.cells import cell_effects
+from causcell.effects.paired import paired_tests
 from causcell.effects.settings import EffectSettings
 from causcell.effects.trial import simulated_trial
 
-__all__ = ["EffectSettings", "cell_effects", "simulated_trial"]
+__all__ = ["EffectSettings", "cell_effects", "paired_tests", "simulated_trial"]

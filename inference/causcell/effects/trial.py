@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
-from causcell._internal.choices import suggest
 from causcell._internal.confidence import half_width
 from causcell._internal.significance import two_sided_p
 from causcell.cells.collection import AnySource
@@ -23,8 +22,8 @@ from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
 from causcell.effects.result import describe_scale, make_result
-from causcell.effects.settings import MIN_UNITS, EffectSettings
-from causcell.errors import ConceptError, DataError, UnknownConceptError, format_list
+from causcell.effects.settings import EffectSettings
+from causcell.effects.units import number_units
 from causcell.opened_model import OpenedModel
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def _run_trial(
     reference = 0 if baseline is None else schema[concept].code(baseline)
     request = chosen.request(plan_interventions(schema, None, [concept]))
     with chosen.bind(generator, data) as cells:
-        units = _number_units(cells.cells.obs, replicate)
+        units = number_units(cells.cells.obs, replicate)
         arms = _generate_arms(generator, cells, request, progress)
         totals = _accumulate(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
         facts = {"concept": concept, "baseline": labels[reference], "cells": len(cells), "units": totals.units}
@@ -163,28 +162,6 @@ def _describe(generator: OpenedModel, baseline: str, replicate: str | None) -> d
         "lower": "lower end of the effect's interval",
         "upper": "upper end of the effect's interval",
     }
-
-
-def _number_units(obs: pd.DataFrame, replicate: str | None) -> np.ndarray | None:
-    """Give each cell the number of its independent unit, int [n]; `None` where each cell is one."""
-    if replicate is None:
-        if len(obs) < MIN_UNITS:
-            raise DataError(f"there is {len(obs)} cell; a standard error needs at least {MIN_UNITS}")
-        return None
-    if replicate not in obs:
-        raise UnknownConceptError(
-            f"obs has no column {replicate!r}; {suggest(replicate, obs.columns)}its columns are "
-            f"{format_list(obs.columns, 40)}"
-        )
-    codes, names = obs[replicate].factorize()
-    if (codes < 0).any():
-        raise ConceptError(f"obs[{replicate!r}] is missing for {(codes < 0).sum()} cells; leave them out by where=")
-    if len(names) < MIN_UNITS:
-        raise DataError(
-            f"obs[{replicate!r}] has {len(names)} label in these cells; a standard error over replicates needs "
-            f"at least {MIN_UNITS}"
-        )
-    return np.asarray(codes)
 
 
 def _generate_arms(
