@@ -188,11 +188,15 @@ def _take(values: Any, rows: slice | np.ndarray) -> np.ndarray:
 
 
 def select_annotations(
-    cells: AnyCells, genes: Sequence[str], kept: Kept, *, own: Names[str], concepts: Names[str], places: Names[str] = ()
+    cells: AnyCells,
+    genes: Sequence[str],
+    kept: Kept,
+    *,
+    own: Names[str] = (),
+    concepts: Names[str] = (),
+    places: Names[str] = (),
 ) -> Annotations:
     """Select the annotations that travel from cells into a result.
-
-    Columns of the model's concepts do not travel under their own names: the result has them, with ``_factual`` added.
 
     Parameters
     ----------
@@ -205,7 +209,7 @@ def select_annotations(
     own
         Columns of ``obs`` that the result has of its own; one of the same name is left out.
     concepts
-        Names of the model's concepts.
+        Columns of which the result has its own form, so that nobody misses them: they are left out without a word.
     places
         Elements of ``obsm`` that the result has of its own.
 
