@@ -56,8 +56,8 @@ def cell_effects(
     - ``layers["p_value"]``: two-sided, of an effect of at most ``min_effect`` under a normal with that mean and
       deviation (how far it is from what the draws say), float64; ``layers["q_value"]``: after Benjamini-Hochberg over
       the genes of a cell, float64; ``layers["changed"]``: q below ``fdr``, bool;
-    - ``uns["causcell"]``: provenance, what the intervals cover, the settings, and ``contents``: what each matrix is,
-      with its unit.
+    - ``uns["causcell"]``: provenance, what the intervals cover, the settings; ``X`` and ``layers``: what each
+      matrix is in words, with its unit.
 
     `causcell.get.effects_df` gives the row of a cell that is named as a table of genes.
 

@@ -62,7 +62,8 @@ def make_result(
         uns={
             "causcell": generator.model.provenance()
             | facts
-            | {"expression": "log1p", "estimate": "mean", "contents": contents | _TESTS}
+            | {"expression": "log1p", "estimate": "mean", "X": contents["X"]}
+            | {"layers": {name: text for name, text in (contents | _TESTS).items() if name != "X"}}
         },
     )
 

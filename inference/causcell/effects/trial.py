@@ -75,8 +75,8 @@ def simulated_trial(
       ``fdr``, bool. They rest on the standard error alone, the model taken for right;
     - ``obs["intervention"]``: such as ``stim=IFN``; ``obs["unseen"]``: share of the cells (and draws) whose labels,
       under this one, no training cell carries together, float64;
-    - ``uns["causcell"]``: provenance, what the intervals cover, the trial's settings, and ``contents``: what each
-      matrix is, with its unit.
+    - ``uns["causcell"]``: provenance, what the intervals cover, the trial's settings; ``X`` and ``layers``: what each
+      matrix is in words, with its unit.
 
     `causcell.get.effects_df` gives a label's row as a table of genes.
 
