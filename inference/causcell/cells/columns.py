@@ -203,7 +203,7 @@ def describe_form(form: Form) -> str:
     --------
     >>> import numpy as np, pandas as pd
     >>> describe_form(pd.CategoricalDtype(["d1", "d2"])), describe_form(np.dtype("float32"))
-    ('2 labels 6f8b2a3a3bd2', 'float32')
+    ('2 labels 2a7a8dc7d3e2', 'float32')
     """
     import pandas as pd
 

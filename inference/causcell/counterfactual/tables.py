@@ -32,7 +32,7 @@ from causcell.cells.collection import AnyCells
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import ConceptSchema, unseen_combinations
 from causcell.counterfactual.model import CounterfactualModel
-from causcell.counterfactual.outputs import EMBEDDINGS, Block, OutputKind
+from causcell.counterfactual.outputs import EMBEDDINGS, Block
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
 from causcell.errors import CausCellWarning, CellNameError, format_list
@@ -45,13 +45,7 @@ if TYPE_CHECKING:
 LOG1P: Mapping[str, Any] = {"log1p": {"base": None}}
 """What `scanpy.pp.log1p` leaves in ``uns``: natural logarithms."""
 
-_CONTENT: Mapping[OutputKind, str] = {
-    "expression": "log1p of expression, natural logarithm, on the scale of the model's training cells",
-    "embeddings": "nothing: embeddings of the concepts stand in obsm['X_causcell']",
-    "effects": "difference of log1p of expression, natural logarithm: the cell less the factual cell of the same noise",
-    "summary": "mean over draws of log1p of expression, natural logarithm, on the scale of the model's training cells",
-}
-"""What ``X`` is, in words, by what is kept."""
+_ESTIMATES = {"sample": "expression of a sampled cell", "mean": "expression, conditional mean"}
 
 _SLICE = 65536
 """Names are read so many at a time."""
@@ -98,6 +92,8 @@ class ResultTable:
         What was generated.
     intervals
         What ``uns`` says of a summary's intervals.
+    scale
+        What a value of expression is, in words.
     """
 
     schema: ConceptSchema
@@ -106,6 +102,7 @@ class ResultTable:
     provenance: dict[str, Any]
     request: Request
     intervals: dict[str, Any] = field(default_factory=dict)
+    scale: str = ""
 
     @classmethod
     def of(cls, model: CounterfactualModel, request: Request) -> ResultTable:
@@ -115,7 +112,8 @@ class ResultTable:
         if request.store == "summary":
             concepts = {concept for each in request.interventions for concept, _ in each.targets}
             intervals = describe_intervals(EffectUncertainty.of(model), concepts, request.interval)
-        return cls(model.schema, model.preprocessing.genes, seen, model.provenance(), request, intervals)
+        genes, scale = model.preprocessing.genes, model.preprocessing.describe_scale()
+        return cls(model.schema, genes, seen, model.provenance(), request, intervals, scale)
 
     def obs(self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
         """Return ``obs`` of the results of consecutive cells.
@@ -187,7 +185,7 @@ class ResultTable:
             "draws": request.draws,
             "interventions": [each.name for each in request.interventions],
             "expression": "log1p",
-            "X": _CONTENT[request.store],
+            **_describe_arrays(request, self.scale),
         }
         uns: dict[str, Any] = {"causcell": {**self.provenance, **self.intervals, **made, **(facts or {})}}
         return {**uns, **LOG1P} if request.store in ("expression", "summary") else uns
@@ -221,6 +219,23 @@ class ResultTable:
             else:
                 result.X = array
         return result
+
+
+def _describe_arrays(request: Request, scale: str) -> dict[str, Any]:
+    """Say in words what ``X`` and layers are, with their unit."""
+    cell = _ESTIMATES.get(request.settings.estimate, "expression")
+    effect = f"{cell} less that of the factual cell with the same noise, {scale}"
+    if request.store == "summary":
+        layers = {
+            "deviation": f"standard deviation over draws of {cell}, {scale}",
+            "effect": f"mean over draws of {effect}",
+            "lower": "lower end of the effect's interval",
+            "upper": "upper end of the effect's interval",
+        }
+        return {"X": f"mean over draws of {cell}, {scale}", "layers": layers}
+    if request.store == "embeddings":
+        return {"X": "nothing: obsm['X_causcell'] holds embeddings of the concepts, side by side"}
+    return {"X": effect if request.store == "effects" else f"{cell}, {scale}"}
 
 
 def repeat_annotations(

@@ -14,7 +14,7 @@ from causcell.cells.collection import AnySource
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width, describe_intervals
-from causcell.effects.result import describe_scale, make_result
+from causcell.effects.result import make_result
 from causcell.effects.settings import MIN_UNITS, EffectSettings
 from causcell.errors import DataError
 from causcell.opened_model import OpenedModel
@@ -61,8 +61,8 @@ def cell_effects(
     - ``layers["p_value"]``: two-sided, of an effect of at most ``min_effect`` under a normal with that mean and
       deviation (how far it is from what the draws say), float64; ``layers["q_value"]``: after Benjamini-Hochberg over
       the genes of a cell, float64; ``layers["changed"]``: q below ``fdr``, bool;
-    - ``uns["causcell"]``: provenance, what the intervals cover, the settings, and ``contents``: what each matrix is,
-      with its unit.
+    - ``uns["causcell"]``: provenance, what the intervals cover, the settings; ``X`` and ``layers``: what each
+      matrix is in words, with its unit.
 
     `causcell.get.effects_df` gives the row of a cell that is named as a table of genes.
 
@@ -116,7 +116,7 @@ def cell_effects(
 def _describe(generator: OpenedModel, texts: Mapping[str, str]) -> dict[str, str]:
     """Say what each matrix is, and its unit."""
     target = ",".join(f"{concept}={label}" for concept, label in texts.items())
-    scale = describe_scale(generator.preprocessing)
+    scale = generator.preprocessing.describe_scale()
     return {
         "X": f"mean over draws of the cell's expression under {target} less its factual expression, {scale}",
         "deviation": "standard deviation over draws of what X is the mean of",

@@ -8,7 +8,6 @@ import numpy as np
 
 from causcell._internal.significance import false_discovery_rate
 from causcell.opened_model import OpenedModel
-from causcell.preprocessing import TARGET_SUM, Preprocessing
 
 if TYPE_CHECKING:
     import anndata
@@ -64,20 +63,7 @@ def make_result(
         uns={
             "causcell": generator.model.provenance()
             | facts
-            | {"expression": "log1p", "estimate": "mean", "contents": contents | _TESTS}
+            | {"expression": "log1p", "estimate": "mean", "X": contents["X"]}
+            | {"layers": {name: text for name, text in (contents | _TESTS).items() if name != "X"}}
         },
     )
-
-
-def describe_scale(preprocessing: Preprocessing) -> str:
-    """Say in words what a value of expression is.
-
-    Examples
-    --------
-    >>> empty = np.zeros(1, dtype=np.float32)
-    >>> describe_scale(Preprocessing(("CD3E",), "counts", ("CD3E",), empty, empty))
-    'natural logarithm of 1 + counts per 10,000'
-    """
-    if preprocessing.scale == "counts":
-        return f"natural logarithm of 1 + counts per {TARGET_SUM:,.0f}"
-    return "log1p values, on the scale of the cells that the model was trained on"

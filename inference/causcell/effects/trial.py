@@ -23,7 +23,7 @@ from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import LOG1P
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
-from causcell.effects.result import describe_scale, make_result
+from causcell.effects.result import make_result
 from causcell.effects.settings import EffectSettings
 from causcell.effects.units import number_units
 from causcell.opened_model import OpenedModel
@@ -78,8 +78,8 @@ def simulated_trial(
     - ``obs["intervention"]``: such as ``stim=IFN``; ``obs["unseen"]``: share of the cells (and draws) whose labels,
       under this one, no training cell carries together, float64;
     - ``var``: the source's columns; ``uns["log1p"]``: as `scanpy.pp.log1p` leaves it;
-    - ``uns["causcell"]``: provenance, what the intervals cover, the trial's settings, and ``contents``: what each
-      matrix is, with its unit.
+    - ``uns["causcell"]``: provenance, what the intervals cover, the trial's settings; ``X`` and ``layers``: what each
+      matrix is in words, with its unit.
 
     `causcell.get.effects_df` gives a label's row as a table of genes.
 
@@ -161,7 +161,7 @@ def _label_rows(request: Request, labels: Sequence[str], unseen: np.ndarray) -> 
 
 def _describe(generator: OpenedModel, baseline: str, replicate: str | None) -> dict[str, str]:
     """Say what each matrix of a trial is, and its unit."""
-    scale = describe_scale(generator.preprocessing)
+    scale = generator.preprocessing.describe_scale()
     units = f"the means of each {replicate}" if replicate else "cells"
     return {
         "X": f"mean over cells of expression under the label, {scale}",
