@@ -71,6 +71,7 @@ class Generator(OpenedModel):
         seed: int = 0,
         store: str = "expression",
         interval: float = LEVEL,
+        library_size: int | None = None,
         expression: str | None = None,
         layer: str | None = None,
         raw: bool = False,
@@ -100,9 +101,13 @@ class Generator(OpenedModel):
         draws, seed
             Samples of a cell and intervention; seed of all random numbers, which are keyed by cell name.
         store
-            ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
+            ``expression``, ``counts``, ``embeddings``, ``effects`` or ``summary``; see
+            `causcell.counterfactual.outputs`.
         interval
             Level of the intervals of effects that a summary has; see `causcell.counterfactual.uncertainty`.
+        library_size
+            Total of counts that every cell's counts are made for (default: the cell's own); see
+            `causcell.counterfactual.counts`.
         expression
             ``counts`` or ``log1p`` (default: as in training), which is checked. log1p values for a model of counts are
             natural logarithms for a total of 10,000 over all genes of training; others are refused.
@@ -129,7 +134,7 @@ class Generator(OpenedModel):
         """
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
-        kept["interval"] = interval
+        kept |= {"interval": interval, "library_size": library_size}
         request = make_request(self.manifest, do, grid, mode=mode, settings=settings, **kept)
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
@@ -315,7 +320,7 @@ class Generator(OpenedModel):
             Show a progress bar.
         """
         warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
-        return stream_all(self.model, MeasuredCells(self.model, cells), request, progress=progress)
+        return stream_all(self.model, MeasuredCells(self.model, cells, request.library), request, progress=progress)
 
     def solver_settings(self, **choice: Any) -> SolverSettings:
         """Return a preset of the model, or a solver by name; see `causcell.counterfactual.request.solver_settings`."""

@@ -63,7 +63,7 @@ def open_atlas(
         All of `causcell.atlas.options.AtlasOptions`.
     """
     settings = solver_settings(model.manifest, **_pick(options, "preset", "solver", "steps", "spacing", "eta"))
-    generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype", "interval")
+    generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype", "interval", "library_size")
     request = make_request(model.manifest, do, grid, settings=settings, **generated)
     sizes = {name: parse_size(size) for name, size in _pick(options, "chunk_size", "shard_size").items()}
     reading = Reading(**_pick(options, *(each.name for each in fields(Reading))))
@@ -77,7 +77,7 @@ def open_atlas(
         plan = make_plan(model, bound, request, **sizes)
         shared = bound.source
         task = AtlasTask(plan, str(path.absolute()), source, shared) if source and shared else None
-        maker = ShardMaker(plan, path, model, MeasuredCells(model, bound), task)
+        maker = ShardMaker(plan, path, model, MeasuredCells(model, bound, request.library), task)
         yield OpenAtlas(maker, bound.describe_origin())
 
 

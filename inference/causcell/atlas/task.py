@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from causcell._internal.prefetch import StageClock, prefetch
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
@@ -26,7 +24,7 @@ from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.stream import EmbeddingSource, MeasuredCells, stream_blocks
-from causcell.counterfactual.tables import ResultTable
+from causcell.counterfactual.tables import ResultTable, concatenate_cells
 
 _BLOCKS_AHEAD = 2
 """Blocks that are generated before they are written."""
@@ -60,7 +58,7 @@ class AtlasTask:
         plan = self.plan
         model = self.model.open(threads=plan.threads, batch_size=plan.batch_size, spinning=False)
         cells = self.cells.open(model.schema, model.preprocessing, announce=False)
-        return ShardMaker(plan, Path(self.path), model, MeasuredCells(model, cells), self)
+        return ShardMaker(plan, Path(self.path), model, MeasuredCells(model, cells, plan.request.library), self)
 
 
 @dataclass(frozen=True)
@@ -150,11 +148,7 @@ class ShardMaker:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
         with raise_on_full_disk(journal.path), clock("write"):
-            names, factual, labels, unmatched = (
-                np.concatenate([getattr(block, name) for block in written])
-                for name in ("names", "factual", "labels", "unmatched")
-            )
-            obs = table.obs(names, factual, labels)
+            obs = table.obs(**concatenate_cells(written))
             for writer in writers.values():
                 writer.finish()
             files = {writer.target: writer.staged for writer in writers.values()}
@@ -163,7 +157,7 @@ class ShardMaker:
             shard=shard,
             rows=len(obs),
             files={str(target.relative_to(journal.path)): file for target, file in records.items()},
-            unmatched=int(unmatched.sum()),
+            unmatched=sum(int(block.unmatched.sum()) for block in written),
             unseen=table.count_unseen(obs),
             seconds=clock.take(),
             worker=f"{platform.node()}:{os.getpid()}",

@@ -134,7 +134,7 @@ def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
     found = {}
     for place in plan.arrays:
         name = f"{place}/c/{shard}/0"
-        signed = plan.request.store not in ("expression", "summary") or place in SIGNED
+        signed = plan.request.store not in ("expression", "counts", "summary") or place in SIGNED
         try:
             wrong = _describe_values(journal.path / name, plan, place, signed=signed)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:

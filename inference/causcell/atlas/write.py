@@ -205,7 +205,8 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
         journal.unfinish()
         codes = np.zeros((1, len(table.schema.concepts)), dtype=np.int32)
         rows = np.repeat(codes, plan.request.rows_per_cell, axis=0)
-        example = table.obs(np.array(["cell"], dtype=object), codes, rows)  # for its columns and their types
+        library = np.ones(1) if plan.request.library else None
+        example = table.obs(np.array(["cell"], dtype=object), codes, rows, library)  # for its columns and their types
         uns = table.uns() | {"plan": plan.digest}
         write_metadata(journal, plan, example, table.var(maker.source.missing), uns)
         if not begun:

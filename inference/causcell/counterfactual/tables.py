@@ -7,7 +7,8 @@
 - one column a concept under its own name: the label after the intervention (the target's; the model's prediction
   for a descendant that changed, in a summary the most frequent one; else the cell's own; NaN where unlabelled), and
   ``<concept>_factual``: the cell's own;
-- ``unseen_combination``: whether no training cell carries these labels together.
+- ``unseen_combination``: whether no training cell carries these labels together;
+- ``library_size``: of counts alone, the total that they were made for, float64.
 
 ``obs_names`` are the cells' own where each has one row, else ``cell|intervention``, with ``|draw`` for several draws.
 ``var`` is the panel; ``filled``: whether the gene was missing in the source. ``uns["causcell"]`` holds the provenance.
@@ -101,7 +102,9 @@ class ResultTable:
             intervals = describe_intervals(EffectUncertainty.of(model), concepts, request.interval)
         return cls(model.schema, model.preprocessing.genes, seen, model.provenance(), request, intervals)
 
-    def obs(self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    def obs(
+        self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray, library: np.ndarray | None = None
+    ) -> pd.DataFrame:
         """Return ``obs`` of the results of consecutive cells.
 
         Parameters
@@ -112,6 +115,8 @@ class ResultTable:
             Their own label codes, int32 [n x m].
         labels
             Label codes after the interventions, int32 [rows x m].
+        library
+            Library sizes that counts were made for, float64 [n].
         """
         import pandas as pd
 
@@ -128,6 +133,8 @@ class ResultTable:
             obs[concept] = self.schema.label_names(labels[:, i], concept)
             obs[f"{concept}_factual"] = self.schema.label_names(np.repeat(factual[:, i], per_cell), concept)
         obs["unseen_combination"] = unseen_combinations(labels, self.combinations)
+        if library is not None:
+            obs["library_size"] = np.repeat(library, per_cell)
         return obs
 
     def count_unseen(self, obs: pd.DataFrame) -> Unseen:
@@ -150,9 +157,11 @@ class ResultTable:
     def uns(self) -> dict[str, Any]:
         """Return ``uns["causcell"]``: what made the results."""
         request = self.request
+        counts = {"library_size": request.library} if request.library else {}
         return (
             self.provenance
             | self.intervals
+            | counts
             | {
                 "seed": request.seed,
                 "estimate": request.settings.estimate,
@@ -162,7 +171,7 @@ class ResultTable:
                 "match_parents": request.match_parents,
                 "draws": request.draws,
                 "interventions": [each.name for each in request.interventions],
-                "expression": "log1p",
+                "expression": "counts" if counts else "log1p",
             }
         )
 
@@ -171,10 +180,7 @@ class ResultTable:
         import anndata
 
         gathered = list(blocks)
-        names, factual, labels = (
-            np.concatenate([getattr(block, name) for block in gathered]) for name in ("names", "factual", "labels")
-        )
-        obs = self.obs(names, factual, labels)
+        obs = self.obs(**concatenate_cells(gathered))
         self.count_unseen(obs).warn(len(obs))
         result = anndata.AnnData(obs=obs, var=self.var(missing), uns={"causcell": self.uns()})
         for place in gathered[0].arrays:
@@ -185,6 +191,15 @@ class ResultTable:
             else:
                 result.X = array
         return result
+
+
+def concatenate_cells(blocks: Sequence[Block]) -> dict[str, Any]:
+    """Gather what `ResultTable.obs` is made of, arrays by argument, from blocks of consecutive cells."""
+    gathered = {
+        name: np.concatenate([getattr(block, name) for block in blocks]) for name in ("names", "factual", "labels")
+    }
+    sizes = [block.library for block in blocks if block.library is not None]
+    return gathered | ({"library": np.concatenate(sizes)} if sizes else {})
 
 
 def _row_names(cells: np.ndarray, interventions: list[str], draws: int) -> np.ndarray:
