@@ -238,6 +238,20 @@ def test_counts_are_brought_to_the_scale_of_the_cells(cells: anndata.AnnData, me
     assert values_of(evaluation, "Mean estimate", "model, mean estimate")["MSE"] < 1e-12
 
 
+def test_an_atlas_of_counts_is_judged_by_its_library_sizes(
+    generator: Generator, cells: anndata.AnnData, method: Method
+) -> None:
+    """Its values are those of the samples that it was made of: as near to the real cells, within a tenth."""
+    how = PredictionReading(expression="counts", totals="library_size")
+    found = []
+    for store, reading in (("counts", how), ("expression", None)):
+        atlas = generator.counterfactual(cells, [{}, {"stim": "IFN"}], store=store)
+        evaluation = evaluate(cells, predictions=atlas, method=method, reading=reading)
+        assert evaluation.facts["predictions"]["genes"] == len(generator.preprocessing.genes)
+        found.append(values_of(evaluation, "Mean estimate", "model, mean estimate")["MSE"])
+    assert found[0] == pytest.approx(found[1], rel=0.1)
+
+
 def test_genes_that_the_cells_lack_are_left_out_and_counted(
     whole: anndata.AnnData, cells: anndata.AnnData, method: Method
 ) -> None:
