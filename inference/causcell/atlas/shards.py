@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -40,11 +40,11 @@ class ShardWriter:
     Attributes
     ----------
     target, staged
-        Where the file belongs, and where it is.
+        Name of the file in the store, and where it is until then.
     """
 
     def __init__(self, journal: Journal, plan: Plan, place: str, shard: int) -> None:
-        self.target = journal.path / place / "c" / str(shard) / "0"
+        self.target = f"{place}/c/{shard}/0"
         self._kind, self._rows = plan.array_dtype(place), plan.chunk_rows
         self._index = np.full((-(-plan.shard_rows // plan.chunk_rows), 2), _EMPTY, dtype="<u8")
         self._chunk = np.zeros((plan.chunk_rows, plan.arrays[place]), dtype=self._kind)
@@ -85,7 +85,7 @@ class ShardWriter:
         self.staged.unlink(missing_ok=True)
 
 
-def read_shard(path: Path, plan: Plan, place: str) -> Iterator[np.ndarray]:
+def read_shard(file: BinaryIO, plan: Plan, place: str) -> Iterator[np.ndarray]:
     """Read the chunks of a shard of a 2-d array, each [chunk rows x columns]; rows beyond the atlas are zero.
 
     Raises
@@ -98,30 +98,29 @@ def read_shard(path: Path, plan: Plan, place: str) -> Iterator[np.ndarray]:
 
     chunks = -(-plan.shard_rows // plan.chunk_rows)
     chunk = np.empty((plan.chunk_rows, plan.arrays[place]), dtype=np.dtype(plan.array_dtype(place)).newbyteorder("<"))
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END) - 16 * chunks - 4
-        if end < 0:
-            raise ValueError("it is shorter than its index")
-        file.seek(end)
-        index, check = file.read(16 * chunks), file.read(4)
-        if crc32c(index) != int.from_bytes(check, "little"):
-            raise ValueError("its index has another check sum")
-        for start, length in np.frombuffer(index, dtype="<u8").reshape(chunks, 2).tolist():
-            if start == length == _EMPTY:
-                continue
-            if start + length > end:
-                raise ValueError("its index points outside")
-            file.seek(start)
-            Zstd().decode(file.read(length), out=chunk)
-            yield chunk
+    end = file.seek(0, os.SEEK_END) - 16 * chunks - 4
+    if end < 0:
+        raise ValueError("it is shorter than its index")
+    file.seek(end)
+    index, check = file.read(16 * chunks), file.read(4)
+    if crc32c(index) != int.from_bytes(check, "little"):
+        raise ValueError("its index has another check sum")
+    for start, length in np.frombuffer(index, dtype="<u8").reshape(chunks, 2).tolist():
+        if start == length == _EMPTY:
+            continue
+        if start + length > end:
+            raise ValueError("its index points outside")
+        file.seek(start)
+        Zstd().decode(file.read(length), out=chunk)
+        yield chunk
 
 
-def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[Path, Path]:
+def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[str, Path]:
     """Write a shard's part of ``obs``.
 
     Returns
     -------
-    Where each file is, beside its place, by where it belongs.
+    Where each file is until then, by its name in the store.
     """
     first = plan.cells_of(shard).start
     files = {}
@@ -131,7 +130,7 @@ def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFram
             values = values.astype(np.int32) + np.int32(first)
         with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
             file.write(_encode(_fill_chunk(values, chunk), kind))
-        files[journal.path / f"obs/{name}/c/{shard}"] = Path(file.name)
+        files[f"obs/{name}/c/{shard}"] = Path(file.name)
     return files
 
 

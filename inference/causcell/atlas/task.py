@@ -18,7 +18,7 @@ from causcell._internal.prefetch import StageClock, prefetch
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import ShardRecord, put_files, raise_on_full_disk
+from causcell.atlas.records import ShardRecord, raise_on_full_disk
 from causcell.atlas.shards import ShardWriter, write_annotations
 from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
@@ -129,7 +129,7 @@ class ShardMaker:
         written: list[Block] = []
         try:
             while True:
-                with raise_on_full_disk(journal.path), clock("write"):
+                with raise_on_full_disk(journal.place), clock("write"):
                     for place, writer in writers.items():
                         writer.append(block.arrays[place])
                 written.append(replace(block, arrays={}))
@@ -147,16 +147,16 @@ class ShardMaker:
     ) -> ShardRecord:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
-        with raise_on_full_disk(journal.path), clock("write"):
+        with raise_on_full_disk(journal.place), clock("write"):
             obs = table.obs(**concatenate_cells(written))
             for writer in writers.values():
                 writer.finish()
             files = {writer.target: writer.staged for writer in writers.values()}
-            records = put_files(files | write_annotations(journal, self.plan, shard, obs))
+            records = journal.storage.put(files | write_annotations(journal, self.plan, shard, obs))
         record = ShardRecord(
             shard=shard,
             rows=len(obs),
-            files={str(target.relative_to(journal.path)): file for target, file in records.items()},
+            files=records,
             unmatched=sum(int(block.unmatched.sum()) for block in written),
             unseen=table.count_unseen(obs),
             seconds=clock.take(),

@@ -16,7 +16,6 @@ import numpy as np
 from causcell._internal.own_settings import own_settings
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import put_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +50,8 @@ def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.
         warnings.simplefilter("ignore")
         _describe(staging, plan, example, var, uns)
     names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
-    places = {name: journal.path_of(name) for name in names}
-    records = put_files({places[name]: staged for name, staged in names.items()})
+    places = {name: journal.place_of(name) for name in names}
+    records = journal.storage.put({places[name]: staged for name, staged in names.items()})
     shutil.rmtree(staging)
     journal.commit_metadata({name: records[place] for name, place in places.items()})
 
