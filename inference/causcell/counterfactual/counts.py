@@ -9,7 +9,7 @@ as where an expression is normalised: with one scale a for each cell,
 
 before they are rounded. Zeros are the sample's. The log values of a real cell give its counts back exactly. T is the
 total of the source cell over the panel, or, for another library size N, the same share of N. Nothing is drawn but the
-sample, so that counts are keyed as expression is, and cells under two interventions differ by these alone.
+sample: counts are keyed as expression is, and cells under two interventions differ by these alone.
 
 Measured against other laws in ``tests/benchmarks/results/count_laws.md``.
 """
@@ -30,11 +30,19 @@ if TYPE_CHECKING:
 LARGEST_COUNT = 2**31 - 1
 """Counts are int32."""
 
+LIBRARY_SIZE = "library_size"
+"""Column of ``obs`` with the library sizes that counts were made for."""
+
 
 def check_counts(manifest: Manifest, request: Request) -> None:
     """Raise `ConfigurationError` if counts are asked for of a model, or by a solver, that gives none."""
     if request.store != "counts":
         return
+    if LIBRARY_SIZE in manifest.concept_schema.names:
+        raise ConfigurationError(
+            f"a concept of this model is called {LIBRARY_SIZE!r}, and counts have their library sizes in the column of "
+            "obs of that name; keep expression (store='expression'), or train with the concept under another name"
+        )
     if manifest.expression.scale != "counts":
         raise ConfigurationError(
             f"this model was trained on {manifest.expression.scale} values, which do not tell the totals of counts "
@@ -111,7 +119,7 @@ def share_out(expression: np.ndarray, totals: np.ndarray) -> np.ndarray:
     expressed = np.flatnonzero(positive)
     shared = _fill(np.expm1(expression.ravel()[expressed].astype(np.float64)), positive.sum(axis=1), totals)
     counts = np.zeros(expression.size, dtype=np.int32)
-    counts[expressed] = np.minimum(np.rint(shared), LARGEST_COUNT)
+    counts[expressed] = np.rint(shared)
     return counts.reshape(expression.shape)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from causcell._internal.choices import check_choice
 from causcell._internal.confidence import LEVEL, check_level
 from causcell._internal.numbers import whole_number
+from causcell.counterfactual.counts import LARGEST_COUNT
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
 from causcell.diffusion.solvers import SolverSettings, solver_spec
@@ -23,9 +24,6 @@ DType = Literal["float32", "float16"]
 DTYPES: tuple[DType, ...] = get_args(DType)
 """Types of generated expression."""
 
-
-LARGEST_LIBRARY = 2**31 - 1
-"""Library size that counts may be made for: they are int32."""
 
 Library = int | Literal["own"] | None
 """Library size that counts are made for: of all cells, or each cell's own; `None` where no counts are made."""
@@ -113,7 +111,7 @@ class Request:
             )
         if self.library_size is None:
             return
-        whole_number(self.library_size, "library_size", 1, LARGEST_LIBRARY)
+        whole_number(self.library_size, "library_size", 1, LARGEST_COUNT)
         if self.store != "counts":
             raise ConfigurationError(
                 f"library_size={self.library_size} is the total that counts are made for (store='counts'), and "

@@ -27,6 +27,7 @@ from causcell._internal.batching import batches
 from causcell._internal.digests import name_digests
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import ConceptSchema, unseen_combinations
+from causcell.counterfactual.counts import LIBRARY_SIZE
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.request import Request
@@ -134,7 +135,7 @@ class ResultTable:
             obs[f"{concept}_factual"] = self.schema.label_names(np.repeat(factual[:, i], per_cell), concept)
         obs["unseen_combination"] = unseen_combinations(labels, self.combinations)
         if library is not None:
-            obs["library_size"] = np.repeat(library, per_cell)
+            obs[LIBRARY_SIZE] = np.repeat(library, per_cell)
         return obs
 
     def count_unseen(self, obs: pd.DataFrame) -> Unseen:

@@ -269,6 +269,15 @@ def test_models_of_log1p_values(generator: Generator) -> None:
     check_counts(manifest, request)
 
 
+def test_a_concept_of_the_columns_name(generator: Generator) -> None:
+    first, *others = generator.manifest.concepts
+    named = generator.manifest.model_copy(
+        update={"concepts": (first.model_copy(update={"name": "library_size"}), *others), "edges": ()}
+    )
+    with pytest.raises(ConfigurationError, match="a concept of this model is called 'library_size'"):
+        check_counts(named, make_request(generator.manifest, store="counts"))
+
+
 def test_nothing_else_takes_a_library_size_and_counts_no_type(generator: Generator) -> None:
     given = make_request(generator.manifest, store="counts")
     with pytest.raises(ConfigurationError, match=r"library_size=5 is the total that counts .* store='expression' has"):
