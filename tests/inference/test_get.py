@@ -109,16 +109,16 @@ def test_a_file_read_back_gives_the_same_table_and_says_what_it_holds(trial: ann
     trial.write_h5ad(tmp_path / "trial.h5ad")
     again = anndata.read_h5ad(tmp_path / "trial.h5ad")
     pd.testing.assert_frame_equal(effects_df(again), effects_df(trial))
-    contents = again.uns["causcell"]["contents"]
-    assert set(contents) == {"X", *again.layers}
-    assert contents["X"] == "mean over cells of expression under the label, natural logarithm of 1 + counts per 10,000"
-    assert "less that under cell_type=B" in contents["effect"]
+    facts = again.uns["causcell"]
+    assert set(facts["layers"]) == set(again.layers)
+    assert facts["X"] == "mean over cells of expression under the label, natural logarithm of 1 + counts per 10,000"
+    assert "less that under cell_type=B" in facts["layers"]["effect"]
     assert list(again.obs_names) == ["B", "NK", "T"]
 
 
 def test_a_trial_of_an_earlier_version_has_no_intervals(trial: anndata.AnnData) -> None:
     old = trial.copy()
-    del old.layers["lower"], old.layers["upper"], old.obs["unseen"], old.uns["causcell"]["contents"]
+    del old.layers["lower"], old.layers["upper"], old.obs["unseen"], old.uns["causcell"]["layers"]
     found = effects_df(old, "T")
     assert found[["lower", "upper", "unseen"]].isna().all(axis=None)
     pd.testing.assert_frame_equal(found[FORM], effects_df(trial, "T")[FORM])
@@ -132,7 +132,7 @@ def test_effects_on_cells_are_tables_of_named_cells(generator: Generator, cells:
     np.testing.assert_array_equal(table["pvals"], effects.layers["p_value"][0])
     assert table["unseen"].isna().all()
     assert effects_df(effects, [first, second])["group"].unique().tolist() == [first, second]
-    assert "under stim=IFN less its factual expression" in effects.uns["causcell"]["contents"]["X"]
+    assert "under stim=IFN less its factual expression" in effects.uns["causcell"]["X"]
     with pytest.raises(ConfigurationError, match=r"effects on 5 cells.*name cells"):
         effects_df(effects)
     with pytest.raises(UnknownLabelError, match="has no label 'nobody'"):

@@ -24,7 +24,7 @@ from causcell.errors import ConfigurationError, ExpressionError
 from causcell.preprocessing import TARGET_SUM
 
 if TYPE_CHECKING:
-    from causcell.counterfactual.request import Request
+    from causcell.diffusion.solvers import SolverSettings
     from causcell.repository.manifest import Manifest
 
 LARGEST_COUNT = 2**31 - 1
@@ -34,10 +34,8 @@ LIBRARY_SIZE = "library_size"
 """Column of ``obs`` with the library sizes that counts were made for."""
 
 
-def check_counts(manifest: Manifest, request: Request) -> None:
-    """Raise `ConfigurationError` if counts are asked for of a model, or by a solver, that gives none."""
-    if request.store != "counts":
-        return
+def check_counts(manifest: Manifest, settings: SolverSettings) -> None:
+    """Raise `ConfigurationError` if a model, or a solver, gives no counts."""
     if LIBRARY_SIZE in manifest.concept_schema.names:
         raise ConfigurationError(
             f"a concept of this model is called {LIBRARY_SIZE!r}, and counts have their library sizes in the column of "
@@ -49,9 +47,9 @@ def check_counts(manifest: Manifest, request: Request) -> None:
             "that they were made of, so that its samples are no counts; keep expression (store='expression'), or train "
             "on raw counts"
         )
-    if not request.settings.build(manifest.schedule).draw:
+    if not settings.build(manifest.schedule).draw:
         raise ConfigurationError(
-            f"solver {request.settings.solver!r} does not draw its result: a mean, and a loop that ends in one, has "
+            f"solver {settings.solver!r} does not draw its result: a mean, and a loop that ends in one, has "
             "small values where cells have no count; take a solver that draws (solver='draw'), or keep expression "
             "(store='expression')"
         )

@@ -154,7 +154,8 @@ class CounterfactualModel:
         ConfigurationError
             The model does not give what is asked for; see `causcell.counterfactual.counts.check_counts`.
         """
-        check_counts(self.manifest, request)
+        if request.store == "counts":
+            check_counts(self.manifest, request.settings)
         return self.build_solver(request.settings)
 
     def decode(self, endogenous: np.ndarray, noise: CellNoise, solver: Solver, dtype: str = "float32") -> np.ndarray:

@@ -263,10 +263,10 @@ def test_solvers_that_do_not_draw(generator: Generator, few: anndata.AnnData, op
 def test_models_of_log1p_values(generator: Generator) -> None:
     manifest = generator.manifest
     expression = manifest.expression.model_copy(update={"scale": "log1p"})
-    request = make_request(manifest, store="counts", library_size=1000)
+    solver = manifest.preset(None).solver
     with pytest.raises(ConfigurationError, match="trained on log1p values, which do not tell the totals of counts"):
-        check_counts(manifest.model_copy(update={"expression": expression}), request)
-    check_counts(manifest, request)
+        check_counts(manifest.model_copy(update={"expression": expression}), solver)
+    check_counts(manifest, solver)
 
 
 def test_a_concept_of_the_columns_name(generator: Generator) -> None:
@@ -275,7 +275,7 @@ def test_a_concept_of_the_columns_name(generator: Generator) -> None:
         update={"concepts": (first.model_copy(update={"name": "library_size"}), *others), "edges": ()}
     )
     with pytest.raises(ConfigurationError, match="a concept of this model is called 'library_size'"):
-        check_counts(named, make_request(generator.manifest, store="counts"))
+        check_counts(named, generator.manifest.preset(None).solver)
 
 
 def test_nothing_else_takes_a_library_size_and_counts_no_type(generator: Generator) -> None:
