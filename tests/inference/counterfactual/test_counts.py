@@ -1,5 +1,7 @@
 """Counts of sampled cells: whole numbers with the sample's zeros and the cell's total; what they are refused for."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -272,7 +274,7 @@ def test_models_of_log1p_values(generator: Generator) -> None:
 def test_a_concept_of_the_columns_name(generator: Generator) -> None:
     first, *others = generator.manifest.concepts
     named = generator.manifest.model_copy(
-        update={"concepts": (first.model_copy(update={"name": "library_size"}), *others), "edges": ()}
+        update={"concepts": (replace(first, name="library_size"), *others), "edges": ()}
     )
     with pytest.raises(ConfigurationError, match="a concept of this model is called 'library_size'"):
         check_counts(named, generator.manifest.preset(None).solver)
