@@ -65,7 +65,7 @@ class Expression:
         if np.dtype(value.dtype).kind in "iub":
             raise ConfigurationError(
                 f"{name} holds whole numbers ({value.dtype}), and these tests are of log expression: take log1p "
-                "of counts per 10,000 first (of obs['library_size'] where there is one, else scanpy.pp.normalize_total), "
+                "of counts per 10,000 first (by obs['library_size'], or scanpy.pp.normalize_total), "
                 "or sum counts by replicate for tools of counts, as docs/effects.md shows"
             )
         matrix = as_matrix(value, results.shape, "the results", name)
