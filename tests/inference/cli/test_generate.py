@@ -72,7 +72,7 @@ def test_generate_keeps_annotations(
     noted.write_h5ad(tmp_path / "noted.h5ad")
     atlas = generated(tmp_path / "noted.h5ad", made, tmp_path / "all.zarr", "--do", "stim=IFN", "--json")
     (plan, *_) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert plan["keeps"] == {"obs": ["sample", "batch"], "obsm": ["spatial"], "var": []}
+    assert plan["keeps"] == {"obs": ["donor", "sample", "batch"], "obsm": ["spatial"], "var": []}
     assert atlas.obs["sample"].tolist() == noted.obs["sample"].tolist()
     chosen = ["--keep-obs", "batch", "--keep-obsm", "X_umap", "--keep-obsm", "spatial"]
     atlas = generated(tmp_path / "noted.h5ad", made, tmp_path / "some.zarr", *chosen)
