@@ -112,6 +112,8 @@ def test_counts_are_those_of_the_same_samples(generator: Generator, few: anndata
     panel = np.repeat(counts_of(few[:, list(generator.preprocessing.genes)]).sum(axis=1), 4)
     assert np.abs(counts.X.sum(axis=1) - panel).max() <= GENES / 2
     assert (counts.uns["causcell"]["expression"], counts.uns["causcell"]["library_size"]) == ("counts", "own")
+    assert counts.uns["causcell"]["X"].startswith("counts of a sampled cell: the panel's part")
+    assert "log1p" not in counts.uns
     assert sampled.uns["causcell"]["expression"] == "log1p"
     assert "library_size" not in sampled.uns["causcell"]
 
