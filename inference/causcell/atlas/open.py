@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
-from causcell._internal.files import ScratchFolder
+from causcell._internal.files import ScratchFolder, local_path
+from causcell._internal.remote import AnyPath, RemotePath, any_path
 from causcell._internal.units import parse_size
 from causcell.atlas.plan import make_plan
 from causcell.atlas.task import AtlasTask, ShardMaker
@@ -18,6 +19,7 @@ from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
 from causcell.counterfactual.tables import check_row_names
+from causcell.errors import ConfigurationError
 from causcell.repository.verdicts import warn_of_unusable
 
 
@@ -37,12 +39,26 @@ class OpenAtlas:
     origin: dict[str, Any]
 
 
+def atlas_path(out: str | os.PathLike[str] | RemotePath) -> AnyPath:
+    """Return the place of an atlas to write: a path, or the URL of a store.
+
+    Raises
+    ------
+    ConfigurationError
+        It ends neither in ``.zarr`` nor in ``.h5ad``, or can't be written to, as ``.h5ad`` by a URL.
+    """
+    path = any_path(out)
+    if path.suffix not in (".zarr", ".h5ad"):
+        raise ConfigurationError(f"out={str(path)!r} ends neither in .zarr nor in .h5ad")
+    return local_path(str(path)) if path.suffix == ".h5ad" else path
+
+
 @contextlib.contextmanager
 def open_atlas(
     model: CounterfactualModel,
     source: ModelSource | None,
     cells: AnySource,
-    path: Path,
+    path: AnyPath,
     do: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
     grid: Sequence[str],
     options: Mapping[str, Any],

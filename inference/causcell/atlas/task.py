@@ -11,12 +11,14 @@ import platform
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from causcell._internal.prefetch import StageClock, prefetch
+from causcell._internal.remote import AnyPath, any_path
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
@@ -43,24 +45,27 @@ class AtlasTask:
     plan
         Plan of the atlas.
     path
-        The atlas, on a file system that all workers share.
+        The atlas: its URL, or a path on a file system that all workers share.
     model
         Where the model is and how it is opened.
     cells
         Where the cells are and how they are read.
+    lease
+        What names the run whose worker this is to the atlas; see `causcell.atlas.storage.Storage`.
     """
 
     plan: Plan
     path: str
     model: ModelSource
     cells: CellSource
+    lease: str = ""
 
     def open(self) -> ShardMaker:
         """Open the model and the cells; whoever shared the work out was told of missing genes and copies already."""
         plan = self.plan
         model = self.model.open(threads=plan.threads, batch_size=plan.batch_size, spinning=False)
         cells = self.cells.open(model.schema, model.preprocessing, announce=False)
-        return ShardMaker(plan, Path(self.path), model, MeasuredCells(model, cells), self)
+        return ShardMaker(plan, any_path(self.path, "atlas"), model, MeasuredCells(model, cells), self, self.lease)
 
 
 @dataclass(frozen=True)
@@ -77,23 +82,32 @@ class ShardMaker:
         Gives the embeddings that are decoded.
     task
         What another process opens the same maker from; `None` where that can't be, as with cells in memory.
+    lease
+        What names the run that it commits for; see `causcell.atlas.storage.Storage`.
     """
 
     plan: Plan
-    path: Path
+    path: AnyPath
     model: CounterfactualModel
     source: EmbeddingSource[Any, Any]
     task: AtlasTask | None = None
+    lease: str = ""
 
-    @property
+    @cached_property
     def journal(self) -> Journal:
         """The atlas's journal."""
-        return Journal(self.path)
+        return Journal(self.path, self.lease)
 
     @property
     def table(self) -> ResultTable:
         """The form of the atlas's rows."""
         return ResultTable.of(self.model, self.plan.request)
+
+    def under(self, lease: str) -> ShardMaker:
+        """Return the same maker, which commits for the run that holds the atlas."""
+        if not lease:
+            return self
+        return replace(self, lease=lease, task=None if self.task is None else replace(self.task, lease=lease))
 
     def at(self, path: Path) -> ShardMaker:
         """Return the same maker for an atlas in another place."""
@@ -131,7 +145,7 @@ class ShardMaker:
         written: list[Block] = []
         try:
             while True:
-                with raise_on_full_disk(journal.place), clock("write"):
+                with raise_on_full_disk(journal.storage.disk), clock("write"):
                     for place, writer in writers.items():
                         writer.append(block.arrays[place])
                 written.append(replace(block, arrays={}))
@@ -149,7 +163,7 @@ class ShardMaker:
     ) -> ShardRecord:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
-        with raise_on_full_disk(journal.place), clock("write"):
+        with raise_on_full_disk(journal.storage.disk), clock("write"):
             names, factual, labels, unmatched = (
                 np.concatenate([getattr(block, name) for block in written])
                 for name in ("names", "factual", "labels", "unmatched")
