@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from causcell._internal.files import local_path
-from causcell.errors import CausCellError, ConfigurationError, RuntimeUnavailableError
+from causcell.errors import CausCellError, ConfigurationError, DataError, RuntimeUnavailableError
 
 WRITABLE = ("s3", "gs")
 """Schemes of stores that objects can be put into on a condition."""
@@ -29,6 +29,9 @@ READABLE = (*WRITABLE, "https", "http")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _OF_CLIENT = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "root_certificate", "timeout")
 """Settings of a connection that are taken from variables such as ``AWS_ALLOW_HTTP``."""
+
+LARGEST_SMALL = 64 * 10**6
+"""Bytes of metadata that are read at most."""
 
 _LONGEST_REASON = 300
 
@@ -178,6 +181,41 @@ def open_store(path: RemotePath, timeout: str = "600s", retries: int = 5) -> Any
         return stores.HTTPStore.from_url(path.url, **options)
 
 
+def list_below(store: Any, folder: str) -> list[str]:
+    """Return the names right below a folder of a store of `open_store`, of what are folders themselves."""
+    found = store.list_with_delimiter(folder or None)["common_prefixes"]
+    return [PurePosixPath(str(name)).name for name in found]
+
+
+def is_there(store: Any, name: str) -> bool:
+    """Tell whether a store of `open_store` has an object."""
+    try:
+        store.head(name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def read_small(store: Any, path: RemotePath, name: str) -> bytes | None:
+    """Return what a small object of a store of `open_store` holds, `None` where there is none.
+
+    Raises
+    ------
+    DataError
+        It is larger than 64 MB, or the server can't be used.
+    """
+    with telling(path, DataError):
+        try:
+            found = store.get(name)
+        except FileNotFoundError:
+            return None
+        if found.meta["size"] > LARGEST_SMALL:
+            raise DataError(
+                f"{path.url}/{name} has {found.meta['size']} bytes, where metadata have a few; is it a store?"
+            )
+        return bytes(found.bytes())
+
+
 @contextlib.contextmanager
 def telling(path: RemotePath, error_class: type[CausCellError]) -> Iterator[None]:
     """Turn what a store raises into an error of a class that names the URL and the reason.
@@ -195,6 +233,8 @@ def telling(path: RemotePath, error_class: type[CausCellError]) -> Iterator[None
             "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS and their like)"
         ) from error
     except exceptions.BaseError as error:
+        if "NoSuchBucket" in str(error):
+            raise error_class(f"{path.url!r} can't be used: there is no such bucket") from error
         raise error_class(
             f"{path.url!r} can't be used ({_reason(error)}); if the service does not answer, try again later"
         ) from error

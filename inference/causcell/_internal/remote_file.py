@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections import OrderedDict
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from causcell._internal.remote import RemotePath, open_store, telling
+from causcell._internal.remote import AnyPath, RemotePath, open_store, telling
 from causcell.errors import DataError
 
 _BLOCK = 2**20
@@ -35,21 +38,22 @@ class RemoteFile(io.RawIOBase):
 
     Raises
     ------
-    FileNotFoundError
-        There is none.
     DataError
-        The server does not read parts of it, or can't be used.
+        There is none, or the server can't be used.
     """
 
     def __init__(self, path: RemotePath, name: str = "", store: Any = None) -> None:
         super().__init__()
-        self._path = path
-        self._name = name or path.name
-        self._store = open_store(path.parent) if store is None else store
+        self._path = RemotePath(f"{path}/{name}") if name else path
+        self._name = self._path.name if store is None else name
+        self._store = open_store(self._path.parent) if store is None else store
         self._place = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        with telling(path, DataError):
-            found = self._store.head(self._name)
+        with telling(self._path, DataError):
+            try:
+                found = self._store.head(self._name)
+            except FileNotFoundError:
+                raise DataError(f"there is no file {str(self._path)!r}") from None
         self.size = int(found["size"])
         tag = found.get("e_tag")
         self.version = str(tag or found["last_modified"].isoformat())
@@ -110,15 +114,14 @@ class RemoteFile(io.RawIOBase):
         return block
 
     def _fetch(self, start: int, stop: int) -> bytes:
-        from obstore.exceptions import BaseError, PreconditionError
-
+        exceptions: Any = import_module("obstore.exceptions")
         try:
             with telling(self._path, DataError):
                 found = bytes(self._store.get(self._name, options={"range": (start, stop), **self._same}).bytes())
-        except (PreconditionError, FileNotFoundError) as error:
+        except (exceptions.PreconditionError, FileNotFoundError) as error:
             raise DataError(f"{self._path.url!r} was changed while it was read; run it again") from error
         except DataError as error:
-            if isinstance(error.__cause__, BaseError) and "range" in str(error.__cause__).lower():
+            if isinstance(error.__cause__, exceptions.BaseError) and "range" in str(error.__cause__).lower():
                 raise DataError(
                     f"{self._path.url!r} can't be read in slices: its server does not answer requests for parts of a "
                     "file (Range); copy the file here, or take a server that does"
@@ -127,3 +130,22 @@ class RemoteFile(io.RawIOBase):
         if len(found) != stop - start:
             raise DataError(f"{self._path.url!r} was changed while it was read; run it again")
         return found
+
+
+def state_of(path: AnyPath) -> tuple[int, int | str]:
+    """Return the size of a file and what changes when it is written: its time, or a server's ETag.
+
+    Of a zarr store elsewhere they are those of its root's metadata; none where a server does not tell.
+    """
+    if isinstance(path, Path):
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    if path.suffix != ".zarr":
+        file = RemoteFile(path)
+        return file.size, file.version
+    store = open_store(path)
+    for name in ("zarr.json", ".zmetadata", ".zgroup"):
+        with contextlib.suppress(DataError):
+            file = RemoteFile(path, name, store)
+            return file.size, file.version
+    return 0, ""

@@ -98,16 +98,17 @@ def _make_executor(workers: int, dask: str | None) -> Executor | None:
 
 def _name_files(data: list[str]) -> str | dict[str, str]:
     """Return a path, or paths by key; raises `ConfigurationError` for a key given twice."""
-    from causcell._internal.files import local_path
+    from causcell._internal.remote import READABLE, any_path
     from causcell.errors import ConfigurationError
 
     pairs = []
     for text in data:
         key, equals, path = text.partition("=")
-        pairs.append((key, path) if equals and not Path(text).exists() else (None, text))
+        named = equals and "://" not in key and not Path(text).exists()
+        pairs.append((key, path) if named else (None, text))
     if len(pairs) == 1 and pairs[0][0] is None:
-        return str(local_path(data[0], "data").absolute())
-    keyed = [(key or Path(path).stem, str(local_path(path, "data").absolute())) for key, path in pairs]
+        return str(any_path(data[0], "data", READABLE).absolute())
+    keyed = [(key or Path(path).stem, str(any_path(path, "data", READABLE).absolute())) for key, path in pairs]
     keys = [key for key, _ in keyed]
     twice = {key for key in keys if keys.count(key) > 1}
     if twice:
