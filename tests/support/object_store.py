@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import os
 import subprocess
 import sys
 import threading
@@ -152,8 +151,3 @@ def refuse_writing(method: str, path: str, headers: dict[str, str]) -> None:
     """Refuse whatever writes, as to a user who may read alone."""
     if method in ("PUT", "DELETE"):
         raise SpoiledError(403)
-
-
-def environment_of(address: str) -> dict[str, str]:
-    """Return the environment of a program that finds the server."""
-    return {**os.environ, **settings(address)}

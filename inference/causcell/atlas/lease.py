@@ -125,7 +125,7 @@ class Lease:
         return OutputError(
             f"{self._path.url!r} can't be written to safely: its server does not put objects on a condition "
             f"(If-None-Match, If-Match; {why}), so that two runs could write there at once; write to a folder and copy "
-            "it there, or take a service that does (Amazon S3, Google Cloud Storage, MinIO, Ceph)"
+            "it there, or take a service that does, such as Amazon S3 or Google Cloud Storage"
         )
 
     def _take(self, now: datetime.datetime) -> None:

@@ -14,7 +14,6 @@ from commands import generate_words, refused, run_command
 pytest.importorskip("moto", reason="needs an S3 server, moto's; install causcell[dev]")
 from object_store import (
     SpoiledError,
-    environment_of,
     make_bucket,
     objects,
     refuse_writing,
@@ -137,6 +136,20 @@ def test_expression_from_embeddings(recipe: AtlasRecipe, whole: dict[str, bytes]
     assert values(f"{bucket}/atlas.zarr") == whole
 
 
+def test_cells_that_are_objects_too(
+    recipe: AtlasRecipe, whole: dict[str, bytes], bucket: str, repository: Path, tmp_path: Path
+) -> None:
+    """The same bytes, by workers that open both by their URLs; the journal notes size and ETag of the cells."""
+    store_of(bucket).put("cells.h5ad", Path(str(recipe.cells)))
+    recipe.write(f"{bucket}/atlas.zarr", cells=f"{bucket}/cells.h5ad", executor=Processes(2))
+    assert values(f"{bucket}/atlas.zarr") == whole
+    (noted,) = Journal(any_path(f"{bucket}/atlas.zarr")).origin()["files"]
+    etag = store_of(bucket).head("cells.h5ad")["e_tag"]
+    assert (noted["path"], noted["modified"]) == (f"{bucket}/cells.h5ad", etag)
+    words = [f"{bucket}/cells.h5ad", "--models", repository, "--no-progress"]
+    assert run_command("embed", *words, "--out", tmp_path / "embedded.h5ad") == 0
+
+
 # -- stopped -----------------------------------------------------------------------------------------------------------
 
 
@@ -171,11 +184,12 @@ def test_killed_and_gone_on_with_at_once(
 ) -> None:
     """SIGKILL leaves a lease; of a process of this machine that has ended, nobody waits until it runs out."""
     words = [sys.executable, "-c", DRIVER, str(repository), str(recipe.cells), place]
-    with subprocess.Popen(words, env=environment(**environment_of(server))) as writer:
+    with subprocess.Popen(words, env=environment(**settings(server))) as writer:
         store = store_of(place)
         for _ in range(1200):
             if any(store.list(f"{FOLDER}/shards")):
                 break
+            assert writer.poll() is None
             time.sleep(0.05)
         writer.send_signal(signal.SIGKILL)
     assert 0 < len(Journal(any_path(place)).records()) < SHARDS
@@ -317,6 +331,20 @@ def test_two_plans_never_share_a_place(place: str) -> None:
         store_of(place).delete(f"{FOLDER}/lock")
         with pytest.raises(OutputBusyError, match="its lock was removed"):
             storage.write("zarr.json", b"{}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff", b"[]", b"5", b"{" * 5000, b'{"token": 5, "pid": true, "seconds": 1e999}',
+        b'{"token": "x", "pid": "../..", "host": {}, "seconds": -1}', b'{"token": "x", "pid": 1e300}',
+    ],
+)  # fmt: skip
+def test_a_strange_lock_is_held_by_somebody(place: str, content: bytes) -> None:
+    """Until it runs out; what it says is not believed any further."""
+    store_of(place).put(f"{FOLDER}/lock", content)
+    with pytest.raises(OutputBusyError, match=r"is writing to 's3://"), lease_at(place).held():
+        pass
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------
