@@ -113,11 +113,10 @@ def test_what_is_damaged_is_found_and_made_anew(recipe: AtlasRecipe, whole: dict
     assert values(place) == whole
 
 
-def test_processes_and_dask_commit_for_the_run(recipe: AtlasRecipe, whole: dict[str, bytes], place: str) -> None:
-    """They open the store by its URL, and the lock by the run's token."""
+def test_a_cluster_commits_for_the_run(recipe: AtlasRecipe, whole: dict[str, bytes], place: str) -> None:
+    """Its workers open the store by its URL, and the lock by the run's token."""
     distributed = pytest.importorskip("distributed")
-    recipe.write(place, executor=Processes(2))
-    assert values(place) == whole
+    recipe.write(place)
     journal = Journal(any_path(place))
     with journal.locked():
         for shard in (1, 5):
@@ -165,6 +164,18 @@ def test_what_is_finished_is_kept(
     kept = sum(plan.cells_of(shard).stop - plan.cells_of(shard).start for shard in range(3))
     assert recipe.write(place).made == plan.rows - kept * plan.request.rows_per_cell
     assert values(place) == whole
+
+
+def test_metadata_of_a_run_that_never_began_are_written_again(
+    recipe: AtlasRecipe, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "begin", lambda *_: (_ for _ in ()).throw(RuntimeError("before the plan")))
+        with pytest.raises(RuntimeError, match="before the plan"):
+            recipe.write(place, **LARGE)
+    assert len(values(place)) > 10
+    recipe.write(place, **LARGE, draws=2)
+    assert verify_atlas(place).sound
 
 
 DRIVER = """
