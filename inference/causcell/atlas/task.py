@@ -13,22 +13,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._internal.prefetch import StageClock, prefetch
 from causcell._internal.remote import AnyPath, any_path
+from causcell.atlas.annotations import AnnotationSource
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import ShardRecord, raise_on_full_disk
 from causcell.atlas.shards import ShardWriter, write_annotations
+from causcell.cells.annotations import Kept
 from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.stream import EmbeddingSource, MeasuredCells, stream_blocks
-from causcell.counterfactual.tables import ResultTable
+from causcell.counterfactual.tables import ResultTable, repeat_annotations
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BLOCKS_AHEAD = 2
 """Blocks that are generated before they are written."""
@@ -65,7 +70,15 @@ class AtlasTask:
         plan = self.plan
         model = self.model.open(threads=plan.threads, batch_size=plan.batch_size, spinning=False)
         cells = self.cells.open(model.schema, model.preprocessing, announce=False)
-        return ShardMaker(plan, any_path(self.path, "atlas"), model, MeasuredCells(model, cells), self, self.lease)
+        annotations = None
+        if plan.annotations is not None:
+            table, kept = (
+                ResultTable.of(model, plan.request),
+                Kept(list(plan.annotations.obs), list(plan.annotations.obsm)),
+            )
+            annotations = plan.annotations.find(table.select_annotations(cells.cells, kept), self.path)
+        place, measured = any_path(self.path, "atlas"), MeasuredCells(model, cells)
+        return ShardMaker(plan, place, model, measured, annotations, self, self.lease)
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,8 @@ class ShardMaker:
         The model.
     source
         Gives the embeddings that are decoded.
+    annotations
+        What is kept of the cells' annotations is read from there; `None` where nothing is.
     task
         What another process opens the same maker from; `None` where that can't be, as with cells in memory.
     lease
@@ -90,6 +105,7 @@ class ShardMaker:
     path: AnyPath
     model: CounterfactualModel
     source: EmbeddingSource[Any, Any]
+    annotations: AnnotationSource | None = None
     task: AtlasTask | None = None
     lease: str = ""
 
@@ -117,6 +133,12 @@ class ShardMaker:
     def blocks(self, ranges: Iterable[slice], clock: StageClock | None = None) -> Iterator[Block]:
         """Generate results for ranges of cells; see `causcell.counterfactual.stream.stream_blocks`."""
         return stream_blocks(self.model, self.source, self.plan.request, ranges, clock)
+
+    def annotate(self, obs: pd.DataFrame, cells: slice) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Add what is kept of consecutive cells' annotations to ``obs`` of their rows, and read that of ``obsm``."""
+        if self.annotations is None:
+            return obs, {}
+        return repeat_annotations(obs, *self.annotations.read(cells))
 
     def make(self, shards: Iterable[int]) -> Iterator[AtlasEvent]:
         """Make shards, one after the other: generate, write and commit.
@@ -168,11 +190,11 @@ class ShardMaker:
                 np.concatenate([getattr(block, name) for block in written])
                 for name in ("names", "factual", "labels", "unmatched")
             )
-            obs = table.obs(names, factual, labels)
+            obs, obsm = self.annotate(table.obs(names, factual, labels), self.plan.cells_of(shard))
             for writer in writers.values():
                 writer.finish()
             files = {writer.target: writer.staged for writer in writers.values()}
-            records = journal.storage.put(files | write_annotations(journal, self.plan, shard, obs))
+            records = journal.storage.put(files | write_annotations(journal, self.plan, shard, obs, obsm))
         record = ShardRecord(
             shard=shard,
             rows=len(obs),
