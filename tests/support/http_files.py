@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,8 +10,20 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def run_files(folder: Path, *, ranges: bool = True) -> Iterator[tuple[str, list[int]]]:
-    """Run the server for a ``with`` block; give its address, and the list of lengths of bodies that it has sent."""
+def run_files(
+    folder: Path, *, ranges: bool = True, context: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[int]]]:
+    """Run the server for a ``with`` block; give its address, and the list of lengths of bodies that it has sent.
+
+    Parameters
+    ----------
+    folder
+        Its files.
+    ranges
+        Whether it answers requests for parts of files.
+    context
+        Its certificate, of ``localhost``, where it speaks TLS.
+    """
     sent: list[int] = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -47,10 +60,13 @@ def run_files(folder: Path, *, ranges: bool = True) -> Iterator[tuple[str, list[
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that hang up
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", sent
+        yield f"{'http://127.0.0.1' if context is None else 'https://localhost'}:{server.server_port}", sent
     finally:
         server.shutdown()
         thread.join()

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import subprocess
 import sys
 import threading
@@ -44,6 +45,12 @@ def settings(address: str) -> dict[str, str]:
     return {"AWS_ENDPOINT_URL": address, "AWS_ALLOW_HTTP": "true", **keys}
 
 
+def google_settings(address: str) -> dict[str, str]:
+    """Return the environment by which clients of Google's service find a server that asks nobody who he is."""
+    key = {"gcs_base_url": address, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    return {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(key), "GOOGLE_ALLOW_HTTP": "true"}
+
+
 def make_bucket(address: str, name: str) -> str:
     """Make a bucket, and return its URL."""
     urllib.request.urlopen(urllib.request.Request(f"{address}/{name}", method="PUT")).close()
@@ -75,7 +82,11 @@ class SpoiledError(Exception):
 
 
 @contextlib.contextmanager
-def run_proxy(address: str, spoil: Callable[[str, str, dict[str, str]], None]) -> Iterator[str]:
+def run_proxy(
+    address: str,
+    spoil: Callable[[str, str, dict[str, str]], None],
+    answered: Callable[[dict[str, str]], None] = lambda headers: None,
+) -> Iterator[str]:
     """Run a proxy before a server for a ``with`` block, and give its address.
 
     Parameters
@@ -84,6 +95,8 @@ def run_proxy(address: str, spoil: Callable[[str, str, dict[str, str]], None]) -
         The server.
     spoil
         Called with method, path and headers of every request; may change the headers, or raise `SpoiledError`.
+    answered
+        Called with the headers of every answer, and may change them.
     """
     parts = urlsplit(address)
     assert parts.hostname is not None
@@ -104,8 +117,10 @@ def run_proxy(address: str, spoil: Callable[[str, str, dict[str, str]], None]) -
             answer = connection.getresponse()
             body = answer.read()
             self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in ("transfer-encoding", "connection", "content-length", "server", "date"):
+            given = {name.lower(): value for name, value in answer.getheaders()}
+            answered(given)
+            for name, value in given.items():
+                if name not in ("transfer-encoding", "connection", "content-length", "server", "date"):
                     self.send_header(name, value)
             size = answer.getheader("content-length") if self.command == "HEAD" else str(len(body))
             self.send_header("content-length", size or "0")
@@ -138,6 +153,28 @@ def run_proxy(address: str, spoil: Callable[[str, str, dict[str, str]], None]) -
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextlib.contextmanager
+def run_google(address: str) -> Iterator[str]:
+    """Run a proxy by which an S3 server has the conditions of Google's XML interface: generations in place of ETags."""
+    tags: dict[str, str] = {"0": ""}
+
+    def ask(method: str, path: str, headers: dict[str, str]) -> None:
+        headers["authorization"] = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"
+        generation = headers.pop("x-goog-if-generation-match", None)
+        if generation == "0":
+            headers["if-none-match"] = "*"
+        elif generation is not None:
+            headers["if-match"] = tags[generation]
+
+    def answer(headers: dict[str, str]) -> None:
+        if "etag" in headers:
+            headers["x-goog-generation"] = generation = str(int(headers["etag"].strip('"')[:14], 16))
+            tags[generation] = headers["etag"]
+
+    with run_proxy(address, ask, answer) as proxy:
+        yield proxy
 
 
 def strip_conditions(method: str, path: str, headers: dict[str, str]) -> None:

@@ -166,8 +166,8 @@ def open_store(path: RemotePath, timeout: str = "600s", retries: int = 5) -> Any
         raise RuntimeUnavailableError(f"{path.url!r} needs the package obstore; install causcell[cloud]")
     stores: Any = import_module("obstore.store")
     parts = urlsplit(path.url)
-    prefix = {"s3": "AWS", "gs": "GOOGLE"}.get(path.scheme, "HTTP")
-    client = {name: os.environ[key] for name in _OF_CLIENT if (key := f"{prefix}_{name.upper()}") in os.environ}
+    service = {"s3": "AWS", "gs": "GOOGLE"}.get(path.scheme, "")
+    client = {name: os.environ[key] for name in _OF_CLIENT if (key := f"{service}_{name.upper()}") in os.environ}
     options: dict[str, Any] = {
         "client_options": {"timeout": timeout, "connect_timeout": "10s"} | client,
         "retry_config": {"max_retries": retries},

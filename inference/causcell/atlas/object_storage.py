@@ -78,7 +78,7 @@ class ObjectStorage:
         return self._held.token if self._held is not None else self._token
 
     def _make_lease(self) -> Lease:
-        store = open_store(self._path, timeout="10s", retries=2)
+        store = open_store(self._path, timeout="10s", retries=4)
         return Lease(store, self._path, _LOCK, self._token)
 
     @contextlib.contextmanager

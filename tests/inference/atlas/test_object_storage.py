@@ -14,9 +14,11 @@ from commands import generate_words, refused, run_command
 pytest.importorskip("moto", reason="needs an S3 server, moto's; install causcell[dev]")
 from object_store import (
     SpoiledError,
+    google_settings,
     make_bucket,
     objects,
     refuse_writing,
+    run_google,
     run_moto,
     run_proxy,
     settings,
@@ -147,6 +149,21 @@ def test_cells_that_are_objects_too(
     assert (noted["path"], noted["modified"]) == (f"{bucket}/cells.h5ad", etag)
     words = [f"{bucket}/cells.h5ad", "--models", repository, "--no-progress"]
     assert run_command("embed", *words, "--out", tmp_path / "embedded.h5ad") == 0
+
+
+def test_google_s_generations(
+    recipe: AtlasRecipe, whole: dict[str, bytes], place: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By obstore's own client for ``gs://``, before a proxy that speaks its conditions to the S3 server."""
+    with run_google(server) as address:
+        for name, value in google_settings(address).items():
+            monkeypatch.setenv(name, value)
+        url = place.replace("s3://", "gs://")
+        recipe.write(url)
+        assert verify_atlas(url).sound
+        with storage_at(url).locked(), pytest.raises(OutputBusyError, match="is writing to 'gs://"):
+            recipe.write(url)
+    assert values(place) == whole
 
 
 # -- stopped -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Cells of files elsewhere: what is read of them is what is read of the same files here, in slices."""
 
+import ssl
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,21 @@ def test_it_is_what_is_here(request: pytest.FixtureRequest, folder: Path, server
     near = read_elements(folder / name, ["obsm/X_pca"])
     np.testing.assert_array_equal(found["obsm/X_pca"], near["obsm/X_pca"])
     assert list(found) == ["obsm/X_pca"]
+
+
+def test_a_certificate_is_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of an authority that the machine does not know is refused; ``SSL_CERT_FILE`` names others."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    with run_files(folder, context=context) as (address, _):
+        with pytest.raises(DataError, match=r"'https://localhost:\d+/cells\.h5ad' can't be used"):
+            Cells(f"{address}/cells.h5ad")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        with Cells(f"{address}/cells.h5ad") as cells:
+            assert len(cells) == 600
 
 
 def test_slices_alone_are_read(tmp_path: Path) -> None:
