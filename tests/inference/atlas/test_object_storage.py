@@ -56,7 +56,7 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of a bucket of the test's own, on the server that the environment tells."""
     for name, value in settings(server).items():
         monkeypatch.setenv(name, value)
-    return make_bucket(server, f"bucket-{next(_buckets)}")
+    return make_bucket(server, f"bucket{next(_buckets)}")
 
 
 @pytest.fixture
