@@ -30,7 +30,7 @@ def read_without_values(cells: AnyCells) -> anndata.AnnData:
         obsm = {name: value[wanted] for name, value in _by_row(elements.get("obsm", {})).items()}
         obsp = {name: value[wanted][:, wanted] for name, value in elements.get("obsp", {}).items()}
         others = {name: elements.get(name) for name in ("var", "varm", "uns")}
-        return anndata.AnnData(obs=_table(cells), obsm=obsm, obsp=obsp, **others)
+        return anndata.AnnData(obs=cells.obs.copy(), obsm=obsm, obsp=obsp, **others)
     read = [part.file.read_elements().get("obsm", {}) for part in cells.parts]
     obsm, left_out = {}, []
     for name in dict.fromkeys(name for each in read for name in each):
@@ -50,11 +50,7 @@ def read_without_values(cells: AnyCells) -> anndata.AnnData:
             CausCellWarning,
             stacklevel=4,
         )
-    return anndata.AnnData(obs=_table(cells), obsm=obsm)
-
-
-def _table(cells: AnyCells) -> Any:
-    return cells.obs.copy()
+    return anndata.AnnData(obs=cells.obs.copy(), obsm=obsm)
 
 
 def _by_row(elements: Any) -> dict[str, Any]:
