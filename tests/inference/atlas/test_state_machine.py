@@ -56,10 +56,10 @@ STEPS = 12
 class RememberedTable(ResultTable):
     """A table that makes the annotations of the same cells once."""
 
-    def obs(self, names: Any, factual: Any, labels: Any) -> Any:
+    def obs(self, names: Any, factual: Any, labels: Any, library: Any = None) -> Any:
         key = (names[0], len(names))
         if key not in MEMORY:
-            MEMORY[key] = super().obs(names, factual, labels)
+            MEMORY[key] = super().obs(names, factual, labels, library)
         return MEMORY[key]
 
     def count_unseen(self, obs: Any) -> Unseen:
