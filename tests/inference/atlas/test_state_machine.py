@@ -117,7 +117,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 ranges = [made.plan.cells_of(shard) for shard in range(made.plan.shards)]
                 held = {within.start: list(made.blocks([within])) for within in ranges}
                 table = RememberedTable(**vars(made.table))
-                return Replay(made.plan, path, made.model, made.source, None, held, table), opened.origin
+                kept = {"annotations": made.annotations, "held": held, "form": table}
+                return Replay(made.plan, path, made.model, made.source, **kept), opened.origin
 
         usual, origin = maker(folder / "atlas.zarr")
         other, _ = maker(folder / "other.zarr", seed=8)
