@@ -52,7 +52,7 @@ class AtlasRecipe:
 
     generator: Generator
     cells: Any
-    options: Mapping[str, Any] = field(default_factory=lambda: {"do": list(DO), "seed": 1, **SMALL})
+    options: Mapping[str, Any] = field(default_factory=lambda: {"do": list(DO), "seed": 1, "layout": "dense", **SMALL})
 
     def write(self, path: Path, cells: Any = None, **changes: Any) -> AtlasSummary:
         """Write the atlas, or go on with it; of other cells, if they are given."""

@@ -6,6 +6,8 @@
     plan.json           the plan and where its cells came from; there once the store's metadata are
     zarr.json           the store's root metadata until it is finished; without them it is no zarr group
     shards/000017.json  record of a shard's files: sizes, SHA-256; there once all of these are on disk
+    pieces/             shards of CSR matrices, until these are assembled; see causcell.atlas.pieces
+    assembled/          records of the files of CSR matrices
     metadata.json       record of the files that belong to no shard
     work/               files being written
 
@@ -147,7 +149,7 @@ class Journal:
 
     def _begun(self) -> dict[str, Any] | None:
         try:
-            fields = self._read("plan.json")
+            fields = self.read("plan.json")
         except (ValueError, RecursionError, OSError) as error:
             raise self._unreadable(error) from error
         if fields is not None and not isinstance(fields, dict):
@@ -181,7 +183,7 @@ class Journal:
 
     def begin(self, plan: Plan, origin: dict[str, Any]) -> None:
         """Record the plan, and where its cells came from."""
-        self._write("plan.json", {"digest": plan.digest, "plan": plan.model_dump(mode="json"), "origin": origin})
+        self.write("plan.json", {"digest": plan.digest, "plan": plan.model_dump(mode="json"), "origin": origin})
 
     def origin(self) -> dict[str, Any]:
         """Return where the cells came from when the atlas was begun; nothing where that can't be read."""
@@ -197,7 +199,7 @@ class Journal:
         arrays = None if plan is None else self._shard_arrays(plan)
         for file in sorted((self.folder / "shards").glob("*.json")):
             try:
-                record = ShardRecord.model_validate(self._read(f"shards/{file.name}"))
+                record = ShardRecord.model_validate(self.read(f"shards/{file.name}"))
             except (ValueError, RecursionError, OSError):
                 continue
             if file.name == _record_name(record.shard) and (plan is None or fits_plan(record, plan, arrays)):
@@ -227,7 +229,7 @@ class Journal:
         whole = {name.rpartition("/c/")[0] for name in names}
         obs = {node for node in nodes - groups - whole if node.startswith("obs/")}
         ahead = {node for node in obs if node.count("/") > 1 and node.endswith("/categories")}
-        return ShardArrays(frozenset(plan.arrays), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
+        return ShardArrays(frozenset(plan.dense), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
 
     def path_of(self, name: str) -> Path:
         """Return the path of a recorded file; the root's metadata are kept aside until the store is finished."""
@@ -243,7 +245,7 @@ class Journal:
 
     def commit(self, record: ShardRecord) -> None:
         """Record a shard whose files are on disk: from here on it is complete."""
-        self._write(f"shards/{_record_name(record.shard)}", record.model_dump(mode="json"))
+        self.write(f"shards/{_record_name(record.shard)}", record.model_dump(mode="json"))
 
     def withdraw(self, shard: int) -> None:
         """Withdraw a shard's record, so that it is made again."""
@@ -252,7 +254,7 @@ class Journal:
     def metadata(self) -> dict[str, FileRecord] | None:
         """Return the records of files that belong to no shard, or `None` where they have to be written again."""
         try:
-            fields = self._read("metadata.json")
+            fields = self.read("metadata.json")
             if not isinstance(fields, dict) or ROOT_METADATA not in fields:
                 return None
             return {check_place(name): FileRecord.model_validate(each) for name, each in fields.items()}
@@ -261,7 +263,7 @@ class Journal:
 
     def commit_metadata(self, files: dict[str, FileRecord]) -> None:
         """Record the files that belong to no shard."""
-        self._write("metadata.json", {name: each.model_dump(mode="json") for name, each in sorted(files.items())})
+        self.write("metadata.json", {name: each.model_dump(mode="json") for name, each in sorted(files.items())})
 
     def withdraw_metadata(self) -> None:
         """Withdraw the record of files that belong to no shard, so that they are written again."""
@@ -289,7 +291,7 @@ class Journal:
     def read_layout(self, place: str) -> dict[str, Any]:
         """Return the metadata of an array of the store; nothing where they can't be read."""
         try:
-            fields = self._read(f"../{place}/{ROOT_METADATA}")
+            fields = self.read(f"../{place}/{ROOT_METADATA}")
         except (ValueError, RecursionError, OSError):
             return {}
         return fields if isinstance(fields, dict) else {}
@@ -297,10 +299,15 @@ class Journal:
     def strange_layouts(self, plan: Plan) -> tuple[str, ...]:
         """Return the files of array metadata that are not of the plan's rows, columns and types."""
         strange = []
-        for place, width in plan.arrays.items():
+        for place in plan.dense:
             fields = self.read_layout(place)
             stated = (fields.get("shape"), fields.get("data_type"))
-            if stated != ([plan.rows, width], plan.array_dtype(place)):
+            if stated != ([plan.rows, plan.arrays[place]], plan.array_dtype(place)):
+                strange.append(f"{place}/{ROOT_METADATA}")
+        for place in plan.sparse:
+            attributes = self.read_layout(place).get("attributes")
+            stated_shape = attributes.get("shape") if isinstance(attributes, dict) else None
+            if stated_shape != [plan.rows, plan.arrays[place]]:
                 strange.append(f"{place}/{ROOT_METADATA}")
         return tuple(strange)
 
@@ -309,18 +316,26 @@ class Journal:
         """Tell whether the store can be opened as a whole."""
         return (self.path / ROOT_METADATA).is_file()
 
-    def finish(self) -> None:
-        """Put the root's metadata in place: from here on the store can be opened."""
+    def has(self, name: str, content: bytes) -> bool:
+        """Tell whether a file of the store has this content."""
+        path = self.path / name
+        try:
+            return not path.is_symlink() and path.stat().st_size == len(content) and path.read_bytes() == content
+        except OSError:
+            return False
+
+    def put(self, name: str, content: bytes) -> None:
+        """Put a file in its place in the store; the root's metadata: from here on it can be opened."""
+        self.work.mkdir(exist_ok=True)
         staged = self.work / ROOT_METADATA
-        staged.parent.mkdir(exist_ok=True)
-        shutil.copyfile(self.folder / ROOT_METADATA, staged)
-        put_files({self.path / ROOT_METADATA: staged})
+        staged.write_bytes(content)
+        put_files({self.path / name: staged})
 
     def unfinish(self) -> None:
         """Take the root's metadata away: the store can't be opened as long as something is missing."""
         (self.path / ROOT_METADATA).unlink(missing_ok=True)
 
-    def _read(self, name: str) -> Any:
+    def read(self, name: str) -> Any:
         """Return what a file of the journal holds, `None` where there is none; no link is followed, no pipe waited for.
 
         Raises
@@ -338,7 +353,8 @@ class Journal:
                 raise ValueError(f"it is no file of up to {_LARGEST_RECORD} bytes")
             return json.loads(file.read())
 
-    def _write(self, name: str, fields: Any) -> None:
+    def write(self, name: str, fields: Any) -> None:
+        """Put a file of JSON in its place in the journal."""
         with raise_on_full_disk(self.path):
             self.work.mkdir(exist_ok=True)
             handle, staged = tempfile.mkstemp(dir=self.work)

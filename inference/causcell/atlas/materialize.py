@@ -17,6 +17,7 @@ from causcell._internal.batching import pad_batch
 from causcell._internal.files import local_path
 from causcell.atlas.events import OnEvent
 from causcell.atlas.journal import Journal
+from causcell.atlas.open import take_begun_layout
 from causcell.atlas.plan import CHUNK_SIZE, SHARD_SIZE, Plan, plan_layout
 from causcell.atlas.task import ShardMaker
 from causcell.atlas.write import AtlasSummary, write_atlas
@@ -37,6 +38,7 @@ def materialize_atlas(
     path: str | os.PathLike[str],
     *,
     dtype: DType = "float32",
+    layout: str | None = None,
     chunk_size: int = CHUNK_SIZE,
     shard_size: int = SHARD_SIZE,
     progress: bool = False,
@@ -54,7 +56,7 @@ def materialize_atlas(
         The store to write, a folder that ends in ``.zarr``.
     dtype
         Type of the expression.
-    chunk_size, shard_size
+    layout, chunk_size, shard_size
         See `causcell.atlas.plan.make_plan`.
     progress, on_event
         See `causcell.atlas.write.write_atlas`.
@@ -90,9 +92,11 @@ def materialize_atlas(
         stored.cells,
         stored.source,
         replace(stored.request, store="expression", dtype=dtype),
+        layout=layout,
         chunk_size=chunk_size,
         shard_size=shard_size,
     )
+    plan = plan if layout else take_begun_layout(local_path(path), plan)
     source = StoredEmbeddings.open(model, journal.path, stored)
     maker = ShardMaker(plan, local_path(path), model, source)
     return plan, write_atlas(maker, _NO_FILES, progress=progress, on_event=on_event)

@@ -10,7 +10,8 @@ from typing import Any
 
 from causcell._internal.files import ScratchFolder
 from causcell._internal.units import parse_size
-from causcell.atlas.plan import make_plan
+from causcell.atlas.journal import Journal
+from causcell.atlas.plan import Plan, make_plan
 from causcell.atlas.task import AtlasTask, ShardMaker
 from causcell.cells.collection import AnySource
 from causcell.cells.panel_cells import Reading
@@ -18,6 +19,7 @@ from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
 from causcell.counterfactual.tables import check_row_names
+from causcell.errors import AtlasError
 from causcell.repository.verdicts import warn_of_unusable
 
 
@@ -74,11 +76,21 @@ def open_atlas(
         bound = reading.bind(opened, model.schema, model.preprocessing)
         check_row_names(bound, request)
         warn_of_unusable(model.manifest.verdicts, request.concepts(model.schema))
-        plan = make_plan(model, bound, request, **sizes)
+        plan = make_plan(model, bound, request, layout=options["layout"], **sizes)
+        plan = plan if options["layout"] else take_begun_layout(path, plan)
         shared = bound.source
         task = AtlasTask(plan, str(path.absolute()), source, shared) if source and shared else None
         maker = ShardMaker(plan, path, model, MeasuredCells(model, bound), task)
         yield OpenAtlas(maker, bound.describe_origin())
+
+
+def take_begun_layout(path: Path, plan: Plan) -> Plan:
+    """Return the plan in the layout in which it was begun in a place, by an earlier version: there it goes on."""
+    with contextlib.suppress(AtlasError):
+        begun = Journal(path).plan()
+        if begun is not None and begun.digest == plan.with_layout(begun.layout).digest:
+            return plan.with_layout(begun.layout)
+    return plan
 
 
 def _pick(options: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -19,8 +19,9 @@ import numpy as np
 from causcell._internal.prefetch import StageClock, prefetch
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
+from causcell.atlas.pieces import PieceWriter
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import ShardRecord, put_files, raise_on_full_disk
+from causcell.atlas.records import PieceRecord, ShardRecord, put_files, raise_on_full_disk
 from causcell.atlas.shards import ShardWriter, write_annotations
 from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
@@ -127,7 +128,10 @@ class ShardMaker:
         plan, journal = self.plan, self.journal
         shard = block.cells.start // plan.cells_per_shard
         last = plan.cells_of(shard).stop
-        writers = {place: ShardWriter(journal, plan, place, shard) for place in plan.arrays}
+        writers: dict[str, PieceWriter | ShardWriter] = {
+            place: (PieceWriter if place in plan.sparse else ShardWriter)(journal, plan, place, shard)
+            for place in plan.arrays
+        }
         written: list[Block] = []
         try:
             while True:
@@ -145,7 +149,7 @@ class ShardMaker:
                 writer.discard()
 
     def _commit(
-        self, shard: int, written: list[Block], writers: dict[str, ShardWriter], clock: StageClock
+        self, shard: int, written: list[Block], writers: dict[str, PieceWriter | ShardWriter], clock: StageClock
     ) -> ShardRecord:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
@@ -157,8 +161,12 @@ class ShardMaker:
             obs = table.obs(names, factual, labels)
             for writer in writers.values():
                 writer.finish()
-            files = {writer.target: writer.staged for writer in writers.values()}
+            files = {target: staged for writer in writers.values() for target, staged in writer.files.items()}
             records = put_files(files | write_annotations(journal, self.plan, shard, obs))
+            pieces: dict[str, PieceRecord] = {}
+            for writer in writers.values():
+                if isinstance(writer, PieceWriter):
+                    pieces |= writer.record(records)
         record = ShardRecord(
             shard=shard,
             rows=len(obs),
@@ -167,6 +175,7 @@ class ShardMaker:
             unseen=table.count_unseen(obs),
             seconds=clock.take(),
             worker=f"{platform.node()}:{os.getpid()}",
+            pieces=pieces,
         )
         journal.commit(record)
         return record

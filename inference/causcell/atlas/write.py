@@ -14,7 +14,7 @@ import contextlib
 import shutil
 import time
 import warnings
-from collections import Counter, abc
+from collections import abc, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +25,16 @@ import numpy as np
 from causcell._internal.files import new_file, refuse_existing, staging_folder
 from causcell._internal.locks import flush_folder
 from causcell._internal.units import format_size
+from causcell.atlas.assemble import Assembly, open_matrices
 from causcell.atlas.estimate import require_space
 from causcell.atlas.events import AtlasEvent, OnEvent, RowsWritten, ShardCommitted
 from causcell.atlas.executors.base import Executor
 from causcell.atlas.executors.in_process import InProcess
-from causcell.atlas.journal import Journal
+from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import ShardRecord, raise_on_full_disk
+from causcell.atlas.records import ShardRecord, is_recorded, raise_on_full_disk
 from causcell.atlas.task import ShardMaker
-from causcell.atlas.zarr_store import write_metadata
+from causcell.atlas.zarr_store import counted_metadata, write_metadata
 from causcell.counterfactual.tables import Unseen, warn_unmatched
 from causcell.errors import AtlasError, CausCellWarning, ConfigurationError
 
@@ -105,26 +106,29 @@ def write_atlas(
     with journal.locked():
         _begin(maker, journal, origin)
         records = journal.sound_records(plan)
-        pending = [shard for shard in range(plan.shards) if shard not in records]
-        stages: Counter[str] = Counter()
+        stages: dict[str, float] = defaultdict(float)
         made = 0
-        if pending:
+        for find in (_find_missing, _find_lacking):
+            pending = find(journal, plan, records)
+            if not pending:
+                continue
             journal.unfinish()
             events = (executor or InProcess()).run(maker, pending)
             for event in _watch(events, plan, records, progress):
                 if isinstance(event, ShardCommitted):
                     records[event.record.shard] = event.record
-                    stages.update(event.record.seconds)
+                    for stage, seconds in event.record.seconds.items():
+                        stages[stage] += seconds
                     made += event.record.rows
                 if on_event is not None:
                     on_event(event)
-        if not journal.finished:
-            _finish(journal, plan, records)
+        matrices = _finish(journal, plan, records, stages, progress)
     unseen = sum((record.unseen for record in records.values()), Unseen())
     if made:
         unseen.warn(plan.rows)
         warn_unmatched(sum(record.unmatched for record in records.values()), plan.rows)
     size = sum(file.bytes for record in records.values() for file in record.files.values())
+    size += sum(matrix.bytes for matrix in matrices)
     seconds = time.perf_counter() - started
     return AtlasSummary(plan.rows, plan.shards, made, size, seconds, dict(stages), unseen.rows)
 
@@ -196,7 +200,11 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
     if begun:
         _warn_of_changed_files(journal.origin(), origin)
         metadata = journal.metadata()
-        if metadata is not None and all(journal.holds(name, file) for name, file in metadata.items()):
+        if (
+            metadata is not None
+            and all(journal.holds(name, file) for name, file in metadata.items())
+            and is_recorded(journal.path_of(ROOT_METADATA), metadata[ROOT_METADATA])  # of which the root's are made
+        ):
             return
     with raise_on_full_disk(journal.path):
         if not begun:
@@ -249,9 +257,46 @@ def _watch(
             yield event
 
 
-def _finish(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> None:
-    missing = [shard for shard in range(plan.shards) if shard not in records]
+def _find_missing(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> list[int]:
+    """Return the shards that are not complete."""
+    return [shard for shard in range(plan.shards) if shard not in records]
+
+
+def _find_lacking(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> list[int]:
+    """Return the shards of which a CSR matrix lacks pieces, where all are complete; their records are withdrawn."""
+    if len(records) < plan.shards:
+        return []
+    lacking = sorted({shard for matrix in open_matrices(journal, plan, records) for shard in matrix.lacking()})
+    for shard in lacking:
+        journal.withdraw(shard)
+        del records[shard]
+    return lacking
+
+
+def _finish(
+    journal: Journal, plan: Plan, records: dict[int, ShardRecord], stages: dict[str, float], progress: bool
+) -> list[Assembly]:
+    """Assemble CSR matrices and put the root's metadata in place, unless all of it is; return the matrices."""
+    from tqdm.auto import tqdm
+
+    missing = _find_missing(journal, plan, records)
     if missing:
         raise AtlasError(f"{str(journal.path)!r} lacks {len(missing)} of {plan.shards} shards; run it again")
-    with raise_on_full_disk(journal.path):
-        journal.finish()
+    matrices = open_matrices(journal, plan, records)
+    counted = counted_metadata(journal, plan, {matrix.place: matrix.nonzeros for matrix in matrices})
+    done = journal.finished and not any(matrix.needed() for matrix in matrices)
+    if not done or (matrices and not all(journal.has(*each) for each in counted.items())):
+        started = time.perf_counter()
+        with raise_on_full_disk(journal.path):
+            journal.unfinish()
+            for matrix in matrices:
+                with tqdm(
+                    total=matrix.nonzeros, desc="assembling", unit="value", unit_scale=True, disable=not progress
+                ) as bar:
+                    matrix.run(bar.update)
+            for name, content in counted.items():  # the root's last
+                journal.put(name, content)
+        if matrices:
+            stages["assemble"] += time.perf_counter() - started
+    shutil.rmtree(journal.folder / "pieces", ignore_errors=True)
+    return matrices

@@ -34,6 +34,7 @@ def generate(
     store: options.Store = "expression",
     dtype: options.DType = "float32",
     interval: options.Interval = 0.9,
+    layout: options.Layout = None,
     chunk_size: options.ChunkSize = "2MB",
     shard_size: options.ShardSize = "128MB",
     plan_only: Annotated[bool, typer.Option("--plan", help="Tell what would be done, and write nothing.")] = False,
@@ -119,7 +120,7 @@ def _name_files(data: list[str]) -> str | dict[str, str]:
 
 
 def _write(atlas: OpenAtlas, executor: Executor | None, progress: bool, as_json: bool) -> None:
-    from causcell.atlas.plan import count_unseen_rows
+    from causcell.atlas.estimate import count_unseen_rows
     from causcell.atlas.write import write_atlas, write_h5ad
     from causcell.cli.events import ShardPrinter, plan_fields, print_event, print_summary
 

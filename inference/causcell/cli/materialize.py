@@ -15,6 +15,7 @@ def materialize(
     models: options.Models,
     out: Annotated[Path, typer.Option(help="Atlas to write, .zarr.", show_default=False)],
     dtype: options.DType = "float32",
+    layout: options.Layout = None,
     chunk_size: options.ChunkSize = "2MB",
     shard_size: options.ShardSize = "128MB",
     threads: Annotated[
@@ -50,6 +51,7 @@ def materialize(
             embeddings,
             out,
             dtype=check_choice(dtype, DTYPES, "dtype"),
+            layout=layout,
             chunk_size=parse_size(chunk_size),
             shard_size=parse_size(shard_size),
             progress=progress,

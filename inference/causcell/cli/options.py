@@ -149,6 +149,13 @@ Interval = Annotated[
 # -- the atlas ---------------------------------------------------------------------------------------------------------
 
 DType = Annotated[str, typer.Option(help="Type of the expression: float32 or float16.")]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="X as a CSR matrix (csr), which leaves out zeros, or dense. [default: csr for float32 expression that is "
+        "drawn, else dense]"
+    ),
+]
 ChunkSize = Annotated[str, typer.Option(help="What readers fetch at once, uncompressed.")]
 ShardSize = Annotated[str, typer.Option(help="What is made and committed at once, uncompressed.")]
 
