@@ -169,16 +169,16 @@ class Assembly:
                 self.parts, lambda part: 0 if part.array == "indptr" else part.values.stop
             ):
                 made = [part for part in group if not self.holds(part)]
-                self._commit(dict(zip(made, pool.map(self._write, made), strict=True)))
+                self._commit(made, list(pool.map(self._write, made)))
                 before, swept = swept, int(np.searchsorted(self._starts[1:], last, side="right"))
                 for shard in range(before, swept if last else 0):
                     shutil.rmtree(piece_folder(self._journal, self.place, shard), ignore_errors=True)
                 on_values(int(self._starts[swept] - self._starts[before]))
 
-    def _commit(self, writers: Mapping[Part, ShardFile]) -> None:
+    def _commit(self, parts: list[Part], writers: list[ShardFile]) -> None:
         """Put files in their places and record them."""
-        records = put_files({writer.target: writer.staged for writer in writers.values()})
-        for part, writer in writers.items():
+        records = put_files({writer.target: writer.staged for writer in writers})
+        for part, writer in zip(parts, writers, strict=True):
             record = AssembledRecord(**records[writer.target].model_dump(), sources=part.sources)
             self._journal.write(_record_name(self.name_of(part)), record.model_dump(mode="json"))
 
