@@ -25,7 +25,7 @@ from causcell.atlas.pieces import piece_folder, read_piece, spoilt_files
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, PieceArray, PieceRecord, ShardRecord, put_files
 from causcell.atlas.sharding import ShardFile
-from causcell.atlas.zarr_store import INDICES, INDPTR
+from causcell.atlas.zarr_store import index_dtype
 from causcell.errors import AtlasError
 
 MatrixArray = Literal["data", "indices", "indptr"]
@@ -112,16 +112,22 @@ class Assembly:
             max(int(np.searchsorted(starts, first, side="right")) - 1, 0),
             int(np.searchsorted(starts[:-1], stop, side="left")),
         )
+        pieces = [self._pieces[shard].files[_SOURCES[array]] for shard in shards]
         made_of = [
-            (int(self._starts[shard]), int(self._rows[shard]), self._pieces[shard].files[_SOURCES[array]].sha256)
-            for shard in shards
+            (int(self._starts[shard]), int(self._rows[shard]), piece.bytes, piece.sha256)
+            for shard, piece in zip(shards, pieces, strict=True)
         ]
-        sources = hashlib.sha256(json.dumps([values.start, values.stop, made_of]).encode()).hexdigest()
+        told = [values.start, values.stop, index_dtype(self.nonzeros), made_of]
+        sources = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         return Part(array, number, values, shards, sources)
 
     def name_of(self, part: Part) -> str:
         """Return the place of a file in the store."""
         return f"{self.place}/{part.array}/c/{part.number}"
+
+    def dtype_of(self, part: Part) -> str:
+        """Return the type of a file's values."""
+        return self._plan.array_dtype(self.place) if part.array == "data" else index_dtype(self.nonzeros)
 
     def record_of(self, part: Part) -> AssembledRecord | None:
         """Return the record of a file that was made of these pieces."""
@@ -185,10 +191,9 @@ class Assembly:
     def _write(self, part: Part) -> ShardFile:
         """Write a file beside its place."""
         plan = self._plan
-        dtype = {"data": plan.array_dtype(self.place), "indices": INDICES, "indptr": INDPTR}[part.array]
         size = plan.chunk_nonzeros
         target = self._journal.path / self.name_of(part)
-        writer = ShardFile(target, self._journal.work, dtype, (size,), plan.file_nonzeros // size)
+        writer = ShardFile(target, self._journal.work, self.dtype_of(part), (size,), plan.file_nonzeros // size)
         try:
             for values in self._ends(part) if part.array == "indptr" else self._values(part):
                 writer.append(values)
@@ -210,12 +215,12 @@ class Assembly:
     def _ends(self, part: Part) -> Iterator[np.ndarray]:
         """Read the places at which rows end, after a first zero, of a file from pieces."""
         if part.values.start == 0:
-            yield np.zeros(1, dtype=INDPTR)
+            yield np.zeros(1, dtype=np.int64)
         for shard in part.shards:
             entry, end = int(self._rows[shard]) + 1, int(self._starts[shard])
             count = int(self._rows[shard + 1] - self._rows[shard])
             for lengths in read_piece(self._journal, self._plan, self.place, shard, "lengths", count, slice(0, count)):
-                ends = end + np.cumsum(lengths, dtype=INDPTR)
+                ends = end + np.cumsum(lengths, dtype=np.int64)
                 yield ends[max(part.values.start - entry, 0) : max(part.values.stop - entry, 0)]
                 entry, end = entry + len(ends), int(ends[-1])
 

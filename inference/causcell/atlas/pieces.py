@@ -18,9 +18,9 @@ from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import PIECE_ARRAYS, FileRecord, PieceArray, PieceRecord, is_recorded
 from causcell.atlas.sharding import ShardFile, encode_chunk, read_chunks
-from causcell.atlas.zarr_store import INDICES, INDPTR
 
-LENGTHS = "int32"
+INDICES = LENGTHS = "int32"
+"""Types of a piece's columns and lengths of rows."""
 
 _ROWS = 1024
 """Rows that are taken apart at once."""
@@ -107,9 +107,8 @@ def count_bytes(plan: Plan, place: str, rows: np.ndarray) -> tuple[int, int]:
     sums = [0, 0]
     for array, dtype in _dtypes(plan, place).items():
         for part in batches(len(arrays[array]), size):
-            final = INDPTR if array == "lengths" else dtype
             values = arrays[array][part]
-            sums[0] += len(encode_chunk(np.cumsum(values) if array == "lengths" else values, final))
+            sums[0] += len(encode_chunk(np.cumsum(values) if array == "lengths" else values, dtype))
             sums[1] += len(encode_chunk(values, dtype, _LEVEL))
     return sums[0], sums[1]
 

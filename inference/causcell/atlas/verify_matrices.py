@@ -25,7 +25,7 @@ from causcell.atlas.plan import Plan
 from causcell.atlas.records import PieceArray, ShardRecord, is_recorded
 from causcell.atlas.sharding import read_chunks
 from causcell.atlas.value_checks import describe_columns, describe_values
-from causcell.atlas.zarr_store import INDICES, INDPTR, counted_metadata
+from causcell.atlas.zarr_store import counted_metadata
 from causcell.errors import AtlasError
 
 _DESCRIBED: Mapping[PieceArray, Callable[..., str]] = {"data": describe_values, "indices": describe_columns}
@@ -143,7 +143,7 @@ class _MatrixCheck:
         self._journal, self._plan, self._matrix, self._found = journal, plan, matrix, found
         self._end = 0  # of the last row so far
         self._rows: Iterator[np.ndarray] | None = self._row_ends()
-        self._ahead = np.empty(0, dtype=INDPTR)  # row ends that were read, and lie ahead
+        self._ahead = np.empty(0, dtype=np.int64)  # row ends that were read, and lie ahead
         self._column = -1  # the last column so far
 
     def take(self, part: Part) -> None:
@@ -169,11 +169,10 @@ class _MatrixCheck:
 
     def _read(self, part: Part) -> Iterator[np.ndarray]:
         """Read the values of a file, which lacks none."""
-        plan, place = self._plan, self._matrix.place
-        dtype = {"data": plan.array_dtype(place), "indices": INDICES, "indptr": INDPTR}[part.array]
+        plan = self._plan
         size, path = plan.chunk_nonzeros, self._journal.path / self._matrix.name_of(part)
         left = part.values.stop - part.values.start
-        for chunk in read_chunks(path, dtype, (size,), plan.file_nonzeros // size):
+        for chunk in read_chunks(path, self._matrix.dtype_of(part), (size,), plan.file_nonzeros // size):
             yield chunk[:left]
             left -= min(size, left)
             if not left:

@@ -26,8 +26,7 @@ from causcell.errors import AtlasError
 if TYPE_CHECKING:
     import pandas as pd
 
-INDICES, INDPTR = "int32", "int64"
-"""Types of a CSR matrix's columns, and of the places at which its rows begin."""
+LARGEST_INT32 = 2**31 - 1
 
 _DATAFRAME = {"encoding-type": "dataframe", "encoding-version": "0.2.0"}
 _CATEGORICAL = {"encoding-type": "categorical", "encoding-version": "0.2.0"}
@@ -90,8 +89,8 @@ def _describe(path: Path, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, 
         matrix = group.create_group(place, attributes=_CSR | {"shape": [plan.rows, plan.arrays[place]]})
         pieces: dict[str, Any] = {"chunks": (plan.chunk_nonzeros,), "shards": (plan.file_nonzeros,)}
         matrix.create_array("data", shape=(0,), dtype=plan.array_dtype(place), **pieces, **compressed)
-        matrix.create_array("indices", shape=(0,), dtype=INDICES, **pieces, **compressed)
-        matrix.create_array("indptr", shape=(plan.rows + 1,), dtype=INDPTR, **pieces, **compressed)
+        matrix.create_array("indices", shape=(0,), dtype="int32", **pieces, **compressed)
+        matrix.create_array("indptr", shape=(plan.rows + 1,), dtype="int32", **pieces, **compressed)
     obs = group.create_group(
         "obs", attributes=_DATAFRAME | {"column-order": [str(name) for name in example], "_index": "_index"}
     )
@@ -116,11 +115,14 @@ def _describe(path: Path, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, 
     zarr.consolidate_metadata(group.store)
 
 
-def list_counting(plan: Plan) -> dict[str, str]:
-    """Return the array's place of each file of metadata that says how many values of a CSR matrix are nonzero."""
-    return {
-        f"{place}/{array}/{ROOT_METADATA}": f"{place}/{array}" for place in plan.sparse for array in ("data", "indices")
-    }
+def index_dtype(nonzeros: int) -> str:
+    """Return the type of a CSR matrix's columns and row ends: one for both, which SciPy's functions need."""
+    return "int32" if nonzeros <= LARGEST_INT32 else "int64"
+
+
+def list_counting(plan: Plan) -> tuple[str, ...]:
+    """List the files of metadata that say how many values of CSR matrices are nonzero, or are of a type by that."""
+    return tuple(f"{place}/{array}/{ROOT_METADATA}" for place in plan.sparse for array in ("data", "indices", "indptr"))
 
 
 def counted_metadata(journal: Journal, plan: Plan, nonzeros: Mapping[str, int]) -> dict[str, bytes]:
@@ -144,9 +146,14 @@ def counted_metadata(journal: Journal, plan: Plan, nonzeros: Mapping[str, int]) 
     try:
         root = journal.read(ROOT_METADATA)
         nodes = root["consolidated_metadata"]["metadata"]
-        for name, array in list_counting(plan).items():
-            nodes[array]["shape"] = [nonzeros[array.rpartition("/")[0]]]
-            files[name] = _to_json(nodes[array])
+        for name in list_counting(plan):
+            place, array, _ = name.rsplit("/", 2)
+            node, count = nodes[f"{place}/{array}"], nonzeros[place]
+            if array != "indptr":
+                node["shape"] = [count]
+            if array != "data":
+                node["data_type"] = index_dtype(count)
+            files[name] = _to_json(node)
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise AtlasError(
             f"{str(journal.folder / ROOT_METADATA)!r} is not what was written ({error!r}); causcell verify withdraws "
