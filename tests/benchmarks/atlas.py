@@ -162,13 +162,20 @@ class Watched:
 
 
 def generate(
-    data: Path, models: str, out: Path, options: list[object], *, kills: int = 0, cores: int | None = None
+    data: Path,
+    models: str,
+    out: Path,
+    options: list[object],
+    *,
+    grid: str = GRID,
+    kills: int = 0,
+    cores: int | None = None,
 ) -> Watched:
     """Run the command, killed so many times at even shares of its rows, and again to its end."""
     watched = Watched()
     for kill in range(1, kills + 2):
         until = kill / (kills + 1) if kill <= kills else None
-        _run(watched, data, models, out, options, until, cores)
+        _run(watched, data, models, out, ["--grid", grid, *options], until, cores)
     return watched
 
 
@@ -181,7 +188,7 @@ def _run(
     until: float | None,
     cores: int | None,
 ) -> None:
-    words = ["generate", data, "--models", models, "--out", out, "--grid", GRID, "--json", "--no-progress", *options]
+    words = ["generate", data, "--models", models, "--out", out, "--json", "--no-progress", *options]
     started = time.perf_counter()
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     process = subprocess.Popen(

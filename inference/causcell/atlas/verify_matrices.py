@@ -85,7 +85,8 @@ def check_matrices(
         check = _MatrixCheck(journal, plan, matrix, found)
         for part in tqdm(matrix.parts, desc="verifying", unit="file", disable=not progress):
             check.take(part)
-        for shard in sorted(matrix.needed()):
+        needed = set() if journal.finished else matrix.needed() - found.damaged.keys()
+        for shard in sorted(needed):
             _check_piece(journal, plan, matrix.place, shard, records[shard], found)
     if journal.finished:
         try:
@@ -158,6 +159,8 @@ class _MatrixCheck:
             self._found.add_damage(name, part.shards or [None])
         if part.array == "indptr":
             self._rows = None
+        if part.array == "indices":
+            self._column = -1
         self._found.withdrawn.append(name)
 
     def _describe_part(self, part: Part) -> str:

