@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -18,17 +18,16 @@ from causcell.atlas.open import open_atlas
 from causcell.atlas.options import AtlasOptions, complete_options, spell_out_options
 from causcell.atlas.plan import Plan
 from causcell.atlas.write import AtlasSummary, write_atlas, write_h5ad
-from causcell.cells.collection import AnyCells, AnySource
-from causcell.cells.panel_cells import PanelCells, Reading
+from causcell.cells.collection import AnySource
+from causcell.cells.panel_cells import Reading
 from causcell.counterfactual.embedding import embed_cells
-from causcell.counterfactual.outputs import Block
-from causcell.counterfactual.request import Request, make_request, solver_settings
-from causcell.counterfactual.stream import MeasuredCells, stream_all
+from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.tables import ResultTable, check_row_names
 from causcell.diffusion.solvers import SolverSettings
+from causcell.effects.cells import cell_effects
+from causcell.effects.trial import simulated_trial
 from causcell.errors import ConfigurationError
 from causcell.opened_model import OpenedModel
-from causcell.repository.verdicts import warn_of_unusable
 
 if TYPE_CHECKING:
     import anndata
@@ -268,54 +267,55 @@ class Generator(OpenedModel):
         with open_atlas(self.model, self.source, cells, place, do, grid, chosen) as opened:
             return write(opened.maker, opened.origin, executor=executor, progress=progress, on_event=on_event)
 
-    def bind(
+    def trial(
         self,
-        cells: AnyCells,
-        expression: str | None = None,
-        allow_missing_genes: float = 0.0,
+        cells: AnySource,
+        concept: str | None = None,
+        do: Mapping[str, object] | None = None,
         *,
-        totals: str | None = None,
-        round_counts: bool = False,
-    ) -> PanelCells:
-        """Bind cells to the model's concepts and panel; a warning names missing genes.
+        baseline: str | None = None,
+        replicate: str | None = None,
+        progress: bool = False,
+        **settings: Any,
+    ) -> anndata.AnnData:
+        """Measure effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell.
 
         Parameters
         ----------
         cells
-            Opened cells; see `causcell.cells.collection.open_cells`. They are closed with what is returned.
-        expression, allow_missing_genes, totals, round_counts
             As in `counterfactual`.
-        """
-        try:
-            return PanelCells(
-                cells,
-                self.schema,
-                self.preprocessing,
-                expression=expression,
-                allow_missing_genes=allow_missing_genes,
-                totals=totals,
-                round_counts=round_counts,
-            )
-        except BaseException:
-            cells.close()
-            raise
-
-    def generate(self, cells: PanelCells, request: Request, *, progress: bool = False) -> Iterator[Block]:
-        """Generate results for all cells, block by block (one block a batch of cells), in input order.
-
-        A warning names concepts that are intervened on although export judged their effects not usable.
-
-        Parameters
-        ----------
-        cells
-            Cells bound to the model; see `bind`.
-        request
-            What to generate.
+        concept
+            Every cell is set to each of its labels in turn; see `causcell.effects.trial.simulated_trial`.
+        do
+            In place of ``concept``: labels by concept, one joint intervention, and its effect on each cell; see
+            `causcell.effects.cells.cell_effects`.
+        baseline, replicate
+            Label that the others are compared with; column of ``obs`` with independent units, such as donors. They
+            belong to ``concept``.
         progress
             Show a progress bar.
+        settings
+            Arguments of `causcell.effects.EffectSettings`.
+
+        Returns
+        -------
+        AnnData, one row a label, or a cell, with effect, interval and test of every gene; `causcell.get.effects_df`
+        gives a row as a table.
+
+        Raises
+        ------
+        ConfigurationError
+            Both or neither of ``concept`` and ``do``; ``baseline`` or ``replicate`` with ``do``.
         """
-        warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
-        return stream_all(self.model, MeasuredCells(self.model, cells), request, progress=progress)
+        if (concept is None) == (not do):
+            raise ConfigurationError("give either concept= (average effects) or do= (effects on each cell)")
+        if concept is not None:
+            return simulated_trial(
+                self, cells, concept, baseline=baseline, replicate=replicate, progress=progress, **settings
+            )
+        if baseline is not None or replicate is not None:
+            raise ConfigurationError("baseline= and replicate= belong to concept=; effects on each cell have neither")
+        return cell_effects(self, cells, do or {}, progress=progress, **settings)
 
     def solver_settings(self, **choice: Any) -> SolverSettings:
         """Return a preset of the model, or a solver by name; see `causcell.counterfactual.request.solver_settings`."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,14 +18,19 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from causcell.atlas.journal import Journal
 from causcell.atlas.pieces import piece_folder, read_piece, spoilt_files
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import FileRecord, PieceArray, PieceRecord, ShardRecord, put_files
+from causcell.atlas.records import FileRecord, PieceArray, PieceRecord, ShardRecord
 from causcell.atlas.sharding import ShardFile
+from causcell.atlas.storage import FOLDER
 from causcell.atlas.zarr_store import index_dtype
 from causcell.errors import AtlasError
+
+_ASSEMBLED = f"{FOLDER}/assembled"
+"""Folder of the records of assembled files in the store."""
 
 MatrixArray = Literal["data", "indices", "indptr"]
 
@@ -34,9 +38,12 @@ _SOURCES: Mapping[MatrixArray, PieceArray] = {"indptr": "lengths", "data": "data
 """The array of pieces that each of a matrix is made of."""
 
 
-class AssembledRecord(FileRecord):
+class AssembledRecord(BaseModel):
     """Record of a file of a CSR matrix, with the digest of what it was made of."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: FileRecord
     sources: str
 
 
@@ -137,12 +144,12 @@ class Assembly:
     def holds(self, part: Part) -> bool:
         """Tell whether a file is recorded and there, by its size."""
         record = self.record_of(part)
-        return record is not None and self._journal.holds(self.name_of(part), record)
+        return record is not None and self._journal.holds(self.name_of(part), record.file)
 
     @property
     def bytes(self) -> int:
         """Bytes of the files that are recorded."""
-        return sum(record.bytes for record in map(self.record_of, self.parts) if record is not None)
+        return sum(record.file.bytes for record in map(self.record_of, self.parts) if record is not None)
 
     def needed(self) -> set[int]:
         """Return the shards whose pieces are needed for files that are not there."""
@@ -178,29 +185,30 @@ class Assembly:
                 self._commit(made, list(pool.map(self._write, made)))
                 before, swept = swept, int(np.searchsorted(self._starts[1:], last, side="right"))
                 for shard in range(before, swept if last else 0):
-                    shutil.rmtree(piece_folder(self._journal, self.place, shard), ignore_errors=True)
+                    self._journal.storage.remove_folder(piece_folder(self.place, shard))
                 on_values(int(self._starts[swept] - self._starts[before]))
 
     def _commit(self, parts: list[Part], writers: list[ShardFile]) -> None:
         """Put files in their places and record them."""
-        records = put_files({writer.target: writer.staged for writer in writers})
+        records = self._journal.storage.put({writer.target: writer.staged for writer in writers})
         for part, writer in zip(parts, writers, strict=True):
-            record = AssembledRecord(**records[writer.target].model_dump(), sources=part.sources)
+            record = AssembledRecord(file=records[writer.target], sources=part.sources)
             self._journal.write(_record_name(self.name_of(part)), record.model_dump(mode="json"))
 
     def _write(self, part: Part) -> ShardFile:
         """Write a file beside its place."""
         plan = self._plan
         size = plan.chunk_nonzeros
-        target = self._journal.path / self.name_of(part)
-        writer = ShardFile(target, self._journal.work, self.dtype_of(part), (size,), plan.file_nonzeros // size)
+        writer = ShardFile(
+            self.name_of(part), self._journal.work, self.dtype_of(part), (size,), plan.file_nonzeros // size
+        )
         try:
             for values in self._ends(part) if part.array == "indptr" else self._values(part):
                 writer.append(values)
             writer.finish()
         except (ValueError, RuntimeError) as error:
             raise AtlasError(
-                f"{str(self._journal.path)!r} has a piece that is not what it is recorded as ({error}); causcell "
+                f"{self._journal.place!r} has a piece that is not what it is recorded as ({error}); causcell "
                 "verify tells which, and the next run makes it again"
             ) from error
         return writer
@@ -241,15 +249,14 @@ def read_assembled(journal: Journal, name: str) -> AssembledRecord | None:
 
 def withdraw_assembled(journal: Journal, name: str) -> None:
     """Withdraw the record of a file of a CSR matrix, so that it is made again."""
-    (journal.folder / _record_name(name)).unlink(missing_ok=True)
+    journal.storage.remove(_record_name(name))
 
 
 def list_assembled(journal: Journal, plan: Plan) -> list[str]:
     """List the files of CSR matrices that are recorded, by place in the store."""
-    folder = journal.folder / "assembled"
-    found = (str(path.relative_to(folder).with_suffix("")) for path in sorted(folder.rglob("*.json")))
-    return [name for name in found if name.partition("/")[0] in plan.sparse]
+    found = (name.removeprefix(f"{_ASSEMBLED}/") for name in sorted(journal.storage.names(_ASSEMBLED)))
+    return [name.removesuffix(".json") for name in found if name.startswith(tuple(f"{each}/" for each in plan.sparse))]
 
 
 def _record_name(name: str) -> str:
-    return f"assembled/{name}.json"
+    return f"{_ASSEMBLED}/{name}.json"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from causcell.atlas.events import OnEvent
 from causcell.atlas.journal import Journal
 from causcell.atlas.open import take_begun_layout
 from causcell.atlas.plan import CHUNK_SIZE, SHARD_SIZE, Plan, plan_layout
+from causcell.atlas.storage import Storage
 from causcell.atlas.task import ShardMaker
 from causcell.atlas.write import AtlasSummary, write_atlas
 from causcell.concepts import ConceptSchema
@@ -97,7 +97,7 @@ def materialize_atlas(
         shard_size=shard_size,
     )
     plan = plan if layout else take_begun_layout(local_path(path), plan)
-    source = StoredEmbeddings.open(model, journal.path, stored)
+    source = StoredEmbeddings.open(model, journal.storage, stored)
     maker = ShardMaker(plan, local_path(path), model, source)
     return plan, write_atlas(maker, _NO_FILES, progress=progress, on_event=on_event)
 
@@ -137,12 +137,12 @@ class StoredEmbeddings:
     embeddings: Any
 
     @classmethod
-    def open(cls, model: CounterfactualModel, path: Path, plan: Plan) -> StoredEmbeddings:
+    def open(cls, model: CounterfactualModel, storage: Storage, plan: Plan) -> StoredEmbeddings:
         """Open a finished atlas of embeddings; values are read as they are asked for."""
         import zarr
         from anndata.io import read_elem
 
-        group: Any = zarr.open_group(path, mode="r")
+        group: Any = zarr.open_group(storage.zarr(), mode="r")
         var = read_elem(group["var"])
         every = slice(0, None, plan.request.rows_per_cell)
         codes = [np.asarray(group[f"obs/{name}_factual/codes"][every]) for name in model.schema.names]

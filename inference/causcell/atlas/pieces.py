@@ -16,11 +16,15 @@ import numpy as np
 from causcell._internal.batching import batches
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import PIECE_ARRAYS, FileRecord, PieceArray, PieceRecord, is_recorded
+from causcell.atlas.records import PIECE_ARRAYS, FileRecord, PieceArray, PieceRecord
 from causcell.atlas.sharding import ShardFile, encode_chunk, read_chunks
+from causcell.atlas.storage import FOLDER
 
 INDICES = LENGTHS = "int32"
 """Types of a piece's columns and lengths of rows."""
+
+PIECES = f"{FOLDER}/pieces"
+"""Folder of pieces in the store."""
 
 _ROWS = 1024
 """Rows that are taken apart at once."""
@@ -50,15 +54,15 @@ class PieceWriter:
     def __init__(self, journal: Journal, plan: Plan, place: str, shard: int) -> None:
         dtypes = _dtypes(plan, place)
         self.nonzeros = 0
-        self._place, self._folder = place, piece_folder(journal, place, shard)
+        self._place, folder = place, piece_folder(place, shard)
         self._writers: dict[PieceArray, ShardFile] = {
-            array: ShardFile(self._folder / array, journal.work, dtypes[array], (plan.chunk_nonzeros,), level=_LEVEL)
+            array: ShardFile(f"{folder}/{array}", journal.work, dtypes[array], (plan.chunk_nonzeros,), level=_LEVEL)
             for array in PIECE_ARRAYS
         }
 
     @property
-    def files(self) -> dict[Path, Path]:
-        """Where each file is, by where it belongs."""
+    def files(self) -> dict[str, Path]:
+        """Where each file is, by its name in the store."""
         return {writer.target: writer.staged for writer in self._writers.values()}
 
     def append(self, rows: np.ndarray) -> None:
@@ -79,8 +83,8 @@ class PieceWriter:
         for writer in self._writers.values():
             writer.discard()
 
-    def record(self, records: dict[Path, FileRecord]) -> dict[str, PieceRecord]:
-        """Take the piece's files out of records by path, and return the record of the piece by the matrix's place."""
+    def record(self, records: dict[str, FileRecord]) -> dict[str, PieceRecord]:
+        """Take the piece's files out of records by name, and return the record of the piece by the matrix's place."""
         files = {array: records.pop(writer.target) for array, writer in self._writers.items()}
         return {self._place: PieceRecord(nonzeros=self.nonzeros, files=files)}
 
@@ -113,16 +117,15 @@ def count_bytes(plan: Plan, place: str, rows: np.ndarray) -> tuple[int, int]:
     return sums[0], sums[1]
 
 
-def piece_folder(journal: Journal, place: str, shard: int) -> Path:
-    """Return the folder of a piece."""
-    return journal.folder / "pieces" / place / f"{shard:06d}"
+def piece_folder(place: str, shard: int) -> str:
+    """Return the folder of a piece in the store."""
+    return f"{PIECES}/{place}/{shard:06d}"
 
 
 def spoilt_files(journal: Journal, place: str, shard: int, piece: PieceRecord) -> tuple[str, ...]:
     """Return the files of a piece, by their places in the store, that are not there as they were recorded."""
-    folder = piece_folder(journal, place, shard)
-    files = {folder / array: record for array, record in piece.files.items()}
-    return tuple(str(path.relative_to(journal.path)) for path, record in files.items() if not is_recorded(path, record))
+    files = {f"{piece_folder(place, shard)}/{array}": record for array, record in piece.files.items()}
+    return tuple(name for name, record in files.items() if journal.is_damaged(name, record))
 
 
 def read_piece(
@@ -147,12 +150,13 @@ def read_piece(
     size = plan.chunk_nonzeros
     first = within.start // size
     position, chunks = first * size, -(-count // size)
-    path, dtype = piece_folder(journal, place, shard) / array, _dtypes(plan, place)[array]
-    for chunk in read_chunks(path, dtype, (size,), chunks, start=first):
-        if position >= within.stop:
-            break
-        yield chunk[max(within.start - position, 0) : within.stop - position]
-        position += size
+    dtype = _dtypes(plan, place)[array]
+    with journal.storage.open(f"{piece_folder(place, shard)}/{array}") as file:
+        for chunk in read_chunks(file, dtype, (size,), chunks, start=first):
+            if position >= within.stop:
+                break
+            yield chunk[max(within.start - position, 0) : within.stop - position]
+            position += size
     if position < within.stop:
         raise ValueError("it lacks values")
 

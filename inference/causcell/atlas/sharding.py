@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class ShardFile:
     Parameters
     ----------
     target
-        Where the file belongs.
+        Its name in the store.
     folder
         Where it is written.
     dtype
@@ -40,12 +41,12 @@ class ShardFile:
     Attributes
     ----------
     target, staged
-        Where the file belongs, and where it is.
+        Its name in the store, and where it is until then.
     """
 
     def __init__(
         self,
-        target: Path,
+        target: str,
         folder: Path,
         dtype: str,
         chunk: tuple[int, ...],
@@ -62,8 +63,8 @@ class ShardFile:
         self.staged, self._file = Path(name), os.fdopen(handle, "wb")
 
     @property
-    def files(self) -> dict[Path, Path]:
-        """Where the file is, by where it belongs."""
+    def files(self) -> dict[str, Path]:
+        """Where the file is, by its name in the store."""
         return {self.target: self.staged}
 
     def append(self, values: np.ndarray) -> None:
@@ -101,12 +102,14 @@ class ShardFile:
         self.staged.unlink(missing_ok=True)
 
 
-def read_chunks(path: Path, dtype: str, chunk: tuple[int, ...], chunks: int, *, start: int = 0) -> Iterator[np.ndarray]:
+def read_chunks(
+    file: BinaryIO, dtype: str, chunk: tuple[int, ...], chunks: int, *, start: int = 0
+) -> Iterator[np.ndarray]:
     """Read the chunks of a file of the sharding codec, from one on; the array that is given is used again.
 
     Parameters
     ----------
-    path
+    file
         The file.
     dtype, chunk, chunks
         Type of the values, shape of a chunk, and chunks that the index has room for; see `ShardFile`.
@@ -122,22 +125,21 @@ def read_chunks(path: Path, dtype: str, chunk: tuple[int, ...], chunks: int, *, 
     from numcodecs import Zstd
 
     values = np.empty(chunk, dtype=np.dtype(dtype).newbyteorder("<"))
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END) - 16 * chunks - 4
-        if end < 0:
-            raise ValueError("it is shorter than its index")
-        file.seek(end)
-        index, check = file.read(16 * chunks), file.read(4)
-        if crc32c(index) != int.from_bytes(check, "little"):
-            raise ValueError("its index has another check sum")
-        for place, length in np.frombuffer(index, dtype="<u8").reshape(chunks, 2)[start:].tolist():
-            if place == length == _EMPTY:
-                continue
-            if place + length > end:
-                raise ValueError("its index points outside")
-            file.seek(place)
-            Zstd().decode(file.read(length), out=values)
-            yield values
+    end = file.seek(0, os.SEEK_END) - 16 * chunks - 4
+    if end < 0:
+        raise ValueError("it is shorter than its index")
+    file.seek(end)
+    index, check = file.read(16 * chunks), file.read(4)
+    if crc32c(index) != int.from_bytes(check, "little"):
+        raise ValueError("its index has another check sum")
+    for place, length in np.frombuffer(index, dtype="<u8").reshape(chunks, 2)[start:].tolist():
+        if place == length == _EMPTY:
+            continue
+        if place + length > end:
+            raise ValueError("its index points outside")
+        file.seek(place)
+        Zstd().decode(file.read(length), out=values)
+        yield values
 
 
 def encode_chunk(values: np.ndarray, kind: str, level: int = ZSTD_LEVEL) -> bytes:

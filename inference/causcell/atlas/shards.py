@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -37,11 +37,11 @@ class ShardWriter(ShardFile):
     """
 
     def __init__(self, journal: Journal, plan: Plan, place: str, shard: int) -> None:
-        target, chunk = journal.path / place / "c" / str(shard) / "0", (plan.chunk_rows, plan.arrays[place])
+        target, chunk = f"{place}/c/{shard}/0", (plan.chunk_rows, plan.arrays[place])
         super().__init__(target, journal.work, plan.array_dtype(place), chunk, _chunks(plan))
 
 
-def read_shard(path: Path, plan: Plan, place: str) -> Iterator[np.ndarray]:
+def read_shard(file: BinaryIO, plan: Plan, place: str) -> Iterator[np.ndarray]:
     """Read the chunks of a shard of a 2-d array, each [chunk rows x columns]; rows beyond the atlas are zero.
 
     Raises
@@ -49,14 +49,14 @@ def read_shard(path: Path, plan: Plan, place: str) -> Iterator[np.ndarray]:
     ValueError, RuntimeError, OSError
         The file is not of this form.
     """
-    return read_chunks(path, plan.array_dtype(place), (plan.chunk_rows, plan.arrays[place]), _chunks(plan))
+    return read_chunks(file, plan.array_dtype(place), (plan.chunk_rows, plan.arrays[place]), _chunks(plan))
 
 
 def _chunks(plan: Plan) -> int:
     return -(-plan.shard_rows // plan.chunk_rows)
 
 
-def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[Path, Path]:
+def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[str, Path]:
     """Write a shard's part of ``obs``.
 
     Returns
@@ -71,7 +71,7 @@ def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFram
             values = values.astype(np.int32) + np.int32(first)
         with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
             file.write(encode_chunk(_fill_chunk(values, chunk), kind))
-        files[journal.path / f"obs/{name}/c/{shard}"] = Path(file.name)
+        files[f"obs/{name}/c/{shard}"] = Path(file.name)
     return files
 
 

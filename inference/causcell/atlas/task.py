@@ -21,7 +21,7 @@ from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
 from causcell.atlas.pieces import PieceWriter
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import PieceRecord, ShardRecord, put_files, raise_on_full_disk
+from causcell.atlas.records import PieceRecord, ShardRecord, raise_on_full_disk
 from causcell.atlas.shards import ShardWriter, write_annotations
 from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
@@ -135,7 +135,7 @@ class ShardMaker:
         written: list[Block] = []
         try:
             while True:
-                with raise_on_full_disk(journal.path), clock("write"):
+                with raise_on_full_disk(journal.place), clock("write"):
                     for place, writer in writers.items():
                         writer.append(block.arrays[place])
                 written.append(replace(block, arrays={}))
@@ -153,7 +153,7 @@ class ShardMaker:
     ) -> ShardRecord:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
-        with raise_on_full_disk(journal.path), clock("write"):
+        with raise_on_full_disk(journal.place), clock("write"):
             names, factual, labels, unmatched = (
                 np.concatenate([getattr(block, name) for block in written])
                 for name in ("names", "factual", "labels", "unmatched")
@@ -161,8 +161,8 @@ class ShardMaker:
             obs = table.obs(names, factual, labels)
             for writer in writers.values():
                 writer.finish()
-            files = {target: staged for writer in writers.values() for target, staged in writer.files.items()}
-            records = put_files(files | write_annotations(journal, self.plan, shard, obs))
+            files = {name: staged for writer in writers.values() for name, staged in writer.files.items()}
+            records = journal.storage.put(files | write_annotations(journal, self.plan, shard, obs))
             pieces: dict[str, PieceRecord] = {}
             for writer in writers.values():
                 if isinstance(writer, PieceWriter):
@@ -170,7 +170,7 @@ class ShardMaker:
         record = ShardRecord(
             shard=shard,
             rows=len(obs),
-            files={str(target.relative_to(journal.path)): file for target, file in records.items()},
+            files=records,
             unmatched=int(unmatched.sum()),
             unseen=table.count_unseen(obs),
             seconds=clock.take(),

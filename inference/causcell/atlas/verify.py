@@ -11,13 +11,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from causcell._internal.files import local_path
 from causcell.atlas.assemble import list_assembled
-from causcell.atlas.journal import FOLDER, ROOT_METADATA, Journal
+from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import FileRecord, ShardRecord, is_recorded
+from causcell.atlas.records import FileRecord, ShardRecord
 from causcell.atlas.shards import read_shard
 from causcell.atlas.value_checks import describe_values
 from causcell.atlas.verify_matrices import check_matrices
@@ -119,7 +119,7 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
 
 
 def _damaged_files(journal: Journal, files: Mapping[str, FileRecord]) -> tuple[str, ...]:
-    return tuple(name for name, file in files.items() if not is_recorded(journal.path_of(name), file))
+    return tuple(name for name, file in files.items() if journal.is_damaged(name, file))
 
 
 def _damaged_metadata(journal: Journal, plan: Plan, metadata: Mapping[str, FileRecord] | None) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ def _damaged_metadata(journal: Journal, plan: Plan, metadata: Mapping[str, FileR
         return ("metadata.json",)
     bad = _damaged_files(journal, metadata) or journal.strange_layouts(plan)
     if not bad and journal.finished and not plan.sparse:
-        sound = is_recorded(journal.path / ROOT_METADATA, metadata[ROOT_METADATA])
+        sound = journal.storage.record(ROOT_METADATA) == metadata[ROOT_METADATA]
         bad = () if sound else (ROOT_METADATA,)
     return bad
 
@@ -139,7 +139,8 @@ def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
     for place in plan.dense:
         name = f"{place}/c/{shard}/0"
         try:
-            wrong = describe_values(read_shard(journal.path / name, plan, place), plan, place)
+            with journal.storage.open(name) as file:
+                wrong = describe_values(read_shard(file, plan, place), plan, place)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             wrong = str(error) or type(error).__name__
         if wrong:
@@ -155,15 +156,11 @@ def _unknown_files(
     known |= {*list_assembled(journal, plan), *list_counting(plan)}
     unfinished = () if journal.finished else tuple(f"{place}/" for place in plan.sparse)
     found = []
-    for folder, folders, files in os.walk(journal.path):
-        inside = Path(folder).relative_to(journal.path)
-        if inside == Path():
-            folders[:] = [name for name in folders if name != FOLDER]
-        for name in files:
-            place = (inside / name).as_posix()
-            chunk = re.search(r"/c/(\d+)(/0)?$", place)
-            under_way = chunk is not None and int(chunk[1][:18]) not in records
-            under_way |= place.startswith(unfinished) if unfinished else False
-            if place not in known and not name.startswith(".") and not under_way and metadata:
-                found.append(place)
+    for place in journal.storage.names():
+        chunk = re.search(r"/c/(\d+)(/0)?$", place)
+        under_way = chunk is not None and int(chunk[1][:18]) not in records
+        under_way = under_way or (place.startswith(unfinished) if unfinished else False)
+        hidden = PurePosixPath(place).name.startswith(".")
+        if place not in known and not hidden and not under_way and metadata:
+            found.append(place)
     return tuple(sorted(found))

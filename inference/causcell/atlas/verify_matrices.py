@@ -22,7 +22,7 @@ from causcell.atlas.assemble import (
 from causcell.atlas.journal import Journal
 from causcell.atlas.pieces import piece_folder, read_piece, spoilt_files
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import PieceArray, ShardRecord, is_recorded
+from causcell.atlas.records import PieceArray, ShardRecord
 from causcell.atlas.sharding import read_chunks
 from causcell.atlas.value_checks import describe_columns, describe_values
 from causcell.atlas.zarr_store import counted_metadata
@@ -102,7 +102,7 @@ def _check_apart(journal: Journal, plan: Plan, records: Mapping[int, ShardRecord
     names = list_assembled(journal, plan)
     for name in names:
         record = read_assembled(journal, name)
-        if record is None or not is_recorded(journal.path / name, record):
+        if record is None or journal.is_damaged(name, record.file):
             found.add_damage(name, [None])
             found.withdrawn.append(name)
     if not names:
@@ -121,7 +121,7 @@ def _check_piece(
         found.add_damage(name, [shard])
     if bad:
         return
-    whole, folder = slice(0, piece.nonzeros), piece_folder(journal, place, shard).relative_to(journal.path)
+    whole, folder = slice(0, piece.nonzeros), piece_folder(place, shard)
     for array, describe in _DESCRIBED.items():
         chunks = read_piece(journal, plan, place, shard, array, piece.nonzeros, whole)
         wrong = _describe(functools.partial(describe, chunks, plan, place))
@@ -150,7 +150,7 @@ class _MatrixCheck:
     def take(self, part: Part) -> None:
         """Check a file against its record, and its values."""
         name, record = self._matrix.name_of(part), self._matrix.record_of(part)
-        if record is not None and is_recorded(self._journal.path / name, record):
+        if record is not None and not self._journal.is_damaged(name, record.file):
             wrong = _describe(lambda: self._describe_part(part))
             if not wrong:
                 return
@@ -173,13 +173,14 @@ class _MatrixCheck:
     def _read(self, part: Part) -> Iterator[np.ndarray]:
         """Read the values of a file, which lacks none."""
         plan = self._plan
-        size, path = plan.chunk_nonzeros, self._journal.path / self._matrix.name_of(part)
+        size = plan.chunk_nonzeros
         left = part.values.stop - part.values.start
-        for chunk in read_chunks(path, self._matrix.dtype_of(part), (size,), plan.file_nonzeros // size):
-            yield chunk[:left]
-            left -= min(size, left)
-            if not left:
-                return
+        with self._journal.storage.open(self._matrix.name_of(part)) as file:
+            for chunk in read_chunks(file, self._matrix.dtype_of(part), (size,), plan.file_nonzeros // size):
+                yield chunk[:left]
+                left -= min(size, left)
+                if not left:
+                    return
         raise ValueError("it lacks values")
 
     def _describe_ends(self, part: Part) -> str:

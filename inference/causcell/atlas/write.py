@@ -31,8 +31,9 @@ from causcell.atlas.events import AtlasEvent, OnEvent, RowsWritten, ShardCommitt
 from causcell.atlas.executors.base import Executor
 from causcell.atlas.executors.in_process import InProcess
 from causcell.atlas.journal import ROOT_METADATA, Journal
+from causcell.atlas.pieces import PIECES
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import ShardRecord, is_recorded, raise_on_full_disk
+from causcell.atlas.records import ShardRecord, raise_on_full_disk
 from causcell.atlas.task import ShardMaker
 from causcell.atlas.zarr_store import counted_metadata, write_metadata
 from causcell.counterfactual.tables import Unseen, warn_unmatched
@@ -162,7 +163,7 @@ def write_h5ad(
             f"{str(out)!r} would hold {format_size(plan.bytes_uncompressed)} of values; .h5ad is for results of up to "
             f"{format_size(LARGEST_H5AD)}, which fit into memory: name a .zarr"
         )
-    with raise_on_full_disk(out), staging_folder(out.absolute(), keep=True) as folder:
+    with raise_on_full_disk(str(out)), staging_folder(out.absolute(), keep=True) as folder:
         store = folder / "atlas.zarr"
         _sweep(store, plan)
         try:
@@ -203,10 +204,10 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
         if (
             metadata is not None
             and all(journal.holds(name, file) for name, file in metadata.items())
-            and is_recorded(journal.path_of(ROOT_METADATA), metadata[ROOT_METADATA])  # of which the root's are made
+            and not journal.is_damaged(ROOT_METADATA, metadata[ROOT_METADATA])  # of which the root's are made
         ):
             return
-    with raise_on_full_disk(journal.path):
+    with raise_on_full_disk(journal.place):
         if not begun:
             journal.clear()
             require_space(maker)
@@ -281,13 +282,13 @@ def _finish(
 
     missing = _find_missing(journal, plan, records)
     if missing:
-        raise AtlasError(f"{str(journal.path)!r} lacks {len(missing)} of {plan.shards} shards; run it again")
+        raise AtlasError(f"{journal.place!r} lacks {len(missing)} of {plan.shards} shards; run it again")
     matrices = open_matrices(journal, plan, records)
     counted = counted_metadata(journal, plan, {matrix.place: matrix.nonzeros for matrix in matrices})
     done = journal.finished and not any(matrix.needed() for matrix in matrices)
     if not done or (matrices and not all(journal.has(*each) for each in counted.items())):
         started = time.perf_counter()
-        with raise_on_full_disk(journal.path):
+        with raise_on_full_disk(journal.place):
             journal.unfinish()
             for matrix in matrices:
                 with tqdm(
@@ -295,8 +296,8 @@ def _finish(
                 ) as bar:
                     matrix.run(bar.update)
             for name, content in counted.items():  # the root's last
-                journal.put(name, content)
+                journal.storage.write(name, content)
         if matrices:
             stages["assemble"] += time.perf_counter() - started
-    shutil.rmtree(journal.folder / "pieces", ignore_errors=True)
+    journal.storage.remove_folder(PIECES)
     return matrices

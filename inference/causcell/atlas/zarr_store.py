@@ -19,7 +19,6 @@ import numpy as np
 from causcell._internal.own_settings import own_settings
 from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import put_files
 from causcell.atlas.sharding import ZSTD_LEVEL
 from causcell.errors import AtlasError
 
@@ -57,8 +56,8 @@ def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.
         _describe(staging, plan, example, var, uns)
     names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
     names = {name: path for name, path in names.items() if name not in list_counting(plan)}
-    places = {name: journal.path_of(name) for name in names}
-    records = put_files({places[name]: staged for name, staged in names.items()})
+    places = {name: journal.place_of(name) for name in names}
+    records = journal.storage.put({places[name]: staged for name, staged in names.items()})
     shutil.rmtree(staging)
     journal.commit_metadata({name: records[place] for name, place in places.items()})
 
@@ -140,11 +139,15 @@ def counted_metadata(journal: Journal, plan: Plan, nonzeros: Mapping[str, int]) 
     AtlasError
         The root's metadata that were kept aside can't be read.
     """
+    aside = f"{journal.place}/{journal.place_of(ROOT_METADATA)}"
     if not plan.sparse:
-        return {ROOT_METADATA: (journal.folder / ROOT_METADATA).read_bytes()}
+        content = journal.storage.read(journal.place_of(ROOT_METADATA))
+        if content is None:
+            raise AtlasError(f"{aside} is gone; generate {journal.place!r} again")
+        return {ROOT_METADATA: content}
     files = {}
     try:
-        root = journal.read(ROOT_METADATA)
+        root = journal.read(journal.place_of(ROOT_METADATA))
         nodes = root["consolidated_metadata"]["metadata"]
         for name in list_counting(plan):
             place, array, _ = name.rsplit("/", 2)
@@ -156,7 +159,7 @@ def counted_metadata(journal: Journal, plan: Plan, nonzeros: Mapping[str, int]) 
             files[name] = _to_json(node)
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise AtlasError(
-            f"{str(journal.folder / ROOT_METADATA)!r} is not what was written ({error!r}); causcell verify withdraws "
+            f"{aside} is not what was written ({error!r}); causcell verify withdraws "
             "it, and the next run writes it again"
         ) from error
     return files | {ROOT_METADATA: _to_json(root)}

@@ -457,10 +457,10 @@ def rewrite(path: Path, array: str, change: Any) -> None:
         group[f"X/{array}"][:] = values
     journal = Journal(path)
     for file in (path / "X" / array / "c").iterdir():
-        name = f"assembled/X/{array}/c/{file.name}.json"
+        name = f"{FOLDER}/assembled/X/{array}/c/{file.name}.json"
         fields = journal.read(name)
         found = records.record_file(file).model_dump()
-        journal.write(name, fields | found)
+        journal.write(name, fields | {"file": found})
     shutil.rmtree(journal.work, ignore_errors=True)
 
 
@@ -497,9 +497,9 @@ def test_what_a_reader_would_stumble_over_is_found(sparse, whole_sparse, finishe
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 30])
 def test_a_file_of_another_form_is_told_not_believed(finished_sparse, content):
-    name, journal = "assembled/X/data/c/0.json", Journal(finished_sparse)
+    name, journal = f"{FOLDER}/assembled/X/data/c/0.json", Journal(finished_sparse)
     (finished_sparse / "X/data/c/0").write_bytes(content)
-    fields = journal.read(name) | records.record_file(finished_sparse / "X/data/c/0").model_dump()
+    fields = journal.read(name) | {"file": records.record_file(finished_sparse / "X/data/c/0").model_dump()}
     journal.write(name, fields)
     shutil.rmtree(journal.work, ignore_errors=True)
     assert not verify_atlas(finished_sparse).sound
