@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
@@ -18,6 +17,7 @@ from causcell.atlas.open import open_atlas
 from causcell.atlas.options import AtlasOptions, complete_options, spell_out_options
 from causcell.atlas.plan import Plan
 from causcell.atlas.write import AtlasSummary, write_atlas, write_h5ad
+from causcell.cells.annotations import Kept
 from causcell.cells.collection import AnySource
 from causcell.cells.panel_cells import Reading
 from causcell.counterfactual.embedding import embed_cells
@@ -70,6 +70,8 @@ class Generator(OpenedModel):
         seed: int = 0,
         store: str = "expression",
         interval: float = LEVEL,
+        keep_obs: str | Sequence[str] | None = None,
+        keep_obsm: str | Sequence[str] | None = None,
         expression: str | None = None,
         layer: str | None = None,
         raw: bool = False,
@@ -102,6 +104,9 @@ class Generator(OpenedModel):
             ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
         interval
             Level of the intervals of effects that a summary has; see `causcell.counterfactual.uncertainty`.
+        keep_obs, keep_obsm
+            Columns of ``obs`` and elements of ``obsm`` that travel into the result, by name; by default all columns
+            and ``spatial``, ``"none"`` for none. Columns of ``var`` travel with them. See `causcell.cells.annotations`.
         expression
             ``counts`` or ``log1p`` (default: as in training), which is checked. log1p values for a model of counts are
             natural logarithms for a total of 10,000 over all genes of training; others are refused.
@@ -124,7 +129,7 @@ class Generator(OpenedModel):
         -------
         AnnData, one row a (cell, intervention, draw), cells in input order, with float32 expression of the panel (log
         scale) in ``X``, or what ``store`` asks for; the columns of ``obs`` are those of
-        `causcell.counterfactual.tables`.
+        `causcell.counterfactual.tables`, then the cells' own.
         """
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
@@ -133,9 +138,10 @@ class Generator(OpenedModel):
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
             check_row_names(cells, request)
-            return ResultTable.of(self.model, request).to_anndata(
-                self.generate(cells, request, progress=progress), cells.missing
-            )
+            table = ResultTable.of(self.model, request)
+            annotations = table.select_annotations(cells.cells, Kept(keep_obs, keep_obsm))
+            annotations.warn_of_left_out()
+            return table.to_anndata(self.generate(cells, request, progress=progress), cells.missing, annotations)
 
     def reconstruct(self, adata: AnySource, **options: Any) -> anndata.AnnData:
         """Generate the cells themselves from their own embeddings: `counterfactual` without any intervention.
@@ -215,7 +221,7 @@ class Generator(OpenedModel):
             Cells, concepts or options can't be used; the message says why.
         """
         chosen = complete_options(options, "plan_atlas")
-        with open_atlas(self.model, self.source, cells, Path("atlas.zarr"), do, grid, chosen) as opened:
+        with open_atlas(self.model, self.source, cells, None, do, grid, chosen) as opened:
             plan = opened.maker.plan
             return plan.with_forecast(forecast_atlas(opened.maker)) if forecast else plan
 
@@ -275,6 +281,8 @@ class Generator(OpenedModel):
         *,
         baseline: str | None = None,
         replicate: str | None = None,
+        keep_obs: str | Sequence[str] | None = None,
+        keep_obsm: str | Sequence[str] | None = None,
         progress: bool = False,
         **settings: Any,
     ) -> anndata.AnnData:
@@ -292,6 +300,8 @@ class Generator(OpenedModel):
         baseline, replicate
             Label that the others are compared with; column of ``obs`` with independent units, such as donors. They
             belong to ``concept``.
+        keep_obs, keep_obsm
+            As in `counterfactual`, for effects on each cell; they belong to ``do``.
         progress
             Show a progress bar.
         settings
@@ -305,17 +315,21 @@ class Generator(OpenedModel):
         Raises
         ------
         ConfigurationError
-            Both or neither of ``concept`` and ``do``; ``baseline`` or ``replicate`` with ``do``.
+            Both or neither of ``concept`` and ``do``; ``baseline`` or ``replicate`` with ``do``; ``keep_obs`` or
+            ``keep_obsm`` with ``concept``.
         """
         if (concept is None) == (not do):
             raise ConfigurationError("give either concept= (average effects) or do= (effects on each cell)")
         if concept is not None:
+            if keep_obs is not None or keep_obsm is not None:
+                raise ConfigurationError("keep_obs= and keep_obsm= belong to do=; a row of a trial is no cell")
             return simulated_trial(
                 self, cells, concept, baseline=baseline, replicate=replicate, progress=progress, **settings
             )
         if baseline is not None or replicate is not None:
             raise ConfigurationError("baseline= and replicate= belong to concept=; effects on each cell have neither")
-        return cell_effects(self, cells, do or {}, progress=progress, **settings)
+        kept: dict[str, Any] = {"keep_obs": keep_obs, "keep_obsm": keep_obsm}
+        return cell_effects(self, cells, do or {}, progress=progress, **kept, **settings)
 
     def solver_settings(self, **choice: Any) -> SolverSettings:
         """Return a preset of the model, or a solver by name; see `causcell.counterfactual.request.solver_settings`."""

@@ -31,8 +31,8 @@ def forecast_atlas(maker: ShardMaker) -> Forecast:
         rows += len(block.labels)
         last = block
     seconds = time.perf_counter() - started
-    obs = table.obs(last.names, last.factual, last.labels)
-    final, most = (size / len(last.labels) * plan.rows for size in encoded_bytes(plan, last.arrays, obs))
+    obs, obsm = maker.annotate(table.obs(last.names, last.factual, last.labels), last.cells)
+    final, most = (size / len(last.labels) * plan.rows for size in encoded_bytes(plan, last.arrays, obs, obsm))
     files = sum(plan.file_nonzeros * (np.dtype(plan.array_dtype(place)).itemsize + 4) for place in plan.sparse)
     unseen = count_unseen_rows(maker.source.labels, plan.request, table.schema, table.combinations)
     return Forecast(rows / seconds, round(final), unseen, round(most - final + min(files, final)))

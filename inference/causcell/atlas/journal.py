@@ -166,7 +166,7 @@ class Journal:
         """Return the arrays that are written by shards, by the metadata of the store; `None` where these can't be read.
 
         Of ``obs`` they are those without a chunk among the metadata. Categories, which are written ahead, may have an
-        empty chunk, of which there is no file.
+        empty chunk, of which there is no file. Of ``obsm`` they are all.
         """
         names = self.metadata()
         if names is None:
@@ -176,7 +176,8 @@ class Journal:
         whole = {name.rpartition("/c/")[0] for name in names}
         obs = {node for node in nodes - groups - whole if node.startswith("obs/")}
         ahead = {node for node in obs if node.count("/") > 1 and node.endswith("/categories")}
-        return ShardArrays(frozenset(plan.dense), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
+        values = {*plan.dense, *(node for node in nodes - groups if node.startswith("obsm/"))}
+        return ShardArrays(frozenset(values), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
 
     def place_of(self, name: str) -> str:
         """Return where a recorded file is; the root's metadata are kept aside until the store is finished."""

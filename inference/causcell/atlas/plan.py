@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -29,7 +28,9 @@ from pydantic import (
 
 from causcell._internal.html import html_card
 from causcell._internal.units import format_duration, format_size
+from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.layout import DENSER, Layout, check_csr, choose_layout, fit_rows
+from causcell.atlas.source_digests import SourceDigests, digest_source
 from causcell.cells.panel_cells import PanelCells
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.request import Request
@@ -46,7 +47,6 @@ MOST_SHARDS = 10**7
 """Shards that a plan may have; each is a file of every array, and a record."""
 
 _MOST_ROWS = 2**48
-_SAMPLED_CELLS = 256
 
 
 @dataclass(frozen=True)
@@ -69,42 +69,6 @@ class Forecast:
     bytes: int
     unseen_rows: int
     scratch_bytes: int = 0
-
-
-class SourceDigests(BaseModel):
-    """SHA-256 digests of the cells, and how their values are read.
-
-    Attributes
-    ----------
-    names
-        Digest of all cells' names, in order.
-    labels
-        Digest of all cells' labels of the model's concepts.
-    genes
-        Digest of the files' genes, in order.
-    values
-        Digest of the panel expression of up to 256 cells, evenly spaced: files that differ elsewhere alone are not
-        told apart.
-    raw, totals, round_counts
-        How values are read; see `causcell.cells.panel_cells.Reading`. What is as ever is left out of the plan's text,
-        so that plans of earlier versions keep their digests.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    names: str
-    labels: str
-    genes: str
-    values: str
-    raw: bool = False
-    totals: str | None = None
-    round_counts: bool = False
-
-    @model_serializer(mode="wrap")
-    def _leave_out_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        chosen = {name for name in ("raw", "totals", "round_counts") if getattr(self, name)}
-        digests = {"names", "labels", "genes", "values"}
-        return {name: value for name, value in dump(self).items() if name in digests | chosen}
 
 
 class Plan(BaseModel):
@@ -135,6 +99,8 @@ class Plan(BaseModel):
     layout
         Layout of ``X``. What is dense does not say so in its text, so that plans of earlier versions keep their
         digests.
+    annotations
+        What is kept of the cells' annotations; `None`, and left out of the plan's text, where nothing is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -151,6 +117,7 @@ class Plan(BaseModel):
     cells_per_shard: int = Field(ge=1)
     chunk_rows: int = Field(ge=1)
     layout: Layout = "dense"
+    annotations: KeptAnnotations | None = None
     _forecast: Forecast | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -174,6 +141,10 @@ class Plan(BaseModel):
     @field_serializer("request", mode="wrap")
     def _leave_out_interval(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: each for name, each in dump(request).items() if name != "interval" or request.store == "summary"}
+
+    @model_serializer(mode="wrap")
+    def _leave_out_annotations(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "annotations" or value is not None}
 
     @property
     def digest(self) -> str:
@@ -219,10 +190,6 @@ class Plan(BaseModel):
         """Nonzero values of a file of a CSR matrix: whole chunks."""
         return -(-max(self.shard_rows * self.genes // DENSER, 1) // self.chunk_nonzeros) * self.chunk_nonzeros
 
-    def with_layout(self, layout: Layout) -> Plan:
-        """Return the same plan with another layout of ``X``."""
-        return self.model_copy(update={"layout": layout})
-
     @property
     def bytes_uncompressed(self) -> int:
         """Bytes of the arrays of values before compression, a CSR matrix's as if it were dense."""
@@ -266,6 +233,8 @@ class Plan(BaseModel):
             "shards": f"{self.shards:,} of {self.shard_rows:,} rows in chunks of {self.chunk_rows:,}",
             "size": f"{format_size(self.bytes_uncompressed)} {'as a dense array' if self.sparse else 'uncompressed'}",
         }
+        if self.annotations is not None:
+            facts["keeps"] = self.annotations.describe()
         if forecast is None:
             return facts
         seconds = format_duration(self.rows / forecast.rows_per_second)
@@ -310,6 +279,7 @@ def make_plan(
     request: Request,
     *,
     layout: str | None = None,
+    annotations: KeptAnnotations | None = None,
     chunk_size: int = CHUNK_SIZE,
     shard_size: int = SHARD_SIZE,
 ) -> Plan:
@@ -326,6 +296,8 @@ def make_plan(
     layout
         ``csr`` or ``dense``; if not given, ``csr`` for float32 expression of a solver whose last step draws, of which
         most values are zero, and ``dense`` for all else.
+    annotations
+        What is kept of the cells' annotations.
     chunk_size, shard_size
         Uncompressed bytes of a dense array that readers fetch, and that are made and committed, at once; rounded to
         whole rows, cells and batches. A shard of embeddings is that of the expression that they stand for. A chunk of
@@ -336,8 +308,9 @@ def make_plan(
     ConfigurationError
         A solver or seed that can't be used, chunks larger than shards, or a CSR matrix of what is none.
     """
-    source, sizes = digest_source(cells), {"chunk_size": chunk_size, "shard_size": shard_size}
-    return plan_layout(model, len(cells), source, request, layout=layout, **sizes)
+    source = digest_source(cells)
+    sizes = {"chunk_size": chunk_size, "shard_size": shard_size}
+    return plan_layout(model, len(cells), source, request, annotations=annotations, layout=layout, **sizes)
 
 
 def plan_layout(
@@ -347,6 +320,7 @@ def plan_layout(
     request: Request,
     *,
     layout: str | None = None,
+    annotations: KeptAnnotations | None = None,
     chunk_size: int,
     shard_size: int,
 ) -> Plan:
@@ -379,24 +353,5 @@ def plan_layout(
         cells_per_shard=cells_per_shard,
         chunk_rows=chunk_rows,
         layout=chosen,
+        annotations=annotations,
     )
-
-
-def digest_source(cells: PanelCells) -> SourceDigests:
-    """Digest cells as they are read for a model."""
-    spaced = np.unique(np.linspace(0, len(cells) - 1, min(_SAMPLED_CELLS, len(cells))).astype(int)).tolist()
-    values = (cells.read_expression(slice(row, row + 1)).tobytes() for row in spaced)
-    return SourceDigests(
-        names=_digest([cells.cells.name_digests.astype("<u8").tobytes()]),
-        labels=_digest([cells.labels.astype("<i4").tobytes()]),
-        genes=_digest("\n".join([str(part.key), *part.genes]).encode() for part in cells.cells.parts),
-        values=_digest(values),
-        **cells.chosen,
-    )
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()

@@ -7,7 +7,7 @@ it is a piece, `causcell.atlas.pieces`. A shard of an annotation is a file of on
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -56,8 +56,10 @@ def _chunks(plan: Plan) -> int:
     return -(-plan.shard_rows // plan.chunk_rows)
 
 
-def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[str, Path]:
-    """Write a shard's part of ``obs``.
+def write_annotations(
+    journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Path]:
+    """Write a shard's part of ``obs``, and of annotations in ``obsm``.
 
     Returns
     -------
@@ -65,17 +67,25 @@ def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFram
     """
     first = plan.cells_of(shard).start
     files = {}
+
+    def write(place: str, values: np.ndarray, kind: str, chunk: int) -> None:
+        with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
+            file.write(encode_chunk(_fill_chunk(values, chunk), kind))
+        files[place] = Path(file.name)
+
     for name, (kind, _, chunk) in annotation_columns(plan, obs).items():
         values = _annotation(obs, name)
         if name == "source_cell/codes":
             values = values.astype(np.int32) + np.int32(first)
-        with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
-            file.write(encode_chunk(_fill_chunk(values, chunk), kind))
-        files[f"obs/{name}/c/{shard}"] = Path(file.name)
+        write(f"obs/{name}/c/{shard}", values, kind, chunk)
+    for name, values in (obsm or {}).items():
+        write(f"obsm/{name}/c/{shard}/0", values, str(values.dtype), plan.shard_rows)
     return files
 
 
-def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) -> tuple[int, int]:
+def encoded_bytes(
+    plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
+) -> tuple[int, int]:
     """Count the bytes on disk that some rows would take in the end, and while they are written.
 
     Parameters
@@ -84,10 +94,11 @@ def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) 
         Plan of the atlas.
     arrays
         Values of the rows, by place in the store.
-    obs
+    obs, obsm
         Annotations of the rows.
     """
-    size = scratch = 0
+    size = sum(len(encode_chunk(values, str(values.dtype))) for values in (obsm or {}).values())
+    scratch = 0
     for place, rows in arrays.items():
         if place in plan.sparse:
             final, pieces = count_bytes(plan, place, rows)
@@ -101,12 +112,17 @@ def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) 
 
 
 def _annotation(obs: pd.DataFrame, name: str) -> np.ndarray:
-    """Return the values of an array of ``obs``: its index, a column, or a categorical column's codes or categories."""
+    """Return the values of an array of ``obs``: its index, a column, or one of the parts that a column has."""
     column, _, part = name.partition("/")
     if name == "_index":
         return np.asarray(obs.index, dtype=object)
     if part == "categories":
         return np.asarray(obs[column].cat.categories, dtype=object)
+    if part == "mask":
+        return np.asarray(obs[column].isna())
+    if part == "values":
+        plain = getattr(obs[column].dtype, "numpy_dtype", np.dtype(object))
+        return np.asarray(obs[column].to_numpy(plain, na_value="" if plain.kind == "O" else plain.type(0)))
     return np.asarray(obs[column].cat.codes if part == "codes" else obs[column])
 
 

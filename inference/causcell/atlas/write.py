@@ -214,9 +214,11 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
         journal.unfinish()
         codes = np.zeros((1, len(table.schema.concepts)), dtype=np.int32)
         rows = np.repeat(codes, plan.request.rows_per_cell, axis=0)
-        example = table.obs(np.array(["cell"], dtype=object), codes, rows)  # for its columns and their types
-        uns = table.uns() | {"plan": plan.digest}
-        write_metadata(journal, plan, example, table.var(maker.source.missing), uns)
+        example = table.obs(np.array(["cell"], dtype=object), codes, rows)
+        example, obsm = maker.annotate(example, slice(0, 1))  # for its columns and their types
+        var = table.var(maker.source.missing, None if maker.annotations is None else maker.annotations.var)
+        uns = table.uns({"plan": plan.digest})
+        write_metadata(journal, plan, example, var, uns, obsm)
         if not begun:
             journal.begin(plan, origin)
 

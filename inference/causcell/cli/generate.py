@@ -35,6 +35,8 @@ def generate(
     dtype: options.DType = "float32",
     interval: options.Interval = 0.9,
     layout: options.Layout = None,
+    keep_obs: options.KeepObs = None,
+    keep_obsm: options.KeepObsm = None,
     chunk_size: options.ChunkSize = "2MB",
     shard_size: options.ShardSize = "128MB",
     plan_only: Annotated[bool, typer.Option("--plan", help="Tell what would be done, and write nothing.")] = False,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
 from causcell._internal.significance import two_sided_p
+from causcell.cells.annotations import Kept, select_annotations
 from causcell.cells.collection import AnySource
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width, describe_intervals
-from causcell.effects.result import describe_scale, make_result
+from causcell.effects.result import make_result
 from causcell.effects.settings import MIN_UNITS, EffectSettings
 from causcell.errors import DataError
 from causcell.opened_model import OpenedModel
@@ -28,6 +29,8 @@ def cell_effects(
     data: AnySource,
     do: Mapping[str, object],
     *,
+    keep_obs: str | Sequence[str] | None = None,
+    keep_obsm: str | Sequence[str] | None = None,
     progress: bool = False,
     **settings: Any,
 ) -> anndata.AnnData:
@@ -41,6 +44,8 @@ def cell_effects(
         The model and the cells, as in `simulated_trial`.
     do
         Labels by concept: one joint intervention.
+    keep_obs, keep_obsm
+        Columns and elements of the cells that the result has, as in `causcell.generator.Generator.counterfactual`.
     progress
         Show a progress bar.
     settings
@@ -48,7 +53,7 @@ def cell_effects(
 
     Returns
     -------
-    AnnData, one row a cell, with the cells' ``obs`` and the panel as ``var``:
+    AnnData, one row a cell, with the cells' ``obs`` and coordinates, and the panel as ``var``, with its columns:
 
     - ``X``: mean effect over draws (mean estimate, log scale), float32; ``layers["deviation"]``: its deviation over
       draws; ``layers["lower"]``, ``layers["upper"]``: ends of the effect's interval, which holds the draws and the
@@ -76,33 +81,48 @@ def cell_effects(
     >>> effects.shape, list(effects.layers)
     ((20, 765), ['deviation', 'lower', 'upper', 'p_value', 'q_value', 'changed'])
     """
+    import pandas as pd
+
     chosen = EffectSettings(**settings)
     if chosen.draws < MIN_UNITS:
         raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {MIN_UNITS}")
     request = chosen.request((*plan_interventions(generator.schema), *plan_interventions(generator.schema, do)))
     with chosen.bind(generator, data) as cells:
+        everyone, codes = slice(0, len(cells)), cells.labels
+        notes = select_annotations(cells.cells, generator.preprocessing.genes, Kept(keep_obs, keep_obsm))
+        notes.warn_of_left_out()
         blocks = generator.generate(cells, request, progress=progress)
         mean, deviation = _summarise_draws((block.arrays["X"] for block in blocks), chosen.draws)
-        obs, codes = cells.cells.obs.copy(), cells.labels
+        obs, obsm = notes.read(everyone)
+        obs.index = pd.Index(cells.read_names(everyone), dtype=object)
     uncertainty, targets = EffectUncertainty.of(generator.model), request.interventions[1].targets
     half = cell_half_width(uncertainty, targets, codes, mean, deviation, chosen.draws, chosen.interval)
-    texts, scale = _label_texts(generator.schema, do), describe_scale(generator.preprocessing)
-    target = ",".join(f"{concept}={label}" for concept, label in texts.items())
-    return make_result(
+    texts = _label_texts(generator.schema, do)
+    result = make_result(
         generator,
         obs,
         {"X": mean, "deviation": deviation, "lower": mean - half, "upper": mean + half},
         two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, chosen.min_effect),
-        {
-            "X": f"mean over draws of the cell's expression under {target} less its factual expression, {scale}",
-            "deviation": "standard deviation over draws of what X is the mean of",
-            "lower": "lower end of the effect's interval",
-            "upper": "upper end of the effect's interval",
-        },
+        _describe(generator, texts),
         describe_intervals(uncertainty, [concept for concept, _ in targets], chosen.interval)
         | {"effects": {"do": texts} | chosen.to_uns()},
         chosen.fdr,
+        notes.var,
     )
+    result.obsm.update(obsm)
+    return result
+
+
+def _describe(generator: OpenedModel, texts: Mapping[str, str]) -> dict[str, str]:
+    """Say what each matrix is, and its unit."""
+    target = ",".join(f"{concept}={label}" for concept, label in texts.items())
+    scale = generator.preprocessing.describe_scale()
+    return {
+        "X": f"mean over draws of the cell's expression under {target} less its factual expression, {scale}",
+        "deviation": "standard deviation over draws of what X is the mean of",
+        "lower": "lower end of the effect's interval",
+        "upper": "upper end of the effect's interval",
+    }
 
 
 def _label_texts(schema: ConceptSchema, do: Mapping[str, object]) -> dict[str, str]:

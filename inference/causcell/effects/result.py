@@ -8,7 +8,6 @@ import numpy as np
 
 from causcell._internal.significance import false_discovery_rate
 from causcell.opened_model import OpenedModel
-from causcell.preprocessing import TARGET_SUM, Preprocessing
 
 if TYPE_CHECKING:
     import anndata
@@ -29,6 +28,7 @@ def make_result(
     contents: dict[str, str],
     facts: dict[str, Any],
     fdr: float,
+    var: pd.DataFrame,
 ) -> anndata.AnnData:
     """Put effects into an AnnData, each row of p-values a family of its own.
 
@@ -48,16 +48,17 @@ def make_result(
         Further entries of ``uns["causcell"]``.
     fdr
         False discovery rate at which a gene counts as changed.
+    var
+        Columns of ``var`` of the cells' source, with the panel's genes as index.
     """
     import anndata
-    import pandas as pd
 
     q = np.stack([false_discovery_rate(each) for each in p])
     layers = {name: each.astype(np.float32) for name, each in arrays.items()}
     return anndata.AnnData(
         X=layers.pop("X"),
         obs=obs,
-        var=pd.DataFrame(index=pd.Index(generator.preprocessing.genes, dtype=object)),
+        var=var,
         layers=layers | {"p_value": p, "q_value": q, "changed": q < fdr},
         uns={
             "causcell": generator.model.provenance()
@@ -66,17 +67,3 @@ def make_result(
             | {"layers": {name: text for name, text in (contents | _TESTS).items() if name != "X"}}
         },
     )
-
-
-def describe_scale(preprocessing: Preprocessing) -> str:
-    """Say in words what a value of expression is.
-
-    Examples
-    --------
-    >>> empty = np.zeros(1, dtype=np.float32)
-    >>> describe_scale(Preprocessing(("CD3E",), "counts", ("CD3E",), empty, empty))
-    'natural logarithm of 1 + counts per 10,000'
-    """
-    if preprocessing.scale == "counts":
-        return f"natural logarithm of 1 + counts per {TARGET_SUM:,.0f}"
-    return "log1p values, on the scale of the cells that the model was trained on"

@@ -15,13 +15,15 @@ import numpy as np
 from causcell._deprecation import renamed_arguments
 from causcell._internal.confidence import half_width
 from causcell._internal.significance import two_sided_p
+from causcell.cells.annotations import Kept, select_annotations
 from causcell.cells.collection import AnySource
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import unseen_combinations
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
+from causcell.counterfactual.tables import LOG1P
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
-from causcell.effects.result import describe_scale, make_result
+from causcell.effects.result import make_result
 from causcell.effects.settings import EffectSettings
 from causcell.effects.units import number_units
 from causcell.opened_model import OpenedModel
@@ -75,6 +77,7 @@ def simulated_trial(
       ``fdr``, bool. They rest on the standard error alone, the model taken for right;
     - ``obs["intervention"]``: such as ``stim=IFN``; ``obs["unseen"]``: share of the cells (and draws) whose labels,
       under this one, no training cell carries together, float64;
+    - ``var``: the source's columns; ``uns["log1p"]``: as `scanpy.pp.log1p` leaves it;
     - ``uns["causcell"]``: provenance, what the intervals cover, the trial's settings; ``X`` and ``layers``: what each
       matrix is in words, with its unit.
 
@@ -120,11 +123,13 @@ def _run_trial(
         totals = _accumulate(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
         facts = {"concept": concept, "baseline": labels[reference], "cells": len(cells), "units": totals.units}
         codes = cells.labels
+        notes = select_annotations(cells.cells, generator.preprocessing.genes, Kept("none", "none"))
+        notes.warn_of_left_out()
     effect, error = totals.effect, totals.standard_error
     uncertainty = EffectUncertainty.of(generator.model)
     of_model = uncertainty.of_averages(index, reference, codes, effect)
     half = half_width(error**2, of_model, totals.units - 1, chosen.interval)
-    return make_result(
+    result = make_result(
         generator,
         _label_rows(request, labels, totals.unseen),
         {
@@ -139,7 +144,10 @@ def _run_trial(
         describe_intervals(uncertainty, [index], chosen.interval)
         | {"trial": facts | {"replicate": replicate or "cell"} | chosen.to_uns()},
         chosen.fdr,
+        notes.var,
     )
+    result.uns |= LOG1P
+    return result
 
 
 def _label_rows(request: Request, labels: Sequence[str], unseen: np.ndarray) -> pd.DataFrame:
@@ -153,7 +161,7 @@ def _label_rows(request: Request, labels: Sequence[str], unseen: np.ndarray) -> 
 
 def _describe(generator: OpenedModel, baseline: str, replicate: str | None) -> dict[str, str]:
     """Say what each matrix of a trial is, and its unit."""
-    scale = describe_scale(generator.preprocessing)
+    scale = generator.preprocessing.describe_scale()
     units = f"the means of each {replicate}" if replicate else "cells"
     return {
         "X": f"mean over cells of expression under the label, {scale}",
