@@ -206,7 +206,7 @@ class Assembly:
             for values in self._ends(part) if part.array == "indptr" else self._values(part):
                 writer.append(values)
             writer.finish()
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, FileNotFoundError) as error:
             raise AtlasError(
                 f"{self._journal.place!r} has a piece that is not what it is recorded as ({error}); causcell "
                 "verify tells which, and the next run makes it again"

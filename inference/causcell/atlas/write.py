@@ -54,11 +54,12 @@ class AtlasSummary:
     made
         Rows that this run made; the others were there.
     bytes
-        Bytes of the shards' files.
+        Bytes of the files of values and annotations.
     seconds
         Time that the run took.
     stages
-        Time by stage, where stages of several threads and workers add up.
+        Time by stage, where stages of several threads and workers add up: those of shards, and ``assemble``, which CSR
+        matrices take.
     unseen
         Rows with combinations of labels never seen, in the whole atlas.
     """
@@ -109,10 +110,7 @@ def write_atlas(
         records = journal.sound_records(plan)
         stages: dict[str, float] = defaultdict(float)
         made = 0
-        for find in (_find_missing, _find_lacking):
-            pending = find(journal, plan, records)
-            if not pending:
-                continue
+        for pending in _find_pending(journal, plan, records):
             journal.unfinish()
             events = (executor or InProcess()).run(maker, pending)
             for event in _watch(events, plan, records, progress):
@@ -260,20 +258,25 @@ def _watch(
             yield event
 
 
-def _find_missing(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> list[int]:
-    """Return the shards that are not complete."""
+def _find_pending(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> Iterator[list[int]]:
+    """Give the shards that are not complete; when they are, those of which a CSR matrix lacks pieces, until none does.
+
+    The latter's records are withdrawn.
+    """
+    if missing := _find_missing(plan, records):
+        yield missing
+    while not _find_missing(plan, records):
+        lacking = sorted({shard for matrix in open_matrices(journal, plan, records) for shard in matrix.lacking()})
+        if not lacking:
+            return
+        for shard in lacking:
+            journal.withdraw(shard)
+            del records[shard]
+        yield lacking
+
+
+def _find_missing(plan: Plan, records: dict[int, ShardRecord]) -> list[int]:
     return [shard for shard in range(plan.shards) if shard not in records]
-
-
-def _find_lacking(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> list[int]:
-    """Return the shards of which a CSR matrix lacks pieces, where all are complete; their records are withdrawn."""
-    if len(records) < plan.shards:
-        return []
-    lacking = sorted({shard for matrix in open_matrices(journal, plan, records) for shard in matrix.lacking()})
-    for shard in lacking:
-        journal.withdraw(shard)
-        del records[shard]
-    return lacking
 
 
 def _finish(
@@ -282,7 +285,7 @@ def _finish(
     """Assemble CSR matrices and put the root's metadata in place, unless all of it is; return the matrices."""
     from tqdm.auto import tqdm
 
-    missing = _find_missing(journal, plan, records)
+    missing = _find_missing(plan, records)
     if missing:
         raise AtlasError(f"{journal.place!r} lacks {len(missing)} of {plan.shards} shards; run it again")
     matrices = open_matrices(journal, plan, records)
