@@ -22,7 +22,7 @@ from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
 from causcell.counterfactual.tables import ResultTable, check_row_names
-from causcell.errors import CausCellWarning
+from causcell.errors import AtlasError, CausCellWarning
 from causcell.repository.verdicts import warn_of_unusable
 
 
@@ -108,7 +108,9 @@ def go_on(path: Path, plan: Plan, *, usual_layout: bool, usual_annotations: Anno
     usual_annotations
         The annotations that travel, where none were asked for.
     """
-    begun = Journal(path).plan()
+    begun = None
+    with contextlib.suppress(AtlasError):  # which the run tells, if there is to be one
+        begun = Journal(path).plan()
     if begun is None or begun.digest == plan.digest:
         return plan
     changes: dict[str, Any] = {"layout": begun.layout} if usual_layout else {}
