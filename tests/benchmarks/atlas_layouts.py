@@ -132,8 +132,9 @@ def measure_writing(arguments: argparse.Namespace, data: Path, cases: dict[str, 
         peak = format_size(max(run.peak for run in runs[name]))
         print(f"| {name} | {layout} | {size / first.rows:,.0f} | {first.rows / seconds:,.0f} | {peak} |")
     both = zip(runs["expression "], runs["expression"], strict=True)
-    ratios = ", ".join(f"{csr.seconds / dense.seconds:.2f}" for csr, dense in both)
-    print(f"\nCSR against dense expression, time of the whole command, turn about: {ratios}")
+    ratios = [(csr.seconds / dense.seconds, csr.cpu / dense.cpu) for csr, dense in both]
+    for title, found in zip(("time of the whole command", "CPU time of it"), zip(*ratios, strict=True), strict=True):
+        print(f"\nCSR against dense expression, {title}, turn about: {', '.join(f'{each:.2f}' for each in found)}")
 
 
 def probe(path: Path, what: str) -> dict[str, float]:
