@@ -14,6 +14,7 @@ from causcell.atlas.shards import encoded_bytes
 from causcell.atlas.task import ShardMaker
 from causcell.concepts import UNLABELLED, ConceptSchema, unseen_combinations
 from causcell.counterfactual.request import Request
+from causcell.counterfactual.tables import concatenate_cells
 from causcell.errors import OutputFullError
 
 _BATCHES = 4
@@ -31,7 +32,7 @@ def forecast_atlas(maker: ShardMaker) -> Forecast:
         rows += len(block.labels)
         last = block
     seconds = time.perf_counter() - started
-    obs, obsm = maker.annotate(table.obs(last.names, last.factual, last.labels), last.cells)
+    obs, obsm = maker.annotate(table.obs(**concatenate_cells([last])), last.cells)
     final, most = (size / len(last.labels) * plan.rows for size in encoded_bytes(plan, last.arrays, obs, obsm))
     files = sum(plan.file_nonzeros * (np.dtype(plan.array_dtype(place)).itemsize + 4) for place in plan.sparse)
     unseen = count_unseen_rows(maker.source.labels, plan.request, table.schema, table.combinations)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 from causcell._internal.choices import check_choice
+from causcell.counterfactual.outputs import OutputKind
 from causcell.counterfactual.request import Request
 from causcell.diffusion.solvers import Solver
 from causcell.errors import ConfigurationError, format_list
@@ -16,7 +17,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 DENSER = 8
 """A chunk of a dense array has so many times the values of one of a CSR matrix, which are nonzero."""
 
-_SPARSE = frozenset({"expression", "counts"})
+_SPARSE: frozenset[OutputKind] = frozenset({"expression", "counts"})
 """Kinds of output of which most values are zero, if they are drawn."""
 
 

@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "store": "expression",
     "dtype": "float32",
     "interval": LEVEL,
+    "library_size": None,
     "keep_obs": None,
     "keep_obsm": None,
     "where": None,
@@ -45,7 +46,7 @@ class AtlasOptions(TypedDict, total=False):
 
     Attributes
     ----------
-    mode, match_parents, preset, solver, steps, spacing, eta, draws, seed, store, interval
+    mode, match_parents, preset, solver, steps, spacing, eta, draws, seed, store, interval, library_size
         What is generated; see `causcell.generator.Generator.counterfactual`.
     dtype
         Type of the expression: ``float32``, or ``float16`` (half the bytes).
@@ -56,7 +57,7 @@ class AtlasOptions(TypedDict, total=False):
         How cells are read; see `causcell.generator.Generator.counterfactual`.
     layout
         ``csr``: ``X`` is a CSR matrix, which leaves out zeros; ``dense``. If not given, ``csr`` for float32 expression
-        of a solver whose last step draws, of which most values are zero, and ``dense`` for all else.
+        and counts of a solver whose last step draws, of which most values are zero, and ``dense`` for all else.
     chunk_size, shard_size
         Uncompressed bytes that readers fetch, and that are made and committed, at once: a number, or text such as
         ``64MB``. A chunk of a CSR matrix has an eighth of the values of a dense one.
@@ -74,6 +75,7 @@ class AtlasOptions(TypedDict, total=False):
     store: str
     dtype: str
     interval: float
+    library_size: int | None
     keep_obs: str | Sequence[str] | None
     keep_obsm: str | Sequence[str] | None
     where: str | None

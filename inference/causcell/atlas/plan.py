@@ -134,17 +134,14 @@ class Plan(BaseModel):
             check_csr(self.request, self.arrays)
         return self
 
-    @model_serializer(mode="wrap")
-    def _leave_out_dense(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: each for name, each in dump(self).items() if name != "layout" or each != "dense"}
-
     @field_serializer("request", mode="wrap")
-    def _leave_out_interval(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: each for name, each in dump(request).items() if name != "interval" or request.store == "summary"}
+    def _leave_out_unused(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: each for name, each in dump(request).items() if name not in request.unused}
 
     @model_serializer(mode="wrap")
-    def _leave_out_annotations(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name != "annotations" or value is not None}
+    def _leave_out_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        usual = {"annotations": None, "layout": "dense"}
+        return {name: value for name, value in dump(self).items() if name not in usual or value != usual[name]}
 
     @property
     def digest(self) -> str:
@@ -198,7 +195,9 @@ class Plan(BaseModel):
         )
 
     def array_dtype(self, place: str) -> str:
-        """Return the type of an array's values: embeddings are always float32."""
+        """Return the type of an array's values: embeddings are always float32, counts int32."""
+        if self.request.store == "counts":
+            return "int32"
         return "float32" if place.startswith("obsm/") else self.request.dtype
 
     @property
@@ -228,7 +227,7 @@ class Plan(BaseModel):
         facts = {
             "rows": f"{self.rows:,} ({self.cells:,} cells, {len(interventions)} interventions: "
             f"{format_list(interventions, 4)}, {request.draws} draws)",
-            "holds": f"{request.store} ({request.settings.estimate}), {request.dtype}, {self.genes:,} genes"
+            "holds": f"{request.store} ({request.settings.estimate}), {self.array_dtype('X')}, {self.genes:,} genes"
             + (", a CSR matrix" if self.sparse else ""),
             "shards": f"{self.shards:,} of {self.shard_rows:,} rows in chunks of {self.chunk_rows:,}",
             "size": f"{format_size(self.bytes_uncompressed)} {'as a dense array' if self.sparse else 'uncompressed'}",
@@ -294,8 +293,8 @@ def make_plan(
     request
         What is generated for each cell.
     layout
-        ``csr`` or ``dense``; if not given, ``csr`` for float32 expression of a solver whose last step draws, of which
-        most values are zero, and ``dense`` for all else.
+        ``csr`` or ``dense``; if not given, ``csr`` for float32 expression and counts of a solver whose last step draws,
+        of which most values are zero, and ``dense`` for all else.
     annotations
         What is kept of the cells' annotations.
     chunk_size, shard_size
@@ -325,7 +324,7 @@ def plan_layout(
     shard_size: int,
 ) -> Plan:
     """Plan an atlas of a number of cells with these digests; see `make_plan`."""
-    solver = model.build_solver(request.settings)  # what can't be used is told before anything is written
+    solver = model.prepare_solver(request)  # what can't be used is told before anything is written
     cell_keys(request.seed, [""])
     if chunk_size > shard_size:
         raise ConfigurationError(f"chunks of {chunk_size} bytes are larger than shards of {shard_size}")

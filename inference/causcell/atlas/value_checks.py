@@ -12,7 +12,7 @@ from causcell.counterfactual.outputs import PARTIAL, SIGNED
 
 def describe_values(chunks: Iterable[np.ndarray], plan: Plan, place: str) -> str:
     """Describe values that are not finite, are negative where they can't be, or are zeros that a CSR matrix stores."""
-    signed = plan.request.store not in ("expression", "summary") or place in SIGNED
+    signed = plan.request.store not in ("expression", "counts", "summary") or place in SIGNED
     unfinite = negative = zeros = total = 0
     for chunk in chunks:
         total += chunk.size

@@ -137,9 +137,13 @@ Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Store = Annotated[
     str,
     typer.Option(
-        help="What to keep: expression; embeddings (see materialize); effects (less the factual cell with the same "
-        "noise); summary (mean and deviation over draws; each effect with its interval)."
+        help="What to keep: expression; counts (of the same samples); embeddings (see materialize); effects (less the "
+        "factual cell with the same noise); summary (mean and deviation over draws; each effect with its interval)."
     ),
+]
+LibrarySize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Total that every cell's counts are made for. [default: the cell's own]"),
 ]
 Interval = Annotated[
     float,
@@ -168,8 +172,8 @@ DType = Annotated[str, typer.Option(help="Type of the expression: float32 or flo
 Layout = Annotated[
     str | None,
     typer.Option(
-        help="X as a CSR matrix (csr), which leaves out zeros, or dense. [default: csr for float32 expression that is "
-        "drawn, else dense]"
+        help="X as a CSR matrix (csr), which leaves out zeros, or dense. [default: csr for float32 expression and "
+        "counts that are drawn, else dense]"
     ),
 ]
 ChunkSize = Annotated[str, typer.Option(help="What readers fetch at once, uncompressed.")]

@@ -175,6 +175,7 @@ def test_an_atlas_of_almost_nothing(sparse, tmp_path, monkeypatch, kept):
         ({"solver": "mean"}, "dense"),
         ({"solver": "ddim", "steps": 3}, "dense"),  # ends in a posterior mean, of which few values are zero
         ({"dtype": "float16"}, "dense"),
+        ({"store": "counts"}, "csr"),
         ({"store": "effects", "do": {"stim": "IFN"}}, "dense"),
         ({"store": "embeddings"}, "dense"),
         ({"store": "summary", "draws": 2}, "dense"),
@@ -215,6 +216,15 @@ def test_effects_as_a_csr_matrix(recipe, tmp_path):
     dense, csr = (anndata.read_zarr(tmp_path / f"{layout}.zarr").X for layout in ("dense", "csr"))
     np.testing.assert_array_equal(csr.toarray(), dense)
     assert csr.min() < 0
+    assert verify_atlas(tmp_path / "csr.zarr").sound
+
+
+def test_counts_as_a_csr_matrix(recipe, tmp_path):
+    for layout in ("dense", "csr"):
+        recipe.write(tmp_path / f"{layout}.zarr", store="counts", layout=layout)
+    dense, csr = (anndata.read_zarr(tmp_path / f"{layout}.zarr").X for layout in ("dense", "csr"))
+    np.testing.assert_array_equal(csr.toarray(), dense)
+    assert csr.dtype == np.int32
     assert verify_atlas(tmp_path / "csr.zarr").sound
 
 
