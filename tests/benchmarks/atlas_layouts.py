@@ -1,9 +1,9 @@
 """Layouts of an atlas by what is stored: what they cost to write and to open, and what readers take out of them.
 
 Prints Markdown: bytes a row, rows/s and peak memory of ``causcell generate`` file to file; the ratio of CSR to dense,
-turn about; CPU time (the least of three) and memory of ``anndata.read_zarr``; and the CPU time to read one intervention,
-one cell type and one gene by ``anndata.experimental.read_lazy``, from a dense array, a CSR matrix in the atlas's order,
-and one whose rows stand by intervention.
+turn about; CPU time (the least of three) and memory of ``anndata.read_zarr``; and the CPU time to read one
+intervention, one cell type and one gene by ``anndata.experimental.read_lazy``, from a dense array, a CSR matrix in the
+atlas's order, and one whose rows stand by intervention.
 
     python tests/benchmarks/atlas_layouts.py --folder /some/place --rows 100000
 

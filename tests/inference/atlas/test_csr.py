@@ -277,7 +277,7 @@ def replay(sparse, tmp_path_factory):
         made = opened.maker
         ranges = [made.plan.cells_of(shard) for shard in range(made.plan.shards)]
         held = {within.start: list(made.blocks([within])) for within in ranges}
-        yield Replay(made.plan, place, made.model, made.source, None, held), opened.origin
+        yield Replay(**{**vars(made), "task": None}, held=held), opened.origin
 
 
 def test_killed_between_any_two_changes_of_the_disk_it_ends_the_same(replay, whole_sparse, tmp_path, monkeypatch):
