@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from pathlib import Path
 
 import numpy as np
 
+from causcell._internal.remote import AnyPath, RemotePath
 from causcell._internal.units import format_size
 from causcell.atlas.plan import Forecast
 from causcell.atlas.shards import encoded_bytes
@@ -39,8 +39,10 @@ def forecast_atlas(maker: ShardMaker) -> Forecast:
     return Forecast(rows / seconds, round(final), unseen, round(most - final + min(files, final)))
 
 
-def free_bytes(path: Path) -> int:
-    """Return the space that is left where a path is, or would be."""
+def free_bytes(path: AnyPath) -> int | None:
+    """Return the space that is left where a path is, or would be; `None` for a URL, of which nobody tells."""
+    if isinstance(path, RemotePath):
+        return None
     place = path.absolute()
     while not place.exists():
         place = place.parent
@@ -54,7 +56,7 @@ def require_space(maker: ShardMaker) -> None:
     """
     plan, free = maker.plan, free_bytes(maker.path)
     most = plan.bytes_uncompressed * (3 if plan.sparse else 1)  # of a CSR matrix of which no value is zero, and scratch
-    if plan.forecast is None and most < free:
+    if free is None or (plan.forecast is None and most < free):
         return
     forecast = plan.forecast or forecast_atlas(maker)
     needed = forecast.bytes + forecast.scratch_bytes

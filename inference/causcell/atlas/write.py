@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from causcell._internal.files import new_file, refuse_existing, staging_folder
+from causcell._internal.files import local_path, new_file, refuse_existing, staging_folder
 from causcell._internal.locks import flush_folder
 from causcell._internal.units import format_size
 from causcell.atlas.assemble import Assembly, open_matrices
@@ -112,7 +112,7 @@ def write_atlas(
         made = 0
         for pending in _find_pending(journal, plan, records):
             journal.unfinish()
-            events = (executor or InProcess()).run(maker, pending)
+            events = (executor or InProcess()).run(maker.under(journal.storage.lease), pending)
             for event in _watch(events, plan, records, progress):
                 if isinstance(event, ShardCommitted):
                     records[event.record.shard] = event.record
@@ -154,7 +154,7 @@ def write_h5ad(
     """
     import anndata
 
-    out, plan = maker.path, maker.plan
+    out, plan = local_path(str(maker.path)), maker.plan
     refuse_existing(out)
     if plan.bytes_uncompressed > LARGEST_H5AD:
         raise ConfigurationError(
@@ -205,7 +205,7 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
             and not journal.is_damaged(ROOT_METADATA, metadata[ROOT_METADATA])  # of which the root's are made
         ):
             return
-    with raise_on_full_disk(journal.place):
+    with raise_on_full_disk(journal.storage.disk):
         if not begun:
             journal.clear()
             require_space(maker)
@@ -294,7 +294,7 @@ def _finish(
     done = journal.finished and not any(matrix.needed() for matrix in matrices)
     if not done or (matrices and not all(journal.has(*each) for each in counted.items())):
         started = time.perf_counter()
-        with raise_on_full_disk(journal.place):
+        with raise_on_full_disk(journal.storage.disk):
             journal.unfinish()
             for matrix in matrices:
                 with tqdm(
