@@ -100,12 +100,12 @@ class ObjectStorage:
     @contextlib.contextmanager
     def locked_if_writable(self) -> Iterator[bool]:
         """Hold the place where this user may write; tell whether that is so."""
-        exceptions: Any = import_module("obstore.exceptions")
         with contextlib.ExitStack() as stack:
             writable = True
             try:
                 stack.enter_context(self.locked())
             except OutputError as error:
+                exceptions: Any = import_module("obstore.exceptions")
                 if not isinstance(error.__cause__, exceptions.PermissionDeniedError):
                     raise
                 writable = False
@@ -197,8 +197,9 @@ class ObjectStorage:
         """Remove all objects below a name."""
         names = list(self.names(name))
         self._check_lease()
-        with telling(self._path, OutputError):
-            self._store.delete(names)
+        if names:
+            with telling(self._path, OutputError):
+                self._store.delete(names)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
