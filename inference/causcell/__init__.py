@@ -8,7 +8,7 @@ The client needs numpy, anndata and ONNX Runtime, never torch. `Generator` is wh
         stimulated = generator.counterfactual(adata, do={"stim": "IFN"}, seed=0)
 
 `check` tells, before training, what labels, concepts and graph let a model learn. Errors are one tree, described in
-`causcell.errors`; figures of results are in `causcell.plot`.
+`causcell.errors`; figures of results are in `causcell.plot`, tables in `causcell.get`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = ["CausCellError", "Dask", "Generator", "InProcess", "Processes", "__version__", "check", "open_repository"]
 
-_MODULES = ("errors", "plot")
+_MODULES = ("errors", "get", "plot")
 _HOME = {
     "CausCellError": "errors",
     "Dask": "atlas.executors",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
@@ -18,17 +17,17 @@ from causcell.atlas.open import open_atlas
 from causcell.atlas.options import AtlasOptions, complete_options, spell_out_options
 from causcell.atlas.plan import Plan
 from causcell.atlas.write import AtlasSummary, write_atlas, write_h5ad
-from causcell.cells.collection import AnyCells, AnySource
-from causcell.cells.panel_cells import PanelCells, Reading
+from causcell.cells.annotations import Kept
+from causcell.cells.collection import AnySource
+from causcell.cells.panel_cells import Reading
 from causcell.counterfactual.embedding import embed_cells
-from causcell.counterfactual.outputs import Block
-from causcell.counterfactual.request import Request, make_request, solver_settings
-from causcell.counterfactual.stream import MeasuredCells, stream_all
+from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.tables import ResultTable, check_row_names
 from causcell.diffusion.solvers import SolverSettings
+from causcell.effects.cells import cell_effects
+from causcell.effects.trial import simulated_trial
 from causcell.errors import ConfigurationError
 from causcell.opened_model import OpenedModel
-from causcell.repository.verdicts import warn_of_unusable
 
 if TYPE_CHECKING:
     import anndata
@@ -71,6 +70,8 @@ class Generator(OpenedModel):
         seed: int = 0,
         store: str = "expression",
         interval: float = LEVEL,
+        keep_obs: str | Sequence[str] | None = None,
+        keep_obsm: str | Sequence[str] | None = None,
         expression: str | None = None,
         layer: str | None = None,
         raw: bool = False,
@@ -103,6 +104,9 @@ class Generator(OpenedModel):
             ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
         interval
             Level of the intervals of effects that a summary has; see `causcell.counterfactual.uncertainty`.
+        keep_obs, keep_obsm
+            Columns of ``obs`` and elements of ``obsm`` that travel into the result, by name; by default all columns
+            and ``spatial``, ``"none"`` for none. Columns of ``var`` travel with them. See `causcell.cells.annotations`.
         expression
             ``counts`` or ``log1p`` (default: as in training), which is checked. log1p values for a model of counts are
             natural logarithms for a total of 10,000 over all genes of training; others are refused.
@@ -125,7 +129,7 @@ class Generator(OpenedModel):
         -------
         AnnData, one row a (cell, intervention, draw), cells in input order, with float32 expression of the panel (log
         scale) in ``X``, or what ``store`` asks for; the columns of ``obs`` are those of
-        `causcell.counterfactual.tables`.
+        `causcell.counterfactual.tables`, then the cells' own.
         """
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
@@ -134,9 +138,10 @@ class Generator(OpenedModel):
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
             check_row_names(cells, request)
-            return ResultTable.of(self.model, request).to_anndata(
-                self.generate(cells, request, progress=progress), cells.missing
-            )
+            table = ResultTable.of(self.model, request)
+            annotations = table.select_annotations(cells.cells, Kept(keep_obs, keep_obsm))
+            annotations.warn_of_left_out()
+            return table.to_anndata(self.generate(cells, request, progress=progress), cells.missing, annotations)
 
     def reconstruct(self, adata: AnySource, **options: Any) -> anndata.AnnData:
         """Generate the cells themselves from their own embeddings: `counterfactual` without any intervention.
@@ -216,7 +221,7 @@ class Generator(OpenedModel):
             Cells, concepts or options can't be used; the message says why.
         """
         chosen = complete_options(options, "plan_atlas")
-        with open_atlas(self.model, self.source, cells, Path("atlas.zarr"), do, grid, chosen) as opened:
+        with open_atlas(self.model, self.source, cells, None, do, grid, chosen) as opened:
             plan = opened.maker.plan
             return plan.with_forecast(forecast_atlas(opened.maker)) if forecast else plan
 
@@ -268,54 +273,63 @@ class Generator(OpenedModel):
         with open_atlas(self.model, self.source, cells, place, do, grid, chosen) as opened:
             return write(opened.maker, opened.origin, executor=executor, progress=progress, on_event=on_event)
 
-    def bind(
+    def trial(
         self,
-        cells: AnyCells,
-        expression: str | None = None,
-        allow_missing_genes: float = 0.0,
+        cells: AnySource,
+        concept: str | None = None,
+        do: Mapping[str, object] | None = None,
         *,
-        totals: str | None = None,
-        round_counts: bool = False,
-    ) -> PanelCells:
-        """Bind cells to the model's concepts and panel; a warning names missing genes.
+        baseline: str | None = None,
+        replicate: str | None = None,
+        keep_obs: str | Sequence[str] | None = None,
+        keep_obsm: str | Sequence[str] | None = None,
+        progress: bool = False,
+        **settings: Any,
+    ) -> anndata.AnnData:
+        """Measure effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell.
 
         Parameters
         ----------
         cells
-            Opened cells; see `causcell.cells.collection.open_cells`. They are closed with what is returned.
-        expression, allow_missing_genes, totals, round_counts
             As in `counterfactual`.
-        """
-        try:
-            return PanelCells(
-                cells,
-                self.schema,
-                self.preprocessing,
-                expression=expression,
-                allow_missing_genes=allow_missing_genes,
-                totals=totals,
-                round_counts=round_counts,
-            )
-        except BaseException:
-            cells.close()
-            raise
-
-    def generate(self, cells: PanelCells, request: Request, *, progress: bool = False) -> Iterator[Block]:
-        """Generate results for all cells, block by block (one block a batch of cells), in input order.
-
-        A warning names concepts that are intervened on although export judged their effects not usable.
-
-        Parameters
-        ----------
-        cells
-            Cells bound to the model; see `bind`.
-        request
-            What to generate.
+        concept
+            Every cell is set to each of its labels in turn; see `causcell.effects.trial.simulated_trial`.
+        do
+            In place of ``concept``: labels by concept, one joint intervention, and its effect on each cell; see
+            `causcell.effects.cells.cell_effects`.
+        baseline, replicate
+            Label that the others are compared with; column of ``obs`` with independent units, such as donors. They
+            belong to ``concept``.
+        keep_obs, keep_obsm
+            As in `counterfactual`, for effects on each cell; they belong to ``do``.
         progress
             Show a progress bar.
+        settings
+            Arguments of `causcell.effects.EffectSettings`.
+
+        Returns
+        -------
+        AnnData, one row a label, or a cell, with effect, interval and test of every gene; `causcell.get.effects_df`
+        gives a row as a table.
+
+        Raises
+        ------
+        ConfigurationError
+            Both or neither of ``concept`` and ``do``; ``baseline`` or ``replicate`` with ``do``; ``keep_obs`` or
+            ``keep_obsm`` with ``concept``.
         """
-        warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
-        return stream_all(self.model, MeasuredCells(self.model, cells), request, progress=progress)
+        if (concept is None) == (not do):
+            raise ConfigurationError("give either concept= (average effects) or do= (effects on each cell)")
+        if concept is not None:
+            if keep_obs is not None or keep_obsm is not None:
+                raise ConfigurationError("keep_obs= and keep_obsm= belong to do=; a row of a trial is no cell")
+            return simulated_trial(
+                self, cells, concept, baseline=baseline, replicate=replicate, progress=progress, **settings
+            )
+        if baseline is not None or replicate is not None:
+            raise ConfigurationError("baseline= and replicate= belong to concept=; effects on each cell have neither")
+        kept: dict[str, Any] = {"keep_obs": keep_obs, "keep_obsm": keep_obsm}
+        return cell_effects(self, cells, do or {}, progress=progress, **kept, **settings)
 
     def solver_settings(self, **choice: Any) -> SolverSettings:
         """Return a preset of the model, or a solver by name; see `causcell.counterfactual.request.solver_settings`."""

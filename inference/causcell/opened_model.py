@@ -1,18 +1,25 @@
-"""An exported model that is open: what it is, and how it is closed."""
+"""An exported model that is open: what it is, what it generates of cells, and how it is closed."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from causcell._deprecation import warn_deprecated
 from causcell._internal.html import graph_svg, html_card
+from causcell.cells.collection import AnyCells
+from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
+from causcell.counterfactual.outputs import Block
+from causcell.counterfactual.request import Request
+from causcell.counterfactual.stream import MeasuredCells, stream_all
 from causcell.engine.protocol import Engine
 from causcell.preprocessing import Preprocessing
 from causcell.repository.manifest import Manifest
+from causcell.repository.verdicts import warn_of_unusable
 
 if TYPE_CHECKING:
     from causcell.engine.triton.connection import Connection
@@ -31,7 +38,7 @@ _REPLACED = {"blocks": "causcell.counterfactual.stream.stream_blocks", "reader":
 
 
 class OpenedModel:
-    """A model that is open: what it is, and how it is closed.
+    """A model that is open: what it is, what it generates of cells, and how it is closed.
 
     Parameters
     ----------
@@ -104,6 +111,55 @@ class OpenedModel:
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
+
+    def bind(
+        self,
+        cells: AnyCells,
+        expression: str | None = None,
+        allow_missing_genes: float = 0.0,
+        *,
+        totals: str | None = None,
+        round_counts: bool = False,
+    ) -> PanelCells:
+        """Bind cells to the model's concepts and panel; a warning names missing genes.
+
+        Parameters
+        ----------
+        cells
+            Opened cells; see `causcell.cells.collection.open_cells`. They are closed with what is returned.
+        expression, allow_missing_genes, totals, round_counts
+            As in `causcell.Generator.counterfactual`.
+        """
+        try:
+            return PanelCells(
+                cells,
+                self.schema,
+                self.preprocessing,
+                expression=expression,
+                allow_missing_genes=allow_missing_genes,
+                totals=totals,
+                round_counts=round_counts,
+            )
+        except BaseException:
+            cells.close()
+            raise
+
+    def generate(self, cells: PanelCells, request: Request, *, progress: bool = False) -> Iterator[Block]:
+        """Generate results for all cells, block by block (one block a batch of cells), in input order.
+
+        A warning names concepts that are intervened on although export judged their effects not usable.
+
+        Parameters
+        ----------
+        cells
+            Cells bound to the model; see `bind`.
+        request
+            What to generate.
+        progress
+            Show a progress bar.
+        """
+        warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
+        return stream_all(self.model, MeasuredCells(self.model, cells), request, progress=progress)
 
     @property
     def manifest(self) -> Manifest:

@@ -115,6 +115,19 @@ class Preprocessing:
         expression[standardised == self.zero] = 0.0  # which rounding would miss
         return expression
 
+    def describe_scale(self) -> str:
+        """Say in words what a value of expression is.
+
+        Examples
+        --------
+        >>> empty = np.zeros(1, dtype=np.float32)
+        >>> Preprocessing(("CD3E",), "counts", ("CD3E",), empty, empty).describe_scale()
+        'natural logarithm of 1 + counts per 10,000'
+        """
+        if self.scale == "counts":
+            return f"natural logarithm of 1 + counts per {TARGET_SUM:,.0f}"
+        return "log1p values, on the scale of the cells that the model was trained on"
+
     @property
     def zero(self) -> np.ndarray:
         """Standardised value of zero expression, float32 [G]."""

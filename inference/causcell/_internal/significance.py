@@ -40,6 +40,30 @@ def two_sided_p(mean: np.ndarray, deviation: np.ndarray, freedom: int | None, mi
     return np.asarray(np.minimum(tails[0] + tails[1], 1.0))
 
 
+def treat_scores(mean: np.ndarray, deviation: np.ndarray, min_effect: float = 0.0) -> np.ndarray:
+    """Return the statistics that `two_sided_p` rests on, as limma's ``treat`` reports them.
+
+    Parameters
+    ----------
+    mean, deviation, min_effect
+        As in `two_sided_p`.
+
+    Returns
+    -------
+    float64, of the same shape: by how many standard errors a mean exceeds ``min_effect``, with the sign of the mean;
+    0 where it does not; infinite where it does and there is no deviation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> treat_scores(np.array([0.3, -0.3, 0.05]), np.full(3, 0.1), 0.1).round(3).tolist()
+    [2.0, -2.0, 0.0]
+    """
+    excess = np.maximum(np.abs(mean) - min_effect, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(excess == 0, 0.0, np.sign(mean) * excess / deviation))
+
+
 def false_discovery_rate(p: np.ndarray) -> np.ndarray:
     """Adjust the p-values of one family, float64 [n], by Benjamini and Hochberg (1995)."""
     from scipy.stats import false_discovery_control

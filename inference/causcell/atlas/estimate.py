@@ -27,8 +27,8 @@ def forecast_atlas(maker: ShardMaker) -> Forecast:
         rows += len(block.labels)
         last = block
     seconds = time.perf_counter() - started
-    obs = table.obs(last.names, last.factual, last.labels)
-    per_row = encoded_bytes(plan, last.arrays, obs) / len(last.labels)
+    obs, obsm = maker.annotate(table.obs(last.names, last.factual, last.labels), last.cells)
+    per_row = encoded_bytes(plan, last.arrays, obs, obsm) / len(last.labels)
     unseen = count_unseen_rows(maker.source.labels, plan.request, table.schema, table.combinations)
     return Forecast(rows / seconds, round(per_row * plan.rows), unseen)
 

@@ -11,44 +11,27 @@
 
 A record is written beside its place, flushed to disk and renamed, after the files that it vouches for.
 
-An atlas may come from a stranger. So nothing is read or written through a symbolic link inside it, what the journal
-says is checked against the plan's digest and the store's metadata before it is believed, and no path leaves the store.
+An atlas may come from a stranger. So what the journal says is checked against the plan's digest and the store's
+metadata before it is believed, and no path leaves the store. The place itself is that of `causcell.atlas.storage`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
-import shutil
-import stat
-import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from causcell._internal.files import refuse_existing
-from causcell._internal.locks import flush_folder, hold
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import (
-    FileRecord,
-    ShardArrays,
-    ShardRecord,
-    check_place,
-    fits_plan,
-    put_files,
-    raise_on_full_disk,
-)
+from causcell.atlas.records import FileRecord, ShardArrays, ShardRecord, check_place, fits_plan
+from causcell.atlas.storage import FOLDER, LocalStorage, Storage
 from causcell.errors import AtlasError, CausCellError, OutputExistsError, format_list
 
-FOLDER = ".causcell"
 ROOT_METADATA = "zarr.json"
 
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-_LARGEST_RECORD = 64 * 10**6
-"""Bytes of a file of the journal that are read at most."""
+_PLAN = f"{FOLDER}/plan.json"
+_METADATA = f"{FOLDER}/metadata.json"
 
 _STORE = ("X", "layers", "obsm", "varm", "obsp", "varp", "obs", "var", "uns")
 """What a store that was begun may hold beside its journal."""
@@ -64,16 +47,15 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.folder = path / FOLDER
+        self.storage: Storage = LocalStorage(path)
+        self.place = self.storage.place
 
     @property
     def work(self) -> Path:
         """Folder of files being written."""
-        return self.folder / "work"
+        return self.storage.work
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the place against other runs, with an empty `work` folder.
 
         Raises
@@ -85,48 +67,11 @@ class Journal:
         AtlasError
             It has symbolic links inside.
         """
-        if not self.folder.is_dir():
-            refuse_existing(self.path)
-        with raise_on_full_disk(self.path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self.refuse_links()
-        with hold(self.folder / "lock", self.path):
-            shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir()
-            try:
-                yield
-            finally:
-                shutil.rmtree(self.work, ignore_errors=True)
+        return self.storage.locked()
 
-    @contextlib.contextmanager
-    def locked_if_writable(self) -> Iterator[bool]:
+    def locked_if_writable(self) -> AbstractContextManager[bool]:
         """Hold the place where it can be written to; tell whether it can. Nobody writes to a read-only one."""
-        with contextlib.ExitStack() as stack:
-            writable = os.access(self.folder, os.W_OK)
-            if writable:
-                try:
-                    stack.enter_context(self.locked())
-                except OSError as error:
-                    if error.errno not in _READ_ONLY:
-                        raise
-                    writable = False
-            if not writable:
-                self.refuse_links()
-            yield writable
-
-    def refuse_links(self) -> None:
-        """Raise `AtlasError` for a symbolic link inside the store: what is written there would go elsewhere."""
-        pending = [self.path]
-        while pending:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_symlink():
-                        raise AtlasError(
-                            f"{entry.path!r} is a symbolic link; an atlas has none, and what is read or written there "
-                            "would be another file: remove it, or copy the atlas with what its links point to (cp -rL)"
-                        )
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(Path(entry.path))
+        return self.storage.locked_if_writable()
 
     def plan(self) -> Plan | None:
         """Return the plan, or `None` where none was begun; raises `AtlasError` for one that can't be read."""
@@ -140,14 +85,14 @@ class Journal:
             raise self._unreadable(error) from error
         if stated != found:
             raise AtlasError(
-                f"{self.folder / 'plan.json'} was changed after the atlas was begun: its digest is {found[:12]}..., "
-                f"and {str(stated)[:12]}... is recorded; restore it, or remove {str(self.path)!r} and generate it again"
+                f"{self._name('plan.json')} was changed after the atlas was begun: its digest is {found[:12]}..., "
+                f"and {str(stated)[:12]}... is recorded; restore it, or remove {self.place!r} and generate it again"
             )
         return plan
 
     def _begun(self) -> dict[str, Any] | None:
         try:
-            fields = self._read("plan.json")
+            fields = self._read(_PLAN)
         except (ValueError, RecursionError, OSError) as error:
             raise self._unreadable(error) from error
         if fields is not None and not isinstance(fields, dict):
@@ -157,14 +102,14 @@ class Journal:
     def _unreadable(self, why: object) -> AtlasError:
         text = str(why)
         return AtlasError(
-            f"{self.folder / 'plan.json'} can't be read ({text[:500]}); remove {str(self.path)!r} and generate it again"
+            f"{self._name('plan.json')} can't be read ({text[:500]}); remove {self.place!r} and generate it again"
         )
 
     def require_plan(self) -> Plan:
         """Return the plan; raises `AtlasError` where none was begun."""
         plan = self.plan()
         if plan is None:
-            raise AtlasError(f"{str(self.path)!r} is no atlas of causcell's: it has no {FOLDER}/plan.json")
+            raise AtlasError(f"{self.place!r} is no atlas of causcell's: it has no {FOLDER}/plan.json")
         return plan
 
     def check_plan(self, plan: Plan) -> bool:
@@ -174,14 +119,14 @@ class Journal:
             return False
         if begun.digest != plan.digest:
             raise OutputExistsError(
-                f"{str(self.path)!r} holds an atlas of another plan: {'; '.join(begun.differences(plan))}; remove it, "
+                f"{self.place!r} holds an atlas of another plan: {'; '.join(begun.differences(plan))}; remove it, "
                 "or name another place"
             )
         return True
 
     def begin(self, plan: Plan, origin: dict[str, Any]) -> None:
         """Record the plan, and where its cells came from."""
-        self._write("plan.json", {"digest": plan.digest, "plan": plan.model_dump(mode="json"), "origin": origin})
+        self._write(_PLAN, {"digest": plan.digest, "plan": plan.model_dump(mode="json"), "origin": origin})
 
     def origin(self) -> dict[str, Any]:
         """Return where the cells came from when the atlas was begun; nothing where that can't be read."""
@@ -195,12 +140,14 @@ class Journal:
         """
         found: dict[int, ShardRecord] = {}
         arrays = None if plan is None else self._shard_arrays(plan)
-        for file in sorted((self.folder / "shards").glob("*.json")):
+        for name in sorted(self.storage.names(f"{FOLDER}/shards")):
+            if not name.endswith(".json"):
+                continue
             try:
-                record = ShardRecord.model_validate(self._read(f"shards/{file.name}"))
+                record = ShardRecord.model_validate(self._read(name))
             except (ValueError, RecursionError, OSError):
                 continue
-            if file.name == _record_name(record.shard) and (plan is None or fits_plan(record, plan, arrays)):
+            if name == _record_name(record.shard) and (plan is None or fits_plan(record, plan, arrays)):
                 found[record.shard] = record
         return found
 
@@ -217,7 +164,7 @@ class Journal:
         """Return the arrays that are written by shards, by the metadata of the store; `None` where these can't be read.
 
         Of ``obs`` they are those without a chunk among the metadata. Categories, which are written ahead, may have an
-        empty chunk, of which there is no file.
+        empty chunk, of which there is no file. Of ``obsm`` they are all.
         """
         names = self.metadata()
         if names is None:
@@ -227,32 +174,33 @@ class Journal:
         whole = {name.rpartition("/c/")[0] for name in names}
         obs = {node for node in nodes - groups - whole if node.startswith("obs/")}
         ahead = {node for node in obs if node.count("/") > 1 and node.endswith("/categories")}
-        return ShardArrays(frozenset(plan.arrays), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
+        values = {*plan.arrays, *(node for node in nodes - groups if node.startswith("obsm/"))}
+        return ShardArrays(frozenset(values), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
 
-    def path_of(self, name: str) -> Path:
-        """Return the path of a recorded file; the root's metadata are kept aside until the store is finished."""
-        return self.folder / name if name == ROOT_METADATA else self.path / name
+    def place_of(self, name: str) -> str:
+        """Return where a recorded file is; the root's metadata are kept aside until the store is finished."""
+        return f"{FOLDER}/{name}" if name == ROOT_METADATA else name
 
     def holds(self, name: str, file: FileRecord) -> bool:
         """Tell whether a recorded file is there, by its size."""
-        try:
-            status = self.path_of(name).lstat()
-        except OSError:
-            return False
-        return stat.S_ISREG(status.st_mode) and status.st_size == file.bytes
+        return self.storage.size(self.place_of(name)) == file.bytes
+
+    def is_damaged(self, name: str, file: FileRecord) -> bool:
+        """Tell whether a recorded file is not there as it was written, by its digest."""
+        return not self.holds(name, file) or self.storage.record(self.place_of(name)) != file
 
     def commit(self, record: ShardRecord) -> None:
         """Record a shard whose files are on disk: from here on it is complete."""
-        self._write(f"shards/{_record_name(record.shard)}", record.model_dump(mode="json"))
+        self._write(_record_name(record.shard), record.model_dump(mode="json"))
 
     def withdraw(self, shard: int) -> None:
         """Withdraw a shard's record, so that it is made again."""
-        (self.folder / "shards" / _record_name(shard)).unlink(missing_ok=True)
+        self.storage.remove(_record_name(shard))
 
     def metadata(self) -> dict[str, FileRecord] | None:
         """Return the records of files that belong to no shard, or `None` where they have to be written again."""
         try:
-            fields = self._read("metadata.json")
+            fields = self._read(_METADATA)
             if not isinstance(fields, dict) or ROOT_METADATA not in fields:
                 return None
             return {check_place(name): FileRecord.model_validate(each) for name, each in fields.items()}
@@ -261,11 +209,11 @@ class Journal:
 
     def commit_metadata(self, files: dict[str, FileRecord]) -> None:
         """Record the files that belong to no shard."""
-        self._write("metadata.json", {name: each.model_dump(mode="json") for name, each in sorted(files.items())})
+        self._write(_METADATA, {name: each.model_dump(mode="json") for name, each in sorted(files.items())})
 
     def withdraw_metadata(self) -> None:
         """Withdraw the record of files that belong to no shard, so that they are written again."""
-        (self.folder / "metadata.json").unlink(missing_ok=True)
+        self.storage.remove(_METADATA)
 
     def clear(self) -> None:
         """Remove metadata that were written for a plan that was not begun after all.
@@ -275,21 +223,21 @@ class Journal:
         OutputExistsError
             There is more than these: an atlas that lost its plan, or something else.
         """
-        others = [path for path in self.path.iterdir() if path != self.folder]
-        strange = [path.name for path in others if path.name not in _STORE or not path.is_dir()]
-        if strange or any((self.folder / "shards").glob("*")):
+        others = self.storage.entries()
+        strange = [name for name, is_folder in others.items() if name not in _STORE or not is_folder]
+        if strange or any(self.storage.names(f"{FOLDER}/shards")):
             what = format_list(strange) if strange else "finished shards"
             raise OutputExistsError(
-                f"{str(self.path)!r} has {what} and no {FOLDER}/plan.json, which is not overwritten; remove it, or "
+                f"{self.place!r} has {what} and no {FOLDER}/plan.json, which is not overwritten; remove it, or "
                 "name another place"
             )
-        for path in others:
-            shutil.rmtree(path)
+        for name in others:
+            self.storage.remove_folder(name)
 
     def read_layout(self, place: str) -> dict[str, Any]:
         """Return the metadata of an array of the store; nothing where they can't be read."""
         try:
-            fields = self._read(f"../{place}/{ROOT_METADATA}")
+            fields = self._read(f"{place}/{ROOT_METADATA}")
         except (ValueError, RecursionError, OSError):
             return {}
         return fields if isinstance(fields, dict) else {}
@@ -307,46 +255,36 @@ class Journal:
     @property
     def finished(self) -> bool:
         """Tell whether the store can be opened as a whole."""
-        return (self.path / ROOT_METADATA).is_file()
+        return self.storage.size(ROOT_METADATA) is not None
 
     def finish(self) -> None:
         """Put the root's metadata in place: from here on the store can be opened."""
-        staged = self.work / ROOT_METADATA
-        staged.parent.mkdir(exist_ok=True)
-        shutil.copyfile(self.folder / ROOT_METADATA, staged)
-        put_files({self.path / ROOT_METADATA: staged})
+        content = self.storage.read(self.place_of(ROOT_METADATA))
+        if content is None:
+            raise AtlasError(f"{self._name(ROOT_METADATA)} is gone; generate {self.place!r} again")
+        self.storage.write(ROOT_METADATA, content)
 
     def unfinish(self) -> None:
         """Take the root's metadata away: the store can't be opened as long as something is missing."""
-        (self.path / ROOT_METADATA).unlink(missing_ok=True)
+        self.storage.remove(ROOT_METADATA)
+
+    def _name(self, name: str) -> str:
+        """Return a file of the journal as messages name it."""
+        return f"{self.place}/{FOLDER}/{name}"
 
     def _read(self, name: str) -> Any:
-        """Return what a file of the journal holds, `None` where there is none; no link is followed, no pipe waited for.
+        """Return what a file of JSON holds, `None` where there is none.
 
         Raises
         ------
         ValueError, RecursionError, OSError
             It can't be read.
         """
-        try:
-            handle = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        with os.fdopen(handle, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_RECORD:
-                raise ValueError(f"it is no file of up to {_LARGEST_RECORD} bytes")
-            return json.loads(file.read())
+        content = self.storage.read(name)
+        return None if content is None else json.loads(content)
 
     def _write(self, name: str, fields: Any) -> None:
-        with raise_on_full_disk(self.path):
-            self.work.mkdir(exist_ok=True)
-            handle, staged = tempfile.mkstemp(dir=self.work)
-            with os.fdopen(handle, "w") as file:
-                json.dump(fields, file, indent=1)
-            target = self.folder / name
-            put_files({target: Path(staged)})
-            flush_folder(target.parent)
+        self.storage.write(name, json.dumps(fields, indent=1).encode())
 
 
 def _digest_fields(fields: Any) -> str:
@@ -355,4 +293,4 @@ def _digest_fields(fields: Any) -> str:
 
 
 def _record_name(shard: int) -> str:
-    return f"{shard:06d}.json"
+    return f"{FOLDER}/shards/{shard:06d}.json"

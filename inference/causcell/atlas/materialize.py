@@ -8,24 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._internal.batching import pad_batch
 from causcell._internal.files import local_path
+from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.events import OnEvent
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import CHUNK_SIZE, SHARD_SIZE, Plan, plan_layout
+from causcell.atlas.storage import Storage
 from causcell.atlas.task import ShardMaker
 from causcell.atlas.write import AtlasSummary, write_atlas
+from causcell.cells.columns import find_form, take_form
+from causcell.cells.file_source import FileSource
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import EMBEDDINGS, Prediction
 from causcell.counterfactual.request import DType, Request
 from causcell.diffusion.solvers import Solver
 from causcell.errors import AtlasError, ConfigurationError, format_list
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NO_FILES: dict[str, Any] = {"files": [], "layer": None, "where": None}
 """Origin of cells that are read from an atlas."""
@@ -90,11 +96,13 @@ def materialize_atlas(
         stored.cells,
         stored.source,
         replace(stored.request, store="expression", dtype=dtype),
+        annotations=stored.annotations,
         chunk_size=chunk_size,
         shard_size=shard_size,
     )
-    source = StoredEmbeddings.open(model, journal.path, stored)
-    maker = ShardMaker(plan, local_path(path), model, source)
+    source = StoredEmbeddings.open(model, journal.storage, stored)
+    annotations = None if stored.annotations is None else StoredAnnotations.open(journal.storage, stored)
+    maker = ShardMaker(plan, local_path(path), model, source, annotations)
     return plan, write_atlas(maker, _NO_FILES, progress=progress, on_event=on_event)
 
 
@@ -133,12 +141,12 @@ class StoredEmbeddings:
     embeddings: Any
 
     @classmethod
-    def open(cls, model: CounterfactualModel, path: Path, plan: Plan) -> StoredEmbeddings:
+    def open(cls, model: CounterfactualModel, storage: Storage, plan: Plan) -> StoredEmbeddings:
         """Open a finished atlas of embeddings; values are read as they are asked for."""
         import zarr
         from anndata.io import read_elem
 
-        group: Any = zarr.open_group(path, mode="r")
+        group: Any = zarr.open_group(storage.zarr(), mode="r")
         var = read_elem(group["var"])
         every = slice(0, None, plan.request.rows_per_cell)
         codes = [np.asarray(group[f"obs/{name}_factual/codes"][every]) for name in model.schema.names]
@@ -174,3 +182,33 @@ class StoredEmbeddings:
             for place in range(len(request.interventions)):
                 z = np.ascontiguousarray(encoded.endogenous[:, place, draw])
                 yield Prediction(place, draw, z, z, encoded.labels[:, place, draw], matched)
+
+
+@dataclass(frozen=True)
+class StoredAnnotations:
+    """Annotations that an atlas of embeddings keeps of its cells. See `causcell.atlas.annotations.AnnotationSource`."""
+
+    rows: FileSource
+    names: KeptAnnotations
+    rows_per_cell: int
+    var: pd.DataFrame
+
+    @classmethod
+    def open(cls, storage: Storage, plan: Plan) -> StoredAnnotations:
+        """Open a finished atlas that keeps annotations; values are read as they are asked for."""
+        import pandas as pd
+        import zarr
+
+        names = plan.annotations
+        assert names is not None
+        group: Any = zarr.open_group(storage.zarr(), mode="r")
+        rows = FileSource(group, repr(storage.place), lambda: None, lambda place: list(group[place]))
+        columns = rows.gene_columns()
+        var = pd.DataFrame({name: take_form(columns[name], find_form(columns[name])) for name in names.var})
+        return cls(rows, names, plan.request.rows_per_cell, var.set_axis(rows.genes))
+
+    def read(self, rows: slice) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Read consecutive cells: columns of ``obs`` [n x columns], and elements of ``obsm`` [n x k] by name."""
+        every = slice(rows.start * self.rows_per_cell, rows.stop * self.rows_per_cell, self.rows_per_cell)
+        obsm = {name: array.read(every)[0] for name in self.names.obsm if (array := self.rows.embedding(name))}
+        return self.rows.read_columns(list(self.names.obs), every), obsm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 
 from causcell._internal.files import ScratchFolder
 from causcell._internal.units import parse_size
-from causcell.atlas.plan import make_plan
+from causcell.atlas.annotations import KeptAnnotations
+from causcell.atlas.journal import Journal
+from causcell.atlas.plan import Plan, make_plan
 from causcell.atlas.task import AtlasTask, ShardMaker
+from causcell.cells.annotations import Annotations, Kept
 from causcell.cells.collection import AnySource
 from causcell.cells.panel_cells import Reading
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
-from causcell.counterfactual.tables import check_row_names
+from causcell.counterfactual.tables import ResultTable, check_row_names
+from causcell.errors import CausCellWarning
 from causcell.repository.verdicts import warn_of_unusable
 
 
@@ -42,7 +47,7 @@ def open_atlas(
     model: CounterfactualModel,
     source: ModelSource | None,
     cells: AnySource,
-    path: Path,
+    path: Path | None,
     do: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
     grid: Sequence[str],
     options: Mapping[str, Any],
@@ -56,7 +61,7 @@ def open_atlas(
     cells
         See `causcell.cells.collection.open_cells`.
     path
-        Place of the atlas.
+        Place of the atlas; `None` where none will be written.
     do, grid
         See `causcell.counterfactual.interventions.plan_interventions`.
     options
@@ -74,11 +79,39 @@ def open_atlas(
         bound = reading.bind(opened, model.schema, model.preprocessing)
         check_row_names(bound, request)
         warn_of_unusable(model.manifest.verdicts, request.concepts(model.schema))
-        plan = make_plan(model, bound, request, **sizes)
-        shared = bound.source
-        task = AtlasTask(plan, str(path.absolute()), source, shared) if source and shared else None
-        maker = ShardMaker(plan, path, model, MeasuredCells(model, bound), task)
+        kept = Kept(options["keep_obs"], options["keep_obsm"])
+        annotations = ResultTable.of(model, request).select_annotations(opened, kept)
+        annotations.warn_of_left_out()
+        plan = make_plan(model, bound, request, annotations=KeptAnnotations.of(annotations), **sizes)
+        if path is not None and not kept.chosen:
+            plan = _go_on(path, plan, annotations)
+        place, shared = path or Path("atlas.zarr"), bound.source
+        task = AtlasTask(plan, str(place.absolute()), source, shared) if source and shared else None
+        found = None if plan.annotations is None else plan.annotations.find(annotations, str(place))
+        maker = ShardMaker(plan, place, model, MeasuredCells(model, bound), found, task)
         yield OpenAtlas(maker, bound.describe_origin())
+
+
+def _go_on(path: Path, plan: Plan, annotations: Annotations) -> Plan:
+    """Return the plan of the atlas that was begun, if it differs in the annotations that travel by default alone.
+
+    Plans of earlier versions keep none, and cells may have got a column since.
+    """
+    begun = Journal(path).plan()
+    if begun is None or begun.digest == plan.digest:
+        return plan
+    kept = begun.annotations
+    fewer = None if kept is None else KeptAnnotations.of(annotations.only(kept.obs, kept.obsm, kept.var))
+    candidate = plan.model_copy(update={"annotations": fewer})
+    if candidate.digest != begun.digest:
+        return plan
+    warnings.warn(
+        f"{str(path)!r} was begun with fewer annotations of its cells ({fewer.describe() if fewer else 'none'}) and "
+        "goes on with these; for all of them name another place",
+        CausCellWarning,
+        stacklevel=4,
+    )
+    return candidate
 
 
 def _pick(options: Mapping[str, Any], *names: str) -> dict[str, Any]:

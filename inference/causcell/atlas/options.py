@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar
 
 from causcell._internal.confidence import LEVEL
@@ -24,6 +24,8 @@ DEFAULTS: Mapping[str, Any] = {
     "store": "expression",
     "dtype": "float32",
     "interval": LEVEL,
+    "keep_obs": None,
+    "keep_obsm": None,
     "where": None,
     "layer": None,
     "raw": False,
@@ -46,6 +48,9 @@ class AtlasOptions(TypedDict, total=False):
         What is generated; see `causcell.generator.Generator.counterfactual`.
     dtype
         Type of the expression: ``float32``, or ``float16`` (half the bytes).
+    keep_obs, keep_obsm
+        Which annotations of the cells travel; see `causcell.generator.Generator.counterfactual`. An atlas that was
+        begun goes on with what it keeps, unless something is chosen here.
     where, layer, raw, expression, totals, round_counts, allow_missing_genes
         How cells are read; see `causcell.generator.Generator.counterfactual`.
     chunk_size, shard_size
@@ -65,6 +70,8 @@ class AtlasOptions(TypedDict, total=False):
     store: str
     dtype: str
     interval: float
+    keep_obs: str | Sequence[str] | None
+    keep_obsm: str | Sequence[str] | None
     where: str | None
     layer: str | None
     raw: bool

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -29,6 +28,8 @@ from pydantic import (
 
 from causcell._internal.html import html_card
 from causcell._internal.units import format_duration, format_size
+from causcell.atlas.annotations import KeptAnnotations
+from causcell.atlas.source_digests import SourceDigests, digest_source
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import UNLABELLED, ConceptSchema, unseen_combinations
 from causcell.counterfactual.model import CounterfactualModel
@@ -46,7 +47,6 @@ MOST_SHARDS = 10**7
 """Shards that a plan may have; each is a file of every array, and a record."""
 
 _MOST_ROWS = 2**48
-_SAMPLED_CELLS = 256
 
 
 @dataclass(frozen=True)
@@ -66,42 +66,6 @@ class Forecast:
     rows_per_second: float
     bytes: int
     unseen_rows: int
-
-
-class SourceDigests(BaseModel):
-    """SHA-256 digests of the cells, and how their values are read.
-
-    Attributes
-    ----------
-    names
-        Digest of all cells' names, in order.
-    labels
-        Digest of all cells' labels of the model's concepts.
-    genes
-        Digest of the files' genes, in order.
-    values
-        Digest of the panel expression of up to 256 cells, evenly spaced: files that differ elsewhere alone are not
-        told apart.
-    raw, totals, round_counts
-        How values are read; see `causcell.cells.panel_cells.Reading`. What is as ever is left out of the plan's text,
-        so that plans of earlier versions keep their digests.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    names: str
-    labels: str
-    genes: str
-    values: str
-    raw: bool = False
-    totals: str | None = None
-    round_counts: bool = False
-
-    @model_serializer(mode="wrap")
-    def _leave_out_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        chosen = {name for name in ("raw", "totals", "round_counts") if getattr(self, name)}
-        digests = {"names", "labels", "genes", "values"}
-        return {name: value for name, value in dump(self).items() if name in digests | chosen}
 
 
 class Plan(BaseModel):
@@ -129,6 +93,8 @@ class Plan(BaseModel):
         Cells of a shard; batches start anew with each.
     chunk_rows
         Rows of a chunk, which readers fetch whole.
+    annotations
+        What is kept of the cells' annotations; `None`, and left out of the plan's text, where nothing is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -144,6 +110,7 @@ class Plan(BaseModel):
     threads: int | None
     cells_per_shard: int = Field(ge=1)
     chunk_rows: int = Field(ge=1)
+    annotations: KeptAnnotations | None = None
     _forecast: Forecast | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -161,6 +128,10 @@ class Plan(BaseModel):
     @field_serializer("request", mode="wrap")
     def _leave_out_interval(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: each for name, each in dump(request).items() if name != "interval" or request.store == "summary"}
+
+    @model_serializer(mode="wrap")
+    def _leave_out_annotations(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "annotations" or value is not None}
 
     @property
     def digest(self) -> str:
@@ -228,6 +199,8 @@ class Plan(BaseModel):
             "shards": f"{self.shards:,} of {self.shard_rows:,} rows in chunks of {self.chunk_rows:,}",
             "size": f"{format_size(self.bytes_uncompressed)} uncompressed",
         }
+        if self.annotations is not None:
+            facts["keeps"] = self.annotations.describe()
         if forecast is None:
             return facts
         seconds = format_duration(self.rows / forecast.rows_per_second)
@@ -271,6 +244,7 @@ def make_plan(
     cells: PanelCells,
     request: Request,
     *,
+    annotations: KeptAnnotations | None = None,
     chunk_size: int = CHUNK_SIZE,
     shard_size: int = SHARD_SIZE,
 ) -> Plan:
@@ -284,6 +258,8 @@ def make_plan(
         The cells, bound to the model.
     request
         What is generated for each cell.
+    annotations
+        What is kept of the cells' annotations.
     chunk_size, shard_size
         Uncompressed bytes that readers fetch, and that are made and committed, at once; rounded to whole rows, cells
         and batches. A shard of embeddings is that of the expression that they stand for.
@@ -294,7 +270,8 @@ def make_plan(
         A solver or seed that can't be used, or chunks larger than shards.
     """
     source = digest_source(cells)
-    return plan_layout(model, len(cells), source, request, chunk_size=chunk_size, shard_size=shard_size)
+    sizes = {"chunk_size": chunk_size, "shard_size": shard_size}
+    return plan_layout(model, len(cells), source, request, annotations=annotations, **sizes)
 
 
 def plan_layout(
@@ -303,6 +280,7 @@ def plan_layout(
     source: SourceDigests,
     request: Request,
     *,
+    annotations: KeptAnnotations | None = None,
     chunk_size: int,
     shard_size: int,
 ) -> Plan:
@@ -333,6 +311,7 @@ def plan_layout(
         threads=model.engine.threads,
         cells_per_shard=cells_per_shard,
         chunk_rows=chunk_rows,
+        annotations=annotations,
     )
 
 
@@ -345,26 +324,6 @@ def _layout(cells: int, rows_per_cell: int, batch_size: int, chunk_rows: int, sh
         return cells, min(max(chunk_rows, 1), cells * rows_per_cell)
     rows = per_shard * rows_per_cell
     return per_shard, max(size for size in range(1, max(min(chunk_rows, rows), 1) + 1) if rows % size == 0)
-
-
-def digest_source(cells: PanelCells) -> SourceDigests:
-    """Digest cells as they are read for a model."""
-    spaced = np.unique(np.linspace(0, len(cells) - 1, min(_SAMPLED_CELLS, len(cells))).astype(int)).tolist()
-    values = (cells.read_expression(slice(row, row + 1)).tobytes() for row in spaced)
-    return SourceDigests(
-        names=_digest([cells.cells.name_digests.astype("<u8").tobytes()]),
-        labels=_digest([cells.labels.astype("<i4").tobytes()]),
-        genes=_digest("\n".join([str(part.key), *part.genes]).encode() for part in cells.cells.parts),
-        values=_digest(values),
-        **cells.chosen,
-    )
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchema, combinations: np.ndarray) -> int:

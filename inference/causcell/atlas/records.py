@@ -1,12 +1,10 @@
-"""Records of an atlas's files: what is complete, by size and digest; and how files come to their places whole."""
+"""Records of an atlas's files: what is complete, by size and digest."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -18,7 +16,6 @@ from causcell.atlas.plan import Plan
 from causcell.counterfactual.tables import Unseen
 from causcell.errors import OutputFullError
 
-_FLUSHED_AT_ONCE = 16
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -97,42 +94,13 @@ def fits_plan(record: ShardRecord, plan: Plan, arrays: ShardArrays | None) -> bo
     return record.rows == rows and (arrays is None or arrays.are_named(record.files, record.shard))
 
 
-def put_files(files: Mapping[Path, Path]) -> dict[Path, FileRecord]:
-    """Move finished files to their places: each is there whole or not at all, whatever happens then.
-
-    All are flushed to disk at once, which a disk does in the time of one or two.
-
-    Parameters
-    ----------
-    files
-        Where each file is, by where it belongs.
-
-    Returns
-    -------
-    Record of each file, by where it belongs.
-    """
-    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:
-        records = dict(zip(files, pool.map(_flush_file, files.values()), strict=True))
-    for target, staged in files.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged.chmod(0o644)
-        staged.rename(target)
-    return records
-
-
-def _flush_file(path: Path) -> FileRecord:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return record_file(path)
-
-
 def record_file(path: Path) -> FileRecord:
     """Return the record of a file as it is."""
     return FileRecord(bytes=path.stat().st_size, sha256=file_digest(path))
 
 
 @contextlib.contextmanager
-def raise_on_full_disk(path: Path) -> Iterator[None]:
+def raise_on_full_disk(place: str) -> Iterator[None]:
     """Raise `OutputFullError` for a disk, quota or file size that is exhausted."""
     try:
         yield
@@ -140,6 +108,6 @@ def raise_on_full_disk(path: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise OutputFullError(
-            f"there is no space left for {str(path)!r} ({error.strerror}); what is finished is kept: free some space "
+            f"there is no space left for {place!r} ({error.strerror}); what is finished is kept: free some space "
             "and run the same command again"
         ) from error

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -40,11 +40,11 @@ class ShardWriter:
     Attributes
     ----------
     target, staged
-        Where the file belongs, and where it is.
+        Name of the file in the store, and where it is until then.
     """
 
     def __init__(self, journal: Journal, plan: Plan, place: str, shard: int) -> None:
-        self.target = journal.path / place / "c" / str(shard) / "0"
+        self.target = f"{place}/c/{shard}/0"
         self._kind, self._rows = plan.array_dtype(place), plan.chunk_rows
         self._index = np.full((-(-plan.shard_rows // plan.chunk_rows), 2), _EMPTY, dtype="<u8")
         self._chunk = np.zeros((plan.chunk_rows, plan.arrays[place]), dtype=self._kind)
@@ -85,7 +85,7 @@ class ShardWriter:
         self.staged.unlink(missing_ok=True)
 
 
-def read_shard(path: Path, plan: Plan, place: str) -> Iterator[np.ndarray]:
+def read_shard(file: BinaryIO, plan: Plan, place: str) -> Iterator[np.ndarray]:
     """Read the chunks of a shard of a 2-d array, each [chunk rows x columns]; rows beyond the atlas are zero.
 
     Raises
@@ -98,44 +98,53 @@ def read_shard(path: Path, plan: Plan, place: str) -> Iterator[np.ndarray]:
 
     chunks = -(-plan.shard_rows // plan.chunk_rows)
     chunk = np.empty((plan.chunk_rows, plan.arrays[place]), dtype=np.dtype(plan.array_dtype(place)).newbyteorder("<"))
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END) - 16 * chunks - 4
-        if end < 0:
-            raise ValueError("it is shorter than its index")
-        file.seek(end)
-        index, check = file.read(16 * chunks), file.read(4)
-        if crc32c(index) != int.from_bytes(check, "little"):
-            raise ValueError("its index has another check sum")
-        for start, length in np.frombuffer(index, dtype="<u8").reshape(chunks, 2).tolist():
-            if start == length == _EMPTY:
-                continue
-            if start + length > end:
-                raise ValueError("its index points outside")
-            file.seek(start)
-            Zstd().decode(file.read(length), out=chunk)
-            yield chunk
+    end = file.seek(0, os.SEEK_END) - 16 * chunks - 4
+    if end < 0:
+        raise ValueError("it is shorter than its index")
+    file.seek(end)
+    index, check = file.read(16 * chunks), file.read(4)
+    if crc32c(index) != int.from_bytes(check, "little"):
+        raise ValueError("its index has another check sum")
+    for start, length in np.frombuffer(index, dtype="<u8").reshape(chunks, 2).tolist():
+        if start == length == _EMPTY:
+            continue
+        if start + length > end:
+            raise ValueError("its index points outside")
+        file.seek(start)
+        Zstd().decode(file.read(length), out=chunk)
+        yield chunk
 
 
-def write_annotations(journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame) -> dict[Path, Path]:
-    """Write a shard's part of ``obs``.
+def write_annotations(
+    journal: Journal, plan: Plan, shard: int, obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Path]:
+    """Write a shard's part of ``obs``, and of annotations in ``obsm``.
 
     Returns
     -------
-    Where each file is, beside its place, by where it belongs.
+    Where each file is until then, by its name in the store.
     """
     first = plan.cells_of(shard).start
     files = {}
+
+    def write(place: str, values: np.ndarray, kind: str, chunk: int) -> None:
+        with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
+            file.write(_encode(_fill_chunk(values, chunk), kind))
+        files[place] = Path(file.name)
+
     for name, (kind, _, chunk) in annotation_columns(plan, obs).items():
         values = _annotation(obs, name)
         if name == "source_cell/codes":
             values = values.astype(np.int32) + np.int32(first)
-        with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
-            file.write(_encode(_fill_chunk(values, chunk), kind))
-        files[journal.path / f"obs/{name}/c/{shard}"] = Path(file.name)
+        write(f"obs/{name}/c/{shard}", values, kind, chunk)
+    for name, values in (obsm or {}).items():
+        write(f"obsm/{name}/c/{shard}/0", values, str(values.dtype), plan.shard_rows)
     return files
 
 
-def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) -> int:
+def encoded_bytes(
+    plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
+) -> int:
     """Count the bytes on disk that some rows would take.
 
     Parameters
@@ -144,10 +153,10 @@ def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) 
         Plan of the atlas.
     arrays
         Values of the rows, by place in the store.
-    obs
+    obs, obsm
         Annotations of the rows.
     """
-    size = 0
+    size = sum(len(_encode(values, str(values.dtype))) for values in (obsm or {}).values())
     for place, rows in arrays.items():
         for start in range(0, len(rows), plan.chunk_rows):
             size += len(_encode(rows[start : start + plan.chunk_rows], plan.array_dtype(place)))
@@ -157,12 +166,17 @@ def encoded_bytes(plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame) 
 
 
 def _annotation(obs: pd.DataFrame, name: str) -> np.ndarray:
-    """Return the values of an array of ``obs``: its index, a column, or a categorical column's codes or categories."""
+    """Return the values of an array of ``obs``: its index, a column, or one of the parts that a column has."""
     column, _, part = name.partition("/")
     if name == "_index":
         return np.asarray(obs.index, dtype=object)
     if part == "categories":
         return np.asarray(obs[column].cat.categories, dtype=object)
+    if part == "mask":
+        return np.asarray(obs[column].isna())
+    if part == "values":
+        plain = getattr(obs[column].dtype, "numpy_dtype", np.dtype(object))
+        return np.asarray(obs[column].to_numpy(plain, na_value="" if plain.kind == "O" else plain.type(0)))
     return np.asarray(obs[column].cat.codes if part == "codes" else obs[column])
 
 

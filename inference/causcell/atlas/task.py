@@ -12,21 +12,26 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._internal.prefetch import StageClock, prefetch
+from causcell.atlas.annotations import AnnotationSource
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import ShardRecord, put_files, raise_on_full_disk
+from causcell.atlas.records import ShardRecord, raise_on_full_disk
 from causcell.atlas.shards import ShardWriter, write_annotations
+from causcell.cells.annotations import Kept
 from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.stream import EmbeddingSource, MeasuredCells, stream_blocks
-from causcell.counterfactual.tables import ResultTable
+from causcell.counterfactual.tables import ResultTable, repeat_annotations
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BLOCKS_AHEAD = 2
 """Blocks that are generated before they are written."""
@@ -60,7 +65,14 @@ class AtlasTask:
         plan = self.plan
         model = self.model.open(threads=plan.threads, batch_size=plan.batch_size, spinning=False)
         cells = self.cells.open(model.schema, model.preprocessing, announce=False)
-        return ShardMaker(plan, Path(self.path), model, MeasuredCells(model, cells), self)
+        annotations = None
+        if plan.annotations is not None:
+            table, kept = (
+                ResultTable.of(model, plan.request),
+                Kept(list(plan.annotations.obs), list(plan.annotations.obsm)),
+            )
+            annotations = plan.annotations.find(table.select_annotations(cells.cells, kept), self.path)
+        return ShardMaker(plan, Path(self.path), model, MeasuredCells(model, cells), annotations, self)
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ class ShardMaker:
         The model.
     source
         Gives the embeddings that are decoded.
+    annotations
+        What is kept of the cells' annotations is read from there; `None` where nothing is.
     task
         What another process opens the same maker from; `None` where that can't be, as with cells in memory.
     """
@@ -83,6 +97,7 @@ class ShardMaker:
     path: Path
     model: CounterfactualModel
     source: EmbeddingSource[Any, Any]
+    annotations: AnnotationSource | None = None
     task: AtlasTask | None = None
 
     @property
@@ -103,6 +118,12 @@ class ShardMaker:
     def blocks(self, ranges: Iterable[slice], clock: StageClock | None = None) -> Iterator[Block]:
         """Generate results for ranges of cells; see `causcell.counterfactual.stream.stream_blocks`."""
         return stream_blocks(self.model, self.source, self.plan.request, ranges, clock)
+
+    def annotate(self, obs: pd.DataFrame, cells: slice) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Add what is kept of consecutive cells' annotations to ``obs`` of their rows, and read that of ``obsm``."""
+        if self.annotations is None:
+            return obs, {}
+        return repeat_annotations(obs, *self.annotations.read(cells))
 
     def make(self, shards: Iterable[int]) -> Iterator[AtlasEvent]:
         """Make shards, one after the other: generate, write and commit.
@@ -131,7 +152,7 @@ class ShardMaker:
         written: list[Block] = []
         try:
             while True:
-                with raise_on_full_disk(journal.path), clock("write"):
+                with raise_on_full_disk(journal.place), clock("write"):
                     for place, writer in writers.items():
                         writer.append(block.arrays[place])
                 written.append(replace(block, arrays={}))
@@ -149,20 +170,20 @@ class ShardMaker:
     ) -> ShardRecord:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
-        with raise_on_full_disk(journal.path), clock("write"):
+        with raise_on_full_disk(journal.place), clock("write"):
             names, factual, labels, unmatched = (
                 np.concatenate([getattr(block, name) for block in written])
                 for name in ("names", "factual", "labels", "unmatched")
             )
-            obs = table.obs(names, factual, labels)
+            obs, obsm = self.annotate(table.obs(names, factual, labels), self.plan.cells_of(shard))
             for writer in writers.values():
                 writer.finish()
             files = {writer.target: writer.staged for writer in writers.values()}
-            records = put_files(files | write_annotations(journal, self.plan, shard, obs))
+            records = journal.storage.put(files | write_annotations(journal, self.plan, shard, obs, obsm))
         record = ShardRecord(
             shard=shard,
             rows=len(obs),
-            files={str(target.relative_to(journal.path)): file for target, file in records.items()},
+            files=records,
             unmatched=int(unmatched.sum()),
             unseen=table.count_unseen(obs),
             seconds=clock.take(),

@@ -11,14 +11,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
 from causcell._internal.files import local_path
-from causcell.atlas.journal import FOLDER, ROOT_METADATA, Journal
+from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import FileRecord, ShardRecord, record_file
+from causcell.atlas.records import FileRecord, ShardRecord
 from causcell.atlas.shards import read_shard
 from causcell.counterfactual.outputs import PARTIAL, SIGNED
 
@@ -112,11 +113,7 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
 
 
 def _damaged_files(journal: Journal, files: Mapping[str, FileRecord]) -> tuple[str, ...]:
-    return tuple(name for name, file in files.items() if _is_damaged(journal.path_of(name), file))
-
-
-def _is_damaged(path: Path, file: FileRecord) -> bool:
-    return path.is_symlink() or not path.is_file() or record_file(path) != file
+    return tuple(name for name, file in files.items() if journal.is_damaged(name, file))
 
 
 def _damaged_metadata(journal: Journal, plan: Plan, metadata: Mapping[str, FileRecord] | None) -> tuple[str, ...]:
@@ -124,7 +121,7 @@ def _damaged_metadata(journal: Journal, plan: Plan, metadata: Mapping[str, FileR
     if metadata is None:
         return ("metadata.json",)
     bad = _damaged_files(journal, metadata) or journal.strange_layouts(plan)
-    if not bad and journal.finished and _is_damaged(journal.path / ROOT_METADATA, metadata[ROOT_METADATA]):
+    if not bad and journal.finished and journal.storage.record(ROOT_METADATA) != metadata[ROOT_METADATA]:
         bad = (ROOT_METADATA,)
     return bad
 
@@ -136,7 +133,8 @@ def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
         name = f"{place}/c/{shard}/0"
         signed = plan.request.store not in ("expression", "summary") or place in SIGNED
         try:
-            wrong = _describe_values(journal.path / name, plan, place, signed=signed)
+            with journal.storage.open(name) as file:
+                wrong = _describe_values(file, plan, place, signed=signed)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             wrong = str(error) or type(error).__name__
         if wrong:
@@ -144,10 +142,10 @@ def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
     return found
 
 
-def _describe_values(path: Path, plan: Plan, place: str, *, signed: bool) -> str:
+def _describe_values(file: BinaryIO, plan: Plan, place: str, *, signed: bool) -> str:
     """Return what is wrong with the values of a shard, empty where nothing is."""
     unfinite = negative = total = 0
-    for chunk in read_shard(path, plan, place):
+    for chunk in read_shard(file, plan, place):
         total += chunk.size
         if place in PARTIAL:
             chunk = np.nan_to_num(chunk, nan=0.0, posinf=np.inf, neginf=-np.inf)
@@ -166,14 +164,10 @@ def _unknown_files(
     """Return the files that nothing was recorded of, but for hidden ones and those of shards that are not made yet."""
     known = {name for record in records.values() for name in record.files} | metadata.keys() | {ROOT_METADATA}
     found = []
-    for folder, folders, files in os.walk(journal.path):
-        inside = Path(folder).relative_to(journal.path)
-        if inside == Path():
-            folders[:] = [name for name in folders if name != FOLDER]
-        for name in files:
-            place = (inside / name).as_posix()
-            chunk = re.search(r"/c/(\d+)(/0)?$", place)
-            under_way = chunk is not None and int(chunk[1][:18]) not in records
-            if place not in known and not name.startswith(".") and not under_way and metadata:
-                found.append(place)
+    for place in journal.storage.names():
+        chunk = re.search(r"/c/(\d+)(/0)?$", place)
+        under_way = chunk is not None and int(chunk[1][:18]) not in records
+        hidden = PurePosixPath(place).name.startswith(".")
+        if place not in known and not hidden and not under_way and metadata:
+            found.append(place)
     return tuple(sorted(found))

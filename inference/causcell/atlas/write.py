@@ -158,7 +158,7 @@ def write_h5ad(
             f"{str(out)!r} would hold {format_size(plan.bytes_uncompressed)} of values; .h5ad is for results of up to "
             f"{format_size(LARGEST_H5AD)}, which fit into memory: name a .zarr"
         )
-    with raise_on_full_disk(out), staging_folder(out.absolute(), keep=True) as folder:
+    with raise_on_full_disk(str(out)), staging_folder(out.absolute(), keep=True) as folder:
         store = folder / "atlas.zarr"
         _sweep(store, plan)
         try:
@@ -198,16 +198,18 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
         metadata = journal.metadata()
         if metadata is not None and all(journal.holds(name, file) for name, file in metadata.items()):
             return
-    with raise_on_full_disk(journal.path):
+    with raise_on_full_disk(journal.place):
         if not begun:
             journal.clear()
             require_space(maker)
         journal.unfinish()
         codes = np.zeros((1, len(table.schema.concepts)), dtype=np.int32)
         rows = np.repeat(codes, plan.request.rows_per_cell, axis=0)
-        example = table.obs(np.array(["cell"], dtype=object), codes, rows)  # for its columns and their types
-        uns = table.uns() | {"plan": plan.digest}
-        write_metadata(journal, plan, example, table.var(maker.source.missing), uns)
+        example = table.obs(np.array(["cell"], dtype=object), codes, rows)
+        example, obsm = maker.annotate(example, slice(0, 1))  # for its columns and their types
+        var = table.var(maker.source.missing, None if maker.annotations is None else maker.annotations.var)
+        uns = table.uns({"plan": plan.digest})
+        write_metadata(journal, plan, example, var, uns, obsm)
         if not begun:
             journal.begin(plan, origin)
 
@@ -252,6 +254,6 @@ def _watch(
 def _finish(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> None:
     missing = [shard for shard in range(plan.shards) if shard not in records]
     if missing:
-        raise AtlasError(f"{str(journal.path)!r} lacks {len(missing)} of {plan.shards} shards; run it again")
-    with raise_on_full_disk(journal.path):
+        raise AtlasError(f"{journal.place!r} lacks {len(missing)} of {plan.shards} shards; run it again")
+    with raise_on_full_disk(journal.place):
         journal.finish()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ import numpy as np
 from causcell._internal.own_settings import own_settings
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import put_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,14 @@ _DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 _ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 
 
-def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, uns: dict[str, Any]) -> None:
+def write_metadata(
+    journal: Journal,
+    plan: Plan,
+    example: pd.DataFrame,
+    var: pd.DataFrame,
+    uns: dict[str, Any],
+    obsm: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Put everything in place but the shards and the root's metadata.
 
     Parameters
@@ -42,22 +49,32 @@ def write_metadata(journal: Journal, plan: Plan, example: pd.DataFrame, var: pd.
     example
         ``obs`` of some rows: its columns and their types.
     var, uns
-        ``var``, and ``uns["causcell"]``, of the atlas.
+        ``var`` and ``uns`` of the atlas.
+    obsm
+        Annotations in ``obsm`` of some rows: their columns and types.
     """
     staging = journal.work / "metadata"
     shutil.rmtree(staging, ignore_errors=True)
     with warnings.catch_warnings(), own_settings():
         # notices to this code, not to its users: of zarr v3's strings and consolidated metadata, of anndata's defaults
         warnings.simplefilter("ignore")
-        _describe(staging, plan, example, var, uns)
+        _describe(staging, plan, example, obsm or {}, var, uns)
     names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
-    places = {name: journal.path_of(name) for name in names}
-    records = put_files({places[name]: staged for name, staged in names.items()})
+    places = {name: journal.place_of(name) for name in names}
+    records = journal.storage.put({places[name]: staged for name, staged in names.items()})
     shutil.rmtree(staging)
     journal.commit_metadata({name: records[place] for name, place in places.items()})
 
 
-def _describe(path: Path, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, uns: dict[str, Any]) -> None:
+def _describe(
+    path: Path,
+    plan: Plan,
+    example: pd.DataFrame,
+    obsm: Mapping[str, np.ndarray],
+    var: pd.DataFrame,
+    uns: dict[str, Any],
+) -> None:
+    import anndata
     import zarr
     from anndata.io import write_elem
     from zarr.codecs import ZstdCodec
@@ -78,28 +95,56 @@ def _describe(path: Path, plan: Plan, example: pd.DataFrame, var: pd.DataFrame, 
             fill_value=0,
             attributes=dict(_ARRAY),
         )
+    for name, values in obsm.items():
+        width, rows = values.shape[1], plan.shard_rows
+        options = {"shape": (plan.rows, width), "dtype": values.dtype, "chunks": (rows, width)}
+        _create_array(group, f"obsm/{name}", **options)
     obs = group.create_group(
         "obs", attributes=_DATAFRAME | {"column-order": [str(name) for name in example], "_index": "_index"}
     )
+    for name in example:
+        kind = example[name].dtype
+        if _is_categorical(example, name):
+            obs.create_group(name, attributes=_CATEGORICAL | {"ordered": bool(kind.ordered)})
+        elif is_nullable(kind):
+            obs.create_group(name, attributes=_nullable(kind))
     for name, (kind, size, chunk) in annotation_columns(plan, example).items():
-        if name.endswith("/codes"):
-            ordered = bool(example[name.removesuffix("/codes")].cat.ordered)
-            obs.require_group(name.removesuffix("/codes")).attrs.update(_CATEGORICAL | {"ordered": ordered})
-        obs.create_array(
-            name,
-            shape=(size,),
-            dtype=kind,
-            chunks=(chunk,),
-            compressors=[ZstdCodec(level=ZSTD_LEVEL)],
-            fill_value=np.dtype(kind).type(0) if kind != "str" else "",
-            attributes=dict(_STRINGS if kind == "str" else _ARRAY),
-        )
+        _create_array(obs, name, shape=(size,), dtype=kind, chunks=(chunk,))
     for name in example:
         if _is_categorical(example, name) and name != "source_cell":
-            write_elem(obs[name], "categories", example[name].cat.categories.to_numpy(dtype=object))
-    write_elem(group, "var", var)
-    write_elem(group, "uns", {"causcell": uns})
+            labels = example[name].cat.categories
+            write_elem(obs[name], "categories", labels.to_numpy(dtype=object if labels.dtype.kind == "O" else None))
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        write_elem(group, "var", var)
+        write_elem(group, "uns", uns)
     zarr.consolidate_metadata(group.store)
+
+
+def _create_array(group: Any, name: str, *, dtype: Any, **options: Any) -> None:
+    """Create an array of annotations, which is written by shards."""
+    from zarr.codecs import ZstdCodec
+
+    text = dtype == "str"
+    group.create_array(
+        name,
+        dtype=dtype,
+        compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+        fill_value="" if text else np.dtype(dtype).type(0),
+        attributes=dict(_STRINGS if text else _ARRAY),
+        **options,
+    )
+
+
+def is_nullable(kind: Any) -> bool:
+    """Tell whether a column's type has missing values beside its values: text, whole numbers, or True and False."""
+    import pandas as pd
+
+    return not isinstance(kind, np.dtype | pd.CategoricalDtype)
+
+
+def _nullable(kind: Any) -> dict[str, str]:
+    names = {"string": "string-array", "boolean": "boolean"}
+    return {"encoding-type": f"nullable-{names.get(kind.name, 'integer')}", "encoding-version": "0.1.0"}
 
 
 def _is_categorical(obs: pd.DataFrame, name: str) -> bool:
@@ -120,6 +165,10 @@ def annotation_columns(plan: Plan, example: pd.DataFrame) -> dict[str, tuple[str
             columns["source_cell/codes"] = ("int32", rows, shard)
         elif _is_categorical(example, name):
             columns[f"{name}/codes"] = (str(example[name].cat.codes.dtype), rows, shard)
+        elif is_nullable(example[name].dtype):
+            kind = getattr(example[name].dtype, "numpy_dtype", "str")
+            columns[f"{name}/values"], columns[f"{name}/mask"] = (str(kind), rows, shard), ("bool", rows, shard)
         else:
-            columns[str(name)] = (str(example[name].dtype), rows, shard)
+            kind = example[name].dtype
+            columns[str(name)] = ("str" if kind.kind == "O" else str(kind), rows, shard)
     return columns

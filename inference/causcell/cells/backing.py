@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import numpy as np
 
 from causcell._internal.files import local_path
+from causcell.cells.columns import Form, Uncarried, find_form
 from causcell.cells.file_source import NO_RAW, FileSource
 from causcell.cells.guard import IN_MEMORY, reading
 from causcell.cells.hdf5_file import open_hdf5, read_texts
@@ -37,14 +38,15 @@ class Source(Protocol):
         Names of the columns of ``obs``.
     genes
         Names of the genes.
-    layers
-        Names of the layers.
+    layers, embeddings
+        Names of the layers, and of the elements of ``obsm``.
     """
 
     count: int
     columns: list[str]
     genes: list[str]
     layers: list[str]
+    embeddings: list[str]
 
     def names(self, start: int, stop: int) -> np.ndarray:
         """Return the names of consecutive cells, str objects [stop - start]."""
@@ -54,8 +56,24 @@ class Source(Protocol):
         """Return all columns of ``obs`` with the cells' names; or some of them, without."""
         ...
 
+    def column_form(self, name: str) -> Form | Uncarried:
+        """Return the form in which a column of ``obs`` travels; see `causcell.cells.columns`."""
+        ...
+
+    def read_columns(self, names: Sequence[str], rows: slice | np.ndarray) -> pd.DataFrame:
+        """Return columns of ``obs`` for some cells (ascending), without their names."""
+        ...
+
+    def embedding(self, name: str) -> Any:
+        """Return an element of ``obsm`` that is an array, [n x k]; `None` where it is none."""
+        ...
+
     def gene_column(self, name: str) -> np.ndarray | None:
         """Return a column of ``var`` (of ``raw``, if so opened), [genes]; `None` if there is none."""
+        ...
+
+    def gene_columns(self) -> dict[str, pd.Series]:
+        """Return the columns of ``var`` (of ``raw``, if so opened), [genes] each."""
         ...
 
     def matrix(self, layer: str | None) -> Any:
@@ -85,6 +103,7 @@ class ObjectSource:
             self.columns = list(adata.obs.columns)
             self.genes = genes.tolist()
             self.layers = list(adata.layers)
+            self.embeddings = list(adata.obsm)
 
     def names(self, start: int, stop: int) -> np.ndarray:
         """Return the names of consecutive cells, str objects [stop - start]."""
@@ -101,6 +120,29 @@ class ObjectSource:
             import pandas as pd
 
             return pd.DataFrame(index=range(self.count))
+
+    def column_form(self, name: str) -> Form | Uncarried:
+        """Return the form in which a column of ``obs`` travels; see `causcell.cells.columns`."""
+        return find_form(self.annotations([name])[name])
+
+    def read_columns(self, names: Sequence[str], rows: slice | np.ndarray) -> pd.DataFrame:
+        """Return columns of ``obs`` for some cells (ascending), without their names."""
+        with reading(self._title, "obs"):
+            return _to_frame(self._adata.obs[list(names)].iloc[rows]).reset_index(drop=True)
+
+    def embedding(self, name: str) -> Any:
+        """Return an element of ``obsm`` that is an array, [n x k]; `None` where it is none."""
+        with reading(self._title, f"obsm[{name!r}]"):
+            value = self._adata.obsm[name]
+            if hasattr(value, "iloc"):  # a table of numbers
+                value = _to_frame(value).to_numpy()
+            return value if hasattr(value, "dtype") and not hasattr(value, "nnz") else None
+
+    def gene_columns(self) -> dict[str, pd.Series]:
+        """Return the columns of ``var`` (of ``raw``, if so opened), [genes] each."""
+        with reading(self._title, "var"):
+            var: Any = (self._adata.raw if self._raw else self._adata).var
+            return {str(name): column.reset_index(drop=True) for name, column in _to_frame(var).items()}
 
     def gene_column(self, name: str) -> np.ndarray | None:
         """Return a column of ``var`` (of ``raw``, if so opened), [genes]; `None` if there is none."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
-from causcell.cells.backing import open_source
+from causcell.cells.backing import Source, open_source
 from causcell.cells.csc import rowwise_copy
 from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
@@ -169,13 +169,22 @@ class Cells:
 
     def read_names(self, rows: slice) -> np.ndarray:
         """Return the names of consecutive cells, str objects [rows]."""
-        if self._rows is None:
-            return self._keyed(self._source.names(rows.start, rows.stop))
-        wanted = self._rows[rows]
+        wanted = self.places(rows)
+        if isinstance(wanted, slice):
+            return self._keyed(self._source.names(wanted.start, wanted.stop))
         if not len(wanted):
             return np.empty(0, dtype=object)
         first = int(wanted[0])
         return self._keyed(self._source.names(first, int(wanted[-1]) + 1)[wanted - first])
+
+    def places(self, rows: slice | np.ndarray) -> slice | np.ndarray:
+        """Return the places in the file of some of the cells."""
+        return rows if self._rows is None else self._rows[rows]
+
+    @property
+    def file(self) -> Source:
+        """The file or AnnData with all of its cells, whatever ``where`` says."""
+        return self._source
 
     def _keyed(self, names: np.ndarray) -> np.ndarray:
         if self.key is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell.cells.columns import Form, Uncarried, find_form, missing_text
 from causcell.cells.disk_array import DiskArray
 from causcell.cells.guard import damaged, reading
 from causcell.cells.matrices import as_matrix
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 NO_RAW = "there is no adata.raw; leave out raw=True, or name the layer that holds the values"
 """Message where values of ``adata.raw`` are asked for and there are none."""
+
+_NULLABLE = ("nullable-integer", "nullable-boolean", "nullable-string-array")
+_KINDS = ("array", "string-array", "categorical", *_NULLABLE)
+"""Encodings of columns that can travel."""
 
 
 class FileSource:
@@ -65,6 +70,9 @@ class FileSource:
         check_names(np.asarray(self.genes, dtype=object), "var_names")
         with reading(title, "layers"):
             self.layers = children("layers") if "layers" in group else []
+        with reading(title, "obsm"):
+            self.embeddings = children("obsm") if "obsm" in group else []
+        self._labels: dict[str, pd.CategoricalDtype] = {}
 
     @property
     def has_raw(self) -> bool:
@@ -129,6 +137,88 @@ class FileSource:
             if isinstance(column, dict) or len(column) != count:
                 raise damaged(self._title, place, f"it is no column (of {count} {rows})")
             return column
+
+    def column_form(self, name: str) -> Form | Uncarried:
+        """Return the form of a column of ``obs``, without reading its values."""
+        with reading(self._title, f"obs/{name}"):
+            element = self._group["obs"][name]
+            kind = str(element.attrs.get("encoding-type", "array"))
+        if kind not in _KINDS:
+            return Uncarried(f"is stored as {kind}, which is no column")
+        if kind == "array" and DiskArray(element, self._title, f"obs/{name}").dtype.kind not in "biufOSTU":
+            return Uncarried(f"holds {element.dtype}: turn it into text, numbers or labels")
+        head = self._read_rows(name, slice(0, 0))
+        if kind == "nullable-string-array":
+            return missing_text()
+        return np.dtype(object) if head.dtype == object else find_form(head)
+
+    def read_columns(self, names: Sequence[str], rows: slice | np.ndarray) -> pd.DataFrame:
+        """Return columns of ``obs`` for some cells (ascending), without their names."""
+        import pandas as pd
+
+        count = len(range(*rows.indices(self.count)) if isinstance(rows, slice) else rows)
+        return pd.DataFrame({name: self._read_rows(name, rows) for name in names}, index=range(count))
+
+    def _read_rows(self, name: str, rows: slice | np.ndarray) -> pd.Series:
+        import pandas as pd
+
+        with reading(self._title, f"obs/{name}"):
+            element = self._group["obs"][name]
+            kind = str(element.attrs.get("encoding-type", "array"))
+            if kind == "categorical":
+                labels = self._labels_of(name, element)
+                codes = self._read_part(element["codes"], f"obs/{name}/codes", rows)
+                return pd.Series(pd.Categorical.from_codes(codes, dtype=labels))
+            if not kind.startswith("nullable"):
+                values = self._read_part(element, f"obs/{name}", rows)
+                return pd.Series(_texts(values) if values.dtype.kind in "OSTU" else values)
+            values, mask = (self._read_part(element[part], f"obs/{name}/{part}", rows) for part in ("values", "mask"))
+            mask = mask.astype(bool)
+            if kind == "nullable-boolean":
+                return pd.Series(pd.arrays.BooleanArray(values.astype(bool), mask))
+            if kind == "nullable-integer":
+                return pd.Series(pd.arrays.IntegerArray(values, mask))
+            texts = _texts(values)
+            texts[mask] = pd.NA
+            return pd.Series(texts, dtype=missing_text())
+
+    def _read_part(self, element: Any, place: str, rows: slice | np.ndarray) -> np.ndarray:
+        array = DiskArray(element, self._title, place)
+        if array.shape != (self.count,):
+            raise damaged(self._title, place, f"it has shape {array.shape}, and obs has {self.count} cells")
+        return array.read(rows)[0]
+
+    def _labels_of(self, name: str, element: Any) -> pd.CategoricalDtype:
+        """Return the labels of a column, which are read once."""
+        import pandas as pd
+        from anndata.io import read_elem
+
+        if name not in self._labels:
+            for part, array in _arrays(element["categories"], f"obs/{name}/categories"):
+                for _ in _checked_vector(DiskArray(array, self._title, part)).read_pieces(
+                    filled=part.endswith("/mask")
+                ):
+                    pass
+            labels = pd.Index(read_elem(element["categories"]))
+            self._labels[name] = pd.CategoricalDtype(labels, ordered=bool(element.attrs.get("ordered", False)))
+        return self._labels[name]
+
+    def embedding(self, name: str) -> DiskArray | None:
+        """Return an element of ``obsm`` that is an array; `None` where it is none."""
+        with reading(self._title, f"obsm/{name}"):
+            element = self._group["obsm"][name]
+            return DiskArray(element, self._title, f"obsm/{name}") if hasattr(element, "shape") else None
+
+    def gene_columns(self) -> dict[str, pd.Series]:
+        """Return the columns of ``var`` (of ``raw``, if so opened), [genes] each."""
+        import pandas as pd
+
+        with reading(self._title, self._table):
+            table = self._group[self._table]
+            listed = [_as_text(each) for each in table.attrs["column-order"]]
+            columns = [name for name in listed if str(table[name].attrs.get("encoding-type", "array")) in _KINDS]
+        found = {name: self._column(self._table, name, len(self.genes)) for name in columns}
+        return {name: pd.Series(getattr(column, "array", column)) for name, column in found.items()}
 
     def matrix(self, layer: str | None) -> Any:
         """Return ``X`` or a layer; `None` if there is no ``X``."""

@@ -69,9 +69,9 @@ class StrangersStore(WrapperStore[Any]):
 
     def take_absent(self, path: str) -> bool:
         """Return whether a chunk of an array was absent since this was last asked, and forget it."""
-        mine = [key for key in self.absent if key.startswith(f"{path}/")]
-        if mine:
-            self.absent = [key for key in self.absent if not key.startswith(f"{path}/")]
+        mine = [key for key in tuple(self.absent) if key.startswith(f"{path}/")]
+        for key in mine:  # one by one: other threads read other arrays and append
+            self.absent.remove(key)
         return bool(mine)
 
     def children(self, path: str) -> list[str]:

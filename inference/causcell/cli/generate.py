@@ -34,6 +34,8 @@ def generate(
     store: options.Store = "expression",
     dtype: options.DType = "float32",
     interval: options.Interval = 0.9,
+    keep_obs: options.KeepObs = None,
+    keep_obsm: options.KeepObsm = None,
     chunk_size: options.ChunkSize = "2MB",
     shard_size: options.ShardSize = "128MB",
     plan_only: Annotated[bool, typer.Option("--plan", help="Tell what would be done, and write nothing.")] = False,

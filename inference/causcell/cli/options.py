@@ -145,6 +145,22 @@ Interval = Annotated[
     float,
     typer.Option(help="Level of intervals of effects: draws or cells, and the model's measured error."),
 ]
+KeepObs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="none|NAME",
+        help="Column of the cells' obs that the result has too; repeat. [default: all]",
+        show_default=False,
+    ),
+]
+KeepObsm = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="none|KEY",
+        help="Element of the cells' obsm that the result has too; repeat. [default: spatial]",
+        show_default=False,
+    ),
+]
 
 # -- the atlas ---------------------------------------------------------------------------------------------------------
 

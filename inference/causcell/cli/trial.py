@@ -13,12 +13,20 @@ if TYPE_CHECKING:
     import anndata
 
 _GENES_SHOWN = 8
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def trial(
     data: options.Data,
     models: options.Models,
     out: Annotated[Path, typer.Option(help="File to write, .h5ad.", show_default=False)],
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --concept: write all labels' genes as a table, too, .csv or .tsv (causcell.get.effects_df).",
+            show_default=False,
+        ),
+    ] = None,
     concept: Annotated[
         str | None, typer.Option(help="Set every cell to each of its labels: a row a label.", show_default=False)
     ] = None,
@@ -42,6 +50,8 @@ def trial(
         typer.Option(help="Effects up to this size, on the log scale, count as none. [default: 0.1]"),
     ] = None,
     interval: options.Interval = 0.9,
+    keep_obs: options.KeepObs = None,
+    keep_obsm: options.KeepObsm = None,
     rate: Annotated[float | None, typer.Option(hidden=True)] = None,
     least: Annotated[float | None, typer.Option(hidden=True)] = None,
     seed: options.Seed = 0,
@@ -60,12 +70,14 @@ def trial(
     """Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell."""
     from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.counterfactual.interventions import parse_do
-    from causcell.effects import cell_effects, simulated_trial
     from causcell.generator import Generator
 
-    out = local_path(out)
-    _check_options(out, concept, do, baseline, replicate)
-    refuse_existing(out)
+    out, table = local_path(out), None if table is None else local_path(table)
+    options.require_suffix(out, ".h5ad")
+    _check_table(table, concept)
+    for place in (out, table):
+        if place is not None:
+            refuse_existing(place)
     common: dict[str, Any] = {
         "where": where,
         "mode": mode,
@@ -73,6 +85,8 @@ def trial(
         "draws": draws,
         "seed": seed,
         "interval": interval,
+        "keep_obs": keep_obs,
+        "keep_obsm": keep_obsm,
         "expression": expression,
         "layer": layer,
         "raw": raw,
@@ -87,12 +101,13 @@ def trial(
     with Generator.open(
         models, threads=threads, provider=provider, batch_size=batch_size, connection=link
     ) as generator:
-        if concept is not None:
-            result = simulated_trial(generator, data, concept, baseline=baseline, replicate=replicate, **common)
-        else:
-            result = cell_effects(generator, data, parse_do(do or []), **common)
+        result = generator.trial(
+            data, concept, parse_do(do or []) or None, baseline=baseline, replicate=replicate, **common
+        )
     with new_file(out) as file:
         result.write_h5ad(file)
+    if table is not None:
+        _write_table(result, table)
     lines = _format_averages(result) if concept is not None else _format_cell_effects(result)
     typer.echo("\n".join([*lines, f"{result.n_obs} rows x {result.n_vars} genes: {out}"]))
 
@@ -111,16 +126,28 @@ def _take_renamed(flag: str, value: float | None, old_flag: str, old_value: floa
     return {} if value is None else {flag.removeprefix("--").replace("-", "_"): value}
 
 
-def _check_options(
-    out: Path, concept: str | None, do: list[str] | None, baseline: str | None, replicate: str | None
-) -> None:
+def _check_table(table: Path | None, concept: str | None) -> None:
     from causcell.errors import ConfigurationError
 
-    options.require_suffix(out, ".h5ad")
-    if (concept is None) == (not do):
-        raise ConfigurationError("give either --concept (average effects) or --do (effects on each cell)")
-    if do and (baseline is not None or replicate is not None):
-        raise ConfigurationError("--baseline and --replicate belong to --concept; effects on each cell have neither")
+    if table is None:
+        return
+    if table.suffix not in _SEPARATORS:
+        raise ConfigurationError(f"table={str(table)!r} ends neither in .csv nor in .tsv")
+    if concept is None:
+        raise ConfigurationError("table= belongs to concept=; effects on each cell (do=) are matrices, in out= alone")
+
+
+def _write_table(trial: anndata.AnnData, path: Path) -> None:
+    """Write the genes of all labels but the baseline, always with the column of their group."""
+    from causcell._internal.files import new_file
+    from causcell.get import effects_df
+
+    genes = effects_df(trial)
+    if "group" not in genes:
+        (label,) = (name for name in trial.obs_names if name != trial.uns["causcell"]["trial"]["baseline"])
+        genes.insert(0, "group", label)
+    with new_file(path) as file:
+        genes.to_csv(file, sep=_SEPARATORS[path.suffix], index=False)
 
 
 def _format_averages(trial: anndata.AnnData) -> list[str]:
@@ -140,6 +167,8 @@ def _format_averages(trial: anndata.AnnData) -> list[str]:
             for i in order
         )
         lines.append(f"{label} against {settings['baseline']}: {int(changed.sum())} genes changed; {genes}")
+        if unseen := int(np.ceil(trial.obs["unseen"].iloc[row] * settings["cells"])):
+            lines.append(f"  {unseen} of the cells then have labels that no training cell carries together")
     return [*lines, _format_intervals(trial)]
 
 

@@ -7,16 +7,19 @@
 - one column a concept under its own name: the label after the intervention (the target's; the model's prediction
   for a descendant that changed, in a summary the most frequent one; else the cell's own; NaN where unlabelled), and
   ``<concept>_factual``: the cell's own;
-- ``unseen_combination``: whether no training cell carries these labels together.
+- ``unseen_combination``: whether no training cell carries these labels together;
+- the cells' own columns of ``obs`` that travel, after these; see `causcell.cells.annotations`.
 
 ``obs_names`` are the cells' own where each has one row, else ``cell|intervention``, with ``|draw`` for several draws.
-``var`` is the panel; ``filled``: whether the gene was missing in the source. ``uns["causcell"]`` holds the provenance.
+``var`` is the panel; ``filled``: whether the gene was missing in the source; then the source's own columns.
+``uns["causcell"]`` holds the provenance, and says in words what ``X`` is; where that is log expression,
+``uns["log1p"]`` is as `scanpy.pp.log1p` leaves it.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +27,12 @@ import numpy as np
 
 from causcell._internal.batching import batches
 from causcell._internal.digests import name_digests
+from causcell.cells.annotations import Annotations, Kept, select_annotations
+from causcell.cells.collection import AnyCells
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import ConceptSchema, unseen_combinations
 from causcell.counterfactual.model import CounterfactualModel
-from causcell.counterfactual.outputs import Block
+from causcell.counterfactual.outputs import EMBEDDINGS, Block
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
 from causcell.errors import CausCellWarning, CellNameError, format_list
@@ -36,6 +41,11 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
+
+LOG1P: Mapping[str, Any] = {"log1p": {"base": None}}
+"""What `scanpy.pp.log1p` leaves in ``uns``: natural logarithms."""
+
+_ESTIMATES = {"sample": "expression of a sampled cell", "mean": "expression, conditional mean"}
 
 _SLICE = 65536
 """Names are read so many at a time."""
@@ -82,6 +92,8 @@ class ResultTable:
         What was generated.
     intervals
         What ``uns`` says of a summary's intervals.
+    scale
+        What a value of expression is, in words.
     """
 
     schema: ConceptSchema
@@ -90,6 +102,7 @@ class ResultTable:
     provenance: dict[str, Any]
     request: Request
     intervals: dict[str, Any] = field(default_factory=dict)
+    scale: str = ""
 
     @classmethod
     def of(cls, model: CounterfactualModel, request: Request) -> ResultTable:
@@ -99,7 +112,8 @@ class ResultTable:
         if request.store == "summary":
             concepts = {concept for each in request.interventions for concept, _ in each.targets}
             intervals = describe_intervals(EffectUncertainty.of(model), concepts, request.interval)
-        return cls(model.schema, model.preprocessing.genes, seen, model.provenance(), request, intervals)
+        genes, scale = model.preprocessing.genes, model.preprocessing.describe_scale()
+        return cls(model.schema, genes, seen, model.provenance(), request, intervals, scale)
 
     def obs(self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
         """Return ``obs`` of the results of consecutive cells.
@@ -130,6 +144,17 @@ class ResultTable:
         obs["unseen_combination"] = unseen_combinations(labels, self.combinations)
         return obs
 
+    def own_columns(self) -> list[str]:
+        """Return the columns of ``obs`` that results have of their own."""
+        nothing = np.empty((0, len(self.schema.concepts)), dtype=np.int32)
+        return [str(name) for name in self.obs(np.empty(0, dtype=object), nothing, nothing)]
+
+    def select_annotations(self, cells: AnyCells, kept: Kept) -> Annotations:
+        """Select the annotations of cells that travel into results; see `causcell.cells.annotations`."""
+        places = [] if self.request.store != "embeddings" else [EMBEDDINGS.removeprefix("obsm/")]
+        columns = {"own": self.own_columns(), "concepts": self.schema.names, "places": places}
+        return select_annotations(cells, self.genes, kept, **columns)
+
     def count_unseen(self, obs: pd.DataFrame) -> Unseen:
         """Count the counterfactual rows of ``obs`` whose labels no training cell carries together."""
         counterfactual = np.array([bool(each.targets) for each in self.request.interventions])
@@ -139,35 +164,39 @@ class ResultTable:
         named = obs.loc[marked, list(self.schema.names)].drop_duplicates().astype(str).agg(" + ".join, axis=1)
         return Unseen(int(marked.sum()), tuple(named)[:_EXAMPLES])
 
-    def var(self, missing: Sequence[str]) -> pd.DataFrame:
-        """Return ``var``: the panel, and which of its genes were filled."""
+    def var(self, missing: Sequence[str], annotations: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Return ``var``: the panel, which of its genes were filled, and the source's columns [G x columns]."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {"filled": np.isin(list(self.genes), list(missing))}, index=pd.Index(self.genes, dtype=object)
-        )
+        genes = pd.Index(self.genes, dtype=object)
+        var = pd.DataFrame({"filled": np.isin(list(self.genes), list(missing))}, index=genes)
+        return var if annotations is None else pd.concat([var, annotations.set_axis(genes)], axis=1)
 
-    def uns(self) -> dict[str, Any]:
-        """Return ``uns["causcell"]``: what made the results."""
+    def uns(self, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return ``uns``: what made the results, with further facts, and what ``X`` is."""
         request = self.request
-        return (
-            self.provenance
-            | self.intervals
-            | {
-                "seed": request.seed,
-                "estimate": request.settings.estimate,
-                "solver": asdict(request.settings),
-                "store": request.store,
-                "mode": request.mode,
-                "match_parents": request.match_parents,
-                "draws": request.draws,
-                "interventions": [each.name for each in request.interventions],
-                "expression": "log1p",
-            }
-        )
+        made = {
+            "seed": request.seed,
+            "estimate": request.settings.estimate,
+            "solver": asdict(request.settings),
+            "store": request.store,
+            "mode": request.mode,
+            "match_parents": request.match_parents,
+            "draws": request.draws,
+            "interventions": [each.name for each in request.interventions],
+            "expression": "log1p",
+            **_describe_arrays(request, self.scale),
+        }
+        uns: dict[str, Any] = {"causcell": {**self.provenance, **self.intervals, **made, **(facts or {})}}
+        return {**uns, **LOG1P} if request.store in ("expression", "summary") else uns
 
-    def to_anndata(self, blocks: Iterable[Block], missing: Sequence[str]) -> anndata.AnnData:
-        """Gather blocks of all cells as one AnnData; warns of combinations of labels never seen."""
+    def to_anndata(
+        self, blocks: Iterable[Block], missing: Sequence[str], annotations: Annotations | None = None
+    ) -> anndata.AnnData:
+        """Gather blocks of all cells as one AnnData, with what travels of their annotations.
+
+        It warns of combinations of labels never seen.
+        """
         import anndata
 
         gathered = list(blocks)
@@ -176,7 +205,12 @@ class ResultTable:
         )
         obs = self.obs(names, factual, labels)
         self.count_unseen(obs).warn(len(obs))
-        result = anndata.AnnData(obs=obs, var=self.var(missing), uns={"causcell": self.uns()})
+        obsm: dict[str, np.ndarray] = {}
+        var = None
+        if annotations is not None:
+            obs, obsm = repeat_annotations(obs, *annotations.read(slice(0, len(names))))
+            var = annotations.var
+        result = anndata.AnnData(obs=obs, var=self.var(missing, var), obsm=obsm, uns=self.uns())
         for place in gathered[0].arrays:
             array = np.concatenate([block.arrays[place] for block in gathered])
             element, _, name = place.partition("/")
@@ -185,6 +219,46 @@ class ResultTable:
             else:
                 result.X = array
         return result
+
+
+def _describe_arrays(request: Request, scale: str) -> dict[str, Any]:
+    """Say in words what ``X`` and layers are, with their unit."""
+    cell = _ESTIMATES.get(request.settings.estimate, "expression")
+    effect = f"{cell} less that of the factual cell with the same noise, {scale}"
+    if request.store == "summary":
+        layers = {
+            "deviation": f"standard deviation over draws of {cell}, {scale}",
+            "effect": f"mean over draws of {effect}",
+            "lower": "lower end of the effect's interval",
+            "upper": "upper end of the effect's interval",
+        }
+        return {"X": f"mean over draws of {cell}, {scale}", "layers": layers}
+    if request.store == "embeddings":
+        return {"X": "nothing: obsm['X_causcell'] holds embeddings of the concepts, side by side"}
+    return {"X": effect if request.store == "effects" else f"{cell}, {scale}"}
+
+
+def repeat_annotations(
+    obs: pd.DataFrame, columns: pd.DataFrame, obsm: Mapping[str, np.ndarray]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Repeat annotations of cells for all rows of each.
+
+    Parameters
+    ----------
+    obs
+        ``obs`` of the rows, consecutive ones of each cell.
+    columns, obsm
+        Annotations of the cells, [n x columns] and [n x k] by name.
+
+    Returns
+    -------
+    ``obs`` with the columns after its own, and [rows x k] by name.
+    """
+    import pandas as pd
+
+    source = np.repeat(np.arange(len(columns)), len(obs) // max(len(columns), 1))
+    repeated = columns.iloc[source].set_axis(obs.index)
+    return pd.concat([obs, repeated], axis=1), {name: values[source] for name, values in obsm.items()}
 
 
 def _row_names(cells: np.ndarray, interventions: list[str], draws: int) -> np.ndarray:

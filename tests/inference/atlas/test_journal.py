@@ -10,7 +10,6 @@ import textwrap
 import pytest
 from atlases import tree
 
-from causcell.atlas import journal as journals
 from causcell.atlas.journal import FOLDER, Journal
 from causcell.errors import OutputBusyError, OutputFullError
 
@@ -71,7 +70,7 @@ def test_a_full_disk_is_told_and_survived(recipe, whole, tmp_path, monkeypatch, 
         flush(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journals.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OutputFullError, match=r"no space left for .*atlas\.zarr.*run the same command again"):
             recipe.write(tmp_path / "atlas.zarr")
     assert not (tmp_path / "atlas.zarr" / "zarr.json").exists()

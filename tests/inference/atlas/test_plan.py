@@ -60,7 +60,8 @@ def test_how_values_are_read_is_part_of_the_plan_even_where_it_gives_the_same_va
     read_otherwise = cells[:CELLS].copy()
     read_otherwise.obs["n_counts"] = np.asarray(read_otherwise.X.sum(axis=1)).ravel()
     read_otherwise.raw = read_otherwise
-    plan, changed = recipe.plan(), replace(recipe, cells=read_otherwise).plan(**change)
+    none = {"keep_obs": "none"}
+    plan, changed = recipe.plan(**none), replace(recipe, cells=read_otherwise).plan(**none, **change)
     assert changed.source.values == plan.source.values
     assert changed.digest != plan.digest
     assert Plan.model_validate_json(changed.model_dump_json()) == changed

@@ -10,8 +10,9 @@ import zarr
 from atlases import GENES, tree
 
 from causcell.atlas.journal import Journal
-from causcell.atlas.plan import Plan, SourceDigests
+from causcell.atlas.plan import Plan
 from causcell.atlas.shards import ShardWriter, encoded_bytes, write_annotations
+from causcell.atlas.source_digests import SourceDigests
 from causcell.atlas.zarr_store import write_metadata
 from causcell.counterfactual.interventions import Intervention
 from causcell.counterfactual.request import Request
@@ -67,7 +68,18 @@ def annotations_of(plan, cells):
     obs["draw"] = (rows % 2).astype(np.int32)
     obs["cell_type"] = pd.Categorical.from_codes(rows % 4 - 1, categories=["B", "NK", "T"])  # -1: unlabelled
     obs["unseen_combination"] = (rows % 5 == 0) & (rows >= CELLS_PER_SHARD * PER_CELL)  # none in the first shard
+    obs["stage"] = pd.Categorical.from_codes(rows % 3 - 1, categories=[2, 4], ordered=True)
+    obs["note"] = [f"é {row}" for row in rows]
+    obs["maybe"] = pd.array([None if row % 4 else f"{row} 細" for row in rows], dtype="string")
+    obs["whole"] = pd.array([None if row % 4 else row for row in rows], dtype="UInt16")
+    obs["yes"] = pd.array([None if row % 4 else row % 3 == 0 for row in rows], dtype="boolean")
+    obs["score"] = np.where(rows % 6 == 0, np.nan, rows).astype(np.float16)
     return obs
+
+
+def coordinates_of(cells):
+    """Coordinates of some cells' rows."""
+    return {"spatial": np.arange(cells.start * PER_CELL * 2, cells.stop * PER_CELL * 2, dtype=np.int64).reshape(-1, 2)}
 
 
 def write_with_causcell(path, plan, pieces):
@@ -75,20 +87,19 @@ def write_with_causcell(path, plan, pieces):
     journal, values = Journal(path), rows_of(plan)
     with journal.locked():
         everything = annotations_of(plan, slice(0, CELLS))
-        write_metadata(journal, plan, everything, pd.DataFrame(index=[f"g{i}" for i in range(GENE_COUNT)]), {})
+        var = pd.DataFrame(index=[f"g{i}" for i in range(GENE_COUNT)])
+        write_metadata(journal, plan, everything, var, {}, coordinates_of(slice(0, CELLS)))
         for shard in range(plan.shards):
             cells = plan.cells_of(shard)
             rows = slice(cells.start * PER_CELL, cells.stop * PER_CELL)
-            files = write_annotations(journal, plan, shard, annotations_of(plan, cells))
+            files = write_annotations(journal, plan, shard, annotations_of(plan, cells), coordinates_of(cells))
             for place, array in values.items():
                 writer = ShardWriter(journal, plan, place, shard)
                 for start in range(rows.start, rows.stop, pieces):
                     writer.append(array[start : min(start + pieces, rows.stop)])
                 writer.finish()
                 files[writer.target] = writer.staged
-            for target, staged in files.items():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                staged.rename(target)
+            journal.storage.put(files)
         journal.finish()
 
 
@@ -99,7 +110,9 @@ def write_with_zarr(path, described, values, obs):
     """
     shutil.copytree(described, path, ignore=lambda _, names: [name for name in names if name == ".causcell"])
     names = ["_index", "source_cell/categories", *(f"{name}/codes" for name in obs if obs[name].dtype == "category")]
-    names += [name for name in obs if obs[name].dtype != "category"]
+    nullable = [name for name in obs if isinstance(obs[name].dtype, pd.StringDtype | pd.UInt16Dtype | pd.BooleanDtype)]
+    names += [name for name in obs if obs[name].dtype != "category" and name not in nullable]
+    names += [f"{name}/{part}" for name in nullable for part in ("values", "mask")]
     for place in [*values, *(f"obs/{name}" for name in names)]:
         shutil.rmtree(path / place / "c")
     with zarr.config.set({"array.write_empty_chunks": True}):
@@ -113,6 +126,12 @@ def write_with_zarr(path, described, values, obs):
                 group[f"obs/{name}"][:] = series.cat.categories.to_numpy(dtype=object)
             elif part == "codes":
                 group[f"obs/{name}"][:] = series.cat.codes.to_numpy()
+            elif part == "mask":
+                group[f"obs/{name}"][:] = series.isna().to_numpy()
+            elif part == "values":
+                group[f"obs/{name}"][:] = series.fillna(
+                    {"string": "", "boolean": False}.get(series.dtype.name, 0)
+                ).to_numpy()
             else:
                 group[f"obs/{name}"][:] = series.to_numpy(dtype=object if name == "_index" else None)
 
@@ -127,7 +146,10 @@ def test_files_are_those_of_zarrs_own_writer(tmp_path, dtype, pieces):
     assert plan.rows % CHUNK_ROWS
     write_with_causcell(tmp_path / "ours.zarr", plan, pieces)
     write_with_zarr(
-        tmp_path / "zarrs.zarr", tmp_path / "ours.zarr", rows_of(plan), annotations_of(plan, slice(0, CELLS))
+        tmp_path / "zarrs.zarr",
+        tmp_path / "ours.zarr",
+        rows_of(plan) | {"obsm/spatial": coordinates_of(slice(0, CELLS))["spatial"]},
+        annotations_of(plan, slice(0, CELLS)),
     )
     ours, zarrs = tree(tmp_path / "ours.zarr"), tree(tmp_path / "zarrs.zarr")
     assert set(ours) == set(zarrs)
@@ -142,7 +164,10 @@ def test_a_single_shard_that_ends_within_a_chunk(tmp_path, dtype):
     plan = plan_of(dtype, cells_per_shard=CELLS, chunk_rows=10)
     write_with_causcell(tmp_path / "ours.zarr", plan, 7)
     write_with_zarr(
-        tmp_path / "zarrs.zarr", tmp_path / "ours.zarr", rows_of(plan), annotations_of(plan, slice(0, CELLS))
+        tmp_path / "zarrs.zarr",
+        tmp_path / "ours.zarr",
+        rows_of(plan) | {"obsm/spatial": coordinates_of(slice(0, CELLS))["spatial"]},
+        annotations_of(plan, slice(0, CELLS)),
     )
     assert tree(tmp_path / "ours.zarr") == tree(tmp_path / "zarrs.zarr")
 
@@ -196,7 +221,8 @@ def test_bytes_are_counted_as_they_are_written(tmp_path):
         and not (name.endswith("categories/c/0") and "source_cell" not in name)
     )
     index = 4 * 16 + 4  # offset and length of four chunks, and a CRC
-    assert encoded_bytes(plan, arrays, annotations_of(plan, cells)) == written - index * len(plan.arrays)
+    obs, obsm = annotations_of(plan, cells), coordinates_of(cells)
+    assert encoded_bytes(plan, arrays, obs, obsm) == written - index * len(plan.arrays)
 
 
 def test_a_writer_that_is_given_up_leaves_nothing(tmp_path):
@@ -206,4 +232,4 @@ def test_a_writer_that_is_given_up_leaves_nothing(tmp_path):
         writer.append(np.ones((7, GENE_COUNT), dtype=np.float32))
         writer.discard()
         assert list(journal.work.iterdir()) == []
-    assert not writer.target.exists()
+    assert not (tmp_path / "atlas.zarr" / writer.target).exists()

@@ -215,17 +215,15 @@ def write_values(path, plan, shard, change):
     """Write a shard with other values and record it, as a run would whose model answers nonsense."""
     journal = Journal(path)
     with journal.locked():
-        rows = np.concatenate([chunk.copy() for chunk in read_shard(path / f"X/c/{shard}/0", plan, "X")])
+        with journal.storage.open(f"X/c/{shard}/0") as file:
+            rows = np.concatenate([chunk.copy() for chunk in read_shard(file, plan, "X")])
         cells = plan.cells_of(shard)
         rows = rows[: (cells.stop - cells.start) * plan.request.rows_per_cell]
         change(rows)
         writer = ShardWriter(journal, plan, "X", shard)
         writer.append(rows)
         writer.finish()
-        files = {
-            str(target.relative_to(path)): file
-            for target, file in records.put_files({writer.target: writer.staged}).items()
-        }
+        files = journal.storage.put({writer.target: writer.staged})
         record = journal.records()[shard]
         journal.commit(record.model_copy(update={"files": record.files | files}))
 
@@ -255,7 +253,8 @@ def test_effects_may_be_negative(recipe, tmp_path):
     options = {"do": [{"stim": "IFN"}], "store": "effects"}
     recipe.write(tmp_path / "atlas.zarr", **options)
     plan = recipe.plan(**options)
-    rows = np.concatenate([chunk.copy() for chunk in read_shard(tmp_path / "atlas.zarr" / "X/c/0/0", plan, "X")])
+    with (tmp_path / "atlas.zarr" / "X/c/0/0").open("rb") as file:
+        rows = np.concatenate([chunk.copy() for chunk in read_shard(file, plan, "X")])
     assert rows.min() < 0
     assert verify_atlas(tmp_path / "atlas.zarr").sound
 

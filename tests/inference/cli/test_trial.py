@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import anndata
+import pandas as pd
 import pytest
 from commands import run_command
+
+from causcell.get import effects_df
 
 
 def test_trial_writes_average_effects_and_effects_on_cells(
@@ -20,6 +23,7 @@ def test_trial_writes_average_effects_and_effects_on_cells(
     assert "ctrl against IFN: " in out
     assert re.search(r"ctrl against IFN: .* [+-]\d\.\d\d \[[+-]\d\.\d\d, [+-]\d\.\d\d\]", out)
     assert "intervals of 90% hold: the sampling of cells or draws, and the model's own error" in out
+    assert "of the cells then have labels that no training cell carries" not in out
     average = anndata.read_h5ad(tmp_path / "average.h5ad")
     assert list(average.obs_names) == ["IFN", "ctrl"]
     where = ["--where", 'stim == "ctrl"']
@@ -29,12 +33,31 @@ def test_trial_writes_average_effects_and_effects_on_cells(
     assert effects.layers["deviation"].shape == effects.shape
 
 
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
+def test_a_table_holds_the_genes_of_every_label(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, separator: str
+) -> None:
+    """With the column of the label also where it is only one."""
+    table = tmp_path / f"genes{suffix}"
+    words = ["trial", data, "--models", made / "models", "--draws", "1", "--no-progress", "--concept", "stim"]
+    assert run_command(*words, "--out", tmp_path / "trial.h5ad", "--table", table) == 0
+    trial = anndata.read_h5ad(tmp_path / "trial.h5ad")
+    found = pd.read_csv(table, sep=separator)
+    assert set(found.pop("group")) == {"ctrl"}
+    pd.testing.assert_frame_equal(found, effects_df(trial), check_dtype=False)
+    assert run_command(*words, "--out", tmp_path / "other.h5ad", "--table", table) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert not (tmp_path / "other.h5ad").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "give either --concept"),
         (["--concept", "stim", "--do", "stim=IFN"], "give either --concept"),
         (["--do", "stim=IFN", "--baseline", "ctrl"], "--baseline and --replicate belong to --concept"),
+        (["--concept", "stim", "--table", "genes.xlsx"], "--table genes.xlsx ends neither in .csv nor in .tsv"),
+        (["--do", "stim=IFN", "--table", "genes.csv"], "--table belongs to --concept"),
         (["--concept", "dose"], "there is no concept 'dose'"),
         (["--concept", "stim", "--interval", "90"], "--interval 90.0 is no level of an interval"),
     ],

@@ -89,6 +89,7 @@ def test_provenance(table, generator):
         "draws",
         "interventions",
         "expression",
+        "X",
     }
     assert made["model_digest"] == generator.manifest.digest
     assert made["solver"] == {"solver": "ddim", "steps": 3, "spacing": "trailing", "eta": 0.0}

@@ -1,0 +1,70 @@
+"""Digests of the cells of an atlas, by which its plan knows them again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from causcell.cells.panel_cells import PanelCells
+
+_SAMPLED_CELLS = 256
+
+
+class SourceDigests(BaseModel):
+    """SHA-256 digests of the cells, and how their values are read.
+
+    Attributes
+    ----------
+    names
+        Digest of all cells' names, in order.
+    labels
+        Digest of all cells' labels of the model's concepts.
+    genes
+        Digest of the files' genes, in order.
+    values
+        Digest of the panel expression of up to 256 cells, evenly spaced: files that differ elsewhere alone are not
+        told apart.
+    raw, totals, round_counts
+        How values are read; see `causcell.cells.panel_cells.Reading`. What is as ever is left out of the plan's text,
+        so that plans of earlier versions keep their digests.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    names: str
+    labels: str
+    genes: str
+    values: str
+    raw: bool = False
+    totals: str | None = None
+    round_counts: bool = False
+
+    @model_serializer(mode="wrap")
+    def _leave_out_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        chosen = {name for name in ("raw", "totals", "round_counts") if getattr(self, name)}
+        digests = {"names", "labels", "genes", "values"}
+        return {name: value for name, value in dump(self).items() if name in digests | chosen}
+
+
+def digest_source(cells: PanelCells) -> SourceDigests:
+    """Digest cells as they are read for a model."""
+    spaced = np.unique(np.linspace(0, len(cells) - 1, min(_SAMPLED_CELLS, len(cells))).astype(int)).tolist()
+    values = (cells.read_expression(slice(row, row + 1)).tobytes() for row in spaced)
+    return SourceDigests(
+        names=_digest([cells.cells.name_digests.astype("<u8").tobytes()]),
+        labels=_digest([cells.labels.astype("<i4").tobytes()]),
+        genes=_digest("\n".join([str(part.key), *part.genes]).encode() for part in cells.cells.parts),
+        values=_digest(values),
+        **cells.chosen,
+    )
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
