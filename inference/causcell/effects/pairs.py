@@ -64,9 +64,9 @@ class Expression:
             )
         if np.dtype(value.dtype).kind in "iub":
             raise ConfigurationError(
-                f"{name} holds whole numbers ({value.dtype}), and these tests are of log expression: take "
-                "scanpy.pp.normalize_total(results, target_sum=1e4) and scanpy.pp.log1p(results) first; or sum counts "
-                "by replicate for tools of counts, as docs/effects.md shows"
+                f"{name} holds whole numbers ({value.dtype}), and these tests are of log expression: take log1p "
+                "of counts per 10,000 first (by obs['library_size'], or scanpy.pp.normalize_total), "
+                "or sum counts by replicate for tools of counts, as docs/effects.md shows"
             )
         matrix = as_matrix(value, results.shape, "the results", name)
         if isinstance(matrix, CompressedRows) and matrix.format == "csc":

@@ -70,6 +70,18 @@ def test_trial_names_what_it_can_not_do(
     assert not (tmp_path / "out.h5ad").exists()
 
 
+def test_cells_in_combinations_never_trained_on_are_counted(
+    repository: Path, cells: anndata.AnnData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    words = ["trial", tmp_path / "cells.h5ad", "--models", repository, "--concept", "cell_type", "--draws", 1]
+    assert run_command(*words, "--out", tmp_path / "trial.h5ad", "--no-progress") == 0
+    unseen = anndata.read_h5ad(tmp_path / "trial.h5ad").obs["unseen"].iloc[1:] * cells.n_obs
+    assert unseen.max() > 0
+    printed = re.findall(r"(\d+) of the cells then have labels", capsys.readouterr().out)
+    assert list(map(int, printed)) == [round(each) for each in unseen if each > 0]
+
+
 def test_flags_by_their_old_names_are_taken_with_a_warning(
     repository: Path, cells: anndata.AnnData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,7 +205,7 @@ def test_what_can_not_be_tested_is_refused(results: anndata.AnnData) -> None:
     unnamed.obs["donor"] = [None, *unnamed.obs["donor"].iloc[1:]]
     nothing = anndata.AnnData(obs=results.obs, var=results.var)
     for given, options, error, message in [
-        (counts, {}, ConfigurationError, r"X holds whole numbers \(int32\).*normalize_total"),
+        (counts, {}, ConfigurationError, r"X holds whole numbers \(int32\).*log1p of counts per 10,000"),
         (effects, {}, ConfigurationError, "X holds effects"),
         (absent, {}, ConfigurationError, r"pairs take the factual cells and an intervention.*do=\[{}, "),
         (lacking, {}, ConfigurationError, "1 of 90 cells under stim=IFN have no factual row.*'cell 0'"),
