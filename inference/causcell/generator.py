@@ -70,6 +70,7 @@ class Generator(OpenedModel):
         seed: int = 0,
         store: str = "expression",
         interval: float = LEVEL,
+        library_size: int | None = None,
         keep_obs: str | Sequence[str] | None = None,
         keep_obsm: str | Sequence[str] | None = None,
         expression: str | None = None,
@@ -101,9 +102,13 @@ class Generator(OpenedModel):
         draws, seed
             Samples of a cell and intervention; seed of all random numbers, which are keyed by cell name.
         store
-            ``expression``, ``embeddings``, ``effects`` or ``summary``; see `causcell.counterfactual.outputs`.
+            ``expression``, ``counts``, ``embeddings``, ``effects`` or ``summary``; see
+            `causcell.counterfactual.outputs`.
         interval
             Level of the intervals of effects that a summary has; see `causcell.counterfactual.uncertainty`.
+        library_size
+            Total of counts that every cell's counts are made for (default: the cell's own); see
+            `causcell.counterfactual.counts`.
         keep_obs, keep_obsm
             Columns of ``obs`` and elements of ``obsm`` that travel into the result, by name; by default all columns
             and ``spatial``, ``"none"`` for none. Columns of ``var`` travel with them. See `causcell.cells.annotations`.
@@ -133,7 +138,7 @@ class Generator(OpenedModel):
         """
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
-        kept["interval"] = interval
+        kept |= {"interval": interval, "library_size": library_size}
         request = make_request(self.manifest, do, grid, mode=mode, settings=settings, **kept)
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:

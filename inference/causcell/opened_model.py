@@ -159,7 +159,7 @@ class OpenedModel:
             Show a progress bar.
         """
         warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
-        return stream_all(self.model, MeasuredCells(self.model, cells), request, progress=progress)
+        return stream_all(self.model, MeasuredCells(self.model, cells, request.library), request, progress=progress)
 
     @property
     def manifest(self) -> Manifest:

@@ -10,6 +10,7 @@ from causcell._internal.units import format_size
 from causcell.atlas.plan import Forecast, count_unseen_rows
 from causcell.atlas.shards import encoded_bytes
 from causcell.atlas.task import ShardMaker
+from causcell.counterfactual.tables import concatenate_cells
 from causcell.errors import OutputFullError
 
 _BATCHES = 4
@@ -27,7 +28,7 @@ def forecast_atlas(maker: ShardMaker) -> Forecast:
         rows += len(block.labels)
         last = block
     seconds = time.perf_counter() - started
-    obs, obsm = maker.annotate(table.obs(last.names, last.factual, last.labels), last.cells)
+    obs, obsm = maker.annotate(table.obs(**concatenate_cells([last])), last.cells)
     per_row = encoded_bytes(plan, last.arrays, obs, obsm) / len(last.labels)
     unseen = count_unseen_rows(maker.source.labels, plan.request, table.schema, table.combinations)
     return Forecast(rows / seconds, round(per_row * plan.rows), unseen)

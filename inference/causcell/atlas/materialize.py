@@ -120,12 +120,16 @@ class StoredBatch:
         float32 [n x interventions x draws x M x k].
     labels
         Label codes after the interventions, int32 [n x interventions x draws x m].
+    library, panel_totals
+        Not stored: counts are generated from cells.
     """
 
     rows: slice
     names: np.ndarray
     endogenous: np.ndarray
     labels: np.ndarray
+    library: None = None
+    panel_totals: None = None
 
 
 @dataclass(frozen=True)
@@ -172,8 +176,8 @@ class StoredEmbeddings:
 
     def encode(self, batch: StoredBatch) -> StoredBatch:
         """Pad the batch."""
-        padded = (pad_batch(array, self.batch_size) for array in (batch.endogenous, batch.labels))
-        return StoredBatch(batch.rows, batch.names, *padded)
+        endogenous, labels = (pad_batch(array, self.batch_size) for array in (batch.endogenous, batch.labels))
+        return StoredBatch(batch.rows, batch.names, endogenous, labels)
 
     def predict(self, encoded: StoredBatch, keys: np.ndarray, request: Request, solver: Solver) -> Iterator[Prediction]:
         """Give the stored embeddings of every draw and intervention, interventions fastest."""

@@ -68,7 +68,7 @@ def open_atlas(
         All of `causcell.atlas.options.AtlasOptions`.
     """
     settings = solver_settings(model.manifest, **_pick(options, "preset", "solver", "steps", "spacing", "eta"))
-    generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype", "interval")
+    generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype", "interval", "library_size")
     request = make_request(model.manifest, do, grid, settings=settings, **generated)
     sizes = {name: parse_size(size) for name, size in _pick(options, "chunk_size", "shard_size").items()}
     reading = Reading(**_pick(options, *(each.name for each in fields(Reading))))
@@ -88,7 +88,7 @@ def open_atlas(
         place, shared = path or Path("atlas.zarr"), bound.source
         task = AtlasTask(plan, str(place.absolute()), source, shared) if source and shared else None
         found = None if plan.annotations is None else plan.annotations.find(annotations, str(place))
-        maker = ShardMaker(plan, place, model, MeasuredCells(model, bound), found, task)
+        maker = ShardMaker(plan, place, model, MeasuredCells(model, bound, request.library), found, task)
         yield OpenAtlas(maker, bound.describe_origin())
 
 

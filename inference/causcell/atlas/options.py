@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "store": "expression",
     "dtype": "float32",
     "interval": LEVEL,
+    "library_size": None,
     "keep_obs": None,
     "keep_obsm": None,
     "where": None,
@@ -44,7 +45,7 @@ class AtlasOptions(TypedDict, total=False):
 
     Attributes
     ----------
-    mode, match_parents, preset, solver, steps, spacing, eta, draws, seed, store, interval
+    mode, match_parents, preset, solver, steps, spacing, eta, draws, seed, store, interval, library_size
         What is generated; see `causcell.generator.Generator.counterfactual`.
     dtype
         Type of the expression: ``float32``, or ``float16`` (half the bytes).
@@ -70,6 +71,7 @@ class AtlasOptions(TypedDict, total=False):
     store: str
     dtype: str
     interval: float
+    library_size: int | None
     keep_obs: str | Sequence[str] | None
     keep_obsm: str | Sequence[str] | None
     where: str | None

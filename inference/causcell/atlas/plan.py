@@ -126,8 +126,8 @@ class Plan(BaseModel):
         return self
 
     @field_serializer("request", mode="wrap")
-    def _leave_out_interval(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: each for name, each in dump(request).items() if name != "interval" or request.store == "summary"}
+    def _leave_out_unused(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: each for name, each in dump(request).items() if name not in request.unused}
 
     @model_serializer(mode="wrap")
     def _leave_out_annotations(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -165,7 +165,9 @@ class Plan(BaseModel):
         )
 
     def array_dtype(self, place: str) -> str:
-        """Return the type of an array's values: embeddings are always float32."""
+        """Return the type of an array's values: embeddings are always float32, counts int32."""
+        if self.request.store == "counts":
+            return "int32"
         return "float32" if place.startswith("obsm/") else self.request.dtype
 
     @property
@@ -195,7 +197,7 @@ class Plan(BaseModel):
         facts = {
             "rows": f"{self.rows:,} ({self.cells:,} cells, {len(interventions)} interventions: "
             f"{format_list(interventions, 4)}, {request.draws} draws)",
-            "holds": f"{request.store} ({request.settings.estimate}), {request.dtype}, {self.genes:,} genes",
+            "holds": f"{request.store} ({request.settings.estimate}), {self.array_dtype('X')}, {self.genes:,} genes",
             "shards": f"{self.shards:,} of {self.shard_rows:,} rows in chunks of {self.chunk_rows:,}",
             "size": f"{format_size(self.bytes_uncompressed)} uncompressed",
         }
@@ -285,7 +287,7 @@ def plan_layout(
     shard_size: int,
 ) -> Plan:
     """Plan an atlas of a number of cells with these digests; see `make_plan`."""
-    model.build_solver(request.settings)  # what can't be used is told before anything is written
+    model.prepare_solver(request)  # what can't be used is told before anything is written
     cell_keys(request.seed, [""])
     if chunk_size > shard_size:
         raise ConfigurationError(f"chunks of {chunk_size} bytes are larger than shards of {shard_size}")

@@ -28,7 +28,7 @@ from causcell.cells.panel_cells import CellSource
 from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.stream import EmbeddingSource, MeasuredCells, stream_blocks
-from causcell.counterfactual.tables import ResultTable, repeat_annotations
+from causcell.counterfactual.tables import ResultTable, concatenate_cells, repeat_annotations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,8 @@ class AtlasTask:
                 Kept(list(plan.annotations.obs), list(plan.annotations.obsm)),
             )
             annotations = plan.annotations.find(table.select_annotations(cells.cells, kept), self.path)
-        return ShardMaker(plan, Path(self.path), model, MeasuredCells(model, cells), annotations, self)
+        source = MeasuredCells(model, cells, plan.request.library)
+        return ShardMaker(plan, Path(self.path), model, source, annotations, self)
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,7 @@ class ShardMaker:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
         with raise_on_full_disk(journal.place), clock("write"):
-            names, factual, labels, unmatched = (
-                np.concatenate([getattr(block, name) for block in written])
-                for name in ("names", "factual", "labels", "unmatched")
-            )
-            obs, obsm = self.annotate(table.obs(names, factual, labels), self.plan.cells_of(shard))
+            obs, obsm = self.annotate(table.obs(**concatenate_cells(written)), self.plan.cells_of(shard))
             for writer in writers.values():
                 writer.finish()
             files = {writer.target: writer.staged for writer in writers.values()}
@@ -184,7 +181,7 @@ class ShardMaker:
             shard=shard,
             rows=len(obs),
             files=records,
-            unmatched=int(unmatched.sum()),
+            unmatched=sum(int(block.unmatched.sum()) for block in written),
             unseen=table.count_unseen(obs),
             seconds=clock.take(),
             worker=f"{platform.node()}:{os.getpid()}",

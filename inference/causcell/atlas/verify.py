@@ -131,7 +131,7 @@ def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
     found = {}
     for place in plan.arrays:
         name = f"{place}/c/{shard}/0"
-        signed = plan.request.store not in ("expression", "summary") or place in SIGNED
+        signed = plan.request.store not in ("expression", "counts", "summary") or place in SIGNED
         try:
             with journal.storage.open(name) as file:
                 wrong = _describe_values(file, plan, place, signed=signed)

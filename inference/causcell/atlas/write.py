@@ -205,7 +205,8 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
         journal.unfinish()
         codes = np.zeros((1, len(table.schema.concepts)), dtype=np.int32)
         rows = np.repeat(codes, plan.request.rows_per_cell, axis=0)
-        example = table.obs(np.array(["cell"], dtype=object), codes, rows)
+        library = np.ones(1) if plan.request.library else None
+        example = table.obs(np.array(["cell"], dtype=object), codes, rows, library)
         example, obsm = maker.annotate(example, slice(0, 1))  # for its columns and their types
         var = table.var(maker.source.missing, None if maker.annotations is None else maker.annotations.var)
         uns = table.uns({"plan": plan.digest})

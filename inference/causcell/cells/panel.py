@@ -186,6 +186,17 @@ class PanelReader:
             count = len(genes) if preprocessing.totals is None else None
             self._log_check = LogScaleCheck(len(columns), count, share)
 
+    def library_sizes(self, values: Matrix, totals: np.ndarray | None = None) -> np.ndarray:
+        """Return the totals that counts of a file's rows are scaled by, float64 [B].
+
+        Those of the column, where there is one; else sums over the genes of the total, for the share of absent genes
+        corrected. `read` has checked the values.
+        """
+        if totals is not None:
+            return totals
+        sums = self._sum_totals(round_to_counts(values) if self._round else values)
+        return sums * (1.0 if self.missing_totals is None else self.missing_totals.factor)
+
     def read(self, values: Matrix, cell_names: Names, totals: np.ndarray | None = None) -> np.ndarray:
         """Read the panel expression of a file's rows.
 

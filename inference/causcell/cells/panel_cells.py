@@ -33,11 +33,17 @@ class CellBatch:
         str objects [n].
     expression
         Panel expression on the log scale, float32 [n x G].
+    library
+        Library sizes, totals of counts over the normalisation genes, float64 [n]; `None` where they are not asked for.
+    panel_totals
+        What of these falls on the panel, float64 [n]; `None` likewise.
     """
 
     rows: slice
     names: np.ndarray
     expression: np.ndarray
+    library: np.ndarray | None = None
+    panel_totals: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,7 @@ class PanelCells:
                 "this model was trained on log1p values as given, whose scale for raw counts is not known; "
                 "give log1p values normalised as the training file's were"
             )
-        self.cells, self._schema = cells, schema
+        self.cells, self._schema, self._declared = cells, schema, declared
         self._closed = False
         self.reading = Reading(cells.layer, cells.raw, expression, totals, round_counts, allow_missing_genes)
         self._readers = tuple(self._make_reader(part, declared, preprocessing, announce) for part in cells.parts)
@@ -275,16 +281,40 @@ class PanelCells:
         """
         return CellBatch(rows, self.read_names(rows), self.read_expression(rows))
 
+    def read_with_library(self, rows: slice) -> CellBatch:
+        """Read consecutive cells with their library sizes; see `read`.
+
+        Raises
+        ------
+        ConfigurationError
+            The cells are log1p values; see `require_library_sizes`.
+        """
+        self.require_library_sizes()
+        expression, library = self._read_parts(rows, library=True)
+        return CellBatch(rows, self.read_names(rows), expression, library)
+
+    def require_library_sizes(self) -> None:
+        """Raise `ConfigurationError` if the cells' values do not tell their library sizes."""
+        if self._declared != "counts":
+            raise ConfigurationError(
+                "the cells are given as log1p values, which do not tell their library sizes; give raw counts "
+                "(expression='counts'), or one library size for all (library_size=10000)"
+            )
+
     def read_expression(self, rows: slice) -> np.ndarray:
         """Return the panel expression of consecutive cells without their names, float32 [n x G]; see `read`."""
-        self._refuse_closed()
-        pieces = [self._read_part(place, part, within) for place, part, within in self.cells.split_rows(rows)]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return self._read_parts(rows, library=False)[0]
 
-    def _read_part(self, place: int, part: Cells, rows: slice) -> np.ndarray:
-        totals = self._totals[place]
-        names = _NamesInMessages(part, rows)
-        return self._readers[place].read(part.values(rows), names, None if totals is None else totals[rows])
+    def _read_parts(self, rows: slice, *, library: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return panel expression and library sizes, which are empty where they are not asked for."""
+        self._refuse_closed()
+        pieces, sizes = [], []
+        for place, part, within in self.cells.split_rows(rows):
+            totals, reader, values = self._totals[place], self._readers[place], part.values(within)
+            here = None if totals is None else totals[within]
+            pieces.append(reader.read(values, _NamesInMessages(part, within), here))
+            sizes.append(reader.library_sizes(values, here) if library else np.empty(0))
+        return (pieces[0], sizes[0]) if len(pieces) == 1 else (np.concatenate(pieces), np.concatenate(sizes))
 
     @property
     def source(self) -> CellSource | None:

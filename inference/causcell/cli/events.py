@@ -49,7 +49,7 @@ def plan_fields(plan: Plan, unseen_rows: int) -> dict[str, Any]:
         "genes": plan.genes,
         "estimate": plan.request.settings.estimate,
         "store": plan.request.store,
-        "dtype": plan.request.dtype,
+        "dtype": plan.array_dtype("X"),
         "keeps": {} if plan.annotations is None else plan.annotations.names(),
         "shards": plan.shards,
         "shard_rows": plan.shard_rows,

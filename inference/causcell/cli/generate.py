@@ -34,6 +34,7 @@ def generate(
     store: options.Store = "expression",
     dtype: options.DType = "float32",
     interval: options.Interval = 0.9,
+    library_size: options.LibrarySize = None,
     keep_obs: options.KeepObs = None,
     keep_obsm: options.KeepObsm = None,
     chunk_size: options.ChunkSize = "2MB",

@@ -137,9 +137,13 @@ Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Store = Annotated[
     str,
     typer.Option(
-        help="What to keep: expression; embeddings (see materialize); effects (less the factual cell with the same "
-        "noise); summary (mean and deviation over draws; each effect with its interval)."
+        help="What to keep: expression; counts (of the same samples); embeddings (see materialize); effects (less the "
+        "factual cell with the same noise); summary (mean and deviation over draws; each effect with its interval)."
     ),
+]
+LibrarySize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Total that every cell's counts are made for. [default: the cell's own]"),
 ]
 Interval = Annotated[
     float,

@@ -6,13 +6,14 @@ import functools
 import os
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from causcell._internal.files import local_path
 from causcell._internal.numbers import whole_number
 from causcell._internal.values import first_unsound
+from causcell.counterfactual.counts import check_counts
 from causcell.counterfactual.outputs import OutputKind, array_widths
 from causcell.counterfactual.scm import StructuralCausalModel
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS, draw_spike_slab, sample
@@ -23,6 +24,9 @@ from causcell.engine.triton.connection import Connection
 from causcell.errors import ConfigurationError, EngineError
 from causcell.randomness import CellNoise, Purpose, normals
 from causcell.repository.manifest import EXPRESSION_FLOAT16, Manifest
+
+if TYPE_CHECKING:
+    from causcell.counterfactual.request import Request
 
 LARGEST_BATCH = 2**20
 """Cells of a network evaluation at most."""
@@ -141,6 +145,18 @@ class CounterfactualModel:
                 + (", or one step" if "decoder" in graphs else "")
             )
         return solver
+
+    def prepare_solver(self, request: Request) -> Solver:
+        """Return the solver's table for a request; see `build_solver`.
+
+        Raises
+        ------
+        ConfigurationError
+            The model does not give what is asked for; see `causcell.counterfactual.counts.check_counts`.
+        """
+        if request.store == "counts":
+            check_counts(self.manifest, request.settings)
+        return self.build_solver(request.settings)
 
     def decode(self, endogenous: np.ndarray, noise: CellNoise, solver: Solver, dtype: str = "float32") -> np.ndarray:
         """Generate expression of cells with given concepts.

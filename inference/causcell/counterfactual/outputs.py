@@ -1,6 +1,7 @@
 """Outputs: the kinds of results that are kept of a cell's predictions, which are the stores of an atlas.
 
 - ``expression``: ``X``, the expression of each (cell, intervention, draw);
+- ``counts``: ``X``, counts of the same samples, int32; see `causcell.counterfactual.counts`;
 - ``embeddings``: ``obsm["X_causcell"]``, its endogenous embeddings, from which `causcell.atlas.materialize` makes the
   same ``X``;
 - ``effects``: ``X``, its expression less that of the factual cell with the same noise;
@@ -22,7 +23,7 @@ import numpy as np
 
 from causcell.randomness import CellNoise
 
-OutputKind = Literal["expression", "embeddings", "effects", "summary"]
+OutputKind = Literal["expression", "counts", "embeddings", "effects", "summary"]
 OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 
 EMBEDDINGS = "obsm/X_causcell"
@@ -37,7 +38,7 @@ PARTIAL = frozenset({LOWER, UPPER})
 """Places whose values may be missing, NaN."""
 
 Decode = Callable[[np.ndarray, CellNoise], np.ndarray]
-"""(endogenous float32 [B x M x k], noise) -> expression [B x G]."""
+"""(endogenous float32 [B x M x k], noise) -> expression, or counts of it, [B x G]."""
 
 HalfWidth = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
 """(place of the intervention, effect, its deviation over draws, each [B x G]) -> half the interval's width [B x G]."""
@@ -82,12 +83,14 @@ class Block:
     factual
         Their own label codes, int32 [cells x m].
     arrays
-        What is kept, [rows x columns], by place in an AnnData. Float32;
-        expression itself is of the request's type.
+        What is kept, [rows x columns], by place in an AnnData. Float32; expression itself is of the request's type,
+        counts are int32.
     labels
         Label codes after the intervention, int32 [rows x m].
     unmatched
         Rows whose reference cell does not carry the parents' labels, bool [rows].
+    library
+        Library sizes that counts were made for, float64 [cells]; `None` for other kinds of results.
     """
 
     cells: slice
@@ -96,6 +99,7 @@ class Block:
     arrays: dict[str, np.ndarray]
     labels: np.ndarray
     unmatched: np.ndarray
+    library: np.ndarray | None = None
 
 
 class Accumulator(Protocol):
@@ -271,6 +275,7 @@ class _Summary:
 
 ACCUMULATORS: Mapping[OutputKind, type[Accumulator]] = {
     "expression": _Samples,
+    "counts": _Samples,
     "embeddings": _Embeddings,
     "effects": _Effects,
     "summary": _Summary,

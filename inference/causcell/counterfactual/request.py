@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from causcell._internal.choices import check_choice
 from causcell._internal.confidence import LEVEL, check_level
 from causcell._internal.numbers import whole_number
+from causcell.counterfactual.counts import LARGEST_COUNT
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
 from causcell.diffusion.solvers import SolverSettings, solver_spec
@@ -23,6 +24,9 @@ DType = Literal["float32", "float16"]
 DTYPES: tuple[DType, ...] = get_args(DType)
 """Types of generated expression."""
 
+
+Library = int | Literal["own"] | None
+"""Library size that counts are made for: of all cells, or each cell's own; `None` where no counts are made."""
 
 MOST_DRAWS = 2**31 - 1
 """Samples of a cell under one intervention at most: results number them by int32."""
@@ -51,11 +55,14 @@ class Request:
         size).
     interval
         Level of the effects' intervals in a summary; see `causcell.counterfactual.uncertainty`.
+    library_size
+        Total of counts that every cell's counts are made for (default: the cell's own); see
+        `causcell.counterfactual.counts`.
 
     Raises
     ------
     ConfigurationError
-        Draws or interventions that make no sense for what is kept; an unknown mode, store or type.
+        Draws, interventions or a type that make no sense for what is kept; an unknown mode, store or type.
 
     Examples
     --------
@@ -74,6 +81,7 @@ class Request:
     store: OutputKind = "expression"
     dtype: DType = "float32"
     interval: float = LEVEL
+    library_size: int | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.mode, MODES, "mode")
@@ -93,10 +101,40 @@ class Request:
             )
         if self.store == "effects" and not all(each.targets for each in self.interventions):
             raise ConfigurationError("effects (store='effects') are those of interventions; name one (do= or grid=)")
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        """Raise `ConfigurationError` for options of counts without counts, or others with them."""
+        if self.store == "counts" and self.dtype != "float32":
+            raise ConfigurationError(
+                f"dtype={self.dtype!r} is a type of expression, and counts (store='counts') are int32; leave it out"
+            )
+        if self.library_size is None:
+            return
+        whole_number(self.library_size, "library_size", 1, LARGEST_COUNT)
+        if self.store != "counts":
+            raise ConfigurationError(
+                f"library_size={self.library_size} is the total that counts are made for (store='counts'), and "
+                f"store={self.store!r} has none; leave it out"
+            )
 
     def concepts(self, schema: ConceptSchema) -> list[str]:
         """Return the names of the concepts that any intervention sets, in the order of the schema."""
         return [schema.names[i] for i in sorted({i for each in self.interventions for i, _ in each.targets})]
+
+    @property
+    def library(self) -> Library:
+        """Library size that counts are made for."""
+        return (self.library_size or "own") if self.store == "counts" else None
+
+    @property
+    def unused(self) -> set[str]:
+        """Options that have no part in what is kept: a plan's text, which earlier versions wrote too, has none."""
+        return {
+            name
+            for name, used in (("interval", self.store == "summary"), ("library_size", self.library_size))
+            if not used
+        }
 
     @property
     def kept_draws(self) -> int:
@@ -122,6 +160,7 @@ def make_request(
     store: str = "expression",
     dtype: str = "float32",
     interval: float = LEVEL,
+    library_size: int | None = None,
 ) -> Request:
     """Make the request for a model from names of concepts, labels and options.
 
@@ -133,7 +172,7 @@ def make_request(
         See `causcell.counterfactual.interventions.plan_interventions`.
     settings
         The solver (default: that of the model's default preset).
-    mode, match_parents, draws, seed, store, dtype, interval
+    mode, match_parents, draws, seed, store, dtype, interval, library_size
         As in `Request`.
 
     Raises
@@ -153,6 +192,7 @@ def make_request(
         store=check_choice(store, OUTPUT_KINDS, "store"),
         dtype=check_choice(dtype, DTYPES, "dtype"),
         interval=interval,
+        library_size=library_size,
     )
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from causcell._internal.batching import batches, pad_batch
 from causcell._internal.prefetch import StageClock, map_ordered, prefetch
 from causcell.cells.panel_cells import CellBatch, PanelCells
+from causcell.counterfactual.counts import panel_totals, share_out
 from causcell.counterfactual.model import CounterfactualModel, Posterior, abduct
-from causcell.counterfactual.outputs import Block, Prediction, make_accumulator, most_frequent
-from causcell.counterfactual.request import Request
+from causcell.counterfactual.outputs import Block, Decode, Prediction, make_accumulator, most_frequent
+from causcell.counterfactual.request import Library, Request
 from causcell.counterfactual.tables import warn_unmatched
 from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width
 from causcell.diffusion.solvers import Solver
@@ -36,6 +37,16 @@ class Batch(Protocol):
     @property
     def names(self) -> np.ndarray:
         """Their names, str objects [n]."""
+        ...
+
+    @property
+    def library(self) -> np.ndarray | None:
+        """Library sizes that counts are made for, float64 [n]; `None` where none are."""
+        ...
+
+    @property
+    def panel_totals(self) -> np.ndarray | None:
+        """What of these falls on the panel, float64 [n]; see `causcell.counterfactual.counts`."""
         ...
 
 
@@ -77,10 +88,30 @@ class EmbeddingSource(Protocol[B, E]):
 
 @dataclass(frozen=True)
 class MeasuredCells:
-    """Embeddings of measured cells: abduction from their expression, then action. See `EmbeddingSource`."""
+    """Embeddings of measured cells: abduction from their expression, then action. See `EmbeddingSource`.
+
+    Attributes
+    ----------
+    model
+        Reads the embeddings.
+    cells
+        The cells.
+    library
+        Library size that counts are made for, as of `causcell.counterfactual.request.Request.library`.
+
+    Raises
+    ------
+    ConfigurationError
+        Each cell's own is asked for, and the cells' values do not tell it.
+    """
 
     model: CounterfactualModel
     cells: PanelCells
+    library: Library = None
+
+    def __post_init__(self) -> None:
+        if self.library == "own":
+            self.cells.require_library_sizes()
 
     @property
     def labels(self) -> np.ndarray:
@@ -97,8 +128,14 @@ class MeasuredCells:
 
     def read(self, rows: slice) -> CellBatch:
         """Read consecutive cells, their expression padded to the batch size."""
-        batch = self.cells.read(rows)
-        return CellBatch(batch.rows, batch.names, pad_batch(batch.expression, self.model.batch_size))
+        batch = self.cells.read_with_library(rows) if self.library == "own" else self.cells.read(rows)
+        library, totals = batch.library, None
+        if isinstance(self.library, int):
+            library = np.full(len(batch.names), float(self.library))
+        if library is not None:
+            totals = panel_totals(batch.expression, library)
+        expression = pad_batch(batch.expression, self.model.batch_size)
+        return CellBatch(batch.rows, batch.names, expression, library, totals)
 
     def encode(self, batch: CellBatch) -> tuple[Posterior, np.ndarray]:
         """Give the posterior of exogenous embeddings, and the cells' own labels, padded."""
@@ -159,7 +196,7 @@ def stream_blocks(
     CausCellError
         Cells that can't be read, or an engine that fails.
     """
-    solver = model.build_solver(request.settings)
+    solver = model.prepare_solver(request)
     clock = clock or StageClock()
     labels = source.labels  # assembled before threads ask for them
 
@@ -210,7 +247,10 @@ def _collect(
     count = len(batch.names)
     shape = (count, len(request.interventions), request.draws)
     dtype = request.dtype if request.store == "expression" else "float32"  # what is computed with is not rounded
-    decode = functools.partial(model.decode, solver=solver, dtype=dtype)
+    decode: Decode = functools.partial(model.decode, solver=solver, dtype=dtype)
+    if request.store == "counts":
+        assert batch.panel_totals is not None, "a source of counts gives their totals"
+        decode = _count(decode, pad_batch(batch.panel_totals, model.batch_size))
 
     def half_width(place: int, effect: np.ndarray, deviation: np.ndarray) -> np.ndarray:
         uncertainty = EffectUncertainty.of(model)  # which asks for the reference cells: summaries alone need it
@@ -228,4 +268,10 @@ def _collect(
     if request.store == "summary":
         labels, unmatched = most_frequent(labels), np.logical_or.reduce(unmatched, axis=2)
     arrays = {place: array.reshape(-1, array.shape[-1]) for place, array in accumulator.arrays().items()}
-    return Block(batch.rows, batch.names, factual, arrays, labels.reshape(-1, concepts), unmatched.ravel())
+    flat = labels.reshape(-1, concepts)
+    return Block(batch.rows, batch.names, factual, arrays, flat, unmatched.ravel(), batch.library)
+
+
+def _count(decode: Decode, totals: np.ndarray) -> Decode:
+    """Return what gives counts of the samples that ``decode`` gives, of these totals over the panel."""
+    return lambda endogenous, noise: share_out(decode(endogenous, noise), totals)

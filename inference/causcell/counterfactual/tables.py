@@ -8,6 +8,7 @@
   for a descendant that changed, in a summary the most frequent one; else the cell's own; NaN where unlabelled), and
   ``<concept>_factual``: the cell's own;
 - ``unseen_combination``: whether no training cell carries these labels together;
+- ``library_size``: of counts alone, the total that they were made for, float64.
 - the cells' own columns of ``obs`` that travel, after these; see `causcell.cells.annotations`.
 
 ``obs_names`` are the cells' own where each has one row, else ``cell|intervention``, with ``|draw`` for several draws.
@@ -31,6 +32,7 @@ from causcell.cells.annotations import Annotations, Kept, select_annotations
 from causcell.cells.collection import AnyCells
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import ConceptSchema, unseen_combinations
+from causcell.counterfactual.counts import LIBRARY_SIZE
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import EMBEDDINGS, Block
 from causcell.counterfactual.request import Request
@@ -115,7 +117,9 @@ class ResultTable:
         genes, scale = model.preprocessing.genes, model.preprocessing.describe_scale()
         return cls(model.schema, genes, seen, model.provenance(), request, intervals, scale)
 
-    def obs(self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    def obs(
+        self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray, library: np.ndarray | None = None
+    ) -> pd.DataFrame:
         """Return ``obs`` of the results of consecutive cells.
 
         Parameters
@@ -126,6 +130,8 @@ class ResultTable:
             Their own label codes, int32 [n x m].
         labels
             Label codes after the interventions, int32 [rows x m].
+        library
+            Library sizes that counts were made for, float64 [n].
         """
         import pandas as pd
 
@@ -142,12 +148,16 @@ class ResultTable:
             obs[concept] = self.schema.label_names(labels[:, i], concept)
             obs[f"{concept}_factual"] = self.schema.label_names(np.repeat(factual[:, i], per_cell), concept)
         obs["unseen_combination"] = unseen_combinations(labels, self.combinations)
+        if library is not None:
+            obs[LIBRARY_SIZE] = np.repeat(library, per_cell)
         return obs
 
     def own_columns(self) -> list[str]:
         """Return the columns of ``obs`` that results have of their own."""
-        nothing = np.empty((0, len(self.schema.concepts)), dtype=np.int32)
-        return [str(name) for name in self.obs(np.empty(0, dtype=object), nothing, nothing)]
+        nothing, library = np.empty((0, len(self.schema.concepts)), dtype=np.int32), None
+        if self.request.library:
+            library = np.empty(0)
+        return [str(name) for name in self.obs(np.empty(0, dtype=object), nothing, nothing, library)]
 
     def select_annotations(self, cells: AnyCells, kept: Kept) -> Annotations:
         """Select the annotations of cells that travel into results; see `causcell.cells.annotations`."""
@@ -184,7 +194,8 @@ class ResultTable:
             "match_parents": request.match_parents,
             "draws": request.draws,
             "interventions": [each.name for each in request.interventions],
-            "expression": "log1p",
+            "expression": "counts" if request.library else "log1p",
+            **({"library_size": request.library} if request.library else {}),
             **_describe_arrays(request, self.scale),
         }
         uns: dict[str, Any] = {"causcell": {**self.provenance, **self.intervals, **made, **(facts or {})}}
@@ -200,15 +211,13 @@ class ResultTable:
         import anndata
 
         gathered = list(blocks)
-        names, factual, labels = (
-            np.concatenate([getattr(block, name) for block in gathered]) for name in ("names", "factual", "labels")
-        )
-        obs = self.obs(names, factual, labels)
+        obs = self.obs(**concatenate_cells(gathered))
         self.count_unseen(obs).warn(len(obs))
         obsm: dict[str, np.ndarray] = {}
         var = None
         if annotations is not None:
-            obs, obsm = repeat_annotations(obs, *annotations.read(slice(0, len(names))))
+            cells = sum(len(block.names) for block in gathered)
+            obs, obsm = repeat_annotations(obs, *annotations.read(slice(0, cells)))
             var = annotations.var
         result = anndata.AnnData(obs=obs, var=self.var(missing, var), obsm=obsm, uns=self.uns())
         for place in gathered[0].arrays:
@@ -219,6 +228,15 @@ class ResultTable:
             else:
                 result.X = array
         return result
+
+
+def concatenate_cells(blocks: Sequence[Block]) -> dict[str, Any]:
+    """Gather what `ResultTable.obs` is made of, arrays by argument, from blocks of consecutive cells."""
+    gathered = {
+        name: np.concatenate([getattr(block, name) for block in blocks]) for name in ("names", "factual", "labels")
+    }
+    sizes = [block.library for block in blocks if block.library is not None]
+    return gathered | ({"library": np.concatenate(sizes)} if sizes else {})
 
 
 def _describe_arrays(request: Request, scale: str) -> dict[str, Any]:
@@ -235,6 +253,8 @@ def _describe_arrays(request: Request, scale: str) -> dict[str, Any]:
         return {"X": f"mean over draws of {cell}, {scale}", "layers": layers}
     if request.store == "embeddings":
         return {"X": "nothing: obsm['X_causcell'] holds embeddings of the concepts, side by side"}
+    if request.store == "counts":
+        return {"X": f"counts of a sampled cell, of the total in obs[{LIBRARY_SIZE!r}] the panel's part"}
     return {"X": effect if request.store == "effects" else f"{cell}, {scale}"}
 
 

@@ -290,7 +290,7 @@ class Predictions:
             raise GenePanelError(
                 f"{title} lacks {len(absent)} of the {len(self._cells.genes)} genes that a cell's total is taken over: "
                 f"{format_list(sorted(absent))}; name the column of its obs with each row's total of counts "
-                "(predictions_totals='library_size'), or give log1p values for a total of 10,000 "
+                "(predictions_totals='n_counts'), or give log1p values for a total of 10,000 "
                 "(predictions_expression='log1p')"
             )
         counted = () if reading.totals is not None else tuple(self._cells.genes)

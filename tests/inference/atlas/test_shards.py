@@ -173,7 +173,9 @@ def test_a_single_shard_that_ends_within_a_chunk(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"dtype": "float16"}, {"store": "embeddings"}, {"store": "summary", "draws": 2}], ids=str
+    "options",
+    [{}, {"dtype": "float16"}, {"store": "counts"}, {"store": "embeddings"}, {"store": "summary", "draws": 2}],
+    ids=str,
 )
 def test_an_atlas_is_what_zarr_would_have_written(recipe, tmp_path, options):
     """A whole atlas, from the values that zarr reads of it."""

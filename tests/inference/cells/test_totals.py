@@ -204,3 +204,39 @@ def test_a_worker_reads_the_same_totals(tmp_path: object) -> None:
         np.testing.assert_array_equal(again.read(EVERY).expression, bound.read(EVERY).expression)
     assert bound.describe_origin()["totals"] == "n_counts"
     bound.cells.close()
+
+
+# -- library sizes, which counts are made for --------------------------------------------------------------------------
+
+
+def library_sizes(cells: anndata.AnnData, model: Preprocessing = MODEL, **options: object) -> np.ndarray:
+    batch = bind(cells, model, **options).read_with_library(slice(3, 40))
+    np.testing.assert_array_equal(batch.expression, bind(cells, model, **options).read(slice(3, 40)).expression)
+    assert batch.library is not None
+    return batch.library
+
+
+def test_a_cells_library_size_is_the_total_that_it_is_scaled_by() -> None:
+    """Over the model's genes, whatever others the file has; of a column; of rounded counts."""
+    sums = COUNTS.sum(axis=1)[3:40]
+    np.testing.assert_array_equal(library_sizes(make_cells()), sums)
+    np.testing.assert_array_equal(library_sizes(make_cells(PANEL), totals="n_counts"), sums)
+    few = replace(MODEL, normalisation_genes=GENES[:30], shares=MODEL.shares[:30])
+    np.testing.assert_array_equal(library_sizes(make_cells(), few), COUNTS[:, :30].sum(axis=1)[3:40])
+    corrected = make_cells(counts=COUNTS + 0.2 * (COUNTS > 0))
+    np.testing.assert_array_equal(library_sizes(corrected, round_counts=True), sums)
+
+
+@pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
+def test_a_library_size_is_corrected_for_the_genes_that_a_file_lacks() -> None:
+    """As the total is, by the share that they carry in training cells."""
+    genes = GENES[:50]
+    expected = COUNTS[:, :50].sum(axis=1)[3:40] / (1 - missing_share(genes))
+    np.testing.assert_allclose(library_sizes(make_cells(genes), allow_missing_genes=0.5), expected, rtol=1e-6)
+
+
+def test_log1p_values_tell_no_library_size() -> None:
+    values = make_cells(PANEL)
+    values.X = sparse.csr_matrix(EXPECTED)
+    with pytest.raises(ConfigurationError, match=r"given as log1p values.*\(expression='counts'\).*\(library_size="):
+        bind(values, expression="log1p").read_with_library(EVERY)

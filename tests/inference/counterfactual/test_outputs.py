@@ -59,6 +59,7 @@ def test_every_kind_gives_the_arrays_that_it_announces(kind):
     assert {array.shape[:-1] for array in arrays.values()} == {(cells, 1, kept)}
     expected = {
         "expression": {"X": [1.25, 2.25]},
+        "counts": {"X": [1.25, 2.25]},
         "embeddings": {"obsm/X_causcell": [1, 2]},
         "effects": {"X": [1, 1]},
         "summary": {
@@ -224,5 +225,5 @@ def test_what_cannot_be_materialized(generator, write, tmp_path, monkeypatch):
 
 
 def test_unknown_store(generator, some):
-    with pytest.raises(ConfigurationError, match="store 'means' is not known; known are 'expression', 'embeddings'"):
+    with pytest.raises(ConfigurationError, match="store 'means' is not known; known are 'expression', 'counts'"):
         generator.counterfactual(some, do=DO, store="means")

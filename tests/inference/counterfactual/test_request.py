@@ -27,7 +27,7 @@ def test_a_request_is_made_by_keyword():
     ("options", "message"),
     [
         ({"mode": "see"}, "mode 'see' is not known; known are 'do', 'exogenous', 'isolated'"),
-        ({"store": "means"}, "store 'means' is not known; known are 'expression', 'embeddings'"),
+        ({"store": "means"}, "store 'means' is not known; known are 'expression', 'counts'"),
         ({"dtype": "float64"}, "dtype 'float64' is not known; .*known are 'float32', 'float16'"),
         ({"draws": 0}, "draws=0: take at least 1"),
         ({"draws": 2**31}, "draws=2147483648: take at most"),
@@ -59,7 +59,9 @@ def test_a_request_is_made_of_names_and_labels(manifest):
         make_request(manifest, {"dose": "3"})
 
 
-@pytest.mark.parametrize(("store", "rows"), [("expression", 12), ("embeddings", 12), ("effects", 12), ("summary", 3)])
+@pytest.mark.parametrize(
+    ("store", "rows"), [("expression", 12), ("counts", 12), ("embeddings", 12), ("effects", 12), ("summary", 3)]
+)
 def test_rows_of_a_cell(manifest, store, rows):
     """A row an intervention and draw; a summary has one for all draws."""
     request = make_request(manifest, grid=["cell_type"], draws=4, store=store)

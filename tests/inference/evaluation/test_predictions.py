@@ -238,6 +238,24 @@ def test_counts_are_brought_to_the_scale_of_the_cells(cells: anndata.AnnData, me
     assert values_of(evaluation, "Mean estimate", "model, mean estimate")["MSE"] < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")  # the model is hardly trained
+def test_an_atlas_of_counts_is_judged_by_its_library_sizes(
+    generator: Generator, cells: anndata.AnnData, method: Method
+) -> None:
+    """Its values are log1p of counts scaled by them to 10,000, and an atlas of these is judged alike."""
+    counts = generator.counterfactual(cells, [{}, {"stim": "IFN"}], store="counts")
+    scaled = counts.copy()
+    scaled.X = np.log1p(counts.X * (1e4 / counts.obs["library_size"].to_numpy()[:, None])).astype(np.float32)
+    how = PredictionReading(expression="counts", totals="library_size")
+    found = [
+        values_of(
+            evaluate(cells, predictions=atlas, method=method, reading=each), "Mean estimate", "model, mean estimate"
+        )
+        for atlas, each in ((counts, how), (scaled, None))
+    ]
+    assert found[0]["MSE"] == pytest.approx(found[1]["MSE"], rel=1e-4)
+
+
 def test_genes_that_the_cells_lack_are_left_out_and_counted(
     whole: anndata.AnnData, cells: anndata.AnnData, method: Method
 ) -> None:
