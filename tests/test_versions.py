@@ -91,7 +91,8 @@ def test_one_extra_has_the_runtime_for_processors_and_another_the_one_for_gpus()
         "gpu": {"onnxruntime-gpu"},
     }
     assert not {"onnxruntime", "onnxruntime-gpu"} & {Requirement(each).name for each in PROJECT["dependencies"]}
-    assert [each.extras for each in EXTRAS["all"]] == [{"cpu", "dask", "evaluate", "export", "plot", "seurat"}]
+    extras = {"cloud", "cpu", "dask", "evaluate", "export", "plot", "seurat"}
+    assert [each.extras for each in EXTRAS["all"]] == [extras]
 
 
 def test_the_installed_lightning_is_none_of_them() -> None:

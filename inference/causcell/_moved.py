@@ -94,7 +94,6 @@ RENAMED = {
     "keeper": "make_accumulator",
     "offsets": "place_arrays",
     "padded": "pad_batch",
-    "put": "put_files",
     "unseen_rows": "count_unseen_rows",
 }
 """New names by old ones."""
@@ -109,6 +108,7 @@ REPLACED = {
     "causcell.generator.R": "a type variable of your own",
     "causcell.generator.check_dtype": "causcell.counterfactual.request.Request, which checks it",
     "causcell.interventions.check_mode": "causcell.counterfactual.request.Request, which checks it",
+    "causcell.journal.put": "causcell.atlas.storage.LocalStorage.put",
     "causcell.materialize.Embedded": "causcell.atlas.materialize.StoredEmbeddings",
     "causcell.results.count_unseen": "causcell.counterfactual.tables.ResultTable.count_unseen",
     "causcell.results.result_obs": "causcell.counterfactual.tables.ResultTable.obs",

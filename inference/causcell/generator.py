@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from causcell._deprecation import moved_names
 from causcell._internal.confidence import LEVEL
-from causcell._internal.files import local_path
 from causcell._moved import RENAMED, REPLACED, SPLIT
 from causcell.atlas.estimate import forecast_atlas
 from causcell.atlas.events import OnEvent
 from causcell.atlas.executors.base import Executor
-from causcell.atlas.open import open_atlas
+from causcell.atlas.open import atlas_path, open_atlas
 from causcell.atlas.options import AtlasOptions, complete_options, spell_out_options
 from causcell.atlas.plan import Plan
 from causcell.atlas.write import AtlasSummary, write_atlas, write_h5ad
@@ -250,7 +249,8 @@ class Generator(OpenedModel):
         cells, do, grid
             As in `counterfactual`.
         out
-            The store, a folder that ends in ``.zarr``; a small atlas also as one file, ``.h5ad``.
+            The store, a folder or a URL (``s3://``, ``gs://``) that ends in ``.zarr``; a small atlas also as one file,
+            ``.h5ad``.
         executor
             Has the shards made: `causcell.atlas.executors.InProcess` (if not given), ``Processes`` or ``Dask``. The
             last two open model and cells by their locations, so that cells are given by path.
@@ -270,9 +270,7 @@ class Generator(OpenedModel):
         CausCellError
             Cells, concepts or options can't be used; the message says why.
         """
-        place = local_path(out).absolute()
-        if place.suffix not in (".zarr", ".h5ad"):
-            raise ConfigurationError(f"out={os.fspath(out)!r} ends neither in .zarr nor in .h5ad")
+        place = atlas_path(out).absolute()
         write = write_atlas if place.suffix == ".zarr" else write_h5ad
         chosen = complete_options(options, "write_atlas")
         with open_atlas(self.model, self.source, cells, place, do, grid, chosen) as opened:

@@ -76,8 +76,7 @@ def intervention_effects(
             f"intervention {intervention!r} is not in the atlas; {suggest(intervention, named)}name one of "
             f"{format_list(named)}"
         )
-    if atlas.X is None:
-        raise ConfigurationError("the atlas holds no expression; generate or materialize it first")
+    _require_expression(atlas)
     chosen = there == intervention
     labels, order = (np.full(len(there), "all cells"), ["all cells"]) if by is None else _labels(atlas, by)
     differences = atlas.uns.get("causcell", {}).get("store") == "effects"
@@ -371,9 +370,8 @@ def _same_cells(factual: anndata.AnnData, other: anndata.AnnData) -> tuple[annda
             f"{other.n_obs} x {other.n_vars} are not of the same cells and panel; take one row a cell of each"
         )
     if "source_cell" in factual.obs and "source_cell" in other.obs:
-        differ = np.flatnonzero(
-            factual.obs["source_cell"].astype(str).to_numpy() != other.obs["source_cell"].astype(str)
-        )
+        named, others = (each.obs["source_cell"].astype(str).to_numpy() for each in (factual, other))
+        differ = np.flatnonzero(named != others)
         if len(differ):
             pair = format_list([str(results.obs["source_cell"].iloc[differ[0]]) for results in (factual, other)])
             raise ConfigurationError(
@@ -386,10 +384,16 @@ def _same_cells(factual: anndata.AnnData, other: anndata.AnnData) -> tuple[annda
     return factual, other
 
 
-def _expression(results: anndata.AnnData) -> np.ndarray:
-    """Return expression as a dense array; raises where there is none or a value is not finite."""
+def _require_expression(results: anndata.AnnData) -> None:
     if results.X is None:
         raise ConfigurationError("the results hold no expression; generate or materialize it first")
+    if results.uns.get("causcell", {}).get("store") == "counts" and results.X.dtype.kind == "i":
+        raise ConfigurationError("the results hold counts; take log1p of counts per 10,000 first (obs['library_size'])")
+
+
+def _expression(results: anndata.AnnData) -> np.ndarray:
+    """Return expression as a dense array; raises where there is none or a value is not finite."""
+    _require_expression(results)
     values = results.X.toarray() if hasattr(results.X, "toarray") else np.asarray(results.X)
     if not np.isfinite(values).all():
         raise DataError("the results hold values that are not finite; generate them again")

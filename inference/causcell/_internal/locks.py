@@ -98,7 +98,7 @@ def _is_at(handle: int, path: Path) -> bool:
 @contextlib.contextmanager
 def _own(owner: Path, place: Path) -> Iterator[None]:
     """Hold a place by a file that says who holds it."""
-    me = _describe_process(os.getpid())
+    me = describe_process(os.getpid())
     if not _create(owner, me):
         _take_over(owner, place)
         if not _create(owner, me):
@@ -139,7 +139,7 @@ def _has_ended(there: dict[str, Any]) -> bool:
     """Tell whether a process is known to have ended; of one of another machine or container nobody here knows."""
     if "pid" not in there:
         return False
-    here = _describe_process(there["pid"])
+    here = describe_process(there["pid"])
     if any(there.get(name) != here[name] for name in ("host", "namespace")):
         return False
     if there.get("boot") != here["boot"]:  # a machine that was started again, or a container of another one
@@ -171,7 +171,7 @@ def _busy(file: Path, place: Path, there: dict[str, Any] | None) -> OutputBusyEr
     )
 
 
-def _describe_process(pid: int) -> dict[str, Any]:
+def describe_process(pid: int) -> dict[str, Any]:
     """Return what tells a process from every other one, also from later ones of its number."""
     try:
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from pathlib import Path
 
+from causcell._internal.remote import AnyPath, RemotePath
 from causcell._internal.units import format_size
 from causcell.atlas.plan import Forecast, count_unseen_rows
 from causcell.atlas.shards import encoded_bytes
@@ -34,8 +34,10 @@ def forecast_atlas(maker: ShardMaker) -> Forecast:
     return Forecast(rows / seconds, round(per_row * plan.rows), unseen)
 
 
-def free_bytes(path: Path) -> int:
-    """Return the space that is left where a path is, or would be."""
+def free_bytes(path: AnyPath) -> int | None:
+    """Return the space that is left where a path is, or would be; `None` for a URL, of which nobody tells."""
+    if isinstance(path, RemotePath):
+        return None
     place = path.absolute()
     while not place.exists():
         place = place.parent
@@ -48,7 +50,7 @@ def require_space(maker: ShardMaker) -> None:
     A forecast is made where the plan has none and the uncompressed values alone would not fit.
     """
     plan, free = maker.plan, free_bytes(maker.path)
-    if plan.forecast is None and plan.bytes_uncompressed < free:
+    if free is None or (plan.forecast is None and plan.bytes_uncompressed < free):
         return
     needed = (plan.forecast or forecast_atlas(maker)).bytes
     if needed > free:

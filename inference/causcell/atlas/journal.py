@@ -23,6 +23,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from causcell._internal.remote import AnyPath, RemotePath
+from causcell.atlas.object_storage import ObjectStorage
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, ShardArrays, ShardRecord, check_place, fits_plan
 from causcell.atlas.storage import FOLDER, LocalStorage, Storage
@@ -43,11 +45,13 @@ class Journal:
     Parameters
     ----------
     path
-        The store, a folder that ends in ``.zarr``; it need not be there yet.
+        The store, a folder or URL that ends in ``.zarr``; it need not be there yet.
+    lease
+        What names the run that holds the place, for its workers; see `causcell.atlas.storage.Storage`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.storage: Storage = LocalStorage(path)
+    def __init__(self, path: AnyPath, lease: str = "") -> None:
+        self.storage: Storage = ObjectStorage(path, lease) if isinstance(path, RemotePath) else LocalStorage(path)
         self.place = self.storage.place
 
     @property
@@ -126,7 +130,8 @@ class Journal:
 
     def begin(self, plan: Plan, origin: dict[str, Any]) -> None:
         """Record the plan, and where its cells came from."""
-        self._write(_PLAN, {"digest": plan.digest, "plan": plan.model_dump(mode="json"), "origin": origin})
+        fields = {"digest": plan.digest, "plan": plan.model_dump(mode="json"), "origin": origin}
+        self._write(_PLAN, fields, new=True)
 
     def origin(self) -> dict[str, Any]:
         """Return where the cells came from when the atlas was begun; nothing where that can't be read."""
@@ -283,8 +288,8 @@ class Journal:
         content = self.storage.read(name)
         return None if content is None else json.loads(content)
 
-    def _write(self, name: str, fields: Any) -> None:
-        self.storage.write(name, json.dumps(fields, indent=1).encode())
+    def _write(self, name: str, fields: Any, *, new: bool = False) -> None:
+        self.storage.write(name, json.dumps(fields, indent=1).encode(), new=new)
 
 
 def _digest_fields(fields: Any) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._internal.batching import pad_batch
-from causcell._internal.files import local_path
+from causcell._internal.remote import RemotePath, any_path
 from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.events import OnEvent
 from causcell.atlas.journal import Journal
@@ -39,8 +39,8 @@ _NO_FILES: dict[str, Any] = {"files": [], "layer": None, "where": None}
 
 def materialize_atlas(
     model: CounterfactualModel,
-    embeddings: str | os.PathLike[str],
-    path: str | os.PathLike[str],
+    embeddings: str | os.PathLike[str] | RemotePath,
+    path: str | os.PathLike[str] | RemotePath,
     *,
     dtype: DType = "float32",
     chunk_size: int = CHUNK_SIZE,
@@ -57,7 +57,7 @@ def materialize_atlas(
     embeddings
         A finished atlas made with ``store="embeddings"``.
     path
-        The store to write, a folder that ends in ``.zarr``.
+        The store to write, a folder or URL that ends in ``.zarr``.
     dtype
         Type of the expression.
     chunk_size, shard_size
@@ -74,7 +74,7 @@ def materialize_atlas(
     OutputError
         See `causcell.atlas.write.write_atlas`.
     """
-    journal = Journal(local_path(embeddings, "embeddings"))
+    journal = Journal(any_path(embeddings, "embeddings"))
     stored = journal.require_plan()
     if stored.request.store != "embeddings":
         raise AtlasError(
@@ -102,7 +102,7 @@ def materialize_atlas(
     )
     source = StoredEmbeddings.open(model, journal.storage, stored)
     annotations = None if stored.annotations is None else StoredAnnotations.open(journal.storage, stored)
-    maker = ShardMaker(plan, local_path(path), model, source, annotations)
+    maker = ShardMaker(plan, any_path(path), model, source, annotations)
     return plan, write_atlas(maker, _NO_FILES, progress=progress, on_event=on_event)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from causcell._internal.files import ScratchFolder
+from causcell._internal.files import ScratchFolder, local_path
+from causcell._internal.remote import AnyPath, RemotePath, any_path
 from causcell._internal.units import parse_size
 from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.journal import Journal
@@ -22,7 +24,7 @@ from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
 from causcell.counterfactual.tables import ResultTable, check_row_names
-from causcell.errors import CausCellWarning
+from causcell.errors import CausCellWarning, ConfigurationError
 from causcell.repository.verdicts import warn_of_unusable
 
 
@@ -42,12 +44,26 @@ class OpenAtlas:
     origin: dict[str, Any]
 
 
+def atlas_path(out: str | os.PathLike[str] | RemotePath) -> AnyPath:
+    """Return the place of an atlas to write: a path, or the URL of a store.
+
+    Raises
+    ------
+    ConfigurationError
+        It ends neither in ``.zarr`` nor in ``.h5ad``, or can't be written to, as ``.h5ad`` by a URL.
+    """
+    path = any_path(out)
+    if path.suffix not in (".zarr", ".h5ad"):
+        raise ConfigurationError(f"out={str(path)!r} ends neither in .zarr nor in .h5ad")
+    return local_path(str(path)) if path.suffix == ".h5ad" else path
+
+
 @contextlib.contextmanager
 def open_atlas(
     model: CounterfactualModel,
     source: ModelSource | None,
     cells: AnySource,
-    path: Path | None,
+    path: AnyPath | None,
     do: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
     grid: Sequence[str],
     options: Mapping[str, Any],
@@ -92,7 +108,7 @@ def open_atlas(
         yield OpenAtlas(maker, bound.describe_origin())
 
 
-def _go_on(path: Path, plan: Plan, annotations: Annotations) -> Plan:
+def _go_on(path: AnyPath, plan: Plan, annotations: Annotations) -> Plan:
     """Return the plan of the atlas that was begun, if it differs in the annotations that travel by default alone.
 
     Plans of earlier versions keep none, and cells may have got a column since.

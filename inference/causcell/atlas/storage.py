@@ -41,10 +41,20 @@ class Storage(Protocol):
         The place, as messages name it.
     work
         Folder of this machine for files being written.
+    disk
+        Where `work` is, as messages of a full disk name it.
+    lease
+        What names the run that holds the place to its workers; empty where the holder's own end is told otherwise.
     """
 
-    place: str
-    work: Path
+    @property
+    def place(self) -> str: ...  # noqa: D102
+    @property
+    def work(self) -> Path: ...  # noqa: D102
+    @property
+    def disk(self) -> str: ...  # noqa: D102
+    @property
+    def lease(self) -> str: ...  # noqa: D102
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the place against other runs, for a ``with`` block; see `causcell.atlas.journal.Journal.locked`."""
@@ -64,8 +74,21 @@ class Storage(Protocol):
         """
         ...
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file, whole or not at all, so that it survives a loss of power from here on."""
+    def refuse_existing(self) -> None:
+        """Raise `OutputExistsError` if something is there."""
+        ...
+
+    def write(self, name: str, content: bytes, *, new: bool = False) -> None:
+        """Write a small file, whole or not at all, so that it survives a loss of power from here on.
+
+        Parameters
+        ----------
+        name, content
+            Its name and what it holds.
+        new
+            Whether there is none yet; one that another run has written nevertheless is refused where a lock alone does
+            not keep others out.
+        """
         ...
 
     def put(self, files: Mapping[str, Path]) -> dict[str, FileRecord]:
@@ -125,7 +148,7 @@ class LocalStorage:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.place = path, str(path)
+        self.path, self.place, self.disk, self.lease = path, str(path), str(path), ""
         self.folder = path / FOLDER
         self.work = self.folder / "work"
 
@@ -133,7 +156,7 @@ class LocalStorage:
     def locked(self) -> Iterator[None]:
         """Hold the place against other runs, with an empty `work` folder."""
         if not self.folder.is_dir():
-            refuse_existing(self.path)
+            self.refuse_existing()
         with raise_on_full_disk(self.place):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._refuse_links()
@@ -175,6 +198,10 @@ class LocalStorage:
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(Path(entry.path))
 
+    def refuse_existing(self) -> None:
+        """Raise `OutputExistsError` if something is there; an empty folder is nothing."""
+        refuse_existing(self.path)
+
     def read(self, name: str) -> bytes | None:
         """Return what a small file holds; no link is followed, no pipe waited for."""
         try:
@@ -187,8 +214,8 @@ class LocalStorage:
                 raise ValueError(f"it is no file of up to {LARGEST_RECORD} bytes")
             return file.read()
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file beside its place, flush it to disk and rename it."""
+    def write(self, name: str, content: bytes, *, new: bool = False) -> None:
+        """Write a small file beside its place, flush it to disk and rename it; who holds the lock is alone."""
         with raise_on_full_disk(self.place):
             self.work.mkdir(exist_ok=True)
             handle, staged = tempfile.mkstemp(dir=self.work)

@@ -11,12 +11,14 @@ import platform
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._internal.prefetch import StageClock, prefetch
+from causcell._internal.remote import AnyPath, any_path
 from causcell.atlas.annotations import AnnotationSource
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
@@ -48,17 +50,20 @@ class AtlasTask:
     plan
         Plan of the atlas.
     path
-        The atlas, on a file system that all workers share.
+        The atlas: its URL, or a path on a file system that all workers share.
     model
         Where the model is and how it is opened.
     cells
         Where the cells are and how they are read.
+    lease
+        What names the run whose worker this is to the atlas; see `causcell.atlas.storage.Storage`.
     """
 
     plan: Plan
     path: str
     model: ModelSource
     cells: CellSource
+    lease: str = ""
 
     def open(self) -> ShardMaker:
         """Open the model and the cells; whoever shared the work out was told of missing genes and copies already."""
@@ -72,8 +77,8 @@ class AtlasTask:
                 Kept(list(plan.annotations.obs), list(plan.annotations.obsm)),
             )
             annotations = plan.annotations.find(table.select_annotations(cells.cells, kept), self.path)
-        source = MeasuredCells(model, cells, plan.request.library)
-        return ShardMaker(plan, Path(self.path), model, source, annotations, self)
+        place, source = any_path(self.path, "atlas"), MeasuredCells(model, cells, plan.request.library)
+        return ShardMaker(plan, place, model, source, annotations, self, self.lease)
 
 
 @dataclass(frozen=True)
@@ -92,24 +97,33 @@ class ShardMaker:
         What is kept of the cells' annotations is read from there; `None` where nothing is.
     task
         What another process opens the same maker from; `None` where that can't be, as with cells in memory.
+    lease
+        What names the run that it commits for; see `causcell.atlas.storage.Storage`.
     """
 
     plan: Plan
-    path: Path
+    path: AnyPath
     model: CounterfactualModel
     source: EmbeddingSource[Any, Any]
     annotations: AnnotationSource | None = None
     task: AtlasTask | None = None
+    lease: str = ""
 
-    @property
+    @cached_property
     def journal(self) -> Journal:
         """The atlas's journal."""
-        return Journal(self.path)
+        return Journal(self.path, self.lease)
 
     @property
     def table(self) -> ResultTable:
         """The form of the atlas's rows."""
         return ResultTable.of(self.model, self.plan.request)
+
+    def under(self, lease: str) -> ShardMaker:
+        """Return the same maker, which commits for the run that holds the atlas."""
+        if not lease:
+            return self
+        return replace(self, lease=lease, task=None if self.task is None else replace(self.task, lease=lease))
 
     def at(self, path: Path) -> ShardMaker:
         """Return the same maker for an atlas in another place."""
@@ -153,7 +167,7 @@ class ShardMaker:
         written: list[Block] = []
         try:
             while True:
-                with raise_on_full_disk(journal.place), clock("write"):
+                with raise_on_full_disk(journal.storage.disk), clock("write"):
                     for place, writer in writers.items():
                         writer.append(block.arrays[place])
                 written.append(replace(block, arrays={}))
@@ -171,7 +185,7 @@ class ShardMaker:
     ) -> ShardRecord:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
-        with raise_on_full_disk(journal.place), clock("write"):
+        with raise_on_full_disk(journal.storage.disk), clock("write"):
             obs, obsm = self.annotate(table.obs(**concatenate_cells(written)), self.plan.cells_of(shard))
             for writer in writers.values():
                 writer.finish()

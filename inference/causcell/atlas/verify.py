@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from causcell._internal.files import local_path
+from causcell._internal.remote import RemotePath, any_path
 from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, ShardRecord
@@ -61,7 +61,7 @@ class Verification:
         return self.finished and not (self.missing or self.damaged or self.invalid or self.unknown)
 
 
-def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Verification:
+def verify_atlas(path: str | os.PathLike[str] | RemotePath, *, progress: bool = False) -> Verification:
     """Check every file of an atlas against its recorded digest, and every value.
 
     The record of what is damaged is withdrawn, so that the next run makes that anew. An atlas that can't be written to
@@ -70,7 +70,7 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
     Parameters
     ----------
     path
-        The atlas.
+        The atlas, a folder or URL.
     progress
         Show a progress bar.
 
@@ -83,7 +83,7 @@ def verify_atlas(path: str | os.PathLike[str], *, progress: bool = False) -> Ver
     """
     from tqdm.auto import tqdm
 
-    journal = Journal(local_path(path, "atlas"))
+    journal = Journal(any_path(path, "atlas"))
     plan = journal.require_plan()
     with journal.locked_if_writable() as writable:
         records = journal.records(plan)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from causcell._internal.files import new_file, refuse_existing, staging_folder
+from causcell._internal.files import local_path, new_file, refuse_existing, staging_folder
 from causcell._internal.locks import flush_folder
 from causcell._internal.units import format_size
 from causcell.atlas.estimate import require_space
@@ -110,7 +110,7 @@ def write_atlas(
         made = 0
         if pending:
             journal.unfinish()
-            events = (executor or InProcess()).run(maker, pending)
+            events = (executor or InProcess()).run(maker.under(journal.storage.lease), pending)
             for event in _watch(events, plan, records, progress):
                 if isinstance(event, ShardCommitted):
                     records[event.record.shard] = event.record
@@ -151,7 +151,7 @@ def write_h5ad(
     """
     import anndata
 
-    out, plan = maker.path, maker.plan
+    out, plan = local_path(str(maker.path)), maker.plan
     refuse_existing(out)
     if plan.bytes_uncompressed > LARGEST_H5AD:
         raise ConfigurationError(
@@ -198,7 +198,7 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
         metadata = journal.metadata()
         if metadata is not None and all(journal.holds(name, file) for name, file in metadata.items()):
             return
-    with raise_on_full_disk(journal.place):
+    with raise_on_full_disk(journal.storage.disk):
         if not begun:
             journal.clear()
             require_space(maker)
@@ -256,5 +256,5 @@ def _finish(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> No
     missing = [shard for shard in range(plan.shards) if shard not in records]
     if missing:
         raise AtlasError(f"{journal.place!r} lacks {len(missing)} of {plan.shards} shards; run it again")
-    with raise_on_full_disk(journal.place):
+    with raise_on_full_disk(journal.storage.disk):
         journal.finish()

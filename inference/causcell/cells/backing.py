@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
-from causcell._internal.files import local_path
+from causcell._internal.remote import READABLE, AnyPath, any_path
 from causcell.cells.columns import Form, Uncarried, find_form
 from causcell.cells.file_source import NO_RAW, FileSource
 from causcell.cells.guard import IN_MEMORY, reading
@@ -250,22 +250,22 @@ def open_anndata(source: anndata.AnnData | str | os.PathLike[str]) -> anndata.An
     return anndata.AnnData(source.X, obs=_to_frame(source.obs), **parts)
 
 
-def _opened(path: str | os.PathLike[str], open_: Callable[[Path], T]) -> T:
-    location, title = local_path(path, "data"), repr(str(path))
-    with reading(title):
-        if not location.exists():
+def _opened(path: str | os.PathLike[str], open_: Callable[[AnyPath], T]) -> T:
+    location = any_path(path, "data", READABLE)
+    with reading(repr(str(path if isinstance(location, Path) else location))):
+        if isinstance(location, Path) and not location.exists():
             raise DataError(f"there is no file {str(path)!r}")
         if location.suffix not in (".h5ad", ".zarr") and not location.name.endswith(".zarr.zip"):
             raise DataError(f"{str(path)!r} is neither .h5ad nor .zarr; save it with adata.write_h5ad")
         return open_(location)
 
 
-def _open_whole(location: Path) -> anndata.AnnData:
+def _open_whole(location: AnyPath) -> anndata.AnnData:
     """Open an AnnData once the gate has let its file pass."""
     import anndata
     import pandas as pd
 
-    if location.suffix == ".h5ad":
+    if location.suffix == ".h5ad" and isinstance(location, Path):
         file, close = open_hdf5(location)
         try:
             read_texts(file)
@@ -292,16 +292,14 @@ def _open_whole(location: Path) -> anndata.AnnData:
     return adata
 
 
-def _read_var(location: Path) -> Any:
+def _read_var(location: AnyPath) -> Any:
     from anndata.io import read_elem
 
-    from causcell.cells.zarr_file import open_zarr
-
-    group, store = open_zarr(location)
+    group, close, _ = _open_group(location)
     try:
         return read_elem(group["var"])
     finally:
-        store.close()
+        close()
 
 
 def _read_whole(matrix: Any) -> Any:
@@ -310,17 +308,19 @@ def _read_whole(matrix: Any) -> Any:
     return matrix[0 : matrix.shape[0]]
 
 
-def _open_file(location: Path, *, raw: bool = False) -> Source:
-    group: Any
-    close: Callable[[], None]
+def _open_group(location: AnyPath) -> tuple[Any, Callable[[], None], Callable[[str], list[str]]]:
+    """Open the root of a file; return it, what closes it, and what returns the names of what a group holds."""
     if location.suffix == ".h5ad":
-        group, close = open_hdf5(location)
-        children = lambda place: sorted(group[place])  # noqa: E731
-    else:
-        from causcell.cells.zarr_file import open_zarr
+        file, close = open_hdf5(location)
+        return file, close, lambda place: sorted(file[place])
+    from causcell.cells.zarr_file import open_zarr
 
-        group, store = open_zarr(location)
-        close, children = store.close, store.children
+    group, store = open_zarr(location)
+    return group, store.close, store.children
+
+
+def _open_file(location: AnyPath, *, raw: bool = False) -> Source:
+    group, close, children = _open_group(location)
     try:
         obs = group["obs"]
         if hasattr(obs, "attrs") and obs.attrs.get("encoding-version") == "0.2.0" and not hasattr(obs, "shape"):
@@ -331,6 +331,11 @@ def _open_file(location: Path, *, raw: bool = False) -> Source:
     # a form of earlier times, read whole but for X
     if location.suffix == ".h5ad":
         close()
+        if not isinstance(location, Path):
+            raise DataError(
+                f"{str(location)!r} is an .h5ad of an early form, which is read from this machine alone; copy it here, "
+                "or write it again with anndata"
+            )
         return ObjectSource(_open_whole(location), raw=raw, title=repr(str(location)), opened=True)
     import anndata
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
+from causcell._internal.remote import READABLE, any_path
 from causcell.cells.backing import Source, open_source
 from causcell.cells.csc import rowwise_copy
 from causcell.cells.guard import IN_MEMORY
@@ -42,7 +43,7 @@ class Cells:
     Parameters
     ----------
     source
-        An AnnData (in memory or backed), or a path to ``.h5ad`` or ``.zarr``.
+        An AnnData (in memory or backed), or a path or URL of ``.h5ad`` or ``.zarr``.
     layer
         Read ``layers[layer]`` in place of ``X``.
     raw
@@ -61,7 +62,7 @@ class Cells:
     Attributes
     ----------
     path
-        File, or `None` for cells in memory.
+        File or URL, or `None` for cells in memory.
     layer, raw, where, key, scratch
         As given.
 
@@ -97,7 +98,7 @@ class Cells:
     ) -> None:
         if raw and layer is not None:
             raise ConfigurationError(f"layer={layer!r} and raw=True exclude each other; leave one out")
-        self.path = Path(source).absolute() if isinstance(source, str | os.PathLike) else None
+        self.path = any_path(source, "data", READABLE).absolute() if isinstance(source, str | os.PathLike) else None
         self.layer, self.raw, self.where, self.key, self.scratch = layer, raw, where, key, scratch
         self._announce = announce
         self._source = open_source(source, raw=raw)

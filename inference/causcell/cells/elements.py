@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causcell._internal.files import local_path
+from causcell._internal.remote import READABLE, AnyPath, any_path
 from causcell.cells.guard import IN_MEMORY, damaged, reading
 from causcell.cells.hdf5_file import open_hdf5
 
@@ -46,7 +45,7 @@ def read_elements(source: anndata.AnnData | str | os.PathLike[str], places: Iter
     if not isinstance(source, str | os.PathLike):
         split = [(place, *place.split("/", 1)) for place in places]
         return {place: getattr(source, part)[name] for place, part, name in split if name in getattr(source, part)}
-    location = local_path(source, "data")
+    location = any_path(source, "data", READABLE)
     group, close = _open(location)
     try:
         return {place: _read(group[place], repr(str(source)), place) for place in places if place in group}
@@ -85,7 +84,7 @@ def read_embeddings(
     return found
 
 
-def _open(location: Path) -> tuple[Any, Any]:
+def _open(location: AnyPath) -> tuple[Any, Any]:
     if location.suffix == ".h5ad":
         return open_hdf5(location)
     from causcell.cells.zarr_file import open_zarr

@@ -12,6 +12,7 @@ IN_MEMORY = "the AnnData given"
 """What messages call cells that are not given as a file."""
 
 _LONGEST_REASON = 300
+_UNREACHED = "if the service does not answer, try again later"
 
 
 @contextlib.contextmanager
@@ -54,7 +55,8 @@ def _message(title: str, element: str | None, error: BaseException) -> str:
         reason = reason[:_LONGEST_REASON] + " ..."
     where = f"{element}: " if element else ""
     what = f"{type(error).__name__}: {reason or 'without a message'}"
-    return f"{title} can't be read as AnnData: {where}{what}; {_remedy(title)}"
+    remedy = _UNREACHED if type(error).__module__.startswith("obstore") else _remedy(title)
+    return f"{title} can't be read as AnnData: {where}{what}; {remedy}"
 
 
 def _remedy(title: str) -> str:

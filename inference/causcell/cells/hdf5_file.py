@@ -11,12 +11,44 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from causcell._internal.remote import AnyPath, RemotePath
+from causcell._internal.remote_file import RemoteFile
 from causcell.errors import DataError
 
 _BUILT_IN_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 _DEEPEST = 64
 _TEXTS_AT_ONCE = 65536
 _HEAP, _OBJECT = struct.Struct("<4sB3xQ"), struct.Struct("<HHIQ")
+
+
+class _LocalFile:
+    """A file of this machine, with what `causcell._internal.remote_file.RemoteFile` has of one elsewhere."""
+
+    _handle = -1
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return os.fstat(self._handle).st_size
+
+    def read_at(self, view: memoryview, place: int) -> int:
+        """Read bytes from a place into a buffer, all of it where the file has so many."""
+        count = 0
+        while count < len(view) and (more := os.preadv(self._handle, [view[count:]], place + count)):
+            count += more
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class _CheckedFile:
@@ -26,16 +58,14 @@ class _CheckedFile:
     zeros, as a copy that broke off leaves them, would hang.
     """
 
-    _file = -1
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, path: AnyPath) -> None:
+        self._file = RemoteFile(path) if isinstance(path, RemotePath) else _LocalFile(path)
         self._place = 0
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place from where to read; see `io.IOBase.seek`."""
         origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}
-        origin = origins[whence] if whence in origins else os.fstat(self._file).st_size
+        origin = self._file.size if whence == os.SEEK_END else origins[whence]
         self._place = origin + place
         return self._place
 
@@ -45,15 +75,13 @@ class _CheckedFile:
 
     def read(self, size: int = -1) -> bytes:
         """Read bytes, all where no number is given."""
-        buffer = bytearray(size if size >= 0 else max(0, os.fstat(self._file).st_size - self._place))
+        buffer = bytearray(size if size >= 0 else max(0, self._file.size - self._place))
         return bytes(buffer[: self.readinto(buffer)])
 
     def readinto(self, buffer: Any) -> int:
         """Read bytes into a buffer, all of it where the file has so many."""
         view = memoryview(buffer)
-        count = 0
-        while count < len(view) and (more := os.preadv(self._file, [view[count:]], self._place + count)):
-            count += more
+        count = self._file.read_at(view, self._place)
         self._place += count
         if bytes(view[:4]) == b"GCOL" and _loops(view[:count]):
             raise OSError("a heap of texts holds an object without a size")
@@ -64,12 +92,7 @@ class _CheckedFile:
 
     def close(self) -> None:
         """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __del__(self) -> None:
-        self.close()
+        self._file.close()
 
 
 def _loops(heap: memoryview) -> bool:
@@ -86,7 +109,7 @@ def _loops(heap: memoryview) -> bool:
     return False
 
 
-def open_hdf5(path: Path) -> tuple[Any, Callable[[], None]]:
+def open_hdf5(path: AnyPath) -> tuple[Any, Callable[[], None]]:
     """Open an HDF5 file for reading, after a walk over its objects (not their data); see `check_objects`.
 
     Returns
@@ -101,9 +124,10 @@ def open_hdf5(path: Path) -> tuple[Any, Callable[[], None]]:
     import h5py
 
     title = repr(str(path))
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise DataError(f"{title} can't be read as AnnData: it is no file, which an .h5ad is (adata.write_h5ad)")
-    h5py.File(path, "r").close()  # told at once where another process writes it
+    if isinstance(path, Path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{title} can't be read as AnnData: it is no file, which an .h5ad is (adata.write_h5ad)")
+        h5py.File(path, "r").close()  # told at once where another process writes it
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(contextlib.closing(_CheckedFile(path)))
         file = stack.enter_context(h5py.File(raw, "r"))

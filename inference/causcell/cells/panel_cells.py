@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from causcell._internal.remote_file import state_of
 from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
 from causcell.cells.log_scale import SumWatch
 from causcell.cells.panel import PanelReader
@@ -334,15 +335,9 @@ class PanelCells:
         """Return the files, their sizes and times, the query and how values are read, to notice later changes."""
         files = []
         for part in self.cells.parts:
-            status = part.path.stat() if part.path else None
-            files.append(
-                {
-                    "key": part.key,
-                    "path": str(part.path) if part.path else None,
-                    "bytes": status.st_size if status else None,
-                    "modified": status.st_mtime_ns if status else None,
-                }
-            )
+            size, modified = (None, None) if part.path is None else state_of(part.path)
+            path = str(part.path) if part.path else None
+            files.append({"key": part.key, "path": path, "bytes": size, "modified": modified})
         return {"files": files, "layer": self.cells.layer, "where": self.cells.where, **self.chosen}
 
     @property

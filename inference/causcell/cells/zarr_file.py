@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zarr.storage import LocalStore, WrapperStore, ZipStore
+from zarr.storage import LocalStore, ObjectStore, WrapperStore, ZipStore
 
+from causcell._internal.remote import WRITABLE, AnyPath, RemotePath, is_there, list_below, open_store, read_small
 from causcell.errors import DataError, format_list
 
 _TO_BYTES = {"bytes", "endian", "vlen-utf8", "vlen-bytes", "vlen-array", "sharding_indexed", "packbits", "base64"}
@@ -79,6 +80,11 @@ class StrangersStore(WrapperStore[Any]):
         return sorted(set(self._find_children(path)))
 
     def _find_children(self, path: str) -> Iterator[str]:
+        if isinstance(self._store, ObjectStore):
+            for name in list_below(self._store.store, path):
+                if any(is_there(self._store.store, f"{path}/{name}/{each}") for each in _METADATA[:3]):
+                    yield name
+            return
         if self._root is not None:
             folder = Path(self._root, path)
             yield from (each.name for each in folder.iterdir() if any((each / name).exists() for name in _METADATA[:3]))
@@ -140,18 +146,80 @@ def _find_codecs(document: dict[str, Any]) -> Iterator[str]:
                 pending += [{"name": str(inner["id"])}] if "id" in inner else []
 
 
-def open_zarr(path: Path) -> tuple[Any, StrangersStore]:
-    """Open the root group of a store (a folder, or a zip file of one) for reading.
+class UnlistedStore(StrangersStore):
+    """A store whose server does not list what it has, as those of ``https://`` do not: its consolidated metadata tell.
+
+    Parameters
+    ----------
+    store, title
+        As for `StrangersStore`.
+    names
+        Paths of all groups and arrays.
+    """
+
+    def __init__(self, store: Any, title: str, names: Iterable[str]) -> None:
+        super().__init__(store, title, None)
+        self._names = {name.strip("/") for name in names}
+
+    def _find_children(self, path: str) -> Iterator[str]:
+        inside = f"{path.strip('/')}/" if path.strip("/") else ""
+        for name in self._names:
+            rest = name.removeprefix(inside) if name.startswith(inside) else ""
+            if rest and "/" not in rest:
+                yield rest
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Return the names within a group; see `zarr.abc.store.Store.list_dir`."""
+        for name in self.children(prefix):
+            yield name
+
+
+def _open_remote(path: RemotePath) -> StrangersStore:
+    title = repr(str(path))
+    if path.suffix != ".zarr":
+        raise DataError(f"{title} can't be read from where it is: a zip file has to be on this machine; copy it here")
+    store = open_store(path)
+    root = ObjectStore(store, read_only=True)
+    documents = {name: read_small(store, path, name) for name in ("zarr.json", ".zmetadata", ".zgroup")}
+    if not any(documents.values()):
+        raise DataError(f"there is no zarr store {title}: it has neither zarr.json nor .zgroup")
+    if path.scheme in WRITABLE:
+        return StrangersStore(root, title, None)
+    names = _consolidated_names(documents["zarr.json"] or documents[".zmetadata"] or b"")
+    if names is None:
+        raise DataError(
+            f"{title} can't be read from where it is: its server does not list files, and its metadata are not "
+            "consolidated, which would tell what there is; write it again with anndata, or give its s3:// or gs:// URL"
+        )
+    return UnlistedStore(root, title, names)
+
+
+def _consolidated_names(content: bytes) -> set[str] | None:
+    """Return the paths of groups and arrays by consolidated metadata of either form; `None` where there are none."""
+    try:
+        document = json.loads(content)
+        if "consolidated_metadata" in document:  # zarr v3
+            return {str(name) for name in document["consolidated_metadata"]["metadata"]}
+        return {str(name).rpartition("/")[0] for name in document["metadata"]}
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+
+
+def open_zarr(path: AnyPath) -> tuple[Any, StrangersStore]:
+    """Open the root group of a store (a folder, a zip file of one, or a URL) for reading.
 
     Raises
     ------
     DataError
-        It is neither folder nor zip file.
+        It is neither folder nor zip file; or its server can't be used.
     """
     import zarr
 
     store: Any
     root: Path | None = None
+    if isinstance(path, RemotePath):
+        remote = _open_remote(path)
+        return zarr.open_group(remote, mode="r", use_consolidated=False), remote
     if path.is_dir():
         store, root = LocalStore(path, read_only=True), path
     elif path.is_file() and path.name.endswith(".zip"):

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -26,6 +25,7 @@ from causcell._internal.units import format_duration, format_size
 from causcell.errors import format_list
 
 if TYPE_CHECKING:
+    from causcell._internal.remote import AnyPath
     from causcell.atlas.events import AtlasEvent
     from causcell.atlas.plan import Plan
     from causcell.atlas.verify import Verification
@@ -91,7 +91,7 @@ class ShardPrinter:
         print_event("shard", fields)
 
 
-def print_plan(plan: Plan, free: int, done: int, workers: int, as_json: bool) -> None:
+def print_plan(plan: Plan, free: int | None, done: int, workers: int, as_json: bool) -> None:
     """Print a plan with its forecast.
 
     Parameters
@@ -99,7 +99,7 @@ def print_plan(plan: Plan, free: int, done: int, workers: int, as_json: bool) ->
     plan
         A plan with a forecast.
     free
-        Bytes that are free where it would be written.
+        Bytes that are free where it would be written; `None` where nobody tells.
     done
         Shards that are there already.
     workers
@@ -124,14 +124,14 @@ def print_plan(plan: Plan, free: int, done: int, workers: int, as_json: bool) ->
         "unseen": facts["unseen"],
         "holds": facts["holds"],
         "shards": f"{facts['shards']}; {done} are done",
-        "size": f"{facts['size']}; {format_size(free)} are free",
+        "size": str(facts["size"]) + ("" if free is None else f"; {format_size(free)} are free"),
         "time": f"about {format_duration(seconds)} at {forecast.rows_per_second:,.0f} rows/s{together}",
     }
     for name, text in lines.items():
         typer.echo(f"{name}: {text}")
 
 
-def print_summary(plan: Plan, summary: AtlasSummary, out: Path, as_json: bool) -> None:
+def print_summary(plan: Plan, summary: AtlasSummary, out: AnyPath, as_json: bool) -> None:
     """Print what a run did."""
     request, genes = plan.request, plan.genes
     rate = summary.made / summary.seconds
@@ -164,7 +164,7 @@ def print_summary(plan: Plan, summary: AtlasSummary, out: Path, as_json: bool) -
     )
 
 
-def print_verification(found: Verification, atlas: Path, as_json: bool) -> None:
+def print_verification(found: Verification, atlas: AnyPath, as_json: bool) -> None:
     """Print what a check of an atlas found."""
     if as_json:
         damaged = {"metadata" if shard is None else str(shard): list(files) for shard, files in found.damaged.items()}

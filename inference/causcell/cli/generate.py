@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def generate(
     data: options.Files,
     models: options.Models,
-    out: Annotated[Path, typer.Option(help="Atlas to write, .zarr; a small one also .h5ad.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(help="Atlas to write, .zarr (also s3://, gs://); a small one also .h5ad.", show_default=False),
+    ],
     do: options.Do = None,
     grid: options.Grid = None,
     where: options.Where = None,
@@ -59,15 +62,14 @@ def generate(
 ) -> None:
     """Write an atlas of counterfactual cells; if interrupted, the same command goes on with it."""
     given = dict(locals())
-    from causcell._internal.files import local_path
-    from causcell.atlas.open import open_atlas
+    from causcell.atlas.open import atlas_path, open_atlas
     from causcell.atlas.options import DEFAULTS
     from causcell.counterfactual.interventions import parse_do
     from causcell.engine.open import is_address
     from causcell.generator import Generator
 
-    out = local_path(out)
-    executor = _make_executor(out, workers, dask)
+    place = atlas_path(out)
+    executor = _make_executor(workers, dask)
     files = _name_files(data)
     chosen: dict[str, Any] = {name: given[name] for name in DEFAULTS}
     with Generator.open(
@@ -78,20 +80,18 @@ def generate(
         connection=options.read_connection(connection),
     ) as generator:
         targets = parse_do(do or [])
-        with open_atlas(generator.model, generator.source, files, out, targets, grid or [], chosen) as atlas:
+        with open_atlas(generator.model, generator.source, files, place, targets, grid or [], chosen) as atlas:
             if plan_only:
                 _tell_plan(atlas, workers, as_json)
             else:
                 _write(atlas, executor, progress, as_json)
 
 
-def _make_executor(out: Path, workers: int, dask: str | None) -> Executor | None:
+def _make_executor(workers: int, dask: str | None) -> Executor | None:
     """Return who makes the shards; raises `ConfigurationError`."""
     from causcell.atlas.executors import Dask, Processes
     from causcell.errors import ConfigurationError
 
-    if out.suffix not in (".zarr", ".h5ad"):
-        raise ConfigurationError(f"out={str(out)!r} ends neither in .zarr nor in .h5ad")
     if workers < 1 or (dask is not None and workers != 1):
         raise ConfigurationError(f"workers={workers}: take at least 1, and leave it out with dask=")
     if dask is not None:
@@ -101,16 +101,17 @@ def _make_executor(out: Path, workers: int, dask: str | None) -> Executor | None
 
 def _name_files(data: list[str]) -> str | dict[str, str]:
     """Return a path, or paths by key; raises `ConfigurationError` for a key given twice."""
-    from causcell._internal.files import local_path
+    from causcell._internal.remote import READABLE, any_path
     from causcell.errors import ConfigurationError
 
     pairs = []
     for text in data:
         key, equals, path = text.partition("=")
-        pairs.append((key, path) if equals and not Path(text).exists() else (None, text))
+        named = equals and "://" not in key and not Path(text).exists()
+        pairs.append((key, path) if named else (None, text))
     if len(pairs) == 1 and pairs[0][0] is None:
-        return str(local_path(data[0], "data").absolute())
-    keyed = [(key or Path(path).stem, str(local_path(path, "data").absolute())) for key, path in pairs]
+        return str(any_path(data[0], "data", READABLE).absolute())
+    keyed = [(key or Path(path).stem, str(any_path(path, "data", READABLE).absolute())) for key, path in pairs]
     keys = [key for key, _ in keyed]
     twice = {key for key in keys if keys.count(key) > 1}
     if twice:
@@ -142,13 +143,12 @@ def _tell_plan(atlas: OpenAtlas, workers: int, as_json: bool) -> None:
     """Print what would be done; raises `OutputFullError` if it can't fit."""
     from dataclasses import replace
 
-    from causcell._internal.files import refuse_existing
     from causcell.atlas.estimate import forecast_atlas, free_bytes, require_space
     from causcell.cli.events import print_plan
 
     maker = atlas.maker
     if not maker.journal.check_plan(maker.plan):
-        refuse_existing(maker.path)
+        maker.journal.storage.refuse_existing()
     plan = maker.plan.with_forecast(forecast_atlas(maker))
     print_plan(plan, free_bytes(maker.path), len(maker.journal.records(maker.plan)), workers, as_json)
     require_space(replace(maker, plan=plan))

@@ -11,9 +11,11 @@ from causcell.cli import options
 
 
 def materialize(
-    embeddings: Annotated[Path, typer.Argument(help="Atlas made with --store embeddings.", show_default=False)],
+    embeddings: Annotated[
+        Path, typer.Argument(help="Atlas made with --store embeddings (also s3://, gs://).", show_default=False)
+    ],
     models: options.Models,
-    out: Annotated[Path, typer.Option(help="Atlas to write, .zarr.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Atlas to write, .zarr (also s3://, gs://).", show_default=False)],
     dtype: options.DType = "float32",
     chunk_size: options.ChunkSize = "2MB",
     shard_size: options.ShardSize = "128MB",
@@ -27,7 +29,7 @@ def materialize(
 ) -> None:
     """Generate the expression that an atlas of embeddings stands for, bit for bit as if it had been stored."""
     from causcell._internal.choices import check_choice
-    from causcell._internal.files import local_path
+    from causcell._internal.remote import any_path
     from causcell._internal.units import parse_size
     from causcell.atlas.journal import Journal
     from causcell.atlas.materialize import materialize_atlas
@@ -36,9 +38,9 @@ def materialize(
     from causcell.engine.open import is_address
     from causcell.generator import Generator
 
-    out = local_path(out)
-    options.require_suffix(out, ".zarr")
-    stored = Journal(local_path(embeddings, "embeddings")).require_plan()
+    place = any_path(out)
+    options.require_suffix(place, ".zarr")
+    stored = Journal(any_path(embeddings, "embeddings")).require_plan()
     if threads is None and not is_address(models):
         threads = stored.threads or 1
     link = options.read_connection(connection)
@@ -48,10 +50,10 @@ def materialize(
         plan, summary = materialize_atlas(
             generator.model,
             embeddings,
-            out,
+            place,
             dtype=check_choice(dtype, DTYPES, "dtype"),
             chunk_size=parse_size(chunk_size),
             shard_size=parse_size(shard_size),
             progress=progress,
         )
-    print_summary(plan, summary, out, as_json)
+    print_summary(plan, summary, place, as_json)

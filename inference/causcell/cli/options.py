@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from causcell._internal.remote import AnyPath
     from causcell.engine.triton.connection import Connection
 
 _LOCATION = "Model repository: its folder, or the address of a server (grpc://host:8001, http://host:8000)."
@@ -209,7 +210,7 @@ def read_connection(path: Path | None) -> Connection | None:
         raise ConfigurationError(f"connection={str(path)!r}: {told}") from error
 
 
-def require_suffix(out: Path, suffix: str) -> None:
+def require_suffix(out: AnyPath, suffix: str) -> None:
     """Raise `ConfigurationError` unless the output's name ends in ``suffix``."""
     from causcell.errors import ConfigurationError
 

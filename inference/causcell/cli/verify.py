@@ -11,15 +11,17 @@ from causcell.cli import options
 
 
 def verify(
-    atlas: Annotated[Path, typer.Argument(help="Atlas, .zarr.", show_default=False)],
+    atlas: Annotated[Path, typer.Argument(help="Atlas, .zarr (also s3://, gs://).", show_default=False)],
     progress: options.Progress = True,
     as_json: options.AsJson = False,
 ) -> None:
     """Check every file of an atlas by its digest; what is damaged is made anew by the next generate."""
+    from causcell._internal.remote import any_path
     from causcell.atlas.verify import verify_atlas
     from causcell.cli.events import print_verification
 
-    found = verify_atlas(atlas, progress=progress)
-    print_verification(found, atlas, as_json)
+    place = any_path(atlas, "atlas")
+    found = verify_atlas(place, progress=progress)
+    print_verification(found, place, as_json)
     if not found.sound:
         raise typer.Exit(1)

@@ -254,7 +254,7 @@ def _describe_arrays(request: Request, scale: str) -> dict[str, Any]:
     if request.store == "embeddings":
         return {"X": "nothing: obsm['X_causcell'] holds embeddings of the concepts, side by side"}
     if request.store == "counts":
-        return {"X": f"counts of a sampled cell, of the total in obs[{LIBRARY_SIZE!r}] the panel's part"}
+        return {"X": f"counts of a sampled cell: the panel's part of the total in obs[{LIBRARY_SIZE!r}]"}
     return {"X": effect if request.store == "effects" else f"{cell}, {scale}"}
 
 

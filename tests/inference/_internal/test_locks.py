@@ -116,7 +116,7 @@ def test_an_owner_that_can_not_be_read_is_nobodys_to_take(tmp_path, monkeypatch,
 def test_a_number_that_another_process_has_now_is_no_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process's own number, of one that started at another time."""
     monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOLCK))
-    (tmp_path / "lock.owner").write_text(json.dumps(locks._describe_process(os.getpid()) | {"started": "1"}))
+    (tmp_path / "lock.owner").write_text(json.dumps(locks.describe_process(os.getpid()) | {"started": "1"}))
     with hold(tmp_path / "lock", tmp_path):
         pass
 

@@ -6,7 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from atlases import GENES, SMALL, AtlasRecipe, tree
+from atlases import GENES, SMALL, AtlasRecipe, stop_after, tree
 from scipy import sparse
 from simulation import counts as counts_of
 
@@ -18,6 +18,7 @@ from causcell.counterfactual.counts import LARGEST_COUNT, check_counts, panel_to
 from causcell.counterfactual.request import Request, make_request
 from causcell.errors import AtlasError, ConfigurationError, ExpressionError
 from causcell.generator import Generator
+from causcell.plot import intervention_effects
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 
@@ -111,6 +112,8 @@ def test_counts_are_those_of_the_same_samples(generator: Generator, few: anndata
     panel = np.repeat(counts_of(few[:, list(generator.preprocessing.genes)]).sum(axis=1), 4)
     assert np.abs(counts.X.sum(axis=1) - panel).max() <= GENES / 2
     assert (counts.uns["causcell"]["expression"], counts.uns["causcell"]["library_size"]) == ("counts", "own")
+    assert counts.uns["causcell"]["X"].startswith("counts of a sampled cell: the panel's part")
+    assert "log1p" not in counts.uns
     assert sampled.uns["causcell"]["expression"] == "log1p"
     assert "library_size" not in sampled.uns["causcell"]
 
@@ -165,6 +168,15 @@ def test_the_batch_size_and_the_other_cells_change_nothing(
     assert (different != 0).mean() <= FLIPS
 
 
+def test_figures_are_of_expression(generator: Generator, few: anndata.AnnData) -> None:
+    """Counts are refused until they are brought to the log scale."""
+    counts = generator.counterfactual(few, DO, store="counts")
+    with pytest.raises(ConfigurationError, match=r"the results hold counts; take log1p of counts per 10,000 first"):
+        intervention_effects(counts)
+    counts.X = np.log1p(counts.X * (1e4 / counts.obs["library_size"].to_numpy()[:, None]))
+    assert np.isfinite(intervention_effects(counts).to_numpy()).all()
+
+
 # -- atlases -----------------------------------------------------------------------------------------------------------
 
 
@@ -194,8 +206,6 @@ def test_an_atlas_of_counts_is_the_result_in_memory(generator: Generator, recipe
 
 
 def test_an_interrupted_atlas_is_finished_bit_for_bit(recipe: AtlasRecipe, tmp_path, monkeypatch) -> None:
-    from atlases import stop_after
-
     recipe.write(tmp_path / "whole.zarr")
     with monkeypatch.context() as patch:
         stop_after(patch, 2, RuntimeError("killed"))
