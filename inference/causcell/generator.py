@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from causcell._deprecation import moved_names
 from causcell._internal.confidence import LEVEL
@@ -157,7 +157,13 @@ class Generator(OpenedModel):
         """
         return self.counterfactual(adata, None, grid=(), **options)
 
-    def embed(
+    @overload
+    def embed(self, adata: AnySource, *, inplace: Literal[False] = False, **options: Any) -> anndata.AnnData: ...
+
+    @overload
+    def embed(self, adata: AnySource, *, inplace: Literal[True], **options: Any) -> None: ...
+
+    def embed(  # type: ignore[misc]  # the forms above leave out the other options, which both have
         self,
         adata: AnySource,
         *,
@@ -169,8 +175,9 @@ class Generator(OpenedModel):
         where: str | None = None,
         allow_missing_genes: float = 0.0,
         key_added: str = "X_causcell",
+        inplace: bool = False,
         progress: bool = False,
-    ) -> anndata.AnnData:
+    ) -> anndata.AnnData | None:
         """Read concept embeddings of cells.
 
         Parameters
@@ -179,20 +186,38 @@ class Generator(OpenedModel):
             As in `counterfactual`.
         key_added
             Key in ``obsm``.
+        inplace
+            Write into the AnnData given, which keeps all that it has, and return `None`.
 
         Returns
         -------
-        AnnData without ``X``, with the cells' ``obs`` and
+        AnnData with all that belongs to the cells but values (``X`` and layers): ``obs``, ``var``, ``obsm``, ``varm``,
+        ``obsp``, ``uns`` (of several files ``obs`` and the ``obsm`` that all have); or `None`. In it, or in the one
+        given:
 
         - ``obsm[key_added]``: endogenous embeddings of all concepts side by side, float32 [n x M k];
         - ``obsm[f"{key_added}_{concept}"]``: those of one concept (the last is ``unexplained``), float32 [n x k];
         - ``obsm[f"{key_added}_exogenous"]``: exogenous posterior means, float32 [n x M k];
         - ``obs[f"{concept}_predicted"]``: the label read from the concept's embedding;
         - ``uns["causcell"]``: model digest and versions.
+
+        Raises
+        ------
+        ConfigurationError
+            ``inplace`` for what is no AnnData in memory, or with ``where``.
         """
+        import anndata
+
+        if inplace and not (isinstance(adata, anndata.AnnData) and where is None):
+            raise ConfigurationError(
+                "inplace=True writes into an AnnData, all of its cells; give one in memory without where=, or leave "
+                "inplace out"
+            )
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
+        into = adata if inplace and isinstance(adata, anndata.AnnData) else None
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
-            return embed_cells(self.model, cells, key_added=key_added, progress=progress)
+            embedded = embed_cells(self.model, cells, into, key_added=key_added, progress=progress)
+        return None if inplace else embedded
 
     @spell_out_options
     def plan_atlas(

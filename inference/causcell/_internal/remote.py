@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -145,6 +144,14 @@ def _check_url(url: str, what: str) -> None:
         )
 
 
+def load_obstore(path: RemotePath) -> Any:
+    """Import obstore's stores for a URL; raises `RuntimeUnavailableError` where it is not installed."""
+    try:
+        return import_module("obstore.store")
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(f"{path.url!r} needs the package obstore; install causcell[cloud]") from error
+
+
 def open_store(path: RemotePath, timeout: str = "600s", retries: int = 5) -> Any:
     """Open obstore's store for all that is below a URL.
 
@@ -162,9 +169,7 @@ def open_store(path: RemotePath, timeout: str = "600s", retries: int = 5) -> Any
     RuntimeUnavailableError
         obstore is not installed.
     """
-    if find_spec("obstore") is None:
-        raise RuntimeUnavailableError(f"{path.url!r} needs the package obstore; install causcell[cloud]")
-    stores: Any = import_module("obstore.store")
+    stores = load_obstore(path)
     parts = urlsplit(path.url)
     service = {"s3": "AWS", "gs": "GOOGLE"}.get(path.scheme, "")
     client = {name: os.environ[key] for name in _OF_CLIENT if (key := f"{service}_{name.upper()}") in os.environ}
@@ -222,17 +227,19 @@ def telling(path: RemotePath, error_class: type[CausCellError]) -> Iterator[None
 
     `FileNotFoundError`, and a condition of a put that does not hold, are for who asked.
     """
-    exceptions: Any = import_module("obstore.exceptions")
     try:
         yield
-    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-        raise
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-        raise error_class(
-            f"{path.url!r} is not open to this user ({_reason(error)}); credentials are taken from the environment "
-            "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS and their like)"
-        ) from error
-    except exceptions.BaseError as error:
+    except Exception as error:
+        if not type(error).__module__.startswith("obstore"):
+            raise
+        exceptions: Any = import_module("obstore.exceptions")
+        if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
+            raise
+        if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+            raise error_class(
+                f"{path.url!r} is not open to this user ({_reason(error)}); credentials are taken from the environment "
+                "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS and their like)"
+            ) from error
         if "NoSuchBucket" in str(error):
             raise error_class(f"{path.url!r} can't be used: there is no such bucket") from error
         raise error_class(

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from causcell._internal.remote import AnyPath, RemotePath, open_store, telling
+from causcell._internal.remote import AnyPath, RemotePath, load_obstore, open_store, telling
 from causcell.errors import DataError
 
 _BLOCK = 2**20
@@ -46,7 +46,10 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         self._path = RemotePath(f"{path}/{name}") if name else path
         self._name = self._path.name if store is None else name
-        self._store = open_store(self._path.parent) if store is None else store
+        if store is None:
+            load_obstore(self._path)  # which names the file where it can't
+            store = open_store(self._path.parent)
+        self._store = store
         self._place = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         with telling(self._path, DataError):

@@ -100,12 +100,12 @@ class ObjectStorage:
     @contextlib.contextmanager
     def locked_if_writable(self) -> Iterator[bool]:
         """Hold the place where this user may write; tell whether that is so."""
-        exceptions: Any = import_module("obstore.exceptions")
         with contextlib.ExitStack() as stack:
             writable = True
             try:
                 stack.enter_context(self.locked())
             except OutputError as error:
+                exceptions: Any = import_module("obstore.exceptions")
                 if not isinstance(error.__cause__, exceptions.PermissionDeniedError):
                     raise
                 writable = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,10 @@ class Source(Protocol):
 
     def embedding(self, name: str) -> Any:
         """Return an element of ``obsm`` that is an array, [n x k]; `None` where it is none."""
+        ...
+
+    def read_elements(self) -> dict[str, Any]:
+        """Return ``var``, ``obsm``, ``varm``, ``obsp`` and ``uns``, those that there are, in memory."""
         ...
 
     def gene_column(self, name: str) -> np.ndarray | None:
@@ -138,6 +143,14 @@ class ObjectSource:
                 value = _to_frame(value).to_numpy()
             return value if hasattr(value, "dtype") and not hasattr(value, "nnz") else None
 
+    def read_elements(self) -> dict[str, Any]:
+        """Return ``var``, ``obsm``, ``varm``, ``obsp`` and ``uns``, those that there are, in memory."""
+        with reading(self._title):
+            elements: dict[str, Any] = {"var": _to_frame(self._adata.var).copy()}
+            for name in ("obsm", "varm", "obsp"):
+                elements[name] = {key: _to_memory(value) for key, value in getattr(self._adata, name).items()}
+            return elements | {"uns": copy.deepcopy(dict(self._adata.uns))}
+
     def gene_columns(self) -> dict[str, pd.Series]:
         """Return the columns of ``var`` (of ``raw``, if so opened), [genes] each."""
         with reading(self._title, "var"):
@@ -178,6 +191,14 @@ def _to_frame(obs: Any) -> pd.DataFrame:
         return cast("pd.DataFrame", obs)
     frame: pd.DataFrame = obs.to_memory()
     return frame.rename_axis(None) if frame.index.name == "_index" else frame
+
+
+def _to_memory(value: Any) -> Any:
+    """Return an element in memory, a lazy one too."""
+    for method in ("to_memory", "compute"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    return value.copy() if hasattr(value, "copy") else value
 
 
 def open_source(source: anndata.AnnData | str | os.PathLike[str], *, raw: bool = False) -> Source:

@@ -16,6 +16,7 @@ from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell._internal.remote import READABLE, any_path
 from causcell.cells.backing import Source, open_source
+from causcell.cells.columns import join_tables
 from causcell.cells.csc import rowwise_copy
 from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
@@ -343,9 +344,7 @@ class Collection:
     @property
     def obs(self) -> pd.DataFrame:
         """Annotations of the cells, [n x columns]; a column that a file lacks is missing there."""
-        import pandas as pd
-
-        return pd.concat([part.obs for part in self.parts])
+        return join_tables([part.obs for part in self.parts])
 
     @property
     def names(self) -> np.ndarray:

@@ -8,7 +8,7 @@ missing values ``Int64`` and their like, ``boolean``), and floating-point number
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +187,28 @@ def take_form(values: pd.Series, form: Form) -> pd.Series:
         held = values.to_numpy(form, na_value=np.nan) if form.kind == "f" else values.to_numpy(form)
         return pd.Series(held, index=values.index)
     return values.astype(form)
+
+
+def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of several files below each other: a column that one lacks is missing there, labels are joined.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> a, b = (pd.DataFrame({"sample": pd.Categorical([name])}) for name in ("s2", "s1"))
+    >>> join_tables([a, b])["sample"].cat.categories.tolist()
+    ['s2', 's1']
+    """
+    import pandas as pd
+
+    joined = pd.concat(tables)
+    for name in joined:
+        forms = [find_form(table[name]) for table in tables if name in table and _kind(table[name].dtype) == "labels"]
+        if len(forms) == sum(name in table for table in tables):
+            form = join_forms({str(place): form for place, form in enumerate(forms)})
+            if isinstance(form, pd.CategoricalDtype):
+                joined[name] = joined[name].astype(form)
+    return joined
 
 
 def missing_column(form: Form, count: int) -> pd.Series:

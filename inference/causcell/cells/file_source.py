@@ -209,6 +209,17 @@ class FileSource:
             element = self._group["obsm"][name]
             return DiskArray(element, self._title, f"obsm/{name}") if hasattr(element, "shape") else None
 
+    def read_elements(self) -> dict[str, Any]:
+        """Return ``var``, ``obsm``, ``varm``, ``obsp`` and ``uns``, those that there are, in memory."""
+        from anndata.io import read_elem
+
+        found = {}
+        for name in ("var", "obsm", "varm", "obsp", "uns"):
+            with reading(self._title, name):
+                if name in self._group:
+                    found[name] = read_elem(self._group[name])
+        return found
+
     def gene_columns(self) -> dict[str, pd.Series]:
         """Return the columns of ``var`` (of ``raw``, if so opened), [genes] each."""
         import pandas as pd

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causcell._internal.batching import batches, pad_batch
 from causcell._internal.prefetch import map_ordered, prefetch
+from causcell.cells.belongings import read_without_values
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.concepts import UNEXPLAINED
 from causcell.counterfactual.model import CounterfactualModel
-from causcell.errors import CausCellWarning, format_list
+from causcell.errors import CausCellWarning
 from causcell.repository.manifest import logits_name
 
 if TYPE_CHECKING:
@@ -23,10 +24,24 @@ _READ_AHEAD = 2
 
 
 def embed_cells(
-    model: CounterfactualModel, cells: PanelCells, *, key_added: str = "X_causcell", progress: bool = False
+    model: CounterfactualModel,
+    cells: PanelCells,
+    into: anndata.AnnData | None = None,
+    *,
+    key_added: str = "X_causcell",
+    progress: bool = False,
 ) -> anndata.AnnData:
-    """Embed all cells; see `causcell.generator.Generator.embed`, which opens them."""
-    import anndata
+    """Embed all cells; see `causcell.generator.Generator.embed`, which opens them.
+
+    Parameters
+    ----------
+    model, cells
+        The model, and cells bound to it.
+    into
+        The AnnData of these cells that takes the embeddings; by default one of all that belongs to them but values.
+    key_added, progress
+        As in `causcell.generator.Generator.embed`.
+    """
     from tqdm.auto import tqdm
 
     schema, count = model.schema, len(cells)
@@ -40,23 +55,36 @@ def embed_cells(
                 logits[name].append(outputs[logits_name(name)][:size])
             bar.update(size)
     z = np.concatenate(endogenous)
-    result = anndata.AnnData(obs=cells.cells.obs.copy())
-    result.obsm[key_added] = z.reshape(count, -1)
-    for i, name in enumerate((*schema.names, UNEXPLAINED)):
-        result.obsm[f"{key_added}_{name}"] = z[:, i]
-    result.obsm[f"{key_added}_exogenous"] = np.concatenate(exogenous).reshape(count, -1)
-    replaced = [f"{name}_predicted" for name in schema.names if f"{name}_predicted" in result.obs]
-    if replaced:
-        warnings.warn(
-            f"obs has columns {format_list(replaced)} already; the result has the model's own in their place",
-            CausCellWarning,
-            stacklevel=3,
-        )
-    for name in schema.names:
-        codes = np.concatenate(logits[name]).argmax(axis=1)
-        result.obs[f"{name}_predicted"] = schema.label_names(codes, name)
+    obsm = {key_added: z.reshape(count, -1)}
+    obsm |= {f"{key_added}_{name}": z[:, i] for i, name in enumerate((*schema.names, UNEXPLAINED))}
+    obsm[f"{key_added}_exogenous"] = np.concatenate(exogenous).reshape(count, -1)
+    predicted = {
+        f"{name}_predicted": schema.label_names(np.concatenate(logits[name]).argmax(axis=1), name)
+        for name in schema.names
+    }
+    result = read_without_values(cells.cells) if into is None else into
+    _warn_of_replaced(result, predicted, obsm, model.manifest.digest)
+    for name, labels in predicted.items():
+        result.obs[name] = labels
+    result.obsm.update(obsm)
     result.uns["causcell"] = model.provenance()
     return result
+
+
+def _warn_of_replaced(result: anndata.AnnData, obs: Iterable[str], obsm: Iterable[str], digest: str) -> None:
+    """Warn of what was there by the names of the result's own, unless the same model had put it there."""
+    made = result.uns.get("causcell")
+    if isinstance(made, Mapping) and made.get("model_digest") == digest and "store" not in made:
+        return
+    replaced = [f"obs[{name!r}]" for name in obs if name in result.obs]
+    replaced += [f"obsm[{name!r}]" for name in obsm if name in result.obsm]
+    replaced += ["uns['causcell']"] if made is not None else []
+    if replaced:
+        warnings.warn(
+            f"the cells have {', '.join(replaced)} already; the result has the model's own in their place",
+            CausCellWarning,
+            stacklevel=4,
+        )
 
 
 def _embed(model: CounterfactualModel, cells: PanelCells) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:

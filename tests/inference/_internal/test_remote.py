@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import check_missing, without_package
 
 from causcell._internal.remote import READABLE, RemotePath, any_path, open_store
 from causcell.errors import ConfigurationError, RuntimeUnavailableError
+
+MODELS = str(Path(__file__).parents[3] / "model_repository")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,21 @@ def test_what_names_no_object(url: str) -> None:
 
 
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("causcell._internal.remote.find_spec", lambda name: None)
-    monkeypatch.delitem(sys.modules, "obstore", raising=False)
+    for name in ("obstore", "obstore.store", "obstore.exceptions"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RuntimeUnavailableError, match=r"'s3://bucket/a\.zarr' needs .* install causcell\[cloud\]"):
         open_store(RemotePath("s3://bucket/a.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("words", "url"),
+    [
+        (["verify", "s3://bucket/a.zarr"], "s3://bucket/a.zarr"),
+        (["embed", "s3://bucket/a.h5ad", "--models", MODELS, "--out", "a.h5ad"], "s3://bucket/a.h5ad"),
+        (["embed", "https://host/a.zarr", "--models", MODELS, "--out", "a.h5ad"], "https://host/a.zarr"),
+    ],
+)
+def test_commands_say_what_to_install(words: list[str], url: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_missing(without_package("obstore", *words), f"{url!r} needs the package obstore; install causcell[cloud]")
+    assert list(tmp_path.iterdir()) == []

@@ -62,6 +62,32 @@ def test_generate_takes_grid_cells_draws_solver_and_dtype_and_tells_a_machine(
     assert (int(said["solver"]["steps"]), float(said["solver"]["eta"])) == (3, 0.5)
 
 
+def test_generate_keeps_annotations(
+    data: Path, made: Path, tmp_path: Path, cells: anndata.AnnData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default all; those that are named, or none; the plan says which."""
+    noted = cells[:30].copy()
+    noted.obs["sample"], noted.obs["batch"] = pd.Categorical(["s1", "s2"] * 15), "b"
+    noted.obsm["spatial"], noted.obsm["X_umap"] = np.ones((30, 2)), np.ones((30, 3))
+    noted.write_h5ad(tmp_path / "noted.h5ad")
+    atlas = generated(tmp_path / "noted.h5ad", made, tmp_path / "all.zarr", "--do", "stim=IFN", "--json")
+    (plan, *_) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert plan["keeps"] == {"obs": ["donor", "sample", "batch"], "obsm": ["spatial"], "var": []}
+    assert atlas.obs["sample"].tolist() == noted.obs["sample"].tolist()
+    chosen = ["--keep-obs", "batch", "--keep-obsm", "X_umap", "--keep-obsm", "spatial"]
+    atlas = generated(tmp_path / "noted.h5ad", made, tmp_path / "some.zarr", *chosen)
+    assert "sample" not in atlas.obs
+    assert set(atlas.obsm) == {"spatial", "X_umap"}
+    none = ["--keep-obs", "none", "--keep-obsm", "none"]
+    atlas = generated(tmp_path / "noted.h5ad", made, tmp_path / "none.zarr", *none)
+    assert not atlas.obsm
+    assert "batch" not in atlas.obs
+    capsys.readouterr()
+    words = generate_words(tmp_path / "noted.h5ad", made / "models", tmp_path / "no.zarr")
+    assert run_command(*words, "--keep-obs", "smaple") == 2
+    assert "did you mean 'sample'?" in capsys.readouterr().err
+
+
 def test_generate_takes_a_preset(data: Path, made: Path, tmp_path: Path) -> None:
     atlas = generated(data, made, tmp_path / "atlas.zarr", "--preset", "balanced", "--where", "donor == 'd3'")
     assert atlas.uns["causcell"]["solver"]["solver"] == "draw"

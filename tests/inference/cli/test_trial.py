@@ -55,6 +55,7 @@ def test_a_table_holds_the_genes_of_every_label(
     [
         ([], "give either --concept"),
         (["--concept", "stim", "--do", "stim=IFN"], "give either --concept"),
+        (["--concept", "stim", "--keep-obs", "donor"], "--keep-obs and --keep-obsm belong to"),
         (["--do", "stim=IFN", "--baseline", "ctrl"], "--baseline and --replicate belong to --concept"),
         (["--concept", "stim", "--table", "genes.xlsx"], "--table genes.xlsx ends neither in .csv nor in .tsv"),
         (["--do", "stim=IFN", "--table", "genes.csv"], "--table belongs to --concept"),
