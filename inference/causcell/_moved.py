@@ -24,7 +24,7 @@ MOVED = {
     "causcell.onnx_engine": ("causcell.engine.onnx",),
     "causcell.output": ("causcell._internal.files",),
     "causcell.pipeline": ("causcell._internal.prefetch",),
-    "causcell.plan": ("causcell.atlas.plan",),
+    "causcell.plan": ("causcell.atlas.plan", "causcell.atlas.estimate"),
     "causcell.reference": ("causcell.repository.reference_cells",),
     "causcell.results": ("causcell.counterfactual.tables",),
     "causcell.rowwise": ("causcell.cells.csc",),

@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,9 @@ class Watched:
     """What runs of the command did, together."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
+    """Time of all CPUs, which other programs on the machine change less than the time that passes."""
+
     rows: int = 0
     peak: int = 0
     kills: int = 0
@@ -162,13 +166,20 @@ class Watched:
 
 
 def generate(
-    data: Path, models: str, out: Path, options: list[object], *, kills: int = 0, cores: int | None = None
+    data: Path,
+    models: str,
+    out: Path,
+    options: list[object],
+    *,
+    grid: str = GRID,
+    kills: int = 0,
+    cores: int | None = None,
 ) -> Watched:
     """Run the command, killed so many times at even shares of its rows, and again to its end."""
     watched = Watched()
     for kill in range(1, kills + 2):
         until = kill / (kills + 1) if kill <= kills else None
-        _run(watched, data, models, out, options, until, cores)
+        _run(watched, data, models, out, ["--grid", grid, *options], until, cores)
     return watched
 
 
@@ -181,8 +192,8 @@ def _run(
     until: float | None,
     cores: int | None,
 ) -> None:
-    words = ["generate", data, "--models", models, "--out", out, "--grid", GRID, "--json", "--no-progress", *options]
-    started = time.perf_counter()
+    words = ["generate", data, "--models", models, "--out", out, "--json", "--no-progress", *options]
+    started, used = time.perf_counter(), _cpu_of_children()
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     process = subprocess.Popen(
         [CAUSCELL, *map(str, words)],
@@ -206,6 +217,7 @@ def _run(
                 watched.rows = event["rows"]
         status = process.wait()
     watched.seconds += time.perf_counter() - started
+    watched.cpu += _cpu_of_children() - used
     if until is None and status:
         raise SystemExit(f"generate ended with status {status}")
 
@@ -226,6 +238,11 @@ def _memory_watched(pid: int, watched: Watched) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _children(pid: int) -> list[int]:

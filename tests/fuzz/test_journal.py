@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from hypothesis import strategies as st
 
 from causcell.atlas.journal import FOLDER
 from causcell.atlas.verify import verify_atlas
-from causcell.errors import AtlasError
+from causcell.errors import AtlasError, CausCellWarning
+from causcell.generator import Generator
 
-ARCHIVE = Path(__file__).parents[1] / "archive" / "0.1.0" / "expression.zarr.zip"
+ARCHIVE = Path(__file__).parents[1] / "archive" / "0.1.0"
 
 SILENT = {"seconds", "worker", "unmatched", "unseen", "origin", "version", "model", "source", "threads", "batch_size"}
 """Fields that say nothing of an atlas's files; those of the plan are held by its digest."""
@@ -42,17 +44,25 @@ others = st.recursive(
 )
 
 
-@pytest.fixture(scope="module")
-def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["dense", "csr"])
+def atlas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("journal") / "atlas.zarr"
-    with zipfile.ZipFile(ARCHIVE) as packed:
-        packed.extractall(path)
+    if request.param == "dense":
+        with zipfile.ZipFile(ARCHIVE / "expression.zarr.zip") as packed:
+            packed.extractall(path)
+        return path
+    with Generator.open(ARCHIVE / "models", threads=1, batch_size=8) as generator, warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausCellWarning)
+        sizes = {"chunk_size": 400, "shard_size": 4000}
+        generator.write_atlas(ARCHIVE / "cells.h5ad", path, grid=["cell_type"], solver="draw", layout="csr", **sizes)
+    assert verify_atlas(path).sound
     return path
 
 
 @pytest.fixture(scope="module")
 def kept(atlas: Path) -> dict[str, bytes]:
     files = [atlas / FOLDER / "plan.json", atlas / FOLDER / "metadata.json", *(atlas / FOLDER / "shards").iterdir()]
+    files += [file for file in (atlas / FOLDER / "assembled").rglob("*") if file.is_file()]
     return {str(file.relative_to(atlas)): file.read_bytes() for file in files}
 
 
@@ -83,6 +93,7 @@ def restore(atlas: Path, kept: dict[str, bytes]) -> None:
     shutil.rmtree(atlas / FOLDER / "shards", ignore_errors=True)
     (atlas / FOLDER / "shards").mkdir()
     for name, content in kept.items():
+        (atlas / name).parent.mkdir(parents=True, exist_ok=True)
         (atlas / name).write_bytes(content)
 
 

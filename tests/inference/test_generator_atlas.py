@@ -102,7 +102,7 @@ def test_a_small_atlas_is_one_file(generator, cells, tmp_path):
     generator.write_atlas(cells, tmp_path / "atlas.h5ad", DO, where="donor == 'd1'")
     generator.write_atlas(cells, tmp_path / "atlas.zarr", DO, where="donor == 'd1'")
     one, other = anndata.read_h5ad(tmp_path / "atlas.h5ad"), anndata.read_zarr(tmp_path / "atlas.zarr")
-    np.testing.assert_array_equal(one.X, other.X)
+    np.testing.assert_array_equal(one.X.toarray(), other.X.toarray())
     assert one.obs_names.tolist() == other.obs_names.tolist()
 
 

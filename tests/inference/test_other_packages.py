@@ -105,7 +105,7 @@ def results(generator: Generator, path: Path, folder: Path) -> dict[str, Any]:
         for name, made in (("returned", returned), ("embedded", embedded), ("trial", trial)):
             made.write_h5ad(folder / f"{name}.h5ad")
     read = anndata.read_zarr(folder / "atlas.zarr")
-    np.testing.assert_array_equal(read.X, returned.X)
+    np.testing.assert_array_equal(read.X.toarray(), returned.X)
     rows = {"model, mean": {"MSE": (0.123456, 0.2)}, "PCA-20": {"MSE": (1e-9, 2e10)}}
     report = folder / "report"
     write_report(report, "Title", {"command": "causcell"}, [Table("Table", "i", "l", rows)])

@@ -35,6 +35,9 @@ SMALL = {"chunk_size": 16 * ROW, "shard_size": 64 * ROW}
 DO = ({}, {"cell_type": "B"}, {"stim": "IFN"})
 """Interventions of most atlases: none, and two of one concept each."""
 
+OPTIONS: Mapping[str, Any] = {"do": list(DO), "seed": 1, "layout": "dense", **SMALL}
+"""Options of most atlases."""
+
 
 @dataclass(frozen=True)
 class AtlasRecipe:
@@ -52,7 +55,7 @@ class AtlasRecipe:
 
     generator: Generator
     cells: Any
-    options: Mapping[str, Any] = field(default_factory=lambda: {"do": list(DO), "seed": 1, **SMALL})
+    options: Mapping[str, Any] = field(default_factory=lambda: dict(OPTIONS))
 
     def write(self, path: Path, cells: Any = None, **changes: Any) -> AtlasSummary:
         """Write the atlas, or go on with it; of other cells, if they are given."""

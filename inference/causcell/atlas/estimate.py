@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 
+import numpy as np
+
 from causcell._internal.remote import AnyPath, RemotePath
 from causcell._internal.units import format_size
-from causcell.atlas.plan import Forecast, count_unseen_rows
+from causcell.atlas.plan import Forecast
 from causcell.atlas.shards import encoded_bytes
 from causcell.atlas.task import ShardMaker
+from causcell.concepts import UNLABELLED, ConceptSchema, unseen_combinations
+from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import concatenate_cells
 from causcell.errors import OutputFullError
 
@@ -29,9 +33,10 @@ def forecast_atlas(maker: ShardMaker) -> Forecast:
         last = block
     seconds = time.perf_counter() - started
     obs, obsm = maker.annotate(table.obs(**concatenate_cells([last])), last.cells)
-    per_row = encoded_bytes(plan, last.arrays, obs, obsm) / len(last.labels)
+    final, most = (size / len(last.labels) * plan.rows for size in encoded_bytes(plan, last.arrays, obs, obsm))
+    files = sum(plan.file_nonzeros * (np.dtype(plan.array_dtype(place)).itemsize + 4) for place in plan.sparse)
     unseen = count_unseen_rows(maker.source.labels, plan.request, table.schema, table.combinations)
-    return Forecast(rows / seconds, round(per_row * plan.rows), unseen)
+    return Forecast(rows / seconds, round(final), unseen, round(most - final + min(files, final)))
 
 
 def free_bytes(path: AnyPath) -> int | None:
@@ -50,11 +55,43 @@ def require_space(maker: ShardMaker) -> None:
     A forecast is made where the plan has none and the uncompressed values alone would not fit.
     """
     plan, free = maker.plan, free_bytes(maker.path)
-    if free is None or (plan.forecast is None and plan.bytes_uncompressed < free):
+    most = plan.bytes_uncompressed * (3 if plan.sparse else 1)  # of a CSR matrix of which no value is zero, and scratch
+    if free is None or (plan.forecast is None and most < free):
         return
-    needed = (plan.forecast or forecast_atlas(maker)).bytes
+    forecast = plan.forecast or forecast_atlas(maker)
+    needed = forecast.bytes + forecast.scratch_bytes
     if needed > free:
         raise OutputFullError(
             f"the atlas needs about {format_size(needed)} and {str(maker.path)!r} has {format_size(free)} left; free "
             "some space, name another place, or keep less (store=, dtype='float16')"
         )
+
+
+def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchema, combinations: np.ndarray) -> int:
+    """Count the counterfactual rows whose labels no training cell carries together, as far as labels tell.
+
+    A descendant's label after the intervention is not known before it is generated, and matches any.
+
+    Parameters
+    ----------
+    labels
+        The cells' own label codes, int32 [n x m].
+    request
+        The interventions.
+    schema
+        Concepts and graph.
+    combinations
+        Combinations of labels among the training cells, int32 [C x m].
+    """
+    distinct, counts = np.unique(labels, axis=0, return_counts=True)
+    unseen = 0
+    for intervention in request.interventions:
+        if not intervention.targets:
+            continue
+        after = distinct.copy()
+        if request.mode != "isolated":
+            after[:, sorted(schema.descendants(concept for concept, _ in intervention.targets))] = UNLABELLED
+        for concept, label in intervention.targets:
+            after[:, concept] = label
+        unseen += int(counts[unseen_combinations(after, combinations)].sum())
+    return unseen * request.kept_draws

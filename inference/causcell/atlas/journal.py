@@ -6,6 +6,8 @@
     plan.json           the plan and where its cells came from; there once the store's metadata are
     zarr.json           the store's root metadata until it is finished; without them it is no zarr group
     shards/000017.json  record of a shard's files: sizes, SHA-256; there once all of these are on disk
+    pieces/             shards of CSR matrices, until these are assembled; see causcell.atlas.pieces
+    assembled/          records of the files of CSR matrices
     metadata.json       record of the files that belong to no shard
     work/               files being written
 
@@ -96,7 +98,7 @@ class Journal:
 
     def _begun(self) -> dict[str, Any] | None:
         try:
-            fields = self._read(_PLAN)
+            fields = self.read(_PLAN)
         except (ValueError, RecursionError, OSError) as error:
             raise self._unreadable(error) from error
         if fields is not None and not isinstance(fields, dict):
@@ -131,7 +133,7 @@ class Journal:
     def begin(self, plan: Plan, origin: dict[str, Any]) -> None:
         """Record the plan, and where its cells came from."""
         fields = {"digest": plan.digest, "plan": plan.model_dump(mode="json"), "origin": origin}
-        self._write(_PLAN, fields, new=True)
+        self.write(_PLAN, fields, new=True)
 
     def origin(self) -> dict[str, Any]:
         """Return where the cells came from when the atlas was begun; nothing where that can't be read."""
@@ -149,7 +151,7 @@ class Journal:
             if not name.endswith(".json"):
                 continue
             try:
-                record = ShardRecord.model_validate(self._read(name))
+                record = ShardRecord.model_validate(self.read(name))
             except (ValueError, RecursionError, OSError):
                 continue
             if name == _record_name(record.shard) and (plan is None or fits_plan(record, plan, arrays)):
@@ -179,7 +181,7 @@ class Journal:
         whole = {name.rpartition("/c/")[0] for name in names}
         obs = {node for node in nodes - groups - whole if node.startswith("obs/")}
         ahead = {node for node in obs if node.count("/") > 1 and node.endswith("/categories")}
-        values = {*plan.arrays, *(node for node in nodes - groups if node.startswith("obsm/"))}
+        values = {*plan.dense, *(node for node in nodes - groups if node.startswith("obsm/"))}
         return ShardArrays(frozenset(values), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
 
     def place_of(self, name: str) -> str:
@@ -196,7 +198,7 @@ class Journal:
 
     def commit(self, record: ShardRecord) -> None:
         """Record a shard whose files are on disk: from here on it is complete."""
-        self._write(_record_name(record.shard), record.model_dump(mode="json"))
+        self.write(_record_name(record.shard), record.model_dump(mode="json"))
 
     def withdraw(self, shard: int) -> None:
         """Withdraw a shard's record, so that it is made again."""
@@ -205,7 +207,7 @@ class Journal:
     def metadata(self) -> dict[str, FileRecord] | None:
         """Return the records of files that belong to no shard, or `None` where they have to be written again."""
         try:
-            fields = self._read(_METADATA)
+            fields = self.read(_METADATA)
             if not isinstance(fields, dict) or ROOT_METADATA not in fields:
                 return None
             return {check_place(name): FileRecord.model_validate(each) for name, each in fields.items()}
@@ -214,7 +216,7 @@ class Journal:
 
     def commit_metadata(self, files: dict[str, FileRecord]) -> None:
         """Record the files that belong to no shard."""
-        self._write(_METADATA, {name: each.model_dump(mode="json") for name, each in sorted(files.items())})
+        self.write(_METADATA, {name: each.model_dump(mode="json") for name, each in sorted(files.items())})
 
     def withdraw_metadata(self) -> None:
         """Withdraw the record of files that belong to no shard, so that they are written again."""
@@ -242,7 +244,7 @@ class Journal:
     def read_layout(self, place: str) -> dict[str, Any]:
         """Return the metadata of an array of the store; nothing where they can't be read."""
         try:
-            fields = self._read(f"{place}/{ROOT_METADATA}")
+            fields = self.read(f"{place}/{ROOT_METADATA}")
         except (ValueError, RecursionError, OSError):
             return {}
         return fields if isinstance(fields, dict) else {}
@@ -250,10 +252,15 @@ class Journal:
     def strange_layouts(self, plan: Plan) -> tuple[str, ...]:
         """Return the files of array metadata that are not of the plan's rows, columns and types."""
         strange = []
-        for place, width in plan.arrays.items():
+        for place in plan.dense:
             fields = self.read_layout(place)
             stated = (fields.get("shape"), fields.get("data_type"))
-            if stated != ([plan.rows, width], plan.array_dtype(place)):
+            if stated != ([plan.rows, plan.arrays[place]], plan.array_dtype(place)):
+                strange.append(f"{place}/{ROOT_METADATA}")
+        for place in plan.sparse:
+            attributes = self.read_layout(place).get("attributes")
+            stated_shape = attributes.get("shape") if isinstance(attributes, dict) else None
+            if stated_shape != [plan.rows, plan.arrays[place]]:
                 strange.append(f"{place}/{ROOT_METADATA}")
         return tuple(strange)
 
@@ -262,12 +269,12 @@ class Journal:
         """Tell whether the store can be opened as a whole."""
         return self.storage.size(ROOT_METADATA) is not None
 
-    def finish(self) -> None:
-        """Put the root's metadata in place: from here on the store can be opened."""
-        content = self.storage.read(self.place_of(ROOT_METADATA))
-        if content is None:
-            raise AtlasError(f"{self._name(ROOT_METADATA)} is gone; generate {self.place!r} again")
-        self.storage.write(ROOT_METADATA, content)
+    def has(self, name: str, content: bytes) -> bool:
+        """Tell whether a file of the store has this content."""
+        try:
+            return self.storage.size(name) == len(content) and self.storage.read(name) == content
+        except (ValueError, OSError):
+            return False
 
     def unfinish(self) -> None:
         """Take the root's metadata away: the store can't be opened as long as something is missing."""
@@ -277,7 +284,7 @@ class Journal:
         """Return a file of the journal as messages name it."""
         return f"{self.place}/{FOLDER}/{name}"
 
-    def _read(self, name: str) -> Any:
+    def read(self, name: str) -> Any:
         """Return what a file of JSON holds, `None` where there is none.
 
         Raises
@@ -288,7 +295,8 @@ class Journal:
         content = self.storage.read(name)
         return None if content is None else json.loads(content)
 
-    def _write(self, name: str, fields: Any, *, new: bool = False) -> None:
+    def write(self, name: str, fields: Any, *, new: bool = False) -> None:
+        """Write a file of JSON, whole or not at all; ``new`` as in `causcell.atlas.storage.Storage.write`."""
         self.storage.write(name, json.dumps(fields, indent=1).encode(), new=new)
 
 

@@ -17,6 +17,7 @@ from causcell._internal.remote import RemotePath, any_path
 from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.events import OnEvent
 from causcell.atlas.journal import Journal
+from causcell.atlas.open import go_on
 from causcell.atlas.plan import CHUNK_SIZE, SHARD_SIZE, Plan, plan_layout
 from causcell.atlas.storage import Storage
 from causcell.atlas.task import ShardMaker
@@ -43,6 +44,7 @@ def materialize_atlas(
     path: str | os.PathLike[str] | RemotePath,
     *,
     dtype: DType = "float32",
+    layout: str | None = None,
     chunk_size: int = CHUNK_SIZE,
     shard_size: int = SHARD_SIZE,
     progress: bool = False,
@@ -60,7 +62,7 @@ def materialize_atlas(
         The store to write, a folder or URL that ends in ``.zarr``.
     dtype
         Type of the expression.
-    chunk_size, shard_size
+    layout, chunk_size, shard_size
         See `causcell.atlas.plan.make_plan`.
     progress, on_event
         See `causcell.atlas.write.write_atlas`.
@@ -96,10 +98,12 @@ def materialize_atlas(
         stored.cells,
         stored.source,
         replace(stored.request, store="expression", dtype=dtype),
+        layout=layout,
         annotations=stored.annotations,
         chunk_size=chunk_size,
         shard_size=shard_size,
     )
+    plan = go_on(any_path(path), plan, usual_layout=layout is None)
     source = StoredEmbeddings.open(model, journal.storage, stored)
     annotations = None if stored.annotations is None else StoredAnnotations.open(journal.storage, stored)
     maker = ShardMaker(plan, any_path(path), model, source, annotations)

@@ -197,8 +197,9 @@ class ObjectStorage:
         """Remove all objects below a name."""
         names = list(self.names(name))
         self._check_lease()
-        with telling(self._path, OutputError):
-            self._store.delete(names)
+        if names:
+            with telling(self._path, OutputError):
+                self._store.delete(names)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

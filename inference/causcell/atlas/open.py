@@ -24,7 +24,7 @@ from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
 from causcell.counterfactual.tables import ResultTable, check_row_names
-from causcell.errors import CausCellWarning, ConfigurationError
+from causcell.errors import AtlasError, CausCellWarning, ConfigurationError
 from causcell.repository.verdicts import warn_of_unusable
 
 
@@ -98,9 +98,11 @@ def open_atlas(
         kept = Kept(options["keep_obs"], options["keep_obsm"])
         annotations = ResultTable.of(model, request).select_annotations(opened, kept)
         annotations.warn_of_left_out()
-        plan = make_plan(model, bound, request, annotations=KeptAnnotations.of(annotations), **sizes)
-        if path is not None and not kept.chosen:
-            plan = _go_on(path, plan, annotations)
+        travelling = KeptAnnotations.of(annotations)
+        plan = make_plan(model, bound, request, annotations=travelling, layout=options["layout"], **sizes)
+        if path is not None:
+            usual = None if kept.chosen else annotations
+            plan = go_on(path, plan, usual_layout=options["layout"] is None, usual_annotations=usual)
         place, shared = path or Path("atlas.zarr"), bound.source
         task = AtlasTask(plan, str(place.absolute()), source, shared) if source and shared else None
         found = None if plan.annotations is None else plan.annotations.find(annotations, str(place))
@@ -108,25 +110,41 @@ def open_atlas(
         yield OpenAtlas(maker, bound.describe_origin())
 
 
-def _go_on(path: AnyPath, plan: Plan, annotations: Annotations) -> Plan:
-    """Return the plan of the atlas that was begun, if it differs in the annotations that travel by default alone.
+def go_on(path: AnyPath, plan: Plan, *, usual_layout: bool, usual_annotations: Annotations | None = None) -> Plan:
+    """Return the plan of the atlas that was begun, if it differs in what nobody asked for alone.
 
-    Plans of earlier versions keep none, and cells may have got a column since.
+    Plans of earlier versions are dense and keep no annotations, and cells may have got a column since.
+
+    Parameters
+    ----------
+    path, plan
+        Place of the atlas, and its plan.
+    usual_layout
+        Whether no layout was asked for.
+    usual_annotations
+        The annotations that travel, where none were asked for.
     """
-    begun = Journal(path).plan()
+    begun = None
+    with contextlib.suppress(AtlasError):  # which the run tells, if there is to be one
+        begun = Journal(path).plan()
     if begun is None or begun.digest == plan.digest:
         return plan
-    kept = begun.annotations
-    fewer = None if kept is None else KeptAnnotations.of(annotations.only(kept.obs, kept.obsm, kept.var))
-    candidate = plan.model_copy(update={"annotations": fewer})
+    changes: dict[str, Any] = {"layout": begun.layout} if usual_layout else {}
+    if usual_annotations is not None:
+        kept = begun.annotations
+        fewer = None if kept is None else usual_annotations.only(kept.obs, kept.obsm, kept.var)
+        changes["annotations"] = None if fewer is None else KeptAnnotations.of(fewer)
+    candidate = plan.model_copy(update=changes)
     if candidate.digest != begun.digest:
         return plan
-    warnings.warn(
-        f"{str(path)!r} was begun with fewer annotations of its cells ({fewer.describe() if fewer else 'none'}) and "
-        "goes on with these; for all of them name another place",
-        CausCellWarning,
-        stacklevel=4,
-    )
+    if candidate.annotations != plan.annotations:
+        there = "none" if candidate.annotations is None else candidate.annotations.describe()
+        warnings.warn(
+            f"{str(path)!r} was begun with fewer annotations of its cells ({there}) and goes on with these; for all of "
+            "them name another place",
+            CausCellWarning,
+            stacklevel=4,
+        )
     return candidate
 
 

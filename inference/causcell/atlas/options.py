@@ -34,6 +34,7 @@ DEFAULTS: Mapping[str, Any] = {
     "totals": None,
     "round_counts": False,
     "allow_missing_genes": 0.0,
+    "layout": None,
     "chunk_size": "2MB",
     "shard_size": "128MB",
 }
@@ -54,9 +55,12 @@ class AtlasOptions(TypedDict, total=False):
         begun goes on with what it keeps, unless something is chosen here.
     where, layer, raw, expression, totals, round_counts, allow_missing_genes
         How cells are read; see `causcell.generator.Generator.counterfactual`.
+    layout
+        ``csr``: ``X`` is a CSR matrix, which leaves out zeros; ``dense``. If not given, ``csr`` for float32 expression
+        and counts of a solver whose last step draws, of which most values are zero, and ``dense`` for all else.
     chunk_size, shard_size
         Uncompressed bytes that readers fetch, and that are made and committed, at once: a number, or text such as
-        ``64MB``.
+        ``64MB``. A chunk of a CSR matrix has an eighth of the values of a dense one.
     """
 
     mode: str
@@ -81,6 +85,7 @@ class AtlasOptions(TypedDict, total=False):
     totals: str | None
     round_counts: bool
     allow_missing_genes: float
+    layout: str | None
     chunk_size: str | int
     shard_size: str | int
 

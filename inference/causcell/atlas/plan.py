@@ -29,9 +29,9 @@ from pydantic import (
 from causcell._internal.html import html_card
 from causcell._internal.units import format_duration, format_size
 from causcell.atlas.annotations import KeptAnnotations
+from causcell.atlas.layout import DENSER, Layout, check_csr, choose_layout, fit_rows
 from causcell.atlas.source_digests import SourceDigests, digest_source
 from causcell.cells.panel_cells import PanelCells
-from causcell.concepts import UNLABELLED, ConceptSchema, unseen_combinations
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.request import Request
 from causcell.errors import ConfigurationError, format_list
@@ -61,11 +61,14 @@ class Forecast:
         Bytes on disk.
     unseen_rows
         Counterfactual rows whose labels no training cell carries together, as far as labels tell.
+    scratch_bytes
+        Further bytes on disk while it is written.
     """
 
     rows_per_second: float
     bytes: int
     unseen_rows: int
+    scratch_bytes: int = 0
 
 
 class Plan(BaseModel):
@@ -93,6 +96,9 @@ class Plan(BaseModel):
         Cells of a shard; batches start anew with each.
     chunk_rows
         Rows of a chunk, which readers fetch whole.
+    layout
+        Layout of ``X``. What is dense does not say so in its text, so that plans of earlier versions keep their
+        digests.
     annotations
         What is kept of the cells' annotations; `None`, and left out of the plan's text, where nothing is.
     """
@@ -110,6 +116,7 @@ class Plan(BaseModel):
     threads: int | None
     cells_per_shard: int = Field(ge=1)
     chunk_rows: int = Field(ge=1)
+    layout: Layout = "dense"
     annotations: KeptAnnotations | None = None
     _forecast: Forecast | None = PrivateAttr(default=None)
 
@@ -123,6 +130,8 @@ class Plan(BaseModel):
                 f"{self.rows} rows in {self.shards} shards; a plan has between 1 and {_MOST_ROWS} rows, in up to "
                 f"{MOST_SHARDS} shards"
             )
+        if self.sparse:
+            check_csr(self.request, self.arrays)
         return self
 
     @field_serializer("request", mode="wrap")
@@ -130,8 +139,9 @@ class Plan(BaseModel):
         return {name: each for name, each in dump(request).items() if name not in request.unused}
 
     @model_serializer(mode="wrap")
-    def _leave_out_annotations(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name != "annotations" or value is not None}
+    def _leave_out_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        usual = {"annotations": None, "layout": "dense"}
+        return {name: value for name, value in dump(self).items() if name not in usual or value != usual[name]}
 
     @property
     def digest(self) -> str:
@@ -158,8 +168,28 @@ class Plan(BaseModel):
         return slice(shard * self.cells_per_shard, min((shard + 1) * self.cells_per_shard, self.cells))
 
     @property
+    def sparse(self) -> tuple[str, ...]:
+        """Places of the arrays that are kept as CSR matrices."""
+        return ("X",) if self.layout == "csr" else ()
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """Places of the arrays that are kept as they are."""
+        return tuple(place for place in self.arrays if place not in self.sparse)
+
+    @property
+    def chunk_nonzeros(self) -> int:
+        """Nonzero values of a chunk of a CSR matrix."""
+        return max(self.chunk_rows * self.genes // DENSER, 1)
+
+    @property
+    def file_nonzeros(self) -> int:
+        """Nonzero values of a file of a CSR matrix: whole chunks."""
+        return -(-max(self.shard_rows * self.genes // DENSER, 1) // self.chunk_nonzeros) * self.chunk_nonzeros
+
+    @property
     def bytes_uncompressed(self) -> int:
-        """Bytes of the arrays of values, before compression."""
+        """Bytes of the arrays of values before compression, a CSR matrix's as if it were dense."""
         return self.rows * sum(
             width * np.dtype(self.array_dtype(place)).itemsize for place, width in self.arrays.items()
         )
@@ -183,7 +213,7 @@ class Plan(BaseModel):
 
     def differences(self, other: Plan) -> list[str]:
         """List what differs in another plan, for people."""
-        mine, its = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        mine, its = ({"layout": each.layout} | _flat(each.model_dump(mode="json")) for each in (self, other))
         return [
             f"{name} ({_short(mine.get(name))} there, {_short(its.get(name))} asked for)"
             for name in dict.fromkeys([*mine, *its])
@@ -197,9 +227,10 @@ class Plan(BaseModel):
         facts = {
             "rows": f"{self.rows:,} ({self.cells:,} cells, {len(interventions)} interventions: "
             f"{format_list(interventions, 4)}, {request.draws} draws)",
-            "holds": f"{request.store} ({request.settings.estimate}), {self.array_dtype('X')}, {self.genes:,} genes",
+            "holds": f"{request.store} ({request.settings.estimate}), {self.array_dtype('X')}, {self.genes:,} genes"
+            + (", a CSR matrix" if self.sparse else ""),
             "shards": f"{self.shards:,} of {self.shard_rows:,} rows in chunks of {self.chunk_rows:,}",
-            "size": f"{format_size(self.bytes_uncompressed)} uncompressed",
+            "size": f"{format_size(self.bytes_uncompressed)} {'as a dense array' if self.sparse else 'uncompressed'}",
         }
         if self.annotations is not None:
             facts["keeps"] = self.annotations.describe()
@@ -246,6 +277,7 @@ def make_plan(
     cells: PanelCells,
     request: Request,
     *,
+    layout: str | None = None,
     annotations: KeptAnnotations | None = None,
     chunk_size: int = CHUNK_SIZE,
     shard_size: int = SHARD_SIZE,
@@ -260,20 +292,24 @@ def make_plan(
         The cells, bound to the model.
     request
         What is generated for each cell.
+    layout
+        ``csr`` or ``dense``; if not given, ``csr`` for float32 expression and counts of a solver whose last step draws,
+        of which most values are zero, and ``dense`` for all else.
     annotations
         What is kept of the cells' annotations.
     chunk_size, shard_size
-        Uncompressed bytes that readers fetch, and that are made and committed, at once; rounded to whole rows, cells
-        and batches. A shard of embeddings is that of the expression that they stand for.
+        Uncompressed bytes of a dense array that readers fetch, and that are made and committed, at once; rounded to
+        whole rows, cells and batches. A shard of embeddings is that of the expression that they stand for. A chunk of
+        a CSR matrix has an eighth of the values.
 
     Raises
     ------
     ConfigurationError
-        A solver or seed that can't be used, or chunks larger than shards.
+        A solver or seed that can't be used, chunks larger than shards, or a CSR matrix of what is none.
     """
     source = digest_source(cells)
     sizes = {"chunk_size": chunk_size, "shard_size": shard_size}
-    return plan_layout(model, len(cells), source, request, annotations=annotations, **sizes)
+    return plan_layout(model, len(cells), source, request, annotations=annotations, layout=layout, **sizes)
 
 
 def plan_layout(
@@ -282,19 +318,21 @@ def plan_layout(
     source: SourceDigests,
     request: Request,
     *,
+    layout: str | None = None,
     annotations: KeptAnnotations | None = None,
     chunk_size: int,
     shard_size: int,
 ) -> Plan:
     """Plan an atlas of a number of cells with these digests; see `make_plan`."""
-    model.prepare_solver(request)  # what can't be used is told before anything is written
+    solver = model.prepare_solver(request)  # what can't be used is told before anything is written
     cell_keys(request.seed, [""])
     if chunk_size > shard_size:
         raise ConfigurationError(f"chunks of {chunk_size} bytes are larger than shards of {shard_size}")
     arrays, genes = model.output_widths(request.store), len(model.preprocessing.genes)
+    chosen = choose_layout(layout, request, solver, arrays)
     itemsize = np.dtype(request.dtype).itemsize
     row = max(arrays.values()) * (4 if request.store == "embeddings" else itemsize)
-    cells_per_shard, chunk_rows = _layout(
+    cells_per_shard, chunk_rows = fit_rows(
         cells, request.rows_per_cell, model.batch_size, chunk_size // row, shard_size // (genes * itemsize)
     )
     if -(-cells // cells_per_shard) > MOST_SHARDS:
@@ -313,46 +351,6 @@ def plan_layout(
         threads=model.engine.threads,
         cells_per_shard=cells_per_shard,
         chunk_rows=chunk_rows,
+        layout=chosen,
         annotations=annotations,
     )
-
-
-def _layout(cells: int, rows_per_cell: int, batch_size: int, chunk_rows: int, shard_rows: int) -> tuple[int, int]:
-    """Return cells of a shard and rows of a chunk, near to what is wanted: whole batches and chunks in a shard."""
-    per_shard = max(shard_rows // rows_per_cell, 1)
-    if per_shard > batch_size:
-        per_shard -= per_shard % batch_size
-    if per_shard >= cells:
-        return cells, min(max(chunk_rows, 1), cells * rows_per_cell)
-    rows = per_shard * rows_per_cell
-    return per_shard, max(size for size in range(1, max(min(chunk_rows, rows), 1) + 1) if rows % size == 0)
-
-
-def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchema, combinations: np.ndarray) -> int:
-    """Count the counterfactual rows whose labels no training cell carries together, as far as labels tell.
-
-    A descendant's label after the intervention is not known before it is generated, and matches any.
-
-    Parameters
-    ----------
-    labels
-        The cells' own label codes, int32 [n x m].
-    request
-        The interventions.
-    schema
-        Concepts and graph.
-    combinations
-        Combinations of labels among the training cells, int32 [C x m].
-    """
-    distinct, counts = np.unique(labels, axis=0, return_counts=True)
-    unseen = 0
-    for intervention in request.interventions:
-        if not intervention.targets:
-            continue
-        after = distinct.copy()
-        if request.mode != "isolated":
-            after[:, sorted(schema.descendants(concept for concept, _ in intervention.targets))] = UNLABELLED
-        for concept, label in intervention.targets:
-            after[:, concept] = label
-        unseen += int(counts[unseen_combinations(after, combinations)].sum())
-    return unseen * request.kept_draws

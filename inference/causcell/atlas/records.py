@@ -7,9 +7,9 @@ import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from causcell._internal.digests import file_digest
 from causcell.atlas.plan import Plan
@@ -27,6 +27,11 @@ def check_place(name: str) -> str:
     return name
 
 
+PieceArray = Literal["data", "indices", "lengths"]
+"""Arrays of a piece: nonzero values and their columns, row after row, and the number of each row's values."""
+
+PIECE_ARRAYS: tuple[PieceArray, ...] = get_args(PieceArray)
+
 Place = Annotated[str, AfterValidator(check_place)]
 """Path of a file in the store, which it can't leave."""
 
@@ -40,6 +45,23 @@ class FileRecord(BaseModel):
     sha256: str
 
 
+class PieceRecord(BaseModel):
+    """Record of a shard's piece of a CSR matrix.
+
+    Attributes
+    ----------
+    nonzeros
+        Number of its values.
+    files
+        Records of its files, by the array that they are of; see `causcell.atlas.pieces`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nonzeros: int = Field(ge=0)
+    files: dict[PieceArray, FileRecord]
+
+
 class ShardRecord(BaseModel):
     """Record of a complete shard.
 
@@ -51,6 +73,9 @@ class ShardRecord(BaseModel):
         Number of its rows.
     files
         Records of its files, by path in the store.
+    pieces
+        Records of its pieces of CSR matrices, by place in the store; left out of the text where there are none, as in
+        earlier versions.
     unmatched, unseen
         Rows without a matching reference cell, and with combinations of labels never seen.
     seconds
@@ -68,6 +93,17 @@ class ShardRecord(BaseModel):
     unseen: Unseen
     seconds: dict[str, float]
     worker: str
+    pieces: dict[Place, PieceRecord] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_pieces(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: each for name, each in dump(self).items() if name != "pieces" or each}
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its files and pieces."""
+        pieces = (file for piece in self.pieces.values() for file in piece.files.values())
+        return sum(file.bytes for file in (*self.files.values(), *pieces))
 
 
 @dataclass(frozen=True)
@@ -91,6 +127,11 @@ def fits_plan(record: ShardRecord, plan: Plan, arrays: ShardArrays | None) -> bo
         return False
     cells = plan.cells_of(record.shard)
     rows = (cells.stop - cells.start) * plan.request.rows_per_cell
+    if record.pieces.keys() != set(plan.sparse):
+        return False
+    for place, piece in record.pieces.items():
+        if piece.files.keys() != set(PIECE_ARRAYS) or piece.nonzeros > rows * plan.arrays[place]:
+            return False
     return record.rows == rows and (arrays is None or arrays.are_named(record.files, record.shard))
 
 

@@ -110,7 +110,7 @@ class Storage(Protocol):
         ...
 
     def remove_folder(self, name: str) -> None:
-        """Remove all files below a name."""
+        """Remove all files below a name, if there are any."""
         ...
 
     def size(self, name: str) -> int | None:
@@ -240,8 +240,9 @@ class LocalStorage:
         (self.path / name).unlink(missing_ok=True)
 
     def remove_folder(self, name: str) -> None:
-        """Remove a folder and all in it."""
-        shutil.rmtree(self.path / name)
+        """Remove a folder and all in it, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path / name)
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, `None` where there is none, a link, or something else."""

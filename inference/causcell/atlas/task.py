@@ -22,8 +22,9 @@ from causcell._internal.remote import AnyPath, any_path
 from causcell.atlas.annotations import AnnotationSource
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
+from causcell.atlas.pieces import PieceWriter
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import ShardRecord, raise_on_full_disk
+from causcell.atlas.records import PieceRecord, ShardRecord, raise_on_full_disk
 from causcell.atlas.shards import ShardWriter, write_annotations
 from causcell.cells.annotations import Kept
 from causcell.cells.panel_cells import CellSource
@@ -163,7 +164,10 @@ class ShardMaker:
         plan, journal = self.plan, self.journal
         shard = block.cells.start // plan.cells_per_shard
         last = plan.cells_of(shard).stop
-        writers = {place: ShardWriter(journal, plan, place, shard) for place in plan.arrays}
+        writers: dict[str, PieceWriter | ShardWriter] = {
+            place: (PieceWriter if place in plan.sparse else ShardWriter)(journal, plan, place, shard)
+            for place in plan.arrays
+        }
         written: list[Block] = []
         try:
             while True:
@@ -181,7 +185,7 @@ class ShardMaker:
                 writer.discard()
 
     def _commit(
-        self, shard: int, written: list[Block], writers: dict[str, ShardWriter], clock: StageClock
+        self, shard: int, written: list[Block], writers: dict[str, PieceWriter | ShardWriter], clock: StageClock
     ) -> ShardRecord:
         """Finish a shard's files, put them in their places and record them."""
         journal, table = self.journal, self.table
@@ -189,8 +193,12 @@ class ShardMaker:
             obs, obsm = self.annotate(table.obs(**concatenate_cells(written)), self.plan.cells_of(shard))
             for writer in writers.values():
                 writer.finish()
-            files = {writer.target: writer.staged for writer in writers.values()}
+            files = {name: staged for writer in writers.values() for name, staged in writer.files.items()}
             records = journal.storage.put(files | write_annotations(journal, self.plan, shard, obs, obsm))
+            pieces: dict[str, PieceRecord] = {}
+            for writer in writers.values():
+                if isinstance(writer, PieceWriter):
+                    pieces |= writer.record(records)
         record = ShardRecord(
             shard=shard,
             rows=len(obs),
@@ -199,6 +207,7 @@ class ShardMaker:
             unseen=table.count_unseen(obs),
             seconds=clock.take(),
             worker=f"{platform.node()}:{os.getpid()}",
+            pieces=pieces,
         )
         journal.commit(record)
         return record

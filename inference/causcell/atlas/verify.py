@@ -12,16 +12,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import BinaryIO
-
-import numpy as np
 
 from causcell._internal.remote import RemotePath, any_path
+from causcell.atlas.assemble import list_assembled
 from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, ShardRecord
 from causcell.atlas.shards import read_shard
-from causcell.counterfactual.outputs import PARTIAL, SIGNED
+from causcell.atlas.value_checks import describe_values
+from causcell.atlas.verify_matrices import check_matrices
+from causcell.atlas.zarr_store import list_counting
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,17 @@ def verify_atlas(path: str | os.PathLike[str] | RemotePath, *, progress: bool = 
                 damaged[shard] = bad
             elif wrong := _invalid_files(journal, plan, shard):
                 invalid[shard] = wrong
-        bad = _damaged_metadata(journal, plan, metadata)
+        matrices = check_matrices(journal, plan, records, progress=progress)
+        for place, names in matrices.damaged.items():
+            damaged[place] = (*damaged.get(place, ()), *names)
+        for place, wrong in matrices.invalid.items():
+            invalid[place] = invalid.get(place, {}) | wrong
+        bad = _damaged_metadata(journal, plan, metadata) or matrices.metadata
         if bad:
-            damaged[None] = bad
-        unknown = _unknown_files(journal, records, metadata or {})
+            damaged[None] = (*damaged.get(None, ()), *bad)
+        unknown = _unknown_files(journal, plan, records, metadata or {})
         if writable:
+            matrices.withdraw(journal)
             if None in damaged:
                 journal.withdraw_metadata()
             for place in {*damaged, *invalid}:
@@ -121,20 +127,20 @@ def _damaged_metadata(journal: Journal, plan: Plan, metadata: Mapping[str, FileR
     if metadata is None:
         return ("metadata.json",)
     bad = _damaged_files(journal, metadata) or journal.strange_layouts(plan)
-    if not bad and journal.finished and journal.storage.record(ROOT_METADATA) != metadata[ROOT_METADATA]:
-        bad = (ROOT_METADATA,)
+    if not bad and journal.finished and not plan.sparse:
+        sound = journal.storage.record(ROOT_METADATA) == metadata[ROOT_METADATA]
+        bad = () if sound else (ROOT_METADATA,)
     return bad
 
 
 def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
     """Return the files of a shard with values that can't be, and what is wrong with them."""
     found = {}
-    for place in plan.arrays:
+    for place in plan.dense:
         name = f"{place}/c/{shard}/0"
-        signed = plan.request.store not in ("expression", "counts", "summary") or place in SIGNED
         try:
             with journal.storage.open(name) as file:
-                wrong = _describe_values(file, plan, place, signed=signed)
+                wrong = describe_values(read_shard(file, plan, place), plan, place)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             wrong = str(error) or type(error).__name__
         if wrong:
@@ -142,31 +148,18 @@ def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
     return found
 
 
-def _describe_values(file: BinaryIO, plan: Plan, place: str, *, signed: bool) -> str:
-    """Return what is wrong with the values of a shard, empty where nothing is."""
-    unfinite = negative = total = 0
-    for chunk in read_shard(file, plan, place):
-        total += chunk.size
-        if place in PARTIAL:
-            chunk = np.nan_to_num(chunk, nan=0.0, posinf=np.inf, neginf=-np.inf)
-        low, high = chunk.min(), chunk.max()  # not a number where any value is none
-        if np.isfinite(low) and np.isfinite(high) and (signed or low >= 0):
-            continue
-        unfinite += int(chunk.size - np.isfinite(chunk).sum())
-        negative += 0 if signed else int((chunk < 0).sum())
-    told = {"not finite": unfinite, "negative": negative}
-    return ", ".join(f"{count / total:.2%} of its values are {what}" for what, count in told.items() if count)
-
-
 def _unknown_files(
-    journal: Journal, records: Mapping[int, ShardRecord], metadata: Mapping[str, FileRecord]
+    journal: Journal, plan: Plan, records: Mapping[int, ShardRecord], metadata: Mapping[str, FileRecord]
 ) -> tuple[str, ...]:
-    """Return the files that nothing was recorded of, but for hidden ones and those of shards that are not made yet."""
+    """Return the files that nothing was recorded of, but for hidden ones and those of what is not finished yet."""
     known = {name for record in records.values() for name in record.files} | metadata.keys() | {ROOT_METADATA}
+    known |= {*list_assembled(journal, plan), *list_counting(plan)}
+    unfinished = () if journal.finished else tuple(f"{place}/" for place in plan.sparse)
     found = []
     for place in journal.storage.names():
         chunk = re.search(r"/c/(\d+)(/0)?$", place)
         under_way = chunk is not None and int(chunk[1][:18]) not in records
+        under_way = under_way or (place.startswith(unfinished) if unfinished else False)
         hidden = PurePosixPath(place).name.startswith(".")
         if place not in known and not hidden and not under_way and metadata:
             found.append(place)

@@ -14,7 +14,7 @@ import contextlib
 import shutil
 import time
 import warnings
-from collections import Counter, abc
+from collections import abc, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +25,17 @@ import numpy as np
 from causcell._internal.files import local_path, new_file, refuse_existing, staging_folder
 from causcell._internal.locks import flush_folder
 from causcell._internal.units import format_size
+from causcell.atlas.assemble import Assembly, open_matrices
 from causcell.atlas.estimate import require_space
 from causcell.atlas.events import AtlasEvent, OnEvent, RowsWritten, ShardCommitted
 from causcell.atlas.executors.base import Executor
 from causcell.atlas.executors.in_process import InProcess
-from causcell.atlas.journal import Journal
+from causcell.atlas.journal import ROOT_METADATA, Journal
+from causcell.atlas.pieces import PIECES
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import ShardRecord, raise_on_full_disk
 from causcell.atlas.task import ShardMaker
-from causcell.atlas.zarr_store import write_metadata
+from causcell.atlas.zarr_store import counted_metadata, write_metadata
 from causcell.counterfactual.tables import Unseen, warn_unmatched
 from causcell.errors import AtlasError, CausCellWarning, ConfigurationError
 
@@ -52,11 +54,12 @@ class AtlasSummary:
     made
         Rows that this run made; the others were there.
     bytes
-        Bytes of the shards' files.
+        Bytes of the files of values and annotations.
     seconds
         Time that the run took.
     stages
-        Time by stage, where stages of several threads and workers add up.
+        Time by stage, where stages of several threads and workers add up: those of shards, and ``assemble``, which CSR
+        matrices take.
     unseen
         Rows with combinations of labels never seen, in the whole atlas.
     """
@@ -105,26 +108,26 @@ def write_atlas(
     with journal.locked():
         _begin(maker, journal, origin)
         records = journal.sound_records(plan)
-        pending = [shard for shard in range(plan.shards) if shard not in records]
-        stages: Counter[str] = Counter()
+        stages: dict[str, float] = defaultdict(float)
         made = 0
-        if pending:
+        for pending in _find_pending(journal, plan, records):
             journal.unfinish()
             events = (executor or InProcess()).run(maker.under(journal.storage.lease), pending)
             for event in _watch(events, plan, records, progress):
                 if isinstance(event, ShardCommitted):
                     records[event.record.shard] = event.record
-                    stages.update(event.record.seconds)
+                    for stage, seconds in event.record.seconds.items():
+                        stages[stage] += seconds
                     made += event.record.rows
                 if on_event is not None:
                     on_event(event)
-        if not journal.finished:
-            _finish(journal, plan, records)
+        matrices = _finish(journal, plan, records, stages, progress)
     unseen = sum((record.unseen for record in records.values()), Unseen())
     if made:
         unseen.warn(plan.rows)
         warn_unmatched(sum(record.unmatched for record in records.values()), plan.rows)
     size = sum(file.bytes for record in records.values() for file in record.files.values())
+    size += sum(matrix.bytes for matrix in matrices)
     seconds = time.perf_counter() - started
     return AtlasSummary(plan.rows, plan.shards, made, size, seconds, dict(stages), unseen.rows)
 
@@ -196,7 +199,11 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
     if begun:
         _warn_of_changed_files(journal.origin(), origin)
         metadata = journal.metadata()
-        if metadata is not None and all(journal.holds(name, file) for name, file in metadata.items()):
+        if (
+            metadata is not None
+            and all(journal.holds(name, file) for name, file in metadata.items())
+            and not journal.is_damaged(ROOT_METADATA, metadata[ROOT_METADATA])  # of which the root's are made
+        ):
             return
     with raise_on_full_disk(journal.storage.disk):
         if not begun:
@@ -252,9 +259,51 @@ def _watch(
             yield event
 
 
-def _finish(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> None:
-    missing = [shard for shard in range(plan.shards) if shard not in records]
+def _find_pending(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> Iterator[list[int]]:
+    """Give the shards that are not complete; when they are, those of which a CSR matrix lacks pieces, until none does.
+
+    The latter's records are withdrawn.
+    """
+    if missing := _find_missing(plan, records):
+        yield missing
+    while not _find_missing(plan, records):
+        lacking = sorted({shard for matrix in open_matrices(journal, plan, records) for shard in matrix.lacking()})
+        if not lacking:
+            return
+        for shard in lacking:
+            journal.withdraw(shard)
+            del records[shard]
+        yield lacking
+
+
+def _find_missing(plan: Plan, records: dict[int, ShardRecord]) -> list[int]:
+    return [shard for shard in range(plan.shards) if shard not in records]
+
+
+def _finish(
+    journal: Journal, plan: Plan, records: dict[int, ShardRecord], stages: dict[str, float], progress: bool
+) -> list[Assembly]:
+    """Assemble CSR matrices and put the root's metadata in place, unless all of it is; return the matrices."""
+    from tqdm.auto import tqdm
+
+    missing = _find_missing(plan, records)
     if missing:
         raise AtlasError(f"{journal.place!r} lacks {len(missing)} of {plan.shards} shards; run it again")
-    with raise_on_full_disk(journal.storage.disk):
-        journal.finish()
+    matrices = open_matrices(journal, plan, records)
+    counted = counted_metadata(journal, plan, {matrix.place: matrix.nonzeros for matrix in matrices})
+    done = journal.finished and not any(matrix.needed() for matrix in matrices)
+    if not done or (matrices and not all(journal.has(*each) for each in counted.items())):
+        started = time.perf_counter()
+        with raise_on_full_disk(journal.storage.disk):
+            journal.unfinish()
+            for matrix in matrices:
+                with tqdm(
+                    total=matrix.nonzeros, desc="assembling", unit="value", unit_scale=True, disable=not progress
+                ) as bar:
+                    matrix.run(bar.update)
+            for name, content in counted.items():  # the root's last
+                journal.storage.write(name, content)
+        if matrices:
+            stages["assemble"] += time.perf_counter() - started
+    journal.storage.remove_folder(PIECES)
+    return matrices

@@ -1,11 +1,13 @@
 """The atlas as an AnnData-zarr store (zarr v3, sharded): its metadata, written ahead of all values.
 
 Metadata do not depend on values, so all are made at the start, the root's put in place at the end: an unfinished store
-does not open. The files of values are those of `causcell.atlas.shards`.
+does not open. The files of values are those of `causcell.atlas.shards`. Only the number of nonzero values of a CSR
+matrix is not known before they are made: what says it is put in place with the root's metadata.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -15,20 +17,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._internal.own_settings import own_settings
-from causcell.atlas.journal import Journal
+from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
+from causcell.atlas.sharding import ZSTD_LEVEL
+from causcell.errors import AtlasError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ZSTD_LEVEL = 1
-"""Values of which 94 % are zero compress better and faster so than after shuffling, which scatters the few others."""
+LARGEST_INT32 = 2**31 - 1
 
 _DATAFRAME = {"encoding-type": "dataframe", "encoding-version": "0.2.0"}
 _CATEGORICAL = {"encoding-type": "categorical", "encoding-version": "0.2.0"}
 _ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
 _STRINGS = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
 _DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+_CSR = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
 _ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 
 
@@ -40,7 +44,7 @@ def write_metadata(
     uns: dict[str, Any],
     obsm: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Put everything in place but the shards and the root's metadata.
+    """Put everything in place but the shards, the root's metadata, and those that say how many values are nonzero.
 
     Parameters
     ----------
@@ -60,6 +64,7 @@ def write_metadata(
         warnings.simplefilter("ignore")
         _describe(staging, plan, example, obsm or {}, var, uns)
     names = {str(path.relative_to(staging)): path for path in staging.rglob("*") if path.is_file()}
+    names = {name: path for name, path in names.items() if name not in list_counting(plan)}
     places = {name: journal.place_of(name) for name in names}
     records = journal.storage.put({places[name]: staged for name, staged in names.items()})
     shutil.rmtree(staging)
@@ -84,17 +89,24 @@ def _describe(
     for element in ("layers", "obsm", "varm", "obsp", "varp"):
         group.create_group(element, attributes=_DICT)
     shard_rows = -(-plan.shard_rows // plan.chunk_rows) * plan.chunk_rows  # a single shard may end within a chunk
-    for place, width in plan.arrays.items():
+    compressed: dict[str, Any] = {"compressors": [ZstdCodec(level=ZSTD_LEVEL)], "fill_value": 0}
+    for place in plan.dense:
+        width = plan.arrays[place]
         group.create_array(
             place,
             shape=(plan.rows, width),
             dtype=plan.array_dtype(place),
             chunks=(plan.chunk_rows, width),
             shards=(shard_rows, width),
-            compressors=[ZstdCodec(level=ZSTD_LEVEL)],
-            fill_value=0,
             attributes=dict(_ARRAY),
+            **compressed,
         )
+    for place in plan.sparse:
+        matrix = group.create_group(place, attributes=_CSR | {"shape": [plan.rows, plan.arrays[place]]})
+        pieces: dict[str, Any] = {"chunks": (plan.chunk_nonzeros,), "shards": (plan.file_nonzeros,)}
+        matrix.create_array("data", shape=(0,), dtype=plan.array_dtype(place), **pieces, **compressed)
+        matrix.create_array("indices", shape=(0,), dtype="int32", **pieces, **compressed)
+        matrix.create_array("indptr", shape=(plan.rows + 1,), dtype="int32", **pieces, **compressed)
     for name, values in obsm.items():
         width, rows = values.shape[1], plan.shard_rows
         options = {"shape": (plan.rows, width), "dtype": values.dtype, "chunks": (rows, width)}
@@ -118,6 +130,62 @@ def _describe(
         write_elem(group, "var", var)
         write_elem(group, "uns", uns)
     zarr.consolidate_metadata(group.store)
+
+
+def index_dtype(nonzeros: int) -> str:
+    """Return the type of a CSR matrix's columns and row ends: one for both, which SciPy's functions need."""
+    return "int32" if nonzeros <= LARGEST_INT32 else "int64"
+
+
+def list_counting(plan: Plan) -> tuple[str, ...]:
+    """List the files of metadata that say how many values of CSR matrices are nonzero, or are of a type by that."""
+    return tuple(f"{place}/{array}/{ROOT_METADATA}" for place in plan.sparse for array in ("data", "indices", "indptr"))
+
+
+def counted_metadata(journal: Journal, plan: Plan, nonzeros: Mapping[str, int]) -> dict[str, bytes]:
+    """Return the metadata that say how many values of CSR matrices are nonzero, and the root's, by place in the store.
+
+    Parameters
+    ----------
+    journal, plan
+        Journal and plan of the atlas, whose other metadata are in place.
+    nonzeros
+        Number of nonzero values, by place of the matrix.
+
+    Raises
+    ------
+    AtlasError
+        The root's metadata that were kept aside can't be read.
+    """
+    aside = f"{journal.place}/{journal.place_of(ROOT_METADATA)}"
+    if not plan.sparse:
+        content = journal.storage.read(journal.place_of(ROOT_METADATA))
+        if content is None:
+            raise AtlasError(f"{aside} is gone; generate {journal.place!r} again")
+        return {ROOT_METADATA: content}
+    files = {}
+    try:
+        root = journal.read(journal.place_of(ROOT_METADATA))
+        nodes = root["consolidated_metadata"]["metadata"]
+        for name in list_counting(plan):
+            place, array, _ = name.rsplit("/", 2)
+            node, count = nodes[f"{place}/{array}"], nonzeros[place]
+            if array != "indptr":
+                node["shape"] = [count]
+            if array != "data":
+                node["data_type"] = index_dtype(count)
+            files[name] = _to_json(node)
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        raise AtlasError(
+            f"{aside} is not what was written ({error!r}); causcell verify withdraws "
+            "it, and the next run writes it again"
+        ) from error
+    return files | {ROOT_METADATA: _to_json(root)}
+
+
+def _to_json(fields: Any) -> bytes:
+    """Write metadata as zarr does."""
+    return json.dumps(fields, indent=2).encode()
 
 
 def _create_array(group: Any, name: str, *, dtype: Any, **options: Any) -> None:

@@ -3,8 +3,8 @@
 Each object has an ``event``:
 
 - ``plan``: ``digest``, ``cells``, ``interventions``, ``draws``, ``rows``, ``unseen_rows``, ``genes``, ``estimate``,
-  ``store``, ``dtype``, ``keeps`` (names by ``obs``, ``obsm``, ``var``), ``shards``, ``shard_rows``, ``chunk_rows``;
-  with ``--plan`` also ``bytes``, ``free_bytes``, ``rows_per_second`` (of one worker), ``seconds``;
+  ``store``, ``dtype``, ``layout``, ``keeps`` (names by ``obs``, ``obsm``, ``var``), ``shards``, ``shard_rows``,
+  ``chunk_rows``; with ``--plan`` also ``bytes``, ``free_bytes``, ``rows_per_second`` (of one worker), ``seconds``;
 - ``shard``, when one is committed: ``shard``, ``rows``, ``bytes``, ``seconds`` by stage, ``worker``, ``done_rows``,
   ``total_rows``;
 - ``done``: ``atlas``, ``cells``, ``interventions``, ``draws``, ``rows``, ``made_rows`` (by this run), ``unseen_rows``,
@@ -50,6 +50,7 @@ def plan_fields(plan: Plan, unseen_rows: int) -> dict[str, Any]:
         "estimate": plan.request.settings.estimate,
         "store": plan.request.store,
         "dtype": plan.array_dtype("X"),
+        "layout": plan.layout,
         "keeps": {} if plan.annotations is None else plan.annotations.names(),
         "shards": plan.shards,
         "shard_rows": plan.shard_rows,
@@ -82,7 +83,7 @@ class ShardPrinter:
         fields = {
             "shard": record.shard,
             "rows": record.rows,
-            "bytes": sum(file.bytes for file in record.files.values()),
+            "bytes": record.bytes,
             "seconds": record.seconds,
             "worker": record.worker,
             "done_rows": self._done,

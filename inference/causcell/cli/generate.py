@@ -38,6 +38,7 @@ def generate(
     dtype: options.DType = "float32",
     interval: options.Interval = 0.9,
     library_size: options.LibrarySize = None,
+    layout: options.Layout = None,
     keep_obs: options.KeepObs = None,
     keep_obsm: options.KeepObsm = None,
     chunk_size: options.ChunkSize = "2MB",
@@ -123,7 +124,7 @@ def _name_files(data: list[str]) -> str | dict[str, str]:
 
 
 def _write(atlas: OpenAtlas, executor: Executor | None, progress: bool, as_json: bool) -> None:
-    from causcell.atlas.plan import count_unseen_rows
+    from causcell.atlas.estimate import count_unseen_rows
     from causcell.atlas.write import write_atlas, write_h5ad
     from causcell.cli.events import ShardPrinter, plan_fields, print_event, print_summary
 

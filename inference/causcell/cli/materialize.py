@@ -17,6 +17,7 @@ def materialize(
     models: options.Models,
     out: Annotated[Path, typer.Option(help="Atlas to write, .zarr (also s3://, gs://).", show_default=False)],
     dtype: options.DType = "float32",
+    layout: options.Layout = None,
     chunk_size: options.ChunkSize = "2MB",
     shard_size: options.ShardSize = "128MB",
     threads: Annotated[
@@ -52,6 +53,7 @@ def materialize(
             embeddings,
             place,
             dtype=check_choice(dtype, DTYPES, "dtype"),
+            layout=layout,
             chunk_size=parse_size(chunk_size),
             shard_size=parse_size(shard_size),
             progress=progress,

@@ -170,6 +170,13 @@ KeepObsm = Annotated[
 # -- the atlas ---------------------------------------------------------------------------------------------------------
 
 DType = Annotated[str, typer.Option(help="Type of the expression: float32 or float16.")]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="X as a CSR matrix (csr), which leaves out zeros, or dense. [default: csr for float32 expression and "
+        "counts that are drawn, else dense]"
+    ),
+]
 ChunkSize = Annotated[str, typer.Option(help="What readers fetch at once, uncompressed.")]
 ShardSize = Annotated[str, typer.Option(help="What is made and committed at once, uncompressed.")]
 

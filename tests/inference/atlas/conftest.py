@@ -6,7 +6,7 @@ from typing import Any
 
 import anndata
 import pytest
-from atlases import CELLS, AtlasRecipe, tree, write_zarr
+from atlases import CELLS, OPTIONS, AtlasRecipe, tree, write_zarr
 
 from causcell.generator import Generator
 
@@ -41,11 +41,15 @@ def finished(whole_atlas: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def two_files(generator: Generator, cells: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory) -> AtlasRecipe:
-    """An atlas of 160 cells in two files: 100 in an .h5ad, 60 in a .zarr whose genes stand in another order."""
+    """An atlas of 160 cells in two files: 100 in an .h5ad, 60 in a .zarr whose genes stand in another order.
+
+    Its ``X`` is a CSR matrix, that of `recipe` dense.
+    """
     folder = tmp_path_factory.mktemp("two_files")
     cells[:100].write_h5ad(folder / "a.h5ad")
     write_zarr(cells[100:CELLS, ::-1], folder / "b.zarr")
-    return AtlasRecipe(generator, {"a": str(folder / "a.h5ad"), "b": str(folder / "b.zarr")})
+    files = {"a": str(folder / "a.h5ad"), "b": str(folder / "b.zarr")}
+    return AtlasRecipe(generator, files, {**OPTIONS, "layout": "csr"})
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 import pytest
 from atlases import AtlasRecipe
 
+from causcell.atlas.estimate import count_unseen_rows
 from causcell.atlas.journal import FOLDER
-from causcell.atlas.plan import count_unseen_rows
 from causcell.counterfactual.request import make_request
 from causcell.errors import OutputFullError
 

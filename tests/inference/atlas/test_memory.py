@@ -17,10 +17,10 @@ import json, resource, sys, warnings
 warnings.simplefilter("ignore")
 from causcell import Generator
 
-models, data, out, draws = sys.argv[1:]
+models, data, out, draws, layout = sys.argv[1:]
 with Generator.open(models, threads=1) as generator:
     made = generator.write_atlas(
-        data, out, {"stim": "IFN"}, draws=int(draws), chunk_size=200 * 250, shard_size=200 * 10_000
+        data, out, {"stim": "IFN"}, draws=int(draws), layout=layout, chunk_size=200 * 250, shard_size=200 * 10_000
     )
 print(json.dumps({"rows": made.rows, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """
@@ -41,12 +41,13 @@ def many(tmp_path_factory):
     return path
 
 
-def test_peak_memory_depends_on_the_batch_and_not_on_the_rows(repository, many, tmp_path):
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+def test_peak_memory_depends_on_the_batch_and_not_on_the_rows(repository, many, tmp_path, layout):
     """Ten times the rows of one source: 180,000 more rows would be 36 MB of values, and their names and labels as much
     again; what is allowed is what an allocator may keep of batches that are ten times as large (0.5 MB each)."""
     peaks = {}
     for draws in (2, 20):
-        words = [repository, many, tmp_path / f"{draws}.zarr", draws]
+        words = [repository, many, tmp_path / f"{draws}.zarr", draws, layout]
         run = subprocess.run(
             [sys.executable, "-c", SCRIPT, *map(str, words)], capture_output=True, text=True, timeout=300
         )

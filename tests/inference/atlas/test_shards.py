@@ -100,7 +100,7 @@ def write_with_causcell(path, plan, pieces):
                 writer.finish()
                 files[writer.target] = writer.staged
             journal.storage.put(files)
-        journal.finish()
+        journal.storage.write("zarr.json", journal.storage.read(".causcell/zarr.json"))
 
 
 def write_with_zarr(path, described, values, obs):
@@ -224,7 +224,7 @@ def test_bytes_are_counted_as_they_are_written(tmp_path):
     )
     index = 4 * 16 + 4  # offset and length of four chunks, and a CRC
     obs, obsm = annotations_of(plan, cells), coordinates_of(cells)
-    assert encoded_bytes(plan, arrays, obs, obsm) == written - index * len(plan.arrays)
+    assert encoded_bytes(plan, arrays, obs, obsm) == (written - index * len(plan.arrays),) * 2
 
 
 def test_a_writer_that_is_given_up_leaves_nothing(tmp_path):

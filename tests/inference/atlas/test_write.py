@@ -32,7 +32,7 @@ def in_memory(generator, some):
 @pytest.fixture(scope="module")
 def recipe(generator, some):
     """All cells in one shard, of several draws."""
-    return AtlasRecipe(generator, some, {"preset": "balanced", **PLAN})
+    return AtlasRecipe(generator, some, {"preset": "balanced", "layout": "dense", **PLAN})
 
 
 @pytest.fixture(scope="module")

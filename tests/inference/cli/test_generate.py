@@ -17,7 +17,7 @@ def test_generate_writes_one_joint_intervention(data: Path, made: Path, tmp_path
     atlas = generated(data, made, tmp_path / "atlas.zarr", "--do", "stim=IFN", "--do", "cell_type=B", "--seed", "7")
     with Generator.open(made / "models", threads=1) as generator:
         expected = generator.counterfactual(cells, do={"stim": "IFN", "cell_type": "B"}, seed=7)
-    np.testing.assert_array_equal(atlas.X, expected.X)
+    np.testing.assert_array_equal(atlas.X.toarray(), expected.X)
     assert atlas.obs_names.tolist() == cells.obs_names.tolist()
     assert set(atlas.obs["intervention"]) == {"stim=IFN;cell_type=B"}
     pd.testing.assert_frame_equal(

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import anndata
-import numpy as np
 from commands import generated, run_command
 
 
@@ -12,4 +11,5 @@ def test_materialize_makes_expression_of_embeddings(data: Path, made: Path, tmp_
     generated(data, made, stored, "--store", "embeddings", "--grid", "stim", "--threads", "2")
     assert run_command("materialize", stored, "--models", made / "models", "--out", out, "--no-progress") == 0
     direct = generated(data, made, tmp_path / "direct.zarr", "--grid", "stim", "--threads", "2")
-    np.testing.assert_array_equal(anndata.read_zarr(out).X, direct.X)
+    made_of_embeddings = anndata.read_zarr(out).X
+    assert (made_of_embeddings != direct.X).nnz == 0

@@ -12,7 +12,7 @@ def test_verify_names_damage_by_its_status(
     data: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "atlas.zarr"
-    whole = generated(data, made, out)
+    whole = generated(data, made, out, "--layout", "dense")
     assert run_command("verify", out, "--no-progress") == 0
     assert "is sound: 320 rows in 1 shards" in capsys.readouterr().out
     shard = out / "X" / "c" / "0" / "0"
@@ -22,5 +22,5 @@ def test_verify_names_damage_by_its_status(
     assert run_command("verify", out, "--no-progress", "--json") == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["missing"], told["damaged"], told["sound"]) == ([0], {}, False)  # its record was taken back
-    np.testing.assert_array_equal(generated(data, made, out).X, whole.X)
+    np.testing.assert_array_equal(generated(data, made, out, "--layout", "dense").X, whole.X)
     assert run_command("verify", out, "--no-progress") == 0
