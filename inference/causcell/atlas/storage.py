@@ -206,7 +206,7 @@ class LocalStorage:
         """Return what a small file holds; no link is followed, no pipe waited for."""
         try:
             handle = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         with os.fdopen(handle, "rb") as file:
             status = os.fstat(file.fileno())

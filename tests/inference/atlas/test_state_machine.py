@@ -56,10 +56,10 @@ STEPS = 12
 class RememberedTable(ResultTable):
     """A table that makes the annotations of the same cells once."""
 
-    def obs(self, names: Any, factual: Any, labels: Any) -> Any:
+    def obs(self, names: Any, factual: Any, labels: Any, library: Any = None) -> Any:
         key = (names[0], len(names))
         if key not in MEMORY:
-            MEMORY[key] = super().obs(names, factual, labels)
+            MEMORY[key] = super().obs(names, factual, labels, library)
         return MEMORY[key]
 
     def count_unseen(self, obs: Any) -> Unseen:
@@ -117,7 +117,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 ranges = [made.plan.cells_of(shard) for shard in range(made.plan.shards)]
                 held = {within.start: list(made.blocks([within])) for within in ranges}
                 table = RememberedTable(**vars(made.table))
-                return Replay(made.plan, path, made.model, made.source, None, held, table), opened.origin
+                kept = {"annotations": made.annotations, "held": held, "form": table}
+                return Replay(made.plan, path, made.model, made.source, **kept), opened.origin
 
         usual, origin = maker(folder / "atlas.zarr")
         other, _ = maker(folder / "other.zarr", seed=8)
