@@ -46,13 +46,13 @@ def effects_df(
 
     - ``group``: the label (or the cell), where there are several;
     - ``names``: the gene;
-    - ``scores``: the statistic that ``pvals`` rest on: t over the independent units (for cells, z over draws) of what
-      the effect exceeds ``min_effect`` by, 0 where it does not (TREAT: McCarthy and Smyth 2009);
+    - ``scores``: the statistic that ``pvals`` rest on: by how many errors (of sampling, and of the model) the effect
+      exceeds ``min_effect``, 0 where it does not (TREAT: McCarthy and Smyth 2009);
     - ``logfoldchanges``: base 2. Of a trial, as scanpy computes them: from the mean expression under the label and
       under the baseline, log2 of (expm1(mean) + 1e-9) / (expm1(baseline mean) + 1e-9). Of a cell, whose two expressions
       are not kept, effect / ln 2: the log2 ratio of 1 + counts per 10,000;
-    - ``pvals``, ``pvals_adj``: p-value and its Benjamini-Hochberg adjustment over the genes; the model is taken for
-      right;
+    - ``pvals``, ``pvals_adj``: p-value and its Benjamini-Hochberg adjustment over the genes; the graph is taken for
+      right, and so is the model where its error was not measured (intervals are NaN);
     - ``effect``, ``lower``, ``upper``: the effect and the ends of its interval, natural logarithm; NaN where the file
       holds no intervals;
     - ``changed``: whether the gene was called at the trial's ``fdr``;
@@ -146,12 +146,13 @@ def _columns(
         return np.asarray(trial.layers[name][row])
 
     if baseline is None:
-        effect, error = np.asarray(trial.X[row], dtype=np.float64), layer("deviation")
+        effect, sampling = np.asarray(trial.X[row], dtype=np.float64), "deviation"
         fold, unseen = effect / np.log(2), np.nan
     else:
-        effect, error = layer("effect").astype(np.float64), layer("standard_error")
+        effect, sampling = layer("effect").astype(np.float64), "standard_error"
         fold = log2_fold_change(trial.X[row], trial.X[trial.obs_names.get_loc(baseline)])
         unseen = trial.obs["unseen"].iloc[row] if "unseen" in trial.obs else np.nan
+    error = layer("test_error" if "test_error" in trial.layers else sampling)  # tests of earlier versions rest on this
     return {
         "scores": treat_scores(effect, error.astype(np.float64), float(settings["least"])),
         "logfoldchanges": fold,

@@ -19,6 +19,29 @@ def check_level(level: float) -> float:
     return float(level)
 
 
+def add_error(sampling: np.ndarray, error: np.ndarray, freedom: float) -> tuple[np.ndarray, np.ndarray]:
+    """Add the mean square of a model's error, taken as known, to a sampling variance that is estimated.
+
+    Parameters
+    ----------
+    sampling, error, freedom
+        As in `half_width`.
+
+    Returns
+    -------
+    The sum, and its degrees of freedom by Satterthwaite (1946), both float64.
+
+    Examples
+    --------
+    >>> add_error(np.array([1.0, 1.0]), np.array([0.0, 1.0]), 5)
+    (array([1., 2.]), array([ 5., 20.]))
+    """
+    total = np.asarray(sampling, dtype=np.float64) + error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        degrees = np.where(sampling > 0, freedom * (total / sampling) ** 2, np.inf)
+    return total, np.minimum(degrees, 1e9)
+
+
 def half_width(sampling: np.ndarray, error: np.ndarray, freedom: float, level: float = LEVEL) -> np.ndarray:
     """Return half the width of an interval around a predicted effect.
 
@@ -44,7 +67,5 @@ def half_width(sampling: np.ndarray, error: np.ndarray, freedom: float, level: f
     """
     from scipy.special import stdtrit
 
-    total = sampling + error
-    with np.errstate(divide="ignore", invalid="ignore"):
-        degrees = np.where(sampling > 0, freedom * (total / sampling) ** 2, np.inf)
-    return np.asarray(stdtrit(np.minimum(degrees, 1e9), (1 + level) / 2) * np.sqrt(total))
+    total, degrees = add_error(sampling, error, freedom)
+    return np.asarray(stdtrit(degrees, (1 + level) / 2) * np.sqrt(total))

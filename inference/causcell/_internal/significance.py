@@ -8,7 +8,9 @@ from causcell._deprecation import renamed_arguments
 
 
 @renamed_arguments(least="min_effect")
-def two_sided_p(mean: np.ndarray, deviation: np.ndarray, freedom: int | None, min_effect: float = 0.0) -> np.ndarray:
+def two_sided_p(
+    mean: np.ndarray, deviation: np.ndarray, freedom: float | np.ndarray | None, min_effect: float = 0.0
+) -> np.ndarray:
     """P-values of means that are at most ``min_effect`` from zero (TREAT: McCarthy and Smyth 2009).
 
     Parameters
@@ -17,7 +19,7 @@ def two_sided_p(mean: np.ndarray, deviation: np.ndarray, freedom: int | None, mi
         Means and their standard errors, of one shape. Without any deviation the p-value is 1 where the mean is within
         ``min_effect``, and 0 elsewhere.
     freedom
-        Degrees of freedom of Student's t; the normal for `None`.
+        Degrees of freedom of Student's t, one number or an array of that shape; the normal for `None`.
     min_effect
         Largest size that counts as no effect; for 0 it is the usual two-sided test.
 

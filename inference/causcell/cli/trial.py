@@ -151,7 +151,7 @@ def _write_table(trial: anndata.AnnData, path: Path) -> None:
 
 
 def _format_averages(trial: anndata.AnnData) -> list[str]:
-    """Format for each label the number of genes changed, and those that change most with their intervals."""
+    """Format for each label the number of genes changed, and those (if none: of all) that change most."""
     import numpy as np
 
     settings = trial.uns["causcell"]["trial"]
@@ -160,13 +160,15 @@ def _format_averages(trial: anndata.AnnData) -> list[str]:
         if label == settings["baseline"]:
             continue
         effect, lower, upper, changed = (trial.layers[name][row] for name in ("effect", "lower", "upper", "changed"))
-        order = (-abs(effect * changed)).argsort()[: min(_GENES_SHOWN, int(changed.sum()))]
+        count = int(changed.sum())
+        order = (-abs(effect * (changed if count else 1))).argsort()[: min(_GENES_SHOWN, count or _GENES_SHOWN)]
         genes = ", ".join(
             f"{trial.var_names[i]} {effect[i]:+.2f}"
             + ("" if np.isnan(lower[i]) else f" [{lower[i]:+.2f}, {upper[i]:+.2f}]")
             for i in order
         )
-        lines.append(f"{label} against {settings['baseline']}: {int(changed.sum())} genes changed; {genes}")
+        told = f"genes changed: {count}; {genes}" if count else f"no gene changed for sure; largest: {genes}"
+        lines.append(f"{label} against {settings['baseline']}: {told}")
         if unseen := int(np.ceil(trial.obs["unseen"].iloc[row] * settings["cells"])):
             lines.append(f"  {unseen} of the cells then have labels that no training cell carries together")
     return [*lines, _format_intervals(trial)]

@@ -24,11 +24,14 @@ from causcell.repository.effect_error import EffectError, ErrorSize
 LIMITS = (
     "the sampling of cells or draws, and the model's own error, measured on differences between labels of training "
     "cells; not a wrong graph or missing causes, with which such differences are no effects. p_value, q_value and "
-    "changed, where given, rest on the sampling alone and take the model for right."
+    "changed, where given, rest on the same; where an interval is NaN, on the sampling alone."
 )
 """What intervals hold and what not, as ``uns`` says it."""
 
-UNMEASURED = "nothing (NaN): the model holds no measured error of these effects; export its run again"
+UNMEASURED = (
+    "nothing (NaN): the model holds no measured error of these effects; export its run again. p_value, q_value and "
+    "changed, where given, rest on the sampling alone and take the model for right."
+)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from causcell.cells.collection import AnySource
 from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width, describe_intervals
-from causcell.effects.result import make_result
+from causcell.effects.result import TEST_ERROR, make_result
 from causcell.effects.settings import MIN_UNITS, EffectSettings
 from causcell.errors import DataError
 from causcell.opened_model import OpenedModel
@@ -58,9 +58,11 @@ def cell_effects(
     - ``X``: mean effect over draws (mean estimate, log scale), float32; ``layers["deviation"]``: its deviation over
       draws; ``layers["lower"]``, ``layers["upper"]``: ends of the effect's interval, which holds the draws and the
       model's measured error, float32; NaN where the model holds none of these concepts;
-    - ``layers["p_value"]``: two-sided, of an effect of at most ``min_effect`` under a normal with that mean and
-      deviation (how far it is from what the draws say), float64; ``layers["q_value"]``: after Benjamini-Hochberg over
-      the genes of a cell, float64; ``layers["changed"]``: q below ``fdr``, bool;
+    - ``layers["p_value"]``: two-sided, of an effect of at most ``min_effect`` under a normal with that mean and the
+      deviation ``layers["test_error"]``, float64; ``layers["q_value"]``: after Benjamini-Hochberg over the genes of a
+      cell, float64; ``layers["changed"]``: q below ``fdr``, bool. ``test_error``, float32, is the root of the squares
+      of the deviation over draws and of the model's measured error of such small effects; where the latter is not known
+      (intervals are NaN), of the former alone;
     - ``uns["causcell"]``: provenance, what the intervals cover, the settings; ``X`` and ``layers``: what each
       matrix is in words, with its unit.
 
@@ -79,7 +81,7 @@ def cell_effects(
     >>> with Generator.open("model_repository", threads=1) as generator:
     ...     effects = cell_effects(generator, cells, {"phase": "S"}, draws=2)
     >>> effects.shape, list(effects.layers)
-    ((20, 765), ['deviation', 'lower', 'upper', 'p_value', 'q_value', 'changed'])
+    ((20, 765), ['deviation', 'lower', 'upper', 'test_error', 'p_value', 'q_value', 'changed'])
     """
     import pandas as pd
 
@@ -97,12 +99,14 @@ def cell_effects(
         obs.index = pd.Index(cells.read_names(everyone), dtype=object)
     uncertainty, targets = EffectUncertainty.of(generator.model), request.interventions[1].targets
     half = cell_half_width(uncertainty, targets, codes, mean, deviation, chosen.draws, chosen.interval)
+    of_small = uncertainty.of_cells(targets, codes, np.full_like(mean, chosen.min_effect))
+    tested = np.sqrt(deviation.astype(np.float64) ** 2 + np.nan_to_num(of_small))
     texts = _label_texts(generator.schema, do)
     result = make_result(
         generator,
         obs,
-        {"X": mean, "deviation": deviation, "lower": mean - half, "upper": mean + half},
-        two_sided_p(mean.astype(np.float64), deviation.astype(np.float64), None, chosen.min_effect),
+        {"X": mean, "deviation": deviation, "lower": mean - half, "upper": mean + half, "test_error": tested},
+        two_sided_p(mean.astype(np.float64), tested, None, chosen.min_effect),
         _describe(generator, texts),
         describe_intervals(uncertainty, [concept for concept, _ in targets], chosen.interval)
         | {"effects": {"do": texts} | chosen.to_uns()},
@@ -122,6 +126,7 @@ def _describe(generator: OpenedModel, texts: Mapping[str, str]) -> dict[str, str
         "deviation": "standard deviation over draws of what X is the mean of",
         "lower": "lower end of the effect's interval",
         "upper": "upper end of the effect's interval",
+        "test_error": TEST_ERROR,
     }
 
 

@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
+TEST_ERROR = (
+    "root of the sampling variance and of the mean square of the model's measured error at the smallest effect that "
+    "counts; where the latter is not known (intervals are NaN), of the former alone"
+)
+"""What ``layers["test_error"]`` of effects is."""
+
 _TESTS = {
-    "p_value": "two-sided p-value of an effect of at most the smallest that counts, the model taken for right",
+    "p_value": "two-sided p-value of an effect of at most the smallest that counts, by test_error",
     "q_value": "p_value after Benjamini-Hochberg over the genes of a row",
     "changed": "whether q_value is below the false discovery rate",
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
-from causcell._internal.confidence import half_width
+from causcell._internal.confidence import add_error, half_width
 from causcell._internal.significance import two_sided_p
 from causcell.cells.annotations import Kept, select_annotations
 from causcell.cells.collection import AnySource
@@ -23,7 +23,7 @@ from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import LOG1P
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
-from causcell.effects.result import make_result
+from causcell.effects.result import TEST_ERROR, make_result
 from causcell.effects.settings import EffectSettings
 from causcell.effects.units import number_units
 from causcell.opened_model import OpenedModel
@@ -74,7 +74,9 @@ def simulated_trial(
       model's measured error, float32; NaN where the model holds no measured error of this concept;
     - ``layers["p_value"]``, ``layers["q_value"]``: of a two-sided t-test of an average effect of at most
       ``min_effect``, and after Benjamini-Hochberg over the genes of a label, float64; ``layers["changed"]``: q below
-      ``fdr``, bool. They rest on the standard error alone, the model taken for right;
+      ``fdr``, bool. They rest on ``layers["test_error"]``, float32: the root of the squares of the standard error and
+      of the model's measured error of such small effects; where the latter is not known (intervals are NaN), on the
+      standard error alone, the model taken for right;
     - ``obs["intervention"]``: such as ``stim=IFN``; ``obs["unseen"]``: share of the cells (and draws) whose labels,
       under this one, no training cell carries together, float64;
     - ``var``: the source's columns; ``uns["log1p"]``: as `scanpy.pp.log1p` leaves it;
@@ -97,8 +99,10 @@ def simulated_trial(
     >>> cells = pbmc68k_reduced().raw.to_adata()[:100]
     >>> with Generator.open("model_repository", threads=1) as generator:
     ...     trial = simulated_trial(generator, cells, "phase", draws=1)
-    >>> trial.shape, list(trial.obs_names), list(trial.layers)
-    ((3, 765), ['G1', 'G2M', 'S'], ['effect', 'standard_error', 'lower', 'upper', 'p_value', 'q_value', 'changed'])
+    >>> trial.shape, list(trial.obs_names), list(trial.layers)[:4]
+    ((3, 765), ['G1', 'G2M', 'S'], ['effect', 'standard_error', 'lower', 'upper'])
+    >>> list(trial.layers)[4:]
+    ['test_error', 'p_value', 'q_value', 'changed']
     """
     return _run_trial(generator, data, concept, baseline, replicate, EffectSettings(**settings), progress)
 
@@ -129,6 +133,8 @@ def _run_trial(
     uncertainty = EffectUncertainty.of(generator.model)
     of_model = uncertainty.of_averages(index, reference, codes, effect)
     half = half_width(error**2, of_model, totals.units - 1, chosen.interval)
+    of_small = uncertainty.of_averages(index, reference, codes, np.full_like(effect, chosen.min_effect))
+    tested, freedom = add_error(error**2, np.nan_to_num(of_small), totals.units - 1)
     result = make_result(
         generator,
         _label_rows(request, labels, totals.unseen),
@@ -138,8 +144,9 @@ def _run_trial(
             "standard_error": error,
             "lower": effect - half,
             "upper": effect + half,
+            "test_error": np.sqrt(tested),
         },
-        two_sided_p(effect, error, totals.units - 1, chosen.min_effect),
+        two_sided_p(effect, np.sqrt(tested), freedom, chosen.min_effect),
         _describe(generator, f"{concept}={labels[reference]}", replicate),
         describe_intervals(uncertainty, [index], chosen.interval)
         | {"trial": facts | {"replicate": replicate or "cell"} | chosen.to_uns()},
@@ -169,6 +176,7 @@ def _describe(generator: OpenedModel, baseline: str, replicate: str | None) -> d
         "standard_error": f"standard error of effect over {units}",
         "lower": "lower end of the effect's interval",
         "upper": "upper end of the effect's interval",
+        "test_error": TEST_ERROR,
     }
 
 

@@ -66,7 +66,7 @@ def dashed(values):
 
 
 def in_memory(noted, annotated, **changes):
-    options = {name: value for name, value in noted.options.items() if "size" not in name}
+    options = {name: value for name, value in noted.options.items() if "size" not in name and name != "layout"}
     return noted.generator.counterfactual(annotated, **{**options, **changes})
 
 
@@ -150,7 +150,7 @@ def test_damaged_annotations_are_found_and_made_again(noted, atlas, tmp_path, na
 def test_what_is_materialised_keeps_what_the_embeddings_keep(noted, atlas, tmp_path):
     """Bit for bit what expression would have been stored with."""
     noted.write(tmp_path / "embeddings.zarr", store="embeddings")
-    sizes = {name: size for name, size in noted.options.items() if "size" in name}
+    sizes = {name: size for name, size in noted.options.items() if "size" in name or name == "layout"}
     plan, _ = materialize_atlas(noted.generator.model, tmp_path / "embeddings.zarr", tmp_path / "atlas.zarr", **sizes)
     assert plan.digest == Journal(atlas).require_plan().digest
     assert tree(tmp_path / "atlas.zarr") == tree(atlas)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from atlases import ROW, SHARDS, AtlasRecipe, environment, stop_after
+from atlases import ROW, SHARDS, AtlasRecipe, environment, stop_after, tree
 from commands import generate_words, refused, run_command
 
 pytest.importorskip("moto", reason="needs an S3 server, moto's; install causcell[dev]")
@@ -132,9 +132,16 @@ def test_a_cluster_commits_for_the_run(recipe: AtlasRecipe, whole: dict[str, byt
 
 def test_expression_from_embeddings(recipe: AtlasRecipe, whole: dict[str, bytes], bucket: str) -> None:
     recipe.write(f"{bucket}/embeddings.zarr", store="embeddings")
-    sizes = {name: recipe.options[name] for name in ("chunk_size", "shard_size")}
+    sizes = {name: recipe.options[name] for name in ("chunk_size", "shard_size", "layout")}
     materialize_atlas(recipe.generator.model, f"{bucket}/embeddings.zarr", f"{bucket}/atlas.zarr", **sizes)
     assert values(f"{bucket}/atlas.zarr") == whole
+
+
+def test_a_csr_matrix_is_assembled_there(recipe: AtlasRecipe, bucket: str, tmp_path: Path) -> None:
+    for place in (f"{bucket}/atlas.zarr", tmp_path / "atlas.zarr"):
+        recipe.write(place, layout="csr")
+    assert verify_atlas(f"{bucket}/atlas.zarr").sound
+    assert values(f"{bucket}/atlas.zarr") == tree(tmp_path / "atlas.zarr")
 
 
 def test_cells_that_are_objects_too(

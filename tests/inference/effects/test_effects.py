@@ -1,5 +1,6 @@
 """Simulated trials and effects on single cells: averages, their errors, and false discovery control."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -8,9 +9,11 @@ import pytest
 from scipy import stats
 
 from causcell._internal.significance import false_discovery_rate, two_sided_p
+from causcell.counterfactual.uncertainty import EffectUncertainty
 from causcell.effects import cell_effects, simulated_trial
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, UnknownConceptError, UnknownLabelError
 from causcell.generator import Generator
+from causcell.repository.effect_error import EffectError, ErrorSize
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,35 @@ def test_effects_on_cells_are_means_and_deviations_of_paired_draws(
     carries = (few.obs["stim"] == "IFN").to_numpy()
     assert not found.X[carries].any()  # consistency: a cell that has the label is not changed
     assert not found.layers["changed"][carries].any()
+
+
+@pytest.mark.parametrize("constant", [None, 0.04, 1e4])
+def test_tests_count_the_error_that_was_measured_of_small_effects(
+    generator: Generator, cells: anndata.AnnData, monkeypatch: pytest.MonkeyPatch, constant: float | None
+) -> None:
+    """The larger it is, the fewer genes are called; without any the model is taken for right."""
+    size = None if constant is None else ErrorSize(constant=constant, relative=0.5)
+    error = size and EffectError(strata=(), shifts=9, stratum=size, shared=size, unseen=size)
+    of = EffectUncertainty.of
+    errors = {} if error is None else {"stim": error}
+    monkeypatch.setattr(EffectUncertainty, "of", classmethod(lambda cls, model: replace(of(model), errors=errors)))
+    few, settings = cells[:60], {"draws": 3, "min_effect": 0.1}
+    of_small = 0 if constant is None else constant * generator.preprocessing.deviation**2 + 0.5 * 0.1**2
+    trial = simulated_trial(generator, few, "stim", baseline="ctrl", **settings)
+    row = trial["IFN"]
+    np.testing.assert_allclose(
+        row.layers["test_error"] ** 2, row.layers["standard_error"] ** 2 + of_small, rtol=1e-4, atol=1e-9
+    )
+    alone = two_sided_p(row.layers["effect"], row.layers["standard_error"], len(few) - 1, 0.1)
+    if constant is None:
+        np.testing.assert_allclose(row.layers["p_value"], alone, rtol=1e-2, atol=1e-9)
+    else:
+        assert (row.layers["p_value"] >= alone - 1e-9)[np.abs(row.layers["effect"]) > 0.1].all()
+    assert constant != 1e4 or not row.layers["changed"].any()
+    of_cells = cell_effects(generator, few[(few.obs["stim"] == "ctrl").to_numpy()], {"stim": "IFN"}, **settings)
+    np.testing.assert_allclose(
+        of_cells.layers["test_error"] ** 2, of_cells.layers["deviation"] ** 2 + of_small, rtol=1e-4, atol=1e-9
+    )
 
 
 def test_a_trial_is_written_and_read(trial: anndata.AnnData, tmp_path: Path) -> None:
