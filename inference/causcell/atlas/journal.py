@@ -159,10 +159,14 @@ class Journal:
         return found
 
     def sound_records(self, plan: Plan) -> dict[int, ShardRecord]:
-        """Return the records of shards whose files are all there, by their sizes; the others' are withdrawn."""
+        """Return the records of shards whose files are all there, by their sizes; the others' are withdrawn.
+
+        A store of which a shard is missing can't be opened: its root's metadata are taken away first.
+        """
         records = self.records(plan)
         for shard, record in list(records.items()):
             if not all(self.holds(name, file) for name, file in record.files.items()):
+                self.unfinish()
                 self.withdraw(shard)
                 del records[shard]
         return records

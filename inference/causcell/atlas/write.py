@@ -270,6 +270,7 @@ def _find_pending(journal: Journal, plan: Plan, records: dict[int, ShardRecord])
         lacking = sorted({shard for matrix in open_matrices(journal, plan, records) for shard in matrix.lacking()})
         if not lacking:
             return
+        journal.unfinish()
         for shard in lacking:
             journal.withdraw(shard)
             del records[shard]
