@@ -55,8 +55,9 @@ def read():
     found = {}
     def visit(name, item):
         if isinstance(item, h5py.Dataset):
-            values = item[()]
-            found[name] = str(values) if item.dtype.kind == "O" else (item.shape, numpy.asarray(values).tobytes())
+            values = None if item.shape is None else item[()]  # uns["log1p"]["base"] is anndata's form of nothing
+            text = values is None or item.dtype.kind == "O"
+            found[name] = str(values) if text else (item.shape, numpy.asarray(values).tobytes())
     with h5py.File(out) as file:
         file.visititems(visit)
     return found
