@@ -180,7 +180,7 @@ def test_a_worker_opens_the_model_where_the_generator_was_asked_to(generator, pa
 def test_events_tell_of_rows_and_shards(generator, cells, tmp_path):
     """Rows as they are written, and each shard once, when it is committed."""
     events = []
-    options = {"where": "donor == 'd1'", **SMALL}
+    options = {"where": "donor == 'd1'", "layout": "dense", **SMALL}  # a CSR matrix is made after its shards
     summary = generator.write_atlas(cells, tmp_path / "atlas.zarr", DO, on_event=events.append, **options)
     assert summary.shards > 1
     assert sum(event.rows for event in events if isinstance(event, RowsWritten)) == summary.rows
@@ -196,7 +196,7 @@ def test_a_plan_tells_its_rows_and_shards(generator, cells):
     assert title == f"Plan {plan.digest[:12]}"
     told = dict(line.strip().split(": ", 1) for line in facts)
     assert told["rows"] == "960 (320 cells, 1 interventions: 'stim=IFN', 3 draws)"
-    assert told["holds"].endswith("float32, 50 genes")
+    assert told["holds"].endswith("float32, 50 genes, a CSR matrix")
     assert told["shards"] == f"{plan.shards} of {plan.shard_rows} rows in chunks of {plan.chunk_rows}"
     assert told["size"] == "192 kB uncompressed"
     assert str(plan) == repr(plan)

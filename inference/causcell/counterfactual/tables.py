@@ -277,8 +277,9 @@ def repeat_annotations(
     import pandas as pd
 
     source = np.repeat(np.arange(len(columns)), len(obs) // max(len(columns), 1))
-    repeated = columns.iloc[source].set_axis(obs.index)
-    return pd.concat([obs, repeated], axis=1), {name: values[source] for name, values in obsm.items()}
+    if columns.shape[1]:  # pandas warns of joining an index of no columns
+        obs = pd.concat([obs, columns.iloc[source].set_axis(obs.index)], axis=1)
+    return obs, {name: values[source] for name, values in obsm.items()}
 
 
 def _row_names(cells: np.ndarray, interventions: list[str], draws: int) -> np.ndarray:
