@@ -147,7 +147,7 @@ class ObjectStorage:
             if path.stat().st_size > _LARGEST_OBJECT:
                 raise OutputError(
                     f"a file of {path.stat().st_size} bytes is more than {self.place!r} takes at once "
-                    f"({_LARGEST_OBJECT}); take a smaller shard_size"
+                    f"({_LARGEST_OBJECT}); take smaller shards (shard_size=)"
                 )
         records = {name: record_file(path) for name, path in files.items()}
         self._put_all({name: _putter(self._store, name, path) for name, path in files.items()})

@@ -220,7 +220,7 @@ def select_annotations(
     """
     parts, left_out = cells.parts, []
     known = list(dict.fromkeys(name for part in parts for name in part.columns))
-    wanted = _choose(kept.obs, known, "keep_obs", "columns of obs")
+    wanted = _choose(kept.obs, known, "keep_obs=", "columns of obs")
     obs: dict[str, Form] = {}
     for name in known if wanted is None else wanted:
         if name in concepts:
@@ -232,9 +232,9 @@ def select_annotations(
         elif wanted is None:
             left_out.append(f"obs[{name!r}] {form.reason}")
         else:
-            raise ConfigurationError(f"keep_obs names obs[{name!r}], which {form.reason}; leave it out or rename it")
+            raise ConfigurationError(f"keep_obs= names obs[{name!r}], which {form.reason}; leave it out or rename it")
     known = list(dict.fromkeys(name for part in parts for name in part.file.embeddings))
-    wanted = _choose(kept.obsm, known, "keep_obsm", "elements of obsm")
+    wanted = _choose(kept.obsm, known, "keep_obsm=", "elements of obsm")
     obsm: dict[str, tuple[int, np.dtype[Any]]] = {}
     for name in [each for each in COORDINATES if each in known] if wanted is None else wanted:
         shape = Uncarried("is an element of the result's own") if name in places else _shape_of(parts, name)
@@ -243,7 +243,7 @@ def select_annotations(
         elif wanted is None:
             left_out.append(f"obsm[{name!r}] {shape.reason}")
         else:
-            raise ConfigurationError(f"keep_obsm names obsm[{name!r}], which {shape.reason}; leave it out")
+            raise ConfigurationError(f"keep_obsm= names obsm[{name!r}], which {shape.reason}; leave it out")
     var, others = read_gene_table(parts, genes)
     return Annotations(cells, obs, obsm, var, (*left_out, *others))
 

@@ -180,7 +180,9 @@ class ResultTable:
 
         genes = pd.Index(self.genes, dtype=object)
         var = pd.DataFrame({"filled": np.isin(list(self.genes), list(missing))}, index=genes)
-        return var if annotations is None else pd.concat([var, annotations.set_axis(genes)], axis=1)
+        if annotations is None or not annotations.shape[1]:
+            return var
+        return pd.concat([var, annotations.set_axis(genes)], axis=1)
 
     def uns(self, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return ``uns``: what made the results, with further facts, and what ``X`` is."""

@@ -234,9 +234,9 @@ def test_what_is_chosen_travels_alone():
 
 def test_a_name_that_is_not_there_is_refused_by_the_nearest():
     adata = adata_of(all_kinds(), obsm={"X_umap": np.ones((CELLS, 2))})
-    with pytest.raises(ConfigurationError, match=r"keep_obs names 'Sample'.*did you mean 'sample'"):
+    with pytest.raises(ConfigurationError, match=r"keep_obs= names 'Sample'.*did you mean 'sample'"):
         select(adata, kept=Kept(obs=["Sample"]))
-    with pytest.raises(ConfigurationError, match="keep_obsm names 'spatial', which is not there"):
+    with pytest.raises(ConfigurationError, match="keep_obsm= names 'spatial', which is not there"):
         select(adata, kept=Kept(obsm=["spatial"]))
     adata.obsm["X_causcell"] = np.ones((CELLS, 2))
     with pytest.raises(ConfigurationError, match="element of the result's own"):

@@ -37,7 +37,7 @@ def test_columns_are_chosen(generator, noted):
     effects = generator.trial(noted, do={"stim": "IFN"}, draws=2, keep_obs=["sample"], keep_obsm="none")
     assert effects.obs.columns.tolist() == ["sample"]
     assert not effects.obsm
-    with pytest.raises(ConfigurationError, match="keep_obs names 'nothing'"):
+    with pytest.raises(ConfigurationError, match="keep_obs= names 'nothing'"):
         generator.trial(noted, do={"stim": "IFN"}, draws=2, keep_obs="nothing")
     with pytest.raises(ConfigurationError, match="a row of a trial is no cell"):
         generator.trial(noted, "stim", draws=2, keep_obs="sample")
