@@ -34,7 +34,7 @@ def arms(generator: Generator, cells: anndata.AnnData) -> anndata.AnnData:
 def test_fold_changes_and_scores_are_those_of_scanpy(
     generator: Generator, cells: anndata.AnnData, arms: anndata.AnnData
 ) -> None:
-    """Of the very rows; scanpy's unpaired scores differ, the folds don't (it keeps them as float32)."""
+    """The same rows are compared; scanpy's unpaired scores differ, the folds don't (it keeps them as float32)."""
     scanpy = pytest.importorskip("scanpy", reason="takes causcell[evaluate]")
     trial = generator.trial(cells, "cell_type", baseline="B", draws=1, min_effect=0.0)
     scanpy.tl.rank_genes_groups(arms, "intervention", reference="cell_type=B", method="t-test")

@@ -57,7 +57,7 @@ class Kept:
 
     @property
     def chosen(self) -> bool:
-        """Whether anything was chosen."""
+        """Tell whether anything was chosen."""
         return self.obs is not None or self.obsm is not None
 
 

@@ -46,7 +46,7 @@ class Batch(Protocol):
 
     @property
     def panel_totals(self) -> np.ndarray | None:
-        """What of these falls on the panel, float64 [n]; see `causcell.counterfactual.counts`."""
+        """Part of these that falls on the panel, float64 [n]; see `causcell.counterfactual.counts`."""
         ...
 
 

@@ -205,7 +205,7 @@ def test_an_atlas_begun_without_annotations_goes_on_without(noted, tmp_path, mon
 
 
 def test_a_column_that_came_later_does_not_stop_an_atlas(noted, annotated, atlas):
-    """Of a choice that was not made: an atlas goes on with what it keeps."""
+    """An atlas goes on with what it keeps, where nothing else was chosen."""
     more = annotated.copy()
     more.obs["cluster"] = pd.Categorical(["c1", "c2"] * (CELLS // 2))
     with pytest.warns(CausCellWarning, match="goes on with these"):

@@ -96,7 +96,7 @@ def test_every_kind_of_column_arrives_as_it_is(tmp_path, form, where):
 
 
 def test_few_cells_far_apart_are_read_window_by_window(monkeypatch, tmp_path):
-    """Of more than a few cells whole windows are read, so that no library has to seek cell by cell."""
+    """Whole windows are read of more than a few cells, so that no library has to seek cell by cell."""
     monkeypatch.setattr("causcell.cells.annotations._FEW", 2)
     monkeypatch.setattr("causcell.cells.annotations._PIECE", 7)
     adata = adata_of(all_kinds(), obsm={"spatial": np.random.default_rng(0).random((CELLS, 3))})

@@ -105,7 +105,7 @@ def test_a_certificate_is_asked_for(folder: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_slices_alone_are_read(tmp_path: Path) -> None:
-    """Of a large file a few rows take a few blocks."""
+    """A few rows of a large file take a few blocks."""
     values = np.random.default_rng(0).normal(size=(3000, 2000)).astype(np.float32)
     anndata.AnnData(values).write_h5ad(tmp_path / "large.h5ad")
     with run_files(tmp_path) as (address, sent), Cells(f"{address}/large.h5ad") as cells:
