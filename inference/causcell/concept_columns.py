@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from causcell._internal.choices import suggest
+from causcell._internal.labels import label_column as label_column
 from causcell._internal.labels import require_column
 from causcell.concept_reading import LabelFeatures, read_concept, split_kind
 from causcell.concepts import ConceptSchema, Edge
