@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.metadata
 import io
+import os
 import warnings
 from typing import Any
 
@@ -18,12 +19,13 @@ import numpy as np
 import pandas as pd
 from rivals_shared import import_package, labels_of, log_values, repeated, single_concept, trained
 
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 _cellflow = import_package("cellflow")
 _preprocessing = import_package("cellflow.preprocessing")
 _utils = import_package("cellflow.utils")
 
 COMPONENTS = 50
-CONTROL, LABELS = "is_control", "labels"
+CONTROL, LABELS, NAME = "is_control", "labels", "population"
 LEARNING_RATE, ACCUMULATED = 5e-5, 20
 NETWORKS = {"cuda": 1, "cpu": 4}
 """By how much its tutorial's widths (and its batch of 1,024) are divided."""
@@ -142,7 +144,7 @@ class Adapter:
         return repeated(self.counterfactual_mean(cells, do), draws)
 
     def _carry(self, flow: Any, labels: pd.DataFrame, codes: np.ndarray, concept: str, label: str) -> np.ndarray:
-        """Call its `predict` on cells of one control label; they are named so that each finds its way back."""
+        """Call its `predict` on cells of one control label, a population a type."""
         frame = anndata.AnnData(np.zeros((len(codes), 1), dtype=np.float32), obs=labels.reset_index(drop=True))
         frame.obs_names = frame.obs_names.astype(str)
         frame.obsm["X_pca"], frame.uns = codes, {LABELS: flow.adata.uns[LABELS]}
@@ -151,14 +153,14 @@ class Adapter:
         split = [each for each in [self.job.strata] if each not in (None, concept)]
         if split:
             asked = asked.merge(frame.obs[split].drop_duplicates(), how="cross")
+        asked[NAME] = asked[split[0]] if split else "all"
         for column in (concept, *split):
             frame.obs[column], asked[column] = frame.obs[column].astype("category"), asked[column].astype("category")
         with contextlib.redirect_stdout(io.StringIO()):
-            found = flow.predict(adata=frame, covariate_data=asked, sample_rep="X_pca")
+            found = flow.predict(adata=frame, covariate_data=asked, sample_rep="X_pca", condition_id_key=NAME)
         carried = np.empty_like(codes)
-        for row, name in zip(asked.itertuples(), found, strict=True):
-            rows = np.ones(len(codes), dtype=bool) if not split else (frame.obs[split[0]] == getattr(row, split[0])).to_numpy()
-            carried[rows] = found[name]
+        for name, values in found.items():
+            carried[(frame.obs[split[0]] == name).to_numpy() if split else slice(None)] = values
         return carried
 
     def _project(self, cells: Any) -> np.ndarray:

@@ -21,7 +21,7 @@ URL = "github.com/ZhangLabGT/scDisInFact"
 BATCH_NAMES = ("donor", "patient", "line", "batch")
 ONE_BATCH = "batch_key"
 SHARED, OWN = 8, 4
-EPOCHS, CHUNK, PATIENCE, LONGEST = 100, 10, 5, 1000
+EPOCHS, CHUNK, PATIENCE, LONGEST = 100, 10, 5, 500
 """Its documented number of epochs, and how long it goes on while the loss of the validation cells falls."""
 LAST_COUNT = 64
 """Counts up to which expectations are summed; what lies above is put at its mean."""
