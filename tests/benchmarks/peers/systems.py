@@ -41,6 +41,7 @@ SYSTEMS = (
     System("biolord", "Biolord", "peer"),
     System("scdisinfact", "scDisInFact", "peer", checkout=True),
     System("sccbgm", "scCBGM", "peer", checkout=True),
+    System("sccbgm_flow", "scCBGM, flow matching", "peer", checkout=True),
     System("scpram", "scPRAM", "peer"),
     System("cellflow", "CellFlow", "peer"),
     System("michigan", "MichiGAN", "peer", checkout=True),

@@ -1,7 +1,7 @@
 """CellFlow: flow matching that carries a control population to each perturbed one, in principal components.
 
-Its tutorial's architecture is for ten million cells on an A100. On a GPU it is used as it stands there; on one CPU thread
-a step of it would take many seconds, so that its widths are quartered there, and the row says so.
+Its tutorial's architecture is for ten million cells on an A100. On a GPU it is used as it stands there; on one thread of
+a CPU a step of it takes seconds, so that its widths are quartered there, and the row says so.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Adapter:
         for column in (concept, *split):
             frame.obs[column] = frame.obs[column].astype("category")
         labels = sorted(self.frame.obs[concept].unique())
-        frame.uns[LABELS] = {label: row for label, row in zip(labels, np.eye(len(labels), dtype=np.float32), strict=True)}
+        frame.uns[LABELS] = dict(zip(labels, np.eye(len(labels), dtype=np.float32), strict=True))
         flow = _cellflow.model.CellFlow(frame, solver="otfm")
         batch, width = BATCH // self.divided, 1024 // self.divided
         with contextlib.redirect_stdout(io.StringIO()):

@@ -3,7 +3,7 @@
 No licence: a checkout is measured, and nothing of it is here. Its ``CB_VAE.train_loop`` and ``intervene`` are driven
 with the configuration of its Kang benchmark (``fm_config/model/cbm.yaml``: on 128 principal components). Stubbed:
 wandb, of which it imports a class that a model does without. Its wrapper's ``reconstruct`` raises (it decodes a
-dictionary), and its trainer's ``predict_intervention`` needs a GPU by name: both are done here by the model's own calls.
+dictionary), and its trainer's ``predict_intervention`` names a GPU: both are done here by the model's own calls.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Adapter:
         from sklearn.decomposition import PCA
 
         torch.manual_seed(self.job.seed)
-        np.random.seed(self.job.seed)  # noqa: NPY002 - what the system draws from
+        np.random.seed(self.job.seed)
         cells = trained(cells)
         labels = labels_of(cells, self.job.concepts)
         self.concepts = Concepts(labels)

@@ -28,7 +28,7 @@ LAST_COUNT = 64
 
 
 class Adapter:
-    """scDisInFact with the concepts that are intervened on as condition types, and donors, patients or lines as batches.
+    """scDisInFact with the concepts that are intervened on as condition types; donors, patients or lines are batches.
 
     Types of cells are what its shared code is for.
     """
@@ -93,9 +93,10 @@ class Adapter:
         import torch
 
         losses = importlib.import_module("scDisInFact.loss_function")
-        decoded, factor = self._decode(cells, {}), self._factor(counts(cells))
-        law = losses.NB(theta=decoded["theta"], scale_factor=torch.as_tensor(factor), device=self.model.device)
-        return float(law.loss(y_true=torch.as_tensor(counts(cells)), y_pred=decoded["mu"]))
+        decoded, found, device = self._decode(cells, {}), counts(cells), self.model.device
+        factor = torch.as_tensor(self._factor(found), device=device)
+        law = losses.NB(theta=decoded["theta"], scale_factor=factor, device=device)
+        return float(law.loss(y_true=torch.as_tensor(found, device=device), y_pred=decoded["mu"]))
 
     def size_on_disk(self) -> int:
         """Return the bytes of the weights."""

@@ -1,7 +1,7 @@
-"""scPRAM: an autoencoder whose counterfactual adds a shift, attended to over pairs of cells matched by optimal transport.
+"""scPRAM: an autoencoder whose counterfactual adds a shift, by attention to pairs of cells matched by optimal transport.
 
-scPRAM 0.0.3 runs on torch 2.13 as it is, but for a package of plots that it imports and a model does without. Its `predict`
-takes the cells to move from the training cells of a type: here they are the cells that are asked for.
+scPRAM 0.0.3 runs on torch 2.13 as it is, but for a package of plots that it imports and a model does without. Its
+`predict` takes the cells to move from the training cells of a type: here they are the cells that are asked for.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Adapter:
         from anndata import AnnData
 
         torch.manual_seed(self.job.seed)
-        np.random.seed(self.job.seed)  # noqa: NPY002 - what the system draws from
+        np.random.seed(self.job.seed)
         cells = trained(cells)
         self.training = AnnData(log_values(cells), obs=labels_of(cells, self.job.concepts))
         self.model = _Model(input_dim=cells.n_vars, device=torch.device(self.job.device)).to(self.job.device)
