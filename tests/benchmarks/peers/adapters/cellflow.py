@@ -1,7 +1,7 @@
 """CellFlow: flow matching that carries a control population to each perturbed one, in principal components.
 
-Its tutorial's architecture is for ten million cells on an A100. On a GPU it is used as it stands there; on one thread of
-a CPU a step of it takes seconds, so that its widths are quartered there, and the row says so.
+Its tutorial's architecture (75 million weights) is for ten million cells on an A100. On a GPU it is used as it stands
+there; on a CPU its widths and its batch are quartered, and the row says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""scPRAM: an autoencoder whose counterfactual adds a shift, by attention to pairs of cells matched by optimal transport.
+"""scPRAM: an autoencoder whose counterfactual adds a shift, by attention to pairs that optimal transport matches.
 
 scPRAM 0.0.3 runs on torch 2.13 as it is, but for a package of plots that it imports and a model does without. Its
 `predict` takes the cells to move from the training cells of a type: here they are the cells that are asked for.
