@@ -7,6 +7,7 @@ python tests/benchmarks/peers/table.py --check   # fail where a file says someth
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import statistics
 import sys
@@ -64,7 +65,7 @@ def make_tables(result: dict[str, Any]) -> dict[str, str]:
         "run": describe_run(result),
     }
     for case, title in (("kang-leave", "stim"), ("gbm", "condition"), ("lines", "perturbation")):
-        tables[case] = table_of(rows, result, case, left_out_columns(title))
+        tables[case] = table_of(rows, result, f"{case}-*", left_out_columns(title))
     tables["pairs"] = table_of(rows, result, "pairs", pairs_columns())
     tables["simulator"] = table_of(rows, result, "simulator", simulator_columns())
     return tables
@@ -74,28 +75,29 @@ def spread_variants(result: dict[str, Any]) -> list[Row]:
     """Give each setting of a training (a preset) a row of its own, after that of the training."""
     rows = []
     for row in result["rows"]:
-        rows.append({**row, "title": result["systems"].get(row["system"], {"title": row["system"]})["title"]})
+        title = result["systems"].get(row["system"], {"title": row["system"]})["title"]
+        rows.append({**row, "title": title})
         for variant, found in row["variants"].items():
             costs = {**row["costs"], "rates": row["costs"]["variants"][variant]["rates"]}
-            rows.append({**row, **found, "costs": costs, "title": f"{rows[-1]['title']}, preset {variant}"})
+            rows.append({**row, **found, "costs": costs, "title": f"{title}, preset {variant}"})
             rows[-1]["variant"] = variant
     return rows
 
 
-def table_of(rows: Iterable[Row], result: dict[str, Any], case: str, columns: dict[str, Cell]) -> str:
-    """Make a table of the systems that ran a case (or cases that begin with its name), and of those that did not."""
+def table_of(rows: Iterable[Row], result: dict[str, Any], cases: str, columns: dict[str, Cell]) -> str:
+    """Make a table of the systems that ran some cases (a pattern), and of those that did not."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row["case"] == case or row["case"].startswith(f"{case}-"):
+        if fnmatch.fnmatch(row["case"], cases):
             found.setdefault(row["title"], []).append(row)
-    order = [each.title for each in SYSTEMS]
-    names = sorted(found, key=lambda title: (order.index(title.partition(", preset")[0]), title))
     lines = [f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    lines += [f"| {name} | {' | '.join(cell(found[name]) for cell in columns.values())} |" for name in names]
     for system in SYSTEMS:
-        if system.title not in found:
-            reason = "not run" if system.adapter not in result["not run"] else "not run, see below"
-            lines.append(f"| {system.title} ({reason}) | {' | '.join([DASH] * len(columns))} |")
+        titles = [title for title in found if title.partition(", preset")[0] == system.title]
+        for title in titles:
+            lines.append(f"| {title} | {' | '.join(cell(found[title]) for cell in columns.values())} |")
+        if not titles:
+            why = "not run, see docs/peers.md" if system.adapter in result["not run"] else "not run here"
+            lines.append(f"| {system.title} ({why}) | {' | '.join([DASH] * len(columns))} |")
     return "\n".join(lines)
 
 
