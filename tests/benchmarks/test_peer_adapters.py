@@ -54,7 +54,7 @@ def test_concepts_of_two_labels_are_one_column_and_of_more_one_a_label(load):
 
 
 def test_system_without_its_checkout_says_where_it_is(load):
-    with pytest.raises(SystemExit, match=r"scCBGM is on no package index: give a checkout of github\.com/almaan/scCBGM"):
+    with pytest.raises(SystemExit, match=r"on no package index: give a checkout of github\.com/almaan/scCBGM"):
         load("sccbgm").Adapter(SimpleNamespace(checkout=None))
 
 
