@@ -80,12 +80,16 @@ def generator(repository: Path) -> Iterator[Generator]:
         yield opened
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give the tests of a file to one process, where they run in several; those of `SERVERS` all to the same one."""
-    if not item.config.pluginmanager.hasplugin("xdist"):
-        return
-    file = item.path.relative_to(item.config.rootpath).as_posix()
-    item.add_marker(pytest.mark.xdist_group("servers" if SERVERS.match(file) else file))
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "servers" if SERVERS.match(nodeid) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
