@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # jobs.py
 
 from cases import Case, list_cases, make_case
 from environments import find_pythons
-from jobs import Unfinished, add_job_options, run_jobs, write_result
+from jobs import UnfinishedError, add_job_options, run_jobs, write_result
 from judge import judge
 from systems import FOLDER, SYSTEMS, find_systems
 
@@ -107,10 +107,10 @@ class Runner:
         self.here = here
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run one job; raises `Unfinished` where the deadline comes first, or the system fails."""
+        """Run one job; raises `UnfinishedError` where the deadline comes first, or the system fails."""
         left = HOURS * 3600 if self.here["until"] is None else self.here["until"] - time.time()
         if left < 1:
-            raise Unfinished("the deadline was there before it began")
+            raise UnfinishedError("the deadline was there before it began")
         case = make_case(job["case"], Path(self.here["data"]), job["seed"])
         folder = Path(self.here["work"]) / f"{job['case']}-{job['seed']}-{job['system']}".replace(" ", "_")
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,10 +142,10 @@ class Runner:
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                raise Unfinished(f"not done within {left:.0f} s") from None
+                raise UnfinishedError(f"not done within {left:.0f} s") from None
         if done.returncode:
             last = (folder / "log.txt").read_text().strip().splitlines()[-1:]
-            raise Unfinished(f"failed: {last[0] if last else done.returncode} (see {folder / 'log.txt'})")
+            raise UnfinishedError(f"failed: {last[0] if last else done.returncode} (see {folder / 'log.txt'})")
 
 
 def gather(results: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
