@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 TRITON := $(VENV)/share/causcell/triton
-# Threads that spin starve each other on few cores.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest
+# Tests run in so many processes, each of one compute thread; threads that spin starve each other on few cores.
+WORKERS ?= 2
+PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(WORKERS)
 
 .PHONY: help demo test lint coverage fuzz wheel-test versions audit benchmark peers triton clean
 
