@@ -21,6 +21,9 @@ from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError
 if TYPE_CHECKING:
     import pandas as pd
 
+Mechanism = Literal["linear", "nonlinear"]
+"""How causes act on a concept: their embeddings add up, times a weight each, or any function of them does."""
+
 UNEXPLAINED = "unexplained"
 """Name of the concept for what no labelled concept explains; always last, without labels and without edges."""
 
@@ -124,7 +127,7 @@ class Edge:
     parent, child
         Names of the concepts: the parent is a cause of the child.
     weight
-        A[parent, child] of the linear SCM z = A^T z + eps.
+        A[parent, child] of the SCM z = A^T z + eps; with nonlinear mechanisms of its linear part.
     """
 
     parent: str
@@ -142,6 +145,8 @@ class ConceptSchema:
         Observed concepts, in the order of every array's concept axis.
     edges
         Causal edges between them.
+    mechanism
+        How causes act on a concept: ``linear``, or ``nonlinear`` by the graph ``scm`` alone, which weights don't tell.
 
     Raises
     ------
@@ -162,6 +167,7 @@ class ConceptSchema:
 
     concepts: tuple[Concept, ...]
     edges: tuple[Edge, ...] = ()
+    mechanism: Mechanism = "linear"
 
     def __post_init__(self) -> None:
         if not self.concepts:
@@ -258,7 +264,17 @@ class ConceptSchema:
         -------
         float64 [M x M]; A[i, j] is the weight of the edge from i to j, 0 where there is none. The unexplained concept
         has no edge.
+
+        Raises
+        ------
+        ConceptGraphError
+            The mechanisms are not linear, so that no matrix holds them.
         """
+        if self.mechanism != "linear":
+            raise ConceptGraphError(
+                f"mechanism={self.mechanism!r}: no adjacency matrix holds what causes do; ask the model for effects "
+                "(Generator.counterfactual, or its graph scm), or train with model.mechanism=linear"
+            )
         adjacency = np.zeros((self.size, self.size))
         for edge in self.edges:
             adjacency[self.names.index(edge.parent), self.names.index(edge.child)] = edge.weight
