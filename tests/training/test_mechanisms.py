@@ -153,9 +153,7 @@ def test_the_posterior_given_drawn_parents_has_the_marginal_mean_and_variance(sc
 
 def test_a_matrix_of_nonlinear_mechanisms_is_refused(scm: StructuralCausalModel) -> None:
     assert scm.schema.mechanism == "nonlinear"
-    with pytest.raises(
-        ConceptGraphError, match=r"mechanism='nonlinear': no adjacency matrix.*Generator.counterfactual"
-    ):
+    with pytest.raises(ConceptGraphError, match=r"mechanism='nonlinear': no adjacency matrix.*Generator"):
         scm.schema.adjacency()
     assert StructuralCausalModel(SCHEMA).schema.mechanism == "linear"
 
@@ -196,8 +194,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(cells: anndata.AnnData, nonlinea
 def test_mechanisms_without_causes_are_refused(
     cells: anndata.AnnData, tmp_path: Path, graph: dict[str, object]
 ) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"model.mechanism='nonlinear' with model.graph='.*' and no edge.*give"
-    ):
+    with pytest.raises(ConfigurationError, match=r"model.mechanism='nonlinear' with model.graph=.* no edge.*give"):
         fit(cells, tmp_path / "run", config=tiny_config(**NONLINEAR, **graph))
     assert not (tmp_path / "run").exists()

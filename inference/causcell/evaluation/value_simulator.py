@@ -2,8 +2,8 @@
 
 Beside labels (donor, cell type, state) cells carry a continuous dose, hours of a few values, and a set of perturbations
 ("control", "P1", "P1+P3"). Effects are no lines: a dose saturates gene by gene, rates pass a peak in time, two
-perturbations together do what neither does, and the state turns active above a threshold of the dose, in some cell types
-alone. Noise is kept under interventions as in `causcell.evaluation.simulator`, whose law of counts this is, too.
+perturbations together do what neither does, and the state turns active above a threshold of the dose, in some types of
+cells alone. Noise is kept under interventions as in `causcell.evaluation.simulator`, whose law of counts this is, too.
 """
 
 from __future__ import annotations
@@ -58,10 +58,9 @@ class ValueNoise:
     Attributes
     ----------
     assigned
-        Values that no other concept causes: columns donor (code), dose, hours (code), [n x 3]; and which members of the
-        set the cell carries, in ``members``, bool [n x 3].
+        Values that no other concept causes, float64 [n x 3]: code of the donor, dose, code of the hours.
     members
-        See ``assigned``.
+        Which members of the set of perturbations the cell carries, bool [n x 3].
     gumbel
         Noise of each cell type and of each state, [n x 3] and [n x 2].
     strength

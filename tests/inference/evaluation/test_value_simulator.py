@@ -30,9 +30,8 @@ def test_cells_carry_numbers_labels_and_sets(world: ValueWorld, noise: ValueNois
     assert list(cells.obs) == list(KINDS)
     assert cells.X.dtype == np.int32 and 0.2 < 1 - cells.X.nnz / np.prod(cells.shape) < 0.9
     assert cells.obs["dose"].dtype == cells.obs["hours"].dtype == np.float64
-    assert (
-        (cells.obs["dose"] == 0).any() and cells.obs["dose"].nunique() > 100 and cells.obs["dose"].between(0, 10).all()
-    )
+    dose = cells.obs["dose"]
+    assert (dose == 0).any() and dose.nunique() > 100 and dose.between(0, 10).all()
     assert set(cells.obs["hours"]) == set(HOURS)
     assert set(cells.obs["perturbation"]) == {"control", "P1", "P2", "P3", "P1+P2", "P1+P3", "P2+P3"}
 
@@ -78,7 +77,7 @@ def test_courses_are_smooth_saturate_and_are_no_lines(world: ValueWorld, noise: 
     held = np.stack([world.expected(noise, {"dose": dose, "state": "resting"}) for dose in doses])
     average = held.mean(axis=1)
     steps = np.abs(np.diff(average, axis=0)).max(axis=1)
-    assert steps.max() < 0.2 and steps[-1] < steps[: len(steps) // 2].max() / 2
+    assert steps.max() < 0.5 and steps[-1] < steps[: len(steps) // 2].max() / 2
     line = np.linspace(0, 1, len(doses))[:, None] * (average[-1] - average[0]) + average[0]
     assert ((average - line) ** 2).sum() > 0.1 * ((average - average[0]) ** 2).sum()
     response = world.response(noise, "dose", [0, 5.0])
