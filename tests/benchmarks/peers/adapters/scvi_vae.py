@@ -1,9 +1,10 @@
 """scVI: a variational autoencoder of counts; counterfactuals decode a cell's latent code with another label.
 
 Concepts are labels that the decoder is given (the first one intervened on as the batch, the others as categorical
-covariates). The one within whose labels effects are judged (cell type, line) is not, unless it is intervened on: scVI's
-users leave it to the latent code, and it did better so on Kang's cells. The encoder is given none (``encode_covariates=False``, scvi-tools' default), so that to change a cell's label is
-to ``transform_batch``, for covariates as well.
+covariates). The one within whose labels effects are judged (cell type, line) is not, unless it is intervened on: users
+of scVI leave it to the latent code, and so it did better on Kang's cells. The encoder is given no label
+(``encode_covariates=False``, scvi-tools' default), so that to change a cell's label is to ``transform_batch``, for
+covariates as well.
 """
 
 from __future__ import annotations
