@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-    from causcell.concepts import ConceptSchema
+    from causcell.concept_encoding import encode_column
+from causcell.concepts import ConceptSchema
 
 _SLICE = 65536
 """Names are read so many at a time."""
@@ -222,6 +223,15 @@ class Cells:
             self._encoded = (schema, schema.encode(obs if self._rows is None else obs.iloc[self._rows]))
         return self._encoded[1]
 
+    def numbers(self, schema: ConceptSchema) -> np.ndarray:
+        """Return the standardised numbers of all cells, float32 [n x c], of the concepts `ConceptSchema.numeric`."""
+        numbers = np.full((len(self), len(schema.numeric)), np.nan, dtype=np.float32)
+        for place, concept in enumerate(schema.concepts[i] for i in schema.numeric):
+            if concept.name in self._source.columns:
+                column = self.column(concept.name).to_frame()
+                numbers[:, place] = encode_column(column, concept.name, concept.labels, concept.value)[1][:, 0]
+        return numbers
+
     @property
     def columns(self) -> list[str]:
         """Names of the columns of ``obs``."""
@@ -363,6 +373,10 @@ class Collection:
     def labels(self, schema: ConceptSchema) -> np.ndarray:
         """Return the label codes of all cells, int32 [n x m]."""
         return np.concatenate([part.labels(schema) for part in self.parts])
+
+    def numbers(self, schema: ConceptSchema) -> np.ndarray:
+        """Return the standardised numbers of all cells, float32 [n x c]; see `Cells.numbers`."""
+        return np.concatenate([part.numbers(schema) for part in self.parts])
 
     def split_rows(self, rows: slice) -> list[tuple[int, Cells, slice]]:
         """Split consecutive rows by file: place of the file in `parts`, its cells, and which of these."""

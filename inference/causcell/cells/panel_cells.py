@@ -265,6 +265,12 @@ class PanelCells:
         self._refuse_closed()
         return self.cells.labels(self._schema)
 
+    @cached_property
+    def numbers(self) -> np.ndarray | None:
+        """Standardised numbers of all cells, float32 [n x c], of concepts that have some; `None` where none do."""
+        self._refuse_closed()
+        return self.cells.numbers(self._schema) if self._schema.numeric else None
+
     def read_names(self, rows: slice) -> np.ndarray:
         """Return the names of consecutive cells, str objects [rows]."""
         self._refuse_closed()
