@@ -104,7 +104,7 @@ class ConceptPrior:
         float32 [n x k].
         """
         mean, deviation = self.evaluate(concept, text)
-        return mean + deviation * normals(keys, len(mean), Purpose.PRIOR, draw=draw, step=concept)
+        return np.asarray(mean + deviation * normals(keys, len(mean), Purpose.PRIOR, draw=draw, step=concept))
 
 
 def _label_table(concept: Concept) -> np.ndarray:

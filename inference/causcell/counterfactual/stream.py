@@ -292,6 +292,7 @@ def _collect(
             place = (slice(None), prediction.intervention, draw)
             labels[place], unmatched[place] = prediction.labels[:count], prediction.unmatched[:count]
             if numbers is not None:
+                assert prediction.numbers is not None, "a source whose cells have numbers gives those of predictions"
                 numbers[place] = prediction.numbers[:count]
     if request.store == "summary":
         labels, unmatched = most_frequent(labels), np.logical_or.reduce(unmatched, axis=2)

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from causcell.concept_encoding import encode_numbers
 from causcell.concepts import Concept, ConceptSchema
 from causcell.errors import InterventionError, UnknownLabelError, format_list
 
@@ -72,8 +73,8 @@ def resolve_target(concept: Concept, given: object, target: TargetKind = "refere
         if target == "reference":
             return Target(label, concept.labels[label], False)
         return Target(label, concept.describe_value(concept.values[label]), True)
-    vector = concept.parse_value(given)
-    return Target(_code_of(concept, vector), concept.describe_value(vector), True)
+    text = concept.describe_value(concept.parse_value(given))
+    return Target(_code_of(concept, text), text, True)
 
 
 def find_code(concept: Concept, given: object) -> int:
@@ -93,14 +94,11 @@ def _find_label(concept: Concept, given: object) -> int | None:
         return None
 
 
-def _code_of(concept: Concept, vector: np.ndarray) -> int:
+def _code_of(concept: Concept, text: str) -> int:
     """Return the code of the bin that a number falls into, the nearest for one beyond all; else `UNSEEN`."""
     value = concept.value
     assert value is not None
-    if value.kind != "continuous":
-        return UNSEEN
-    number = value.in_units(vector)[0]
-    return int(np.searchsorted(np.array(value.bounds), number, side="right"))
+    return int(encode_numbers(np.array([float(text)]), value)[0][0]) if value.kind == "continuous" else UNSEEN
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,8 @@ def read_axis(schema: ConceptSchema, text: str) -> Axis:
 
     Examples
     --------
-    >>> from causcell.concepts import Concept, ConceptSchema
+    >>> from causcell.concept_encoding import encode_numbers
+from causcell.concepts import Concept, ConceptSchema
     >>> read_axis(ConceptSchema((Concept("stim", ("IFN", "ctrl")),)), "stim").values
     ('IFN', 'ctrl')
     """
