@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from causcell.errors import format_list
-from causcell.repository.names import ABDUCTION, EXPRESSION_FLOAT16, INFORMED, REFERENCE_FILE, logits_name
+from causcell.repository.names import (
+    ABDUCTION,
+    EXPRESSION_FLOAT16,
+    INFORMED,
+    PRIOR,
+    REFERENCE_FILE,
+    logits_name,
+    value_name,
+)
 
 Manifest = Any
 """`causcell.repository.manifest.Manifest`: its module imports this one."""
@@ -134,19 +142,30 @@ def _check_graphs(manifest: Manifest) -> None:
         raise ValueError(f"graphs lacks {format_list(absent)}")
     genes = ("float32", (manifest.dimensions.genes,))
     concept = ("float32", (manifest.dimensions.concepts + 1, manifest.dimensions.embedding))
-    logits = {logits_name(each.name): ("float32", (len(each.labels),)) for each in manifest.concepts}
+    told = {logits_name(each.name): ("float32", (len(each.labels),)) for each in manifest.concepts}
+    numbers = [each.name for each in manifest.concepts if each.value is not None and each.value.is_number]
+    told |= {value_name(name): ("float32", (1,)) for name in numbers}
+    known = {"labels": ("int64", (manifest.dimensions.concepts,))}
+    if (schema := manifest.concept_schema).has_values:
+        known = {"values": ("float32", (schema.value_slices[-1].stop,))}
+        if PRIOR not in manifest.graphs:
+            raise ValueError(f"graphs lacks {PRIOR!r}, which concepts with values have")
+    observed = ("float32", (manifest.dimensions.concepts, manifest.dimensions.embedding))
     table, half = ("float32", (-1, 5)), ("float16", genes[1])
     forced = {"exogenous": concept, "forced": concept, "mask": ("float32", concept[1][:1])}
     encoded = {"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept}
     expected = {
         "encoder_scm": ({"expression": genes}, encoded),
-        ABDUCTION: ({"exogenous": concept, "labels": ("int64", (manifest.dimensions.concepts,))}, {INFORMED: concept}),
-        "scm": (forced, {"endogenous": concept, **logits}),
+        ABDUCTION: ({"exogenous": concept, **known}, {INFORMED: concept}),
+        PRIOR: (known, {"mean": observed, "logvar": observed}),
+        "scm": (forced, {"endogenous": concept, **told}),
         "denoiser": ({"x_t": genes, "timestep": ("int64", (1,)), "endogenous": concept}, {"x0": genes}),
         "sampler": ({"endogenous": concept, "noise": genes, "solver": table}, {"expression": genes}),
         "decoder": ({"endogenous": concept, "uniforms": genes}, {"expression": genes}),
     }
     for name, info in manifest.graphs.items():
+        if name == PRIOR and not schema.has_values:
+            raise ValueError(f"graphs has {PRIOR!r}, and no concept has values")
         if name in expected:
             _check_signature(name, info, *expected[name], optional={EXPRESSION_FLOAT16: half})
     _check_known(manifest.parity, {*manifest.graphs, *_twins(manifest)}, "parity", "graphs")
