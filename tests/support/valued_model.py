@@ -2,8 +2,8 @@
 
 Encoder and decoder are the shared model's, four concepts and the unexplained one; concepts, priors, abduction and the
 structural causal model are of this file: ``stim`` (plain labels) and ``age`` (continuous) are causes of ``stage``
-(ordinal), and ``perturbation`` is a set without parents. Every function is a sum row by row, so that a row's result does
-not depend on the batch, bit for bit.
+(ordinal), and ``perturbation`` is a set without parents. Every function is a sum row by row, so that a row's result
+does not depend on the batch, bit for bit.
 """
 
 from __future__ import annotations

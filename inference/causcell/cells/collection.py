@@ -22,6 +22,7 @@ from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
 from causcell.cells.where import Where
 from causcell.cells.where_tree import INDEX
+from causcell.concept_encoding import encode_column
 from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-    from causcell.concept_encoding import encode_column
-from causcell.concepts import ConceptSchema
+    from causcell.concepts import ConceptSchema
 
 _SLICE = 65536
 """Names are read so many at a time."""

@@ -33,7 +33,6 @@ LARGEST_BATCH = 2**20
 """Cells of a network evaluation at most."""
 
 
-
 @dataclass(frozen=True)
 class ModelSource:
     """Location of a model and how it is opened, for a worker to open the same one. It can be pickled.

@@ -139,9 +139,7 @@ class Request:
                 f"{by_value[0].name!r} asks for embeddings from the prior, and this model has no priors: its concepts "
                 "are plain labels. Leave target= out, or train with concepts of another kind (concept='age:continuous')"
             )
-        below = [
-            (each.name, schema.names[i]) for each in by_value for i, _ in each.values if schema.parents(i)
-        ]
+        below = [(each.name, schema.names[i]) for each in by_value for i, _ in each.values if schema.parents(i)]
         if below and self.mode == "exogenous":
             name, concept = below[0]
             raise ConfigurationError(

@@ -187,9 +187,7 @@ class MeasuredCells:
                     match_parents=request.match_parents,
                     draw=draw,
                 )
-                yield Prediction(
-                    place, draw, factual, after.endogenous, after.labels, after.unmatched, after.numbers
-                )
+                yield Prediction(place, draw, factual, after.endogenous, after.labels, after.unmatched, after.numbers)
 
 
 def stream_blocks(

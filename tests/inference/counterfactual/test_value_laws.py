@@ -115,9 +115,7 @@ def test_descendants_follow_from_the_target(valued, engine, batch, concept, valu
         logits = engine.run("scm", {"exogenous": z, "forced": z, "mask": np.ones(z.shape[:2], np.float32)})
         predicted = logits["logits_stage"].argmax(axis=1)
         np.testing.assert_array_equal(result.labels[moved, STAGE], predicted[moved])
-        np.testing.assert_array_equal(
-            result.numbers[moved, 1], SCHEMA["stage"].values[predicted[moved], 0]
-        )
+        np.testing.assert_array_equal(result.numbers[moved, 1], SCHEMA["stage"].values[predicted[moved], 0])
 
 
 @pytest.mark.parametrize("mode", ["do", "exogenous", "isolated"])
@@ -272,7 +270,7 @@ def test_the_prior_of_labels(valued, some):
 
 
 def test_plain_models_have_no_prior(generator, few):
-    with pytest.raises(ConfigurationError, match=r"'stim=IFN' asks for .* the prior, and this model has no priors.*age:"):
+    with pytest.raises(ConfigurationError, match=r"'stim=IFN' asks for .* this model has no priors.*age:"):
         generator.counterfactual(few, {"stim": "IFN"}, target="prior")
 
 
