@@ -330,8 +330,8 @@ class Generator(OpenedModel):
         concept
             Every cell is set to each of its labels in turn; see `causcell.effects.trial.simulated_trial`.
         do
-            In place of ``concept``: labels or values by concept, one joint intervention, and its effect on each cell; see
-            `causcell.effects.cells.cell_effects`.
+            In place of ``concept``: labels or values by concept, one joint intervention, and its effect on each cell;
+            see `causcell.effects.cells.cell_effects`.
         baseline, replicate
             Label that the others are compared with; column of ``obs`` with independent units, such as donors. They
             belong to ``concept``.

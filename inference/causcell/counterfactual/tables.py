@@ -168,13 +168,18 @@ class ResultTable:
             obs[LIBRARY_SIZE] = np.repeat(library, per_cell)
         return obs
 
+    def example(self, cells: int) -> pd.DataFrame:
+        """Return ``obs`` of so many cells that there are not: its columns and their types."""
+        names = np.array([f"cell {i}" for i in range(cells)], dtype=object)
+        factual = np.zeros((cells, len(self.schema.concepts)), dtype=np.int32)
+        numbers = np.zeros((cells, len(self.schema.numeric)), dtype=np.float32)
+        labels, after = (np.repeat(array, self.request.rows_per_cell, axis=0) for array in (factual, numbers))
+        library = np.ones(cells) if self.request.library else None
+        return self.obs(names, factual, labels, library, numbers, after)
+
     def own_columns(self) -> list[str]:
         """Return the columns of ``obs`` that results have of their own."""
-        nothing, library = np.empty((0, len(self.schema.concepts)), dtype=np.int32), None
-        if self.request.library:
-            library = np.empty(0)
-        numbers = np.empty((0, len(self.schema.numeric)), dtype=np.float32)
-        return [str(name) for name in self.obs(np.empty(0, dtype=object), nothing, nothing, library, numbers, numbers)]
+        return [str(name) for name in self.example(0)]
 
     def select_annotations(self, cells: AnyCells, kept: Kept) -> Annotations:
         """Select the annotations of cells that travel into results; see `causcell.cells.annotations`."""
