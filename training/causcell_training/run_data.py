@@ -146,6 +146,7 @@ class RunData:
                 raise ValueError("labels that the concepts do not have")
             counts: dict[Part, int] = {part: int(tree["counts"][part]) for part in (TRAINING, VALIDATION, TEST)}
             cells = TrainingCells.model_validate(tree["training_cells"])
+            cells.check()
             return cls(tree["digest"], description, cells, counts, expression, labels, arrays["combinations"])
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
             raise RunError(

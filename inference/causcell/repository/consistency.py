@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -56,7 +54,7 @@ def check_consistency(manifest: Manifest) -> None:
     _check_solvers(manifest)
     _check_graphs(manifest)
     _check_files(manifest)
-    _check_training_cells(manifest)
+    manifest.training_cells.check()
     _check_verdicts(manifest)
 
 
@@ -209,19 +207,6 @@ def _check_files(manifest: Manifest) -> None:
             raise ValueError(f"files lists {name[:200]!r}, which is no file of a model repository")
         if not _DIGEST.fullmatch(digest):
             raise ValueError(f"files has {digest[:80]!r} for {name!r}, which is no SHA-256")
-
-
-def _check_training_cells(manifest: Manifest) -> None:
-    cells = manifest.training_cells
-    try:
-        digests = base64.b64decode(cells.digests, validate=True)
-    except (binascii.Error, ValueError):
-        digests = b"?"
-    if len(digests) != 8 * cells.count:
-        raise ValueError(f"training_cells.digests does not hold {cells.count} digests")
-    values = np.frombuffer(digests, dtype="<u8")
-    if not (values[1:] > values[:-1]).all():
-        raise ValueError("training_cells.digests is not sorted")
 
 
 def _check_unique(names: Collection[str], what: str) -> None:

@@ -52,7 +52,7 @@ SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
 
 LARGEST_MANIFEST = 2**28
-"""Bytes of a manifest at most: those of 25 million training cells (10.7 bytes a cell, the rest is small)."""
+"""Bytes of a manifest at most. Those of today stay below 20 MB; earlier ones had 10.7 bytes a training cell."""
 
 _MOST_VALUES = 2_000_000
 """Values of a manifest at most, counted by its commas; a panel of 60,000 genes has 300,000."""

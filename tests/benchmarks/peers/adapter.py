@@ -4,8 +4,9 @@
 
 The adapter is the class ``Adapter`` of ``adapters/NAME.py``. What it can do is what it defines: ``mean``, ``sample``,
 ``counterfactual_mean``, ``counterfactual_sample``, ``embeddings``, ``size_on_disk``. Into the job's folder go
-``mean.h5ad`` and ``sample.h5ad`` (rows as `causcell evaluate --predictions` reads them) and ``costs.json``. Nothing of
-CausCell is imported here but by the adapters of CausCell itself.
+``mean.h5ad`` and ``sample.h5ad`` (rows as `causcell evaluate --predictions` reads them) and ``costs.json``. One
+training may have several settings to predict by (``variants``, by name): each has files in a folder of its own. Nothing
+of CausCell is imported here but by the adapters of CausCell itself.
 """
 
 from __future__ import annotations
@@ -103,10 +104,7 @@ def main(name: str, path: Path) -> None:
     seconds |= {"fit": time.perf_counter() - wall, "fit, CPU": cpu_seconds() - cpu}
     memory = {"fit": peak_memory()}
     wall, cpu = time.perf_counter(), cpu_seconds()
-    for estimate in ("mean", "sample"):
-        predicted = predict(adapter, job, test, estimate)
-        if predicted is not None:
-            predicted.write_h5ad(out / f"{estimate}.h5ad", compression="lzf")
+    write_predictions(adapter, job, test, out)
     seconds |= {"predict": time.perf_counter() - wall, "predict, CPU": cpu_seconds() - cpu}
     memory["all"] = peak_memory()
     costs = {
@@ -120,8 +118,12 @@ def main(name: str, path: Path) -> None:
         "peak memory, MB": {key: round(value) for key, value in memory.items()},
         "size on disk, bytes": adapter.size_on_disk() if _can(adapter, "size_on_disk") else None,
         "rates": time_calls(adapter, job, test),
+        "variants": {},
         "environment": describe_environment(job),
     }
+    for variant, each in (adapter.variants() if _can(adapter, "variants") else {}).items():
+        write_predictions(each, job, test, out / variant)
+        costs["variants"][variant] = {"name": each.name, "rates": time_calls(each, job, test)}
     (out / "costs.json").write_text(json.dumps(costs, indent=1) + "\n")
     if _can(adapter, "close"):
         adapter.close()
@@ -142,6 +144,15 @@ def load_adapter(name: str) -> ModuleType:
     sys.modules[path.stem] = module
     specification.loader.exec_module(module)
     return module
+
+
+def write_predictions(adapter: Any, job: Job, test: anndata.AnnData, out: Path) -> None:
+    """Write ``mean.h5ad`` and ``sample.h5ad`` into a folder, as far as a system can."""
+    out.mkdir(parents=True, exist_ok=True)
+    for estimate in ("mean", "sample"):
+        predicted = predict(adapter, job, test, estimate)
+        if predicted is not None:
+            predicted.write_h5ad(out / f"{estimate}.h5ad", compression="lzf")
 
 
 def predict(adapter: Any, job: Job, test: anndata.AnnData, estimate: str) -> anndata.AnnData | None:

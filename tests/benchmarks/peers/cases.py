@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,6 @@ from causcell_training.data.genes import choose_panel
 
 PANEL = 2000
 VALIDATION_SHARE = 0.08
-TESTED, TRAINED_SOURCES = "tested cells", "trained sources"
-"""Views: only cells that were not trained on are judged; or source cells that were trained on as well."""
-
 SIMULATED, SIMULATED_NEW = 2000, 600
 SIMULATOR_DO = {"treatment": "treated", "donor": "d3", "cell_type": "C", "state": "active"}
 KANG_TYPES = (
@@ -64,11 +61,12 @@ class Case:
         Columns of ``obs``, causal edges, and the concept within whose labels effects are judged.
     cells
         The panel's counts (float32 CSR), ``layers["log1p"]``, ``obs`` with the concepts, ``total`` (of counts, over all
-        genes), ``part`` (``train``, ``validation``, ``test``) and ``asked`` (whether it is predicted).
+        genes), ``part`` (``train``, ``validation``, ``test``) and ``source`` (whether it is a source cell of the
+        combination that is left out: predicted, even where it was trained on).
     interventions
         What is asked: ``{"where": ..., "do": ...}`` each.
-    views
-        By name, the rows that are judged together: the part of each cell, and the cells whose predictions are read.
+    held_out
+        Combinations of labels that are judged though their source cells carry labels beside the strata.
     truth
         World, noise of the new cells, of the simulator.
     """
@@ -79,7 +77,7 @@ class Case:
     strata: str | None
     cells: anndata.AnnData
     interventions: list[Intervention]
-    views: dict[str, pd.Series] = field(default_factory=dict)
+    held_out: list[dict[str, str]] = field(default_factory=list)
     truth: tuple[World, Noise] | None = None
 
     @property
@@ -92,7 +90,7 @@ class Case:
     @property
     def asked(self) -> anndata.AnnData:
         """Cells that are predicted."""
-        return self.cells[self.cells.obs["asked"].to_numpy()].copy()
+        return self.cells[(self.cells.obs["part"] == "test").to_numpy() | self.cells.obs["source"].to_numpy()].copy()
 
     def write(self, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Write the cells into a folder, and return the job of `adapter.Job` with further settings."""
@@ -197,7 +195,7 @@ def _read_perturbations(data: Path) -> anndata.AnnData:
     obs = pd.DataFrame(
         {
             "perturbation": cells.obs["perturbation"].astype(str).astype("category"),
-            "line": cells.obs["cell_type"].astype(str).astype("category"),
+            "cell_type": cells.obs["cell_type"].astype(str).astype("category"),
             "dataset": cells.obs["dataset"].astype(str),
             "total": total,
         },
@@ -210,18 +208,18 @@ def _leave_line(line: str, data: Path, seed: int) -> Case:
     """Leave every perturbed cell of one of McFaline's lines out; a fifth of all other cells is tested too."""
     cells = _read_perturbations(data)
     cells = cells[(cells.obs["dataset"] == "mcfaline23").to_numpy()].copy()
-    held_out = ((cells.obs["line"] == line) & (cells.obs["perturbation"] != "control")).to_numpy()
+    held_out = ((cells.obs["cell_type"] == line) & (cells.obs["perturbation"] != "control")).to_numpy()
     tested = held_out | (np.random.default_rng(0).random(cells.n_obs) < 0.2)
     labels = [each for each in cells.obs["perturbation"].unique() if each != "control"]
     return _finish(
         f"lines-{line}",
         cells,
         tested,
-        concepts=("perturbation", "line"),
+        concepts=("perturbation", "cell_type"),
         edges=(),
-        strata="line",
+        strata="cell_type",
         interventions=[{"where": {"perturbation": "control"}, "do": {"perturbation": each}} for each in sorted(labels)],
-        sources=((cells.obs["line"] == line) & (cells.obs["perturbation"] == "control")).to_numpy(),
+        sources=((cells.obs["cell_type"] == line) & (cells.obs["perturbation"] == "control")).to_numpy(),
         seed=seed,
     )
 
@@ -229,7 +227,7 @@ def _leave_line(line: str, data: Path, seed: int) -> Case:
 def _leave_pairs(rest: str, data: Path, seed: int) -> Case:
     """Leave out the doubles of K562 whose singles are there: each single is a concept of its own, present or not."""
     cells = _read_perturbations(data)
-    cells = cells[(cells.obs["line"] == "k562").to_numpy()].copy()
+    cells = cells[(cells.obs["cell_type"] == "k562").to_numpy()].copy()
     named = cells.obs["perturbation"].astype(str)
     singles = {each for each in named.unique() if "+" not in each and each != "control"}
     doubles = sorted(each for each in named.unique() if "+" in each and set(each.split("+")) <= singles)
@@ -246,7 +244,7 @@ def _leave_pairs(rest: str, data: Path, seed: int) -> Case:
         for double in doubles
         for first, second in (double.split("+"), double.split("+")[::-1])
     ]
-    return _finish(
+    case = _finish(
         "pairs",
         cells,
         tested,
@@ -257,6 +255,7 @@ def _leave_pairs(rest: str, data: Path, seed: int) -> Case:
         sources=named.isin(parts).to_numpy(),
         seed=seed,
     )
+    return replace(case, held_out=[dict.fromkeys(double.split("+"), "yes") for double in doubles])
 
 
 def _simulate(seed: int) -> Case:
@@ -278,7 +277,7 @@ def _simulate(seed: int) -> Case:
         sources=np.zeros(cells.n_obs, dtype=bool),
         seed=seed,
     )
-    return Case(**{**case.__dict__, "truth": (world, noise)})
+    return replace(case, truth=(world, noise))
 
 
 def _finish(
@@ -314,14 +313,8 @@ def _finish(
         layers={"log1p": logged.astype(np.float32)},
     )
     made.obs["part"] = part
-    asked = tested.copy()
-    made.obs["asked"] = asked | sources
-    views = {TESTED: pd.Series(part, index=made.obs_names)}
-    if sources.any():
-        again = part.copy()
-        again[sources] = "test"
-        views[TRAINED_SOURCES] = pd.Series(again, index=made.obs_names)
-    return Case(name, concepts, edges, strata, made, interventions, views)
+    made.obs["source"] = sources
+    return Case(name, concepts, edges, strata, made, interventions)
 
 
 def _choose_genes(cells: anndata.AnnData, concepts: tuple[str, ...], trained: np.ndarray) -> list[str]:
