@@ -124,10 +124,7 @@ class Concept:
         return self.value.parse(given, self.labels, self.name)
 
     def extrapolates(self, value: np.ndarray) -> bool:
-        """Tell whether a value, float32 [width], lies beyond the cells trained on.
-
-        A number outside their range, a set that none of them has, or a label known by its features alone.
-        """
+        """Tell whether a value, float32 [width], is a number outside the trained range, or a set or label never seen."""
         return self.value is not None and self.value.extrapolates(value, self.labels, self.name)
 
     def describe_value(self, value: np.ndarray) -> str:
@@ -325,9 +322,8 @@ class ConceptSchema:
         import pandas as pd
 
         found = self[concept]
-        return pd.Categorical.from_codes(
-            np.asarray(codes).ravel(), categories=list(found.labels), ordered=found.kind in ("ordinal", "continuous")
-        )
+        ordered = found.kind in ("ordinal", "continuous")
+        return pd.Categorical.from_codes(np.asarray(codes).ravel(), list(found.labels), ordered)
 
     def encode(self, obs: pd.DataFrame) -> np.ndarray:
         """Encode the labels of cells.
@@ -335,8 +331,7 @@ class ConceptSchema:
         Parameters
         ----------
         obs
-            Annotations of cells, with a column for each concept. A concept without a column, or a missing value in
-            it, is `UNLABELLED`.
+            Annotations of cells, a column a concept. Without a column, or with NaN, a cell is `UNLABELLED`.
 
         Returns
         -------
@@ -347,8 +342,7 @@ class ConceptSchema:
         ConceptError
             A column holds infinite numbers, or values that are no labels.
         UnknownLabelError
-            A label is none of its concept's, nor the same number as one; set it to NaN to have the cell treated as
-            unlabelled.
+            A label is none of its concept's, nor the same number as one; NaN is unlabelled.
         """
         codes = np.full((len(obs), len(self.concepts)), UNLABELLED, dtype=np.int32)
         for i, concept in enumerate(self.concepts):

@@ -22,7 +22,6 @@ from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, take_rows
 from causcell.cells.where import Where
 from causcell.cells.where_tree import INDEX
-from causcell.concept_encoding import encode_column
 from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
@@ -223,15 +222,6 @@ class Cells:
             self._encoded = (schema, schema.encode(obs if self._rows is None else obs.iloc[self._rows]))
         return self._encoded[1]
 
-    def numbers(self, schema: ConceptSchema) -> np.ndarray:
-        """Return the standardised numbers of all cells, float32 [n x c], of the concepts `ConceptSchema.numeric`."""
-        numbers = np.full((len(self), len(schema.numeric)), np.nan, dtype=np.float32)
-        for place, concept in enumerate(schema.concepts[i] for i in schema.numeric):
-            if concept.name in self._source.columns:
-                column = self.column(concept.name).to_frame()
-                numbers[:, place] = encode_column(column, concept.name, concept.labels, concept.value)[1][:, 0]
-        return numbers
-
     @property
     def columns(self) -> list[str]:
         """Names of the columns of ``obs``."""
@@ -373,10 +363,6 @@ class Collection:
     def labels(self, schema: ConceptSchema) -> np.ndarray:
         """Return the label codes of all cells, int32 [n x m]."""
         return np.concatenate([part.labels(schema) for part in self.parts])
-
-    def numbers(self, schema: ConceptSchema) -> np.ndarray:
-        """Return the standardised numbers of all cells, float32 [n x c]; see `Cells.numbers`."""
-        return np.concatenate([part.numbers(schema) for part in self.parts])
 
     def split_rows(self, rows: slice) -> list[tuple[int, Cells, slice]]:
         """Split consecutive rows by file: place of the file in `parts`, its cells, and which of these."""
