@@ -124,7 +124,7 @@ class Concept:
         return self.value.parse(given, self.labels, self.name)
 
     def extrapolates(self, value: np.ndarray) -> bool:
-        """Tell whether a value, float32 [width], is a number outside the trained range, or a set or label never seen."""
+        """Tell whether a value, float32 [width], is a number out of the trained range, or a set or label never seen."""
         return self.value is not None and self.value.extrapolates(value, self.labels, self.name)
 
     def describe_value(self, value: np.ndarray) -> str:
