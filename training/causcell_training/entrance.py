@@ -11,7 +11,8 @@ from causcell.cells.check import warn_of_labels
 from causcell.cells.collection import Cells
 from causcell.cells.totals import read_totals
 from causcell.concept_columns import check_columns, check_names, schema_from_obs
-from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs
+from causcell.concepts import Concept, ConceptSchema, Edge
+from causcell_training.concept_graph import allowed_edges, shape_graph, warn_of_learned_graph
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import check_panel
 from causcell_training.data.split import Split, read_split, split_cells
@@ -40,7 +41,7 @@ def check_inputs(
     CausCellError
         What `prepare` finds.
     """
-    edges = as_pairs(config.edge, "parent:child", ":")
+    edges = allowed_edges(config)
     check_names(config.concept)
     ConceptSchema(tuple(Concept(name, ("0", "1")) for name in config.concept), tuple(Edge(*pair) for pair in edges))
     given = None if split is None else read_split(split)
@@ -50,7 +51,8 @@ def check_inputs(
         if config.totals is not None:
             read_totals(cells, config.totals)
         obs = cells.obs
-        schema = schema_from_obs(obs, config.concept, edges)
+        schema = shape_graph(schema_from_obs(obs, config.concept, edges), config.model)
         labels = schema.encode(obs)
         split_cells(cells.names, labels, schema, config, given, np.random.default_rng(config.seed))
         warn_of_labels(obs, config.concept, edges, stacklevel=stacklevel + 1)
+        warn_of_learned_graph(config, stacklevel=stacklevel + 1)

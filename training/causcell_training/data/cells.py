@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from causcell.cells.collection import Cells
 from causcell.concept_columns import schema_from_obs
-from causcell.concepts import ConceptSchema, as_pairs
+from causcell.concepts import ConceptSchema
 from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
+from causcell_training.concept_graph import allowed_edges, shape_graph
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import choose_panel
 from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_panel
@@ -107,9 +108,7 @@ def prepare(
     """
     with Cells(source, layer=config.layer, raw=config.raw) as cells:
         rng = np.random.default_rng(config.seed)
-        schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
-        if config.model.graph == "independent":
-            schema = replace(schema, edges=())
+        schema = shape_graph(schema_from_obs(cells.obs, config.concept, allowed_edges(config)), config.model)
         labels = schema.encode(cells.obs)
         part = split_cells(cells.names, labels, schema, config, split, rng)
         train = np.flatnonzero(part == TRAINING)

@@ -1,6 +1,6 @@
 """CellFlow: flow matching that carries a control population to each perturbed one, in principal components.
 
-Its tutorial's architecture (75 million weights) is for ten million cells on an A100. On a GPU it is used as it stands
+Its tutorial's architecture is for ten million cells on an A100. On a GPU it is used as it stands
 there; on a CPU its widths and its batch are quartered, and the row says so.
 """
 
@@ -29,7 +29,7 @@ CONTROL, LABELS, NAME = "is_control", "labels", "population"
 LEARNING_RATE, ACCUMULATED = 5e-5, 20
 NETWORKS = {"cuda": 1, "cpu": 4}
 """By how much its tutorial's widths (and its batch of 1,024) are divided."""
-ITERATIONS = {"cuda": 20_000, "cpu": 6_000}
+ITERATIONS = {"cuda": 10_000, "cpu": 6_000}
 BATCH = 1024
 
 
