@@ -57,10 +57,17 @@ class ModelConfig(_Section):
     """Attention heads of each block."""
     head: str = "spike_slab"
     """Name of a registered head, which says what the denoiser's output is; see `causcell_training.heads`."""
-    graph: Literal["given", "independent"] = "given"
-    """``independent`` leaves the edges out: the paper's CausCell_IND, whose concepts have no causes."""
+    graph: Literal["given", "independent", "learned"] = "given"
+    """``independent`` leaves the edges out: the paper's CausCell_IND, whose concepts have no causes. ``learned`` takes
+    the edges for those that are allowed (none given: from each concept to all named after it) and keeps those that the
+    cells ask for; ``docs/graph.md`` says what that can't tell."""
     edge_weights: Literal["fixed", "learned"] = "fixed"
     """Weights of the edges: 1 each, as in the paper, or learned."""
+    mechanism: Literal["linear", "nonlinear"] = "linear"
+    """How causes act on a concept: ``linear``, z_i = sum of theirs + eps_i, as in the paper; or ``nonlinear``, with a
+    small network of all causes' embeddings beside the sum; see `causcell_training.scm.StructuralCausalModel`."""
+    mechanism_width: int = Field(64, ge=1, le=16_384)
+    """Hidden width of nonlinear mechanisms."""
     abduction: Literal["informed", "expression"] = "informed"
     """What a cell's embeddings are abducted from: ``informed`` by its known labels beside its expression, q(eps | x, y)
     as in the paper; or ``expression`` alone, q(eps | x). See `causcell_training.model.CausCell.inform`."""
@@ -103,6 +110,8 @@ class ObjectiveConfig(_Section):
     see `causcell_training.objective.independencies`. Glioblastoma, squared error of do(panobinostat) on held-out cells
     over the true shift's square, by weight: 0.03 .28, 0.1 .24, 0.3 .22; but the simulator's average effects, error
     0.03 and few cells .095, 0.1 .082, 0.3 .129 (``tests/benchmarks/results/effects.md``)."""
+    edges: float = Field(0.01, ge=0)
+    """Expected number of open edges, of a learned graph."""
     independence_cells: int = Field(1024, ge=0)
     """Cells that it is taken over: those of the batch, and of batches before it. In a batch alone chance explains more
     than what is looked for, and its noise costs the mean estimate (MSE on Kang, 0.1 over a batch .276, over 1,024 cells

@@ -12,7 +12,8 @@ from causcell.cells.collection import Cells
 from causcell.cells.totals import read_totals
 from causcell.concept_columns import check_columns, check_names
 from causcell.concept_reading import split_kind
-from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs
+from causcell.concepts import Concept, ConceptSchema, Edge
+from causcell_training.concept_graph import allowed_edges, warn_of_learned_graph
 from causcell_training.config import TrainConfig
 from causcell_training.data.concepts import read_controls, read_features, read_schema
 from causcell_training.data.genes import check_panel
@@ -42,7 +43,7 @@ def check_inputs(
     CausCellError
         What `prepare` finds.
     """
-    edges = as_pairs(config.edge, "parent:child", ":")
+    edges = allowed_edges(config)
     names = [split_kind(each)[0] for each in config.concept]
     check_names(names)
     ConceptSchema(tuple(Concept(name, ("0", "1")) for name in names), tuple(Edge(*pair) for pair in edges))
@@ -60,3 +61,4 @@ def check_inputs(
         if schema.has_values:
             read_schema(obs, config, np.flatnonzero(part == TRAINING)).encode(obs)
         warn_of_labels(obs, config.concept, edges, features=features, controls=controls, stacklevel=stacklevel + 1)
+        warn_of_learned_graph(config, stacklevel=stacklevel + 1)

@@ -70,7 +70,8 @@ class CausCell(nn.Module):
             layers=config.encoder_layers,
             dropout=config.encoder_dropout,
         )
-        self.scm = StructuralCausalModel(schema, learned=config.edge_weights == "learned")
+        mechanism = (config.embedding, config.mechanism_width) if config.mechanism == "nonlinear" else None
+        self.scm = StructuralCausalModel(schema, learned=config.edge_weights == "learned", mechanism=mechanism)
         self.denoiser = Denoiser(
             -self.mean / self.deviation,
             schema.size,

@@ -10,15 +10,17 @@ With q(eps | x) = N(mu, sigma^2), z = A^T z + eps, total effects B = (I - A^T)^-
     (2) likelihood        mean over cells and genes of -(1 - abar_t) log p(x | x_t, z), for heads that have one
     (3) classification    sum_i cross-entropy(y_i, classifier_i(z_i)); of values: `causcell_training.kinds.readers`
     (4) exogenous_kl      KL(q(eps | x) || N(0, I)) / G
-    (5) endogenous_kl     sum_i KL(q(z_i | x) || N(m_i[y_i], v_i[y_i])) / G,  var q(z_i | x) = sum_j B_ij^2 sigma_j^2
+    (5) endogenous_kl     sum_i KL(q(z_i | x) || N(m_i[y_i], v_i[y_i])) / G,  var q(z_i | x) = sum_j B_ij^2 sigma_j^2;
+                          nonlinear: of q(z_i | x, z_parents) at a draw of the parents, see `StructuralCausalModel`
     (6) adversary         sum_i KL(frequency of y_i || discriminator_i(mu_unexplained))
     (7) independence      sum over `independencies` of `explained_variance`
-    (8) discriminators    sum_i cross-entropy(y_i, discriminator_i(mu_unexplained)), the adversary's opponent
+    (8) edges             sum over allowed edges of the probability that each is open, of learned graphs alone
+    (9) discriminators    sum_i cross-entropy(y_i, discriminator_i(mu_unexplained)), the adversary's opponent
 
 What is decoded, z in (1) and (2), is informed by the cells' known labels: `causcell_training.model.CausCell.inform`.
 All other terms are of embeddings read from expression alone; and (7) is over the cells of earlier batches too.
 
-The loss is (8) plus the terms (1) to (7), each times its weight in `ObjectiveConfig`. Where concepts have values
+The loss is (9) plus the terms (1) to (8), each times its weight in `ObjectiveConfig`. Where concepts have values
 v_i, their prior of (5) is a network's Gaussian at v_i (`causcell_training.kinds.priors`). Cells without a label of
 concept i are left out of every term that reads y_i. Log-likelihoods are up to a constant.
 """
@@ -109,9 +111,16 @@ class Objective(nn.Module):
         Returns
         -------
         dict
-            Terms (1) to (8) of `causcell_training.objective`, scalars by name, and their weighted sum ``total``. The
+            Terms (1) to (9) of `causcell_training.objective`, scalars by name, and their weighted sum ``total``. The
             gradient of ``discriminators`` reaches the discriminators alone, that of ``adversary`` the encoder alone.
         """
+        if model.scm.gates is None:
+            return self._terms(model, expression, labels, values)
+        with model.scm.gates.draw(len(expression)):
+            return self._terms(model, expression, labels, values)
+
+    def _terms(self, model: CausCell, expression: Tensor, labels: Tensor, values: Tensor | None) -> dict[str, Tensor]:
+        """Compute every term for a batch, at the edges' gates as they are drawn."""
         x = model.standardise(expression)
         genes = x.shape[1]
         mean, logvar = model.encoder(x)
@@ -134,6 +143,8 @@ class Objective(nn.Module):
             "adversary": self._adversary(mean[:, -1]),
             "independence": self._independence(*self._with_earlier_cells(mean, labels)),
         }
+        if model.scm.gates is not None:
+            terms["edges"] = model.scm.gates.probabilities().sum()
         total = sum(
             (getattr(self.config, name) * term for name, term in terms.items()), torch.zeros((), device=x.device)
         )
@@ -154,8 +165,7 @@ class Objective(nn.Module):
         self, model: CausCell, mean: Tensor, logvar: Tensor, labels: Tensor, values: Tensor | None
     ) -> Tensor:
         """Sum (5) over concepts, each averaged over its labelled cells, from mu and log sigma^2 [B x M x k]."""
-        z_mean = model.scm(mean)
-        z_variance = model.scm.marginal_variance(logvar.exp())
+        z_mean, z_variance = model.scm.posterior(mean, logvar.exp())
         total = torch.zeros((), device=mean.device)
         prior = None if values is None else model.prior(values)
         for i in range(len(self.names)):
@@ -231,7 +241,7 @@ class Objective(nn.Module):
         return F.one_hot(code, count)
 
     def _discriminators(self, unexplained: Tensor, labels: Tensor) -> Tensor:
-        """Sum (8) over concepts: the discriminators read labels from the unexplained embedding [B x k]."""
+        """Sum (9) over concepts: the discriminators read labels from the unexplained embedding [B x k]."""
         losses = [masked_cross_entropy(d(unexplained), labels[:, i]) for i, d in enumerate(self.discriminators)]
         return torch.stack(losses).sum()
 

@@ -10,6 +10,7 @@ Both are written before the first step: what can't be written ends no training t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
 from causcell_training.data.groups import GROUPS, summarise_groups
 from causcell_training.data.split import PART, TEST, TRAINING, VALIDATION, Part
+from causcell_training.learned_graph import edge_strengths
 from causcell_training.model import CausCell
 from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
 from causcell_training.value_measures import measure_values
@@ -175,6 +177,18 @@ class RunData:
             "config": config.model_dump(mode="json"),
         }
         return provenance | ({"plan": facts.plan} if facts.plan else {})
+
+    def describe_edges(
+        self, model: CausCell, found: Mapping[str, Mapping[str, Any]], reference: ReferenceCells
+    ) -> dict[str, Any]:
+        """Describe a learned graph for the provenance, its edges with their strengths; nothing of one that was given.
+
+        ``found`` is of `causcell_training.concept_graph.keep_found_edges`, strengths are measured on reference cells.
+        """
+        if not found:
+            return {}
+        strengths = edge_strengths(model, model.scm(torch.from_numpy(reference.exogenous)))
+        return {"edges": {name: {**facts, "strength": strengths.get(name, 0.0)} for name, facts in found.items()}}
 
     @torch.no_grad()
     def embed_reference_cells(self, model: CausCell) -> ReferenceCells:

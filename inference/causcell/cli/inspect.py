@@ -173,6 +173,8 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         },
         "concepts": {concept.name: list(concept.labels) for concept in manifest.concepts},
         "edges": [f"{edge.parent}:{edge.child}" for edge in manifest.edges],
+        "mechanism": manifest.mechanism,
+        **({"learned_edges": manifest.provenance["edges"]} if "edges" in manifest.provenance else {}),
         "head": manifest.head,
         "precision": manifest.precision,
         "schedule": fields["schedule"],

@@ -116,7 +116,8 @@ class CounterfactualModel:
         return {
             "genes": f"{len(manifest.genes.names):,}, trained on {manifest.expression.scale}",
             **{f"concept {each.name}": _shorten(each.labels) for each in manifest.concepts},
-            "edges": ", ".join(f"{edge.parent} -> {edge.child}" for edge in manifest.edges) or "none",
+            "edges": (", ".join(f"{edge.parent} -> {edge.child}" for edge in manifest.edges) or "none")
+            + ("" if manifest.mechanism == "linear" else f" ({manifest.mechanism} mechanisms)"),
             "presets": ", ".join(presets),
             "trained on": f"{manifest.training_cells.count:,} cells",
             **{f"verdict on {each.title}": each.reason for each in manifest.verdicts},

@@ -188,12 +188,23 @@ def test_label_left_out_of_training_is_known_by_its_features(adata: anndata.AnnD
     assert data.schema["drug"].extrapolates(data.schema["drug"].parse_value("z"))
 
 
+ALONE: dict[str, list[str]] = {"set_control": [], "label_features": []}
+
+
 @pytest.mark.parametrize(
     ("overrides", "error", "told"),
     [
         ({"concept": ["age:number"]}, ConceptError, "'age:number' names no kind"),
-        ({"concept": ["line:continuous"]}, ConceptError, "'hela', 'k562', which are no numbers"),
-        ({"concept": ["nothing:set"]}, UnknownConceptError, "no column 'nothing'"),
+        (
+            {"concept": ["line:continuous"], "set_control": [], "label_features": []},
+            ConceptError,
+            "'hela', 'k562', which are no numbers",
+        ),
+        (
+            {"concept": ["nothing:set"], "set_control": [], "label_features": []},
+            UnknownConceptError,
+            "no column 'nothing'",
+        ),
         ({"set_control": ["pert"]}, ConceptError, "'pert' is not of the form NAME=LABEL"),
         ({"set_control": ["pert=nothing"]}, ConceptError, "no cell to train on carries 'nothing'"),
         ({"set_control": ["line=k562"]}, ConceptError, "takes no control label"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from causcell.concept_columns import schema_from_obs
 from causcell.concept_reading import LabelFeatures, read_label_features
 from causcell.concepts import ConceptSchema, as_pairs
+from causcell_training.concept_graph import allowed_edges, shape_graph
 from causcell_training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -32,16 +32,18 @@ def read_schema(obs: pd.DataFrame, config: TrainConfig, rows: np.ndarray | None 
     ------
     ConceptError
         Concepts, labels, edges or label features can't be used.
+    ConfigurationError
+        What the model's settings ask for takes edges, and there are none.
     """
     schema = schema_from_obs(
         obs,
         config.concept,
-        as_pairs(config.edge, "parent:child", ":"),
+        allowed_edges(config),
         features=read_features(config),
         controls=read_controls(config),
         rows=rows,
     )
-    return replace(schema, edges=()) if config.model.graph == "independent" else schema
+    return shape_graph(schema, config.model)
 
 
 def read_features(config: TrainConfig) -> dict[str, LabelFeatures]:

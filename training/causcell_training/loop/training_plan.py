@@ -74,6 +74,8 @@ class TrainingPlan(lightning.LightningModule):
         self.config = config
         self._data_digest = data.digest()
         self.model = CausCell(data.schema, data.preprocessing, config.model)
+        if config.model.graph == "learned":
+            self.model.scm.learn_edges()
         axes = principal_axes(data, config.model.components, config.seed)
         self.model.encoder.projection.copy_(torch.from_numpy(axes))
         labels = torch.from_numpy(data.labels[data.rows(TRAINING)].astype(np.int64))
