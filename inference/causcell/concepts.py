@@ -232,6 +232,11 @@ class ConceptSchema:
         return any(concept.value is not None for concept in self.concepts)
 
     @cached_property
+    def numeric(self) -> tuple[int, ...]:
+        """Indices of the concepts whose values are numbers, ordinal and continuous ones."""
+        return tuple(i for i, each in enumerate(self.concepts) if each.value is not None and each.value.is_number)
+
+    @cached_property
     def value_slices(self) -> tuple[slice, ...]:
         """Columns of each concept's value among the values of all, of width V together."""
         widths = [len(each.labels) if each.value is None else each.value.width for each in self.concepts]

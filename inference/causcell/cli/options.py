@@ -117,10 +117,26 @@ ConnectionFile = Annotated[
 
 Do = Annotated[
     list[str] | None,
-    typer.Option(help="CONCEPT=LABEL; several are one joint intervention. None: reconstruct.", show_default=False),
+    typer.Option(
+        help="CONCEPT=LABEL, or =VALUE: a number (age=30), members of a set (perturbation=A+B), a label known by its "
+        "features; several are one joint intervention. None: reconstruct.",
+        show_default=False,
+    ),
 ]
 Grid = Annotated[
-    list[str] | None, typer.Option(help="Concept to take every label of; several multiply.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        metavar="CONCEPT[=START:STOP:STEP]",
+        help="Concept to take every label of, or a range of its numbers (dose=0:10:0.5); several multiply.",
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str,
+    typer.Option(
+        help="Embeddings of labels: of reference cells that carry them (reference), or drawn from the concept's prior, "
+        "as those of other values are always (prior)."
+    ),
 ]
 Mode = Annotated[str, typer.Option(help="do, exogenous or isolated.")]
 MatchParents = Annotated[
