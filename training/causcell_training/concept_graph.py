@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from causcell.concept_reading import split_kind
 from causcell.concepts import ConceptSchema, as_pairs
 from causcell.errors import CausCellWarning, ConfigurationError, format_list
 from causcell_training.config import ModelConfig, TrainConfig
@@ -38,7 +39,7 @@ def allowed_edges(config: TrainConfig) -> list[tuple[str, str]]:
     [('drug', 'type'), ('drug', 'state'), ('type', 'state')]
     """
     if config.model.graph == "learned" and not config.edge:
-        return list(combinations(config.concept, 2))
+        return list(combinations([split_kind(each)[0] for each in config.concept], 2))
     return as_pairs(config.edge, "parent:child", ":")
 
 

@@ -7,7 +7,16 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from causcell._internal.choices import suggest
 from causcell._internal.toml import as_json, read_toml
@@ -18,6 +27,9 @@ from causcell_training.heads.registry import check_head_name, head_class
 
 GeneSelection = Literal["dispersion", "variance", "seurat_v3", "labels", "variance_labels"]
 """Ways to choose a number of genes; see `causcell_training.data.gene_ranking`."""
+
+
+_OF_VALUES = ("label_features", "set_control")
 
 
 class _Section(BaseModel):
@@ -143,7 +155,12 @@ class TrainConfig(_Section):
     """
 
     concept: tuple[str, ...] = ()
-    """Columns of ``obs`` with the concepts' labels."""
+    """Columns of ``obs`` with the concepts' labels, each as it is or with its kind: ``NAME:ordinal``,
+    ``NAME:continuous``, ``NAME:set`` or ``NAME:labels``; see ``docs/concepts.md``."""
+    label_features: tuple[str, ...] = ()
+    """Tables of labels' features, ``NAME=FILE.csv`` each: a header, then a label and its numbers in each row."""
+    set_control: tuple[str, ...] = ()
+    """Label of the cells that carry no member of a set, ``NAME=LABEL`` each."""
     edge: tuple[str, ...] = ()
     """Causal edges between concepts, ``PARENT:CHILD`` each."""
     expression: Scale = "counts"
@@ -180,12 +197,18 @@ class TrainConfig(_Section):
     optimisation: OptimisationConfig = OptimisationConfig()
     """Optimiser, batches, and when training stops."""
 
-    @field_validator("concept", "edge", "include_genes", mode="before")
+    @field_validator("concept", "edge", "include_genes", "label_features", "set_control", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: Any) -> Any:
         if isinstance(given, str):
             return (given,)
         return tuple(given) if isinstance(given, list) else given  # a strict tuple is no list
+
+    @model_serializer(mode="wrap")
+    def _leave_out_options_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out options of concepts with values: settings of plain labels are written as they were."""
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if value or name not in _OF_VALUES}
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:

@@ -35,6 +35,8 @@ def fit(
     config: TrainConfig | None = None,
     concepts: Sequence[str] | str | None = None,
     edges: Sequence[str | tuple[str, str]] | str | None = None,
+    label_features: Sequence[str] | str | None = None,
+    set_control: Sequence[str] | str | None = None,
     expression: str | None = None,
     genes: int | str | None = None,
     gene_selection: str | None = None,
@@ -63,10 +65,12 @@ def fit(
         Folder of the run; see `causcell_training.run_folder`.
     config
         Settings; `TrainConfig` documents those that ``concepts`` to ``seed`` override.
-    concepts, edges, expression, genes, gene_selection, batch_key, include_genes, layer, raw, totals, round_counts, seed
-        Columns of ``obs``, or one; edges between them, ``"PARENT:CHILD"`` or pairs, or one; scale; panel, how it is
-        chosen and within which batches, and genes that are on it anyhow; the layer or ``adata.raw`` in place of ``X``;
-        a column with cells' totals; whether to round counts; seed.
+    concepts, edges, label_features, set_control
+        Columns of ``obs``, or one, each with ``:KIND`` or without; edges between them, ``"PARENT:CHILD"`` or pairs, or
+        one; tables of label features, ``"NAME=FILE.csv"``; labels of cells without members of a set, ``"NAME=LABEL"``.
+    expression, genes, gene_selection, batch_key, include_genes, layer, raw, totals, round_counts, seed
+        Scale; panel, how it is chosen and within which batches, and genes that are on it anyhow; the layer or
+        ``adata.raw`` in place of ``X``; a column with cells' totals; whether to round counts; seed.
     split
         Part of each cell; see `causcell_training.data.cells.prepare`.
     resume, overwrite
@@ -100,7 +104,8 @@ def fit(
     out = local_path(out)
     reading = {"expression": expression, "layer": layer, "raw": raw, "totals": totals, "round_counts": round_counts}
     panel = {"genes": genes, "gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
-    settings = _merge_settings(config, concepts, edges, seed=seed, **panel, **reading)
+    values = {"label_features": label_features, "set_control": set_control}
+    settings = _merge_settings(config, concepts, edges, seed=seed, **values, **panel, **reading)
     _check_folder(out, settings, resume=resume, overwrite=overwrite)
     check_inputs(data, settings, split)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds

@@ -26,7 +26,25 @@ Files = Annotated[
 ]
 Concepts = Annotated[
     list[str] | None,
-    typer.Option("--concept", help="Column of obs with a concept's labels; repeat.", show_default=False),
+    typer.Option(
+        "--concept",
+        help="Column of obs with a concept's labels, or NAME:KIND: labels, ordinal, continuous or set; repeat.",
+        show_default=False,
+    ),
+]
+LabelFeatures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-features",
+        help="NAME=FILE.csv, a table of labels' features: a header, then a label and its numbers a row; repeat.",
+        show_default=False,
+    ),
+]
+SetControl = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set-control", help="NAME=LABEL, the label of cells without members of a set; repeat.", show_default=False
+    ),
 ]
 Edges = Annotated[
     list[str] | None, typer.Option("--edge", help="PARENT:CHILD, a causal edge; repeat.", show_default=False)
