@@ -8,7 +8,6 @@ that the autoencoder predicts, one of them set.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 from typing import Any
 
@@ -38,7 +37,7 @@ class Adapter(Autoencoder):
 
     def __init__(self, job: Any) -> None:
         super().__init__(job)
-        self.flows = importlib.import_module("conceptlab.models.cond_fm")
+        self.flows = self.import_module("conceptlab.models.cond_fm")
 
     def fit(self, cells: Any) -> None:
         """Train the autoencoder, then the flow on the concepts that it predicts."""
