@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from causcell._internal.choices import suggest
 from causcell._internal.toml import as_json, read_toml
@@ -22,6 +31,13 @@ GeneSelection = Literal["dispersion", "variance", "seurat_v3", "labels", "varian
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def listed(given: Any) -> Any:
+    """Take one text for a list of it, and a list for a tuple."""
+    if isinstance(given, str):
+        return (given,)
+    return tuple(given) if isinstance(given, list) else given  # a strict tuple is no list
 
 
 class ModelConfig(_Section):
@@ -127,6 +143,25 @@ class OptimisationConfig(_Section):
     and as near to a training on a CPU as another order of sums allows. Weights are float32 either way."""
 
 
+class DescentConfig(_Section):
+    """What is particular to a training that starts from a finished run."""
+
+    freeze: tuple[Literal["encoder", "decoder", "graph"], ...] = ()
+    """Parts whose weights stay as they are: ``encoder``, ``decoder`` (the denoiser), ``graph`` (learned weights of
+    edges)."""
+    replay: float = Field(0.5, ge=0, lt=1)
+    """Share of the cells of each batch that are decoded from the run's reference cells by its own model: they stand for
+    the cells it was trained on, which are not needed again."""
+    allow_missing_genes: float = Field(0.0, ge=0, lt=1)
+    """Share of the panel's genes, and of a cell's total, that the new cells may lack; filled with the mean of the run's
+    training cells."""
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, given: Any) -> Any:
+        return listed(given)
+
+
 class TrainConfig(_Section):
     """All settings of a run.
 
@@ -171,12 +206,18 @@ class TrainConfig(_Section):
     optimisation: OptimisationConfig = OptimisationConfig()
     """Optimiser, batches, and when training stops."""
 
+    descent: DescentConfig | None = None
+    """What is particular to a training that starts from a finished run; none: it starts from nothing."""
+
     @field_validator("concept", "edge", "include_genes", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return (given,)
-        return tuple(given) if isinstance(given, list) else given  # a strict tuple is no list
+        return listed(given)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_descent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return fields if self.descent is not None else {n: each for n, each in fields.items() if n != "descent"}
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:
@@ -238,9 +279,10 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
 def _unknown_setting(name: str, value: object) -> str:
     """Return the message for a setting that there is not, with the nearest one."""
     sections = {
-        key: tuple(field.annotation.model_fields)
+        key: tuple(each.model_fields)
         for key, field in TrainConfig.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
+        for each in (field.annotation, *get_args(field.annotation))
+        if isinstance(each, type) and issubclass(each, _Section)
     }
     section, _, key = name.rpartition(".")
     known = sections.get(section, tuple(TrainConfig.model_fields))

@@ -10,6 +10,7 @@ Both are written before the first step: what can't be written ends no training t
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
 from causcell_training.data.groups import GROUPS, summarise_groups
-from causcell_training.data.split import PART, TEST, TRAINING, VALIDATION, Part
+from causcell_training.data.split import PART, REPLAYED, TEST, TRAINING, VALIDATION, Part
 from causcell_training.model import CausCell
 from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
 
@@ -88,6 +89,11 @@ class RunData:
         Codes of their labels, int32 [P x m]; -1 is unlabelled.
     combinations
         Every combination of labels among all training cells, int32 [C x m].
+    offset
+        What is added to the embeddings of the reference cells, float32 [P x M x k]; see `ReplayedCells`. None in a
+        training that starts from no run.
+    lineage
+        The runs that it descends from, the nearest first; see `Heritage.lineage`.
     """
 
     digest: str
@@ -97,27 +103,37 @@ class RunData:
     expression: sparse.csr_matrix
     labels: np.ndarray
     combinations: np.ndarray
+    offset: np.ndarray | None = None
+    lineage: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def of(cls, data: TrainingData, seed: int) -> RunData:
-        """Choose the reference cells among the training rows, and gather the facts."""
-        train = data.rows(TRAINING)
-        labels = data.labels[train]
-        rows = train[select_reference_cells(labels, np.random.default_rng((seed, 1)))]
+        """Choose the reference cells among the training rows and those replayed, and gather the facts."""
+        train, heritage = data.rows(TRAINING), data.heritage
+        candidates = np.concatenate([train, data.rows(REPLAYED)])
+        chosen = select_reference_cells(data.labels[candidates], np.random.default_rng((seed, 1)))
+        rows, cells, combinations = candidates[chosen], TrainingCells.of(data.names[train]), data.labels[train]
+        if heritage is not None:
+            cells = cells.united(heritage.training_cells)
+            combinations = np.concatenate([combinations, heritage.replayed.combinations])
         return cls(
             data.digest(),
             ModelDescription.of(data.schema, data.preprocessing),
-            TrainingCells.of(data.names[train]),
+            cells,
             {part: len(data.rows(part)) for part in (TRAINING, VALIDATION, TEST)},
             data.expression[rows],
             data.labels[rows],
-            np.unique(labels, axis=0),
+            np.unique(combinations, axis=0),
+            None if heritage is None else _offsets(heritage.replayed.offset, chosen - len(train)),
+            () if heritage is None else tuple(heritage.lineage(data.schema)),
         )
 
     def save(self, path: Path) -> None:
         """Write to a run folder."""
         arrays = {"values": self.expression.data, "indices": self.expression.indices, "indptr": self.expression.indptr}
         arrays |= {"labels": self.labels, "combinations": self.combinations}
+        if self.offset is not None:
+            arrays["offset"] = self.offset
         tree: dict[str, Any] = {
             "digest": self.digest,
             "description": self.description.model_dump_json(),
@@ -125,6 +141,8 @@ class RunData:
             "counts": self.counts,
             "arrays": {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
         }
+        if self.lineage:
+            tree["lineage"] = json.dumps(self.lineage)
         write_checkpoint(tree, path / DATA_FILE)
 
     @classmethod
@@ -146,7 +164,13 @@ class RunData:
                 raise ValueError("labels that the concepts do not have")
             counts: dict[Part, int] = {part: int(tree["counts"][part]) for part in (TRAINING, VALIDATION, TEST)}
             cells = TrainingCells.model_validate(tree["training_cells"])
-            return cls(tree["digest"], description, cells, counts, expression, labels, arrays["combinations"])
+            offset, lineage = arrays.get("offset"), tuple(json.loads(tree.get("lineage", "[]")))
+            if offset is not None and (
+                offset.dtype != np.float32 or offset.shape[:2] != (len(labels), len(concepts) + 1)
+            ):
+                raise ValueError(f"offsets of type {offset.dtype} and shape {offset.shape}")
+            combinations = arrays["combinations"]
+            return cls(tree["digest"], description, cells, counts, expression, labels, combinations, offset, lineage)
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
             raise RunError(
                 f"{path / DATA_FILE} can't be used: {type(error).__name__} {str(error)[:200]}; begin the run "
@@ -165,7 +189,8 @@ class RunData:
             "device": facts.device,
             "config": config.model_dump(mode="json"),
         }
-        return provenance | ({"plan": facts.plan} if facts.plan else {})
+        descent = {"descends_from": list(self.lineage)} if self.lineage else {}
+        return provenance | ({"plan": facts.plan} if facts.plan else {}) | descent
 
     @torch.no_grad()
     def embed_reference_cells(self, model: CausCell) -> ReferenceCells:
@@ -175,7 +200,16 @@ class RunData:
             model.inform(model.encode(torch.from_numpy(self.expression[part].toarray()))[0], labels[part]).numpy()
             for part in batches(len(self.labels), _ENCODED_ROWS)
         ]
-        return ReferenceCells(np.concatenate(exogenous), self.labels, self.combinations)
+        embedded = np.concatenate(exogenous)
+        return ReferenceCells(
+            embedded if self.offset is None else embedded + self.offset, self.labels, self.combinations
+        )
+
+
+def _offsets(offset: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Take offsets of replayed cells by their rows; zero for those that are none, whose rows are below zero."""
+    chosen: np.ndarray = np.where((rows >= 0)[:, None, None], offset[np.maximum(rows, 0)], np.float32(0))
+    return chosen
 
 
 def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:

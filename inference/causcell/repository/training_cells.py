@@ -36,10 +36,26 @@ class TrainingCells(BaseModel):
         >>> TrainingCells.of(["b", "a", "b"]).contain(["a", "x"])
         array([ True, False])
         """
-        digests = np.unique(name_digests(names))
+        return cls._record(np.unique(name_digests(names)))
+
+    @classmethod
+    def _record(cls, digests: np.ndarray) -> TrainingCells:
         return cls(count=len(digests), digests=base64.b64encode(digests.astype("<u8").tobytes()).decode())
+
+    def united(self, other: TrainingCells) -> TrainingCells:
+        """Make the record of these cells and those of another.
+
+        Examples
+        --------
+        >>> TrainingCells.of(["b", "a"]).united(TrainingCells.of(["b", "c"])).count
+        3
+        """
+        return self._record(np.union1d(self._known, other._known))
 
     def contain(self, names: Sequence[str]) -> np.ndarray:
         """Tell which names are those of training cells, bool [n]."""
-        known = np.frombuffer(base64.b64decode(self.digests), dtype="<u8")
-        return np.isin(name_digests(names), known)
+        return np.isin(name_digests(names), self._known)
+
+    @property
+    def _known(self) -> np.ndarray:
+        return np.frombuffer(base64.b64decode(self.digests), dtype="<u8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from causcell.concepts import ConceptSchema, as_pairs
 from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
 from causcell_training.config import TrainConfig
 from causcell_training.data.genes import choose_panel
+from causcell_training.data.heritage import Heritage
 from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_panel
-from causcell_training.data.split import TRAINING, Part, Split, split_cells
+from causcell_training.data.split import REPLAYED, TRAINING, Part, Split, split_cells
 from causcell_training.data.variation import require_variation
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class TrainingData:
         Concepts and graph.
     preprocessing
         Gene panel, and mean and deviation of the training rows.
+    heritage
+        What is taken over from the run that the training starts from. Its held-out cells and its replayed cells (of the
+        part ``replay``) are among the rows; concepts, panel and moments are its own.
     """
 
     expression: sparse.csr_matrix
@@ -53,17 +57,25 @@ class TrainingData:
     part: np.ndarray
     schema: ConceptSchema
     preprocessing: Preprocessing
+    heritage: Heritage | None = None
 
     def digest(self) -> str:
         """Compute the SHA-256 (hex) of cells, genes, expression, labels and parts."""
         digest = hashlib.sha256("\n".join([*self.names, *self.preprocessing.genes, *self.part]).encode())
         for array in (self.labels, self.expression.indptr, self.expression.indices, self.expression.data):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.heritage is not None:
+            digest.update(self.heritage.digest.encode())
         return digest.hexdigest()
 
-    def rows(self, part: Part) -> np.ndarray:
+    def rows(self, part: Part | Literal["replay"]) -> np.ndarray:
         """Find the rows of one part, ascending int64."""
         return np.flatnonzero(self.part == part)
+
+    @property
+    def trained_labels(self) -> np.ndarray:
+        """Codes of labels of the training rows and of the replayed ones behind them, int32 [n x m]."""
+        return self.labels[np.concatenate([self.rows(TRAINING), self.rows(REPLAYED)])]
 
     def batch(self, rows: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         """Take some rows: log-scale expression, float32 [B x G], and label codes, int64 [B x m]."""

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
-from causcell_training.data.split import TRAINING
+from causcell_training.data.split import REPLAYED, TRAINING
 
 EVALUATION_ROWS = 512
 """Cells of a batch that is not trained on."""
@@ -52,6 +52,36 @@ class ShuffledBatches(Sampler[np.ndarray]):
         yield from np.array_split(order, self._count)
 
 
+class ReplayingBatches(ShuffledBatches):
+    """Rows of new training cells in shuffled batches, each filled up with replayed cells.
+
+    An epoch goes over the new cells once, and over some of the replayed ones, drawn anew for each batch.
+
+    Parameters
+    ----------
+    rows, replayed
+        Rows of the new training cells and of the replayed ones, int64.
+    batch_size
+        Rows of a batch, at least.
+    share
+        Share of replayed cells in a batch, below 1.
+    seed
+        Seed of the order.
+    """
+
+    def __init__(self, rows: np.ndarray, replayed: np.ndarray, batch_size: int, share: float, seed: int) -> None:
+        super().__init__(rows, max(1, round(batch_size * (1 - share))), seed)
+        self._replayed = replayed
+        self._ratio = share / (1 - share)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch, int64, new cells first."""
+        rng = np.random.default_rng((self._seed, self._epoch, 1))
+        for rows in super().__iter__():
+            wanted = min(round(len(rows) * self._ratio), len(self._replayed))
+            yield np.concatenate([rows, rng.choice(self._replayed, wanted, replace=False)])
+
+
 class BatchesByRows(Dataset[tuple[Tensor, Tensor]]):
     """Batches of training data, looked up by their rows: expression [B x G] and label codes [B x m]."""
 
@@ -64,8 +94,15 @@ class BatchesByRows(Dataset[tuple[Tensor, Tensor]]):
 
 
 def training_batches(data: TrainingData, config: TrainConfig) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Load the training rows in shuffled batches of ``config.optimisation.batch_size`` cells and a little more."""
-    sampler = ShuffledBatches(data.rows(TRAINING), config.optimisation.batch_size, config.seed)
+    """Load the training rows in shuffled batches of ``config.optimisation.batch_size`` cells and a little more.
+
+    In a training that starts from a run, ``config.descent.replay`` of each batch are replayed cells.
+    """
+    rows, size = data.rows(TRAINING), config.optimisation.batch_size
+    if config.descent is None:
+        sampler = ShuffledBatches(rows, size, config.seed)
+    else:
+        sampler = ReplayingBatches(rows, data.rows(REPLAYED), size, config.descent.replay, config.seed)
     return DataLoader(BatchesByRows(data), batch_size=None, sampler=sampler)
 
 

@@ -19,7 +19,9 @@ from causcell.repository.description import ModelDescription
 from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData, prepare
-from causcell_training.data.split import VALIDATION, Split
+from causcell_training.data.descended import prepare_descended
+from causcell_training.data.heritage import Heritage
+from causcell_training.data.split import REPLAYED, VALIDATION, Split
 from causcell_training.loop.batches import evaluation_batches, training_batches
 from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
 from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
@@ -99,6 +101,7 @@ def train_model(
     split: Split | None,
     options: LoopOptions,
     *,
+    heritage: Heritage | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Run:
@@ -114,6 +117,8 @@ def train_model(
         Settings.
     options
         Callbacks, logger, plan and progress bar.
+    heritage
+        What is taken over from the run that training starts from.
     resume
         Go on with the run at ``path``, from its beginning where it has no checkpoint yet.
     overwrite
@@ -133,7 +138,10 @@ def train_model(
     """
     check_accelerator(config.optimisation.accelerator)
     with one_at_a_time(), own_torch_defaults(), own_threads(), own_rank():
-        prepared = prepare(data, config, split)
+        if heritage is None:
+            prepared = prepare(data, config, split)
+        else:
+            prepared = prepare_descended(data, config, split, heritage)
         run_data = _resume_run(path, prepared, config) if resume else _begin_run(path, prepared, config, overwrite)
         checkpoints = RunCheckpoints(
             path,
@@ -179,7 +187,10 @@ def _resume_run(path: Path, data: TrainingData, config: TrainConfig) -> RunData:
 def _write_inputs(path: Path, data: TrainingData, config: TrainConfig) -> None:
     """Write the settings, the part of every cell, and the held-out cells."""
     write_config(path, config)
-    write_split(path, data.names, data.part)
+    parts = dict(zip(data.names[data.part != REPLAYED], data.part[data.part != REPLAYED], strict=True))
+    if data.heritage is not None:
+        parts = {**data.heritage.split, **parts}
+    write_split(path, parts, parts.values())
     write_held_out_cells(data, config.seed, path)
 
 

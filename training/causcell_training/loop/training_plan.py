@@ -11,10 +11,10 @@ from torch import Tensor
 
 from causcell.concepts import UNLABELLED
 from causcell.errors import RunError
-from causcell_training.config import TrainConfig
+from causcell_training.config import DescentConfig, TrainConfig
 from causcell_training.data.cells import TrainingData
 from causcell_training.data.components import principal_axes
-from causcell_training.data.split import TRAINING
+from causcell_training.descended_weights import take_over
 from causcell_training.model import CausCell
 from causcell_training.objective import Objective
 from causcell_training.run_folder import SPLIT_FILE
@@ -51,7 +51,8 @@ class TrainingPlan(lightning.LightningModule):
     config
         Settings.
     model
-        The model in training; its encoder already projects to the principal components of the training rows.
+        The model in training; its encoder already projects to the principal components of the training rows, or it
+        has the weights of the run that training starts from.
     objective
         The objective, with the parameters that only training needs.
 
@@ -72,10 +73,13 @@ class TrainingPlan(lightning.LightningModule):
         self.config = config
         self._data_digest = data.digest()
         self.model = CausCell(data.schema, data.preprocessing, config.model)
-        axes = principal_axes(data, config.model.components, config.seed)
-        self.model.encoder.projection.copy_(torch.from_numpy(axes))
-        labels = torch.from_numpy(data.labels[data.rows(TRAINING)].astype(np.int64))
+        if data.heritage is None:
+            axes = principal_axes(data, config.model.components, config.seed)
+            self.model.encoder.projection.copy_(torch.from_numpy(axes))
+        labels = torch.from_numpy(data.trained_labels.astype(np.int64))
         self.objective = Objective(data.schema, config.model.embedding, labels, config.objective)
+        if data.heritage is not None:
+            take_over(self.model, self.objective, data, config.descent or DescentConfig())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the digest of the data and the name of the plan in a checkpoint."""
