@@ -44,7 +44,12 @@ DECIDED = (
 
 _ARGUMENTS = {"concept": "concepts", "edge": "edges"}
 
-OPTIMISATION: dict[str, Any] = {"learning_rate": 3e-4, "epochs": 10, "validate_every": 1, "patience": 10}
+STEPS = 0.07
+"""Steps by default, as a share of those of the training from nothing that the run descends from."""
+
+_FEWEST_STEPS = 20
+
+OPTIMISATION: dict[str, Any] = {"learning_rate": 1e-3, "ema_decay": 0.9, "validate_every": 1}
 """Settings of ``optimisation`` that differ from those of a training from nothing, where they are not given."""
 
 _DECODED_ROWS = 512
@@ -79,15 +84,29 @@ def inherit_settings(run: Run, config: TrainConfig) -> TrainConfig:
     rate = min(OPTIMISATION["learning_rate"], run.config.optimisation.learning_rate)
     optimisation = dict(run.config.optimisation) | OPTIMISATION | {"learning_rate": rate}
     own_optimisation = {name: getattr(config.optimisation, name) for name in config.optimisation.model_fields_set}
+    descent = config.descent or DescentConfig()
+    if "epochs" in own_optimisation and descent.steps is not None:
+        raise ConfigurationError(
+            f"descent.steps={descent.steps} and optimisation.epochs={own_optimisation['epochs']} exclude each other; "
+            "leave one out"
+        )
+    if "epochs" not in own_optimisation and descent.steps is None:
+        descent = descent.model_copy(update={"steps": max(_FEWEST_STEPS, round(STEPS * _count_first_steps(run)))})
     objective = {name: getattr(config.objective, name) for name in config.objective.model_fields_set}
     return config.model_copy(
         update=inherited
         | {
             "objective": run.config.objective.model_copy(update=objective),
             "optimisation": OptimisationConfig.model_validate(optimisation | own_optimisation),
-            "descent": config.descent or DescentConfig(),
+            "descent": descent,
         }
     )
+
+
+def _count_first_steps(run: Run) -> int:
+    """Count the steps of the training from nothing that a run descends from, or is."""
+    lineage = run.provenance.get("descends_from", ())
+    return int((lineage[-1] if lineage else run.provenance)["steps"])
 
 
 def _plain(value: Any) -> Any:
@@ -149,6 +168,7 @@ def _describe(run: Run, digest: str) -> dict[str, Any]:
         "digest": digest,
         "weights": file_digest(run.path / WEIGHTS_FILE),
         "finished": run.provenance.get("finished"),
+        "steps": run.provenance["steps"],
         "cells": run.training_cells.count,
         "concepts": {concept.name: list(concept.labels) for concept in run.model.schema.concepts},
     }

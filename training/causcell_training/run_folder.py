@@ -131,7 +131,7 @@ def _compare_settings(path: Path, config: TrainConfig) -> None:
             f"the run in {str(path)!r} has no readable {CONFIG_FILE} ({error}); begin again with overwrite=True"
         ) from error
     own, theirs = (_flatten(each.model_dump(mode="json")) for each in (config, begun))
-    free = {f"optimisation.{name}" for name in FREE_ON_RESUME}
+    free = {"descent.steps", *(f"optimisation.{name}" for name in FREE_ON_RESUME)}
     differing = [name for name in own if name not in free and own[name] != theirs[name]]
     if differing:
         told = "; ".join(f"{name} is {theirs[name]!r} there and {own[name]!r} here" for name in differing[:4])

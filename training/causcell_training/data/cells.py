@@ -75,7 +75,8 @@ class TrainingData:
     @property
     def trained_labels(self) -> np.ndarray:
         """Codes of labels of the training rows and of the replayed ones behind them, int32 [n x m]."""
-        return self.labels[np.concatenate([self.rows(TRAINING), self.rows(REPLAYED)])]
+        labels: np.ndarray = self.labels[np.concatenate([self.rows(TRAINING), self.rows(REPLAYED)])]
+        return labels
 
     def batch(self, rows: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         """Take some rows: log-scale expression, float32 [B x G], and label codes, int64 [B x m]."""

@@ -106,6 +106,14 @@ def training_batches(data: TrainingData, config: TrainConfig) -> DataLoader[tupl
     return DataLoader(BatchesByRows(data), batch_size=None, sampler=sampler)
 
 
+def with_epochs(config: TrainConfig, batches: int) -> TrainConfig:
+    """Set as many epochs of some batches as take ``config.descent.steps``, where these are set."""
+    if config.descent is None or config.descent.steps is None:
+        return config
+    epochs = -(-config.descent.steps // batches)
+    return config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
+
+
 def evaluation_batches(data: TrainingData, rows: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:
     """Load some rows (int64 [n]) in their order, in batches of at most `EVALUATION_ROWS` cells."""
     return DataLoader(BatchesByRows(data), batch_size=None, sampler=split_rows(rows))

@@ -22,7 +22,7 @@ from causcell_training.data.cells import TrainingData, prepare
 from causcell_training.data.descended import prepare_descended
 from causcell_training.data.heritage import Heritage
 from causcell_training.data.split import REPLAYED, VALIDATION, Split
-from causcell_training.loop.batches import evaluation_batches, training_batches
+from causcell_training.loop.batches import evaluation_batches, training_batches, with_epochs
 from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
 from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
 from causcell_training.loop.environment import OneProcess, check_accelerator
@@ -142,6 +142,7 @@ def train_model(
             prepared = prepare(data, config, split)
         else:
             prepared = prepare_descended(data, config, split, heritage)
+        config = with_epochs(config, len(training_batches(prepared, config)))
         run_data = _resume_run(path, prepared, config) if resume else _begin_run(path, prepared, config, overwrite)
         checkpoints = RunCheckpoints(
             path,
