@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from causcell._internal.labels import read_labels, require_column
-from causcell.concepts import Concept, ConceptSchema, Edge
-from causcell.errors import ConceptError, format_list
+from causcell._internal.choices import suggest
+from causcell._internal.labels import label_column as label_column
+from causcell._internal.labels import require_column
+from causcell.concept_reading import LabelFeatures, read_concept, split_kind
+from causcell.concepts import ConceptSchema, Edge
+from causcell.errors import ConceptError, UnknownConceptError, format_list
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 _UNWRITABLE = ("_index", ".", "..")
@@ -19,7 +23,15 @@ _LONGEST_NAME = 200
 """Bytes; file systems allow 255, and results add to a name."""
 
 
-def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[tuple[str, str]] = ()) -> ConceptSchema:
+def schema_from_obs(
+    obs: pd.DataFrame,
+    concepts: Sequence[str],
+    edges: Iterable[tuple[str, str]] = (),
+    *,
+    features: Mapping[str, LabelFeatures] | None = None,
+    controls: Mapping[str, str] | None = None,
+    rows: np.ndarray | None = None,
+) -> ConceptSchema:
     """Make the schema for labelled cells.
 
     Labels are sorted (by value where all are numbers), except those of an ordered categorical column, which
@@ -30,16 +42,20 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
     obs
         Annotations of cells, with a column of labels for each concept.
     concepts
-        Names of the columns.
+        Names of the columns, each with ``:KIND`` behind it or without; see `causcell.concept_reading`.
     edges
         Causal edges, (parent, child).
+    features, controls
+        Features of labels, and the label of cells without members of a set, by concept.
+    rows
+        Rows of the training cells, int64, which say what numbers and sets there are; all where none are given.
 
     Raises
     ------
     UnknownConceptError
-        There is no such column.
+        There is no such column, or features or a control label are given for a concept that is not named.
     ConceptError
-        A column holds no labels: infinite numbers, fewer than two labels, more than 1,000.
+        A column holds no labels: infinite numbers, fewer than two labels, more than 1,000; or it is not of its kind.
     ConceptGraphError
         The edges are no directed acyclic graph over the concepts.
 
@@ -55,8 +71,22 @@ def schema_from_obs(obs: pd.DataFrame, concepts: Sequence[str], edges: Iterable[
            [ 1,  0],
            [ 1, -1]], dtype=int32)
     """
-    check_names(concepts)
-    found = tuple(read_concept(obs, name) for name in concepts)
+    kinds = dict(map(split_kind, concepts))
+    if len(kinds) < len(concepts):
+        raise ConceptError(f"a concept is named twice: {format_list(concepts)}")
+    check_names(list(kinds))
+    features, controls = features or {}, controls or {}
+    for name in (*features, *controls):
+        if name not in kinds:
+            option = "label features" if name in features else "a control label"
+            raise UnknownConceptError(
+                f"{option} are given for {name!r}, which is no concept; {suggest(name, kinds)}the concepts are "
+                f"{format_list(kinds)}"
+            )
+    found = tuple(
+        read_concept(obs, name, kind, features=features.get(name), control=controls.get(name), rows=rows)
+        for name, kind in kinds.items()
+    )
     return ConceptSchema(found, tuple(Edge(parent, child) for parent, child in edges))
 
 
@@ -82,9 +112,3 @@ def check_columns(columns: Sequence[str], concepts: Sequence[str]) -> None:
     """Raise `UnknownConceptError` for a concept that is no column of ``obs``."""
     for name in concepts:
         require_column(columns, name)
-
-
-def read_concept(obs: pd.DataFrame, name: str) -> Concept:
-    """Make the concept of a column of labels; see `schema_from_obs`, which says what is refused."""
-    labels, ordered = read_labels(obs, name)
-    return Concept(name, labels, "ordinal" if ordered else "categorical")

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from causcell._internal.choices import as_pairs as as_pairs
 from causcell._internal.choices import suggest
-from causcell._internal.labels import find_label, label_column
-from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError, UnknownLabelError, format_list
+from causcell._internal.labels import find_label
+from causcell.concept_encoding import encode_codes, encode_column
+from causcell.concept_values import ConceptValue
+from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError, format_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +28,7 @@ UNEXPLAINED = "unexplained"
 """Name of the concept for what no labelled concept explains; always last, without labels and without edges."""
 
 UNLABELLED = -1
-"""Code of a cell that carries no label of a concept."""
-
+"""Code of a cell without a label of a concept."""
 _RESERVED_CHARACTERS = "=:,;|/"  # they separate concepts, labels and cells in options, obs_names and atlases
 
 _RESERVED_NAMES = (UNEXPLAINED, "exogenous", "source_cell", "intervention", "draw", "unseen_combination")
@@ -44,7 +46,10 @@ class Concept:
     labels
         All labels, in the order of their codes.
     kind
-        ``ordinal`` keeps the order of an ordered categorical column; ``categorical`` labels are sorted.
+        ``ordinal`` keeps the order of an ordered categorical column; ``categorical`` labels, which may also be given
+        as ``labels``, are sorted; labels of ``continuous`` concepts are bins, and of ``set`` concepts combinations.
+    value
+        Encoding of values, where they are more than labels; `None` for plain ones, ordered or not.
 
     Raises
     ------
@@ -60,7 +65,8 @@ class Concept:
 
     name: str
     labels: tuple[str, ...]
-    kind: Literal["categorical", "ordinal"] = "categorical"
+    kind: Literal["categorical", "labels", "ordinal", "continuous", "set"] = "categorical"
+    value: ConceptValue | None = None
 
     def __post_init__(self) -> None:
         bad = [character for character in _RESERVED_CHARACTERS if character in self.name]
@@ -76,6 +82,14 @@ class Concept:
             )
         if len(set(self.labels)) != len(self.labels):
             raise ConceptError(f"concept {self.name!r} names a label twice: {format_list(self.labels)}")
+        if self.kind == "labels":
+            object.__setattr__(self, "kind", "categorical")  # the name that files have had from the first
+        if (self.value is None and self.kind in ("continuous", "set")) or (
+            self.value is not None and self.value.kind.replace("features", "categorical") != self.kind
+        ):
+            raise ConceptError(f"concept {self.name!r} of kind {self.kind} needs values of its kind")
+        if self.value is not None:
+            self.value.check_labels(self.labels, self.name)
 
     def code(self, label: object) -> int:
         """Return the code of a label, its place in `labels`.
@@ -90,29 +104,37 @@ class Concept:
         """
         return find_label(label, self.labels, self.name)
 
-    def codes_by_number(self, texts: pd.Series) -> np.ndarray:
-        """Return the codes, int64, of texts that are no label but the same number as one: "35.0" for the label "35".
+    @property
+    def values(self) -> np.ndarray:
+        """Value of each label, float32 [labels x width]; one-hot for plain labels."""
+        if self.value is None:
+            return np.eye(len(self.labels), dtype=np.float32)
+        return self.value.of_labels(self.labels, self.name)
+
+    def parse_value(self, given: object) -> np.ndarray:
+        """Return the value, float32 [width], that a label, a number, or members joined by ``+`` or in a list mean.
 
         Raises
         ------
         UnknownLabelError
-            A text is no such number.
+            What is given is no value of this concept.
         """
-        found: dict[str, int] = {}
-        strange: list[str] = []
-        for text in texts.unique():
-            try:
-                found[text] = self.code(text)
-            except UnknownLabelError:
-                strange.append(text)
-        if strange:
-            hint = next(filter(None, (suggest(text, self.labels) for text in sorted(strange))), "")
-            raise UnknownLabelError(
-                f"obs[{self.name!r}] has labels that the model was not trained on: {format_list(sorted(strange))} in "
-                f"{int(texts.isin(strange).sum())} cells; {hint}it knows {format_list(self.labels, 40)}. Set them to "
-                "NaN to treat those cells as unlabelled"
-            )
-        return np.asarray(texts.map(found), dtype=np.int64)
+        if self.value is None:
+            return np.asarray(self.values[self.code(given)])
+        return self.value.parse(given, self.labels, self.name)
+
+    def extrapolates(self, value: np.ndarray) -> bool:
+        """Tell whether a value, float32 [width], lies beyond the cells trained on.
+
+        A number outside their range, a set that none of them has, or a label known by its features alone.
+        """
+        return self.value is not None and self.value.extrapolates(value, self.labels, self.name)
+
+    def describe_value(self, value: np.ndarray) -> str:
+        """Return the text of a value, float32 [width]: a label, the shortest number, or members joined by ``+``."""
+        if self.value is None:
+            return self.labels[int(np.argmax(value))]
+        return self.value.describe(value, self.name)
 
 
 @dataclass(frozen=True)
@@ -198,6 +220,18 @@ class ConceptSchema:
         return len(self.concepts) + 1
 
     @property
+    def has_values(self) -> bool:
+        """Tell whether any concept's values are more than labels: such models have a graph ``prior``."""
+        return any(concept.value is not None for concept in self.concepts)
+
+    @cached_property
+    def value_slices(self) -> tuple[slice, ...]:
+        """Columns of each concept's value among the values of all, of width V together."""
+        widths = [len(each.labels) if each.value is None else each.value.width for each in self.concepts]
+        ends = np.cumsum(widths).tolist()
+        return tuple(slice(end - width, end) for end, width in zip(ends, widths, strict=True))
+
+    @property
     def cell_type_like(self) -> str:
         """Name of the concept within whose labels cells are compared.
 
@@ -276,7 +310,7 @@ class ConceptSchema:
 
         Returns
         -------
-        Categorical [n] over all labels, ordered where the concept is ordinal; `UNLABELLED` becomes NaN.
+        Categorical [n] over all labels, ordered where the concept is ordinal or continuous; `UNLABELLED` becomes NaN.
 
         Raises
         ------
@@ -287,7 +321,7 @@ class ConceptSchema:
 
         found = self[concept]
         return pd.Categorical.from_codes(
-            np.asarray(codes).ravel(), categories=list(found.labels), ordered=found.kind == "ordinal"
+            np.asarray(codes).ravel(), categories=list(found.labels), ordered=found.kind in ("ordinal", "continuous")
         )
 
     def encode(self, obs: pd.DataFrame) -> np.ndarray:
@@ -311,19 +345,28 @@ class ConceptSchema:
             A label is none of its concept's, nor the same number as one; set it to NaN to have the cell treated as
             unlabelled.
         """
-        import pandas as pd
-
         codes = np.full((len(obs), len(self.concepts)), UNLABELLED, dtype=np.int32)
         for i, concept in enumerate(self.concepts):
-            if concept.name not in obs:
-                continue
-            values = label_column(obs, concept.name)
-            texts = pd.Index(values.to_numpy(dtype=object), dtype=object)  # whatever strings the user's pandas prefers
-            codes[:, i] = pd.Index(concept.labels, dtype=object).get_indexer(texts)
-            other = (codes[:, i] == UNLABELLED) & values.notna().to_numpy()
-            if other.any():
-                codes[other, i] = concept.codes_by_number(values[other])
+            if concept.name in obs:
+                codes[:, i] = encode_codes(obs, concept.name, concept.labels, concept.value)
         return codes
+
+    def encode_values(self, obs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Encode the labels and the values of cells; arguments and errors as for `encode`.
+
+        Returns
+        -------
+        codes
+            int32 [cells x m]; `UNLABELLED` also for a value that is none of the labels, such as a set never seen.
+        values
+            float32 [cells x V], the concepts' values side by side (`value_slices`); NaN where there is none.
+        """
+        codes = np.full((len(obs), len(self.concepts)), UNLABELLED, dtype=np.int32)
+        values = np.full((len(obs), self.value_slices[-1].stop), np.nan, dtype=np.float32)
+        for i, (concept, place) in enumerate(zip(self.concepts, self.value_slices, strict=True)):
+            if concept.name in obs:
+                codes[:, i], values[:, place] = encode_column(obs, concept.name, concept.labels, concept.value)
+        return codes, values
 
 
 def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -355,20 +398,3 @@ def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
             not labelled.all() and (seen[:, labelled] == row[labelled]).all(axis=1).any()
         )
     return unseen[inverse.ravel()]
-
-
-def as_pairs(texts: Iterable[str], form: str, separator: str) -> list[tuple[str, str]]:
-    """Split strings such as ``a=b`` or ``a:b`` into pairs, at the first separator.
-
-    Raises
-    ------
-    ConceptError
-        A string is not of the form ``form``.
-    """
-    pairs = []
-    for text in texts:
-        left, _, right = text.partition(separator)
-        if not (left and right):
-            raise ConceptError(f"{text!r} is not of the form {form.upper()}")
-        pairs.append((left, right))
-    return pairs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ from causcell.evaluation.report import run_environment
 Job = dict[str, Any]
 FILES = ("data", "split")
 """Keys of a job that are paths."""
+
+
+class Unfinished(Exception):
+    """A job that ends without a result: it is told, and stays to be done."""
 
 
 def add_job_options(parser: argparse.ArgumentParser, *, seeds: bool = True) -> None:
@@ -36,7 +42,7 @@ def run_jobs(function: Callable[[Job], Any], jobs: Mapping[str, Job], arguments:
     """Results of ``function`` of every job by name, in the order of the jobs.
 
     Each is kept in ``jobs`` of the folder as soon as it is there, and read from it where the same job was done before:
-    for a changed model take a new folder.
+    for a changed model take a new folder. A job that raises `Unfinished` is left out.
     """
     out, workers = arguments.out, arguments.workers
     (out / "jobs").mkdir(parents=True, exist_ok=True)
@@ -48,7 +54,13 @@ def run_jobs(function: Callable[[Job], Any], jobs: Mapping[str, Job], arguments:
         missing = []
     started = time.perf_counter()
 
-    def keep(name: str, result: Any) -> None:
+    def keep(name: str, take: Callable[[], Any]) -> None:
+        try:
+            result = take()
+        except Unfinished as reason:
+            print(f"{time.perf_counter() - started:.0f} s: {name}: {reason}", flush=True)
+            del paths[name]
+            return
         staged = paths[name].with_suffix(".part")
         staged.write_text(json.dumps({"name": name, "job": jobs[name], "result": result}) + "\n")
         staged.replace(paths[name])
@@ -56,21 +68,22 @@ def run_jobs(function: Callable[[Job], Any], jobs: Mapping[str, Job], arguments:
 
     if workers == 1:
         for name in missing:
-            keep(name, function(jobs[name]))
+            keep(name, functools.partial(function, jobs[name]))
     elif missing:
         os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started now
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context, initializer=_one_thread) as pool:
             running = {pool.submit(function, jobs[name]): name for name in missing}
             for done in as_completed(running):
-                keep(running[done], done.result())
+                keep(running[done], done.result)
     return {name: json.loads(path.read_text())["result"] for name, path in paths.items()}
 
 
 def _one_thread() -> None:
-    import torch
+    if find_spec("torch") is not None:
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 def _digest(value: list[Any]) -> str:

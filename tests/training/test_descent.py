@@ -97,10 +97,14 @@ def test_without_a_step_the_model_is_the_one_that_it_starts_from(
 
 
 @pytest.mark.parametrize(("part", "module"), [("encoder", "encoder."), ("decoder", "denoiser.")])
-def test_frozen_parts_do_not_move(part: str, module: str, finished: Run, cells: anndata.AnnData, tmp_path: Path) -> None:
+def test_frozen_parts_do_not_move(
+    part: str, module: str, finished: Run, cells: anndata.AnnData, tmp_path: Path
+) -> None:
     run = fit(new_cells(cells), tmp_path / "run", start_from=finished, freeze=part, config=settings())
     old = weights(finished)
-    moved = {name for name, array in weights(run).items() if array.shape != old[name].shape or (array != old[name]).any()}
+    moved = {
+        name for name, array in weights(run).items() if array.shape != old[name].shape or (array != old[name]).any()
+    }
     assert not [name for name in moved if name.startswith(module)]
     assert [name for name in moved if not name.startswith(module)]
 
@@ -169,7 +173,7 @@ def test_a_split_moves_no_known_cell(finished: Run, cells: anndata.AnnData, tmp_
     split = dict.fromkeys(both.obs_names, "train")
     with pytest.raises(DataError, match="keep their part"):
         fit(both, tmp_path / "run", start_from=finished, config=settings(), split=split)
-    split = {name: "train" for name in new_cells(cells).obs_names} | {tested: "test"}
+    split = dict.fromkeys(new_cells(cells).obs_names, "train") | {tested: "test"}
     run = fit(both, tmp_path / "run", start_from=finished, config=settings(), split=split)
     assert run.provenance["cells"]["train"] > 0
 

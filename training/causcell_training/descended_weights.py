@@ -80,6 +80,8 @@ def _find_place(name: str, tensor: Tensor, weights: Mapping[str, Tensor]) -> tup
 def _settle_labels(model: CausCell, objective: Objective, data: TrainingData) -> None:
     """Train what reads or predicts labels on the embeddings of training and replayed cells, which stay as they are.
 
+    These are also the earlier cells that terms over more cells than a batch begin with.
+
     So do the run's own weights: what moves are rows of new labels, and what only training has.
     """
     assert data.heritage is not None, "these cells are of no training that starts from a run"
@@ -103,6 +105,9 @@ def _settle_labels(model: CausCell, objective: Objective, data: TrainingData) ->
         for place, known in kept:
             place.copy_(known)
     optimiser.zero_grad()
+    rows = torch.randperm(len(labels))[: len(objective.earlier_mean)]
+    objective.earlier_mean[: len(rows)] = mean[rows]
+    objective.earlier_labels[: len(rows)] = labels[rows]
 
 
 @torch.no_grad()

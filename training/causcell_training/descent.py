@@ -22,7 +22,7 @@ from causcell.errors import CausCellError, ConfigurationError, RunError
 from causcell_training.config import DescentConfig, OptimisationConfig, TrainConfig
 from causcell_training.data.groups import GROUPS
 from causcell_training.data.heritage import HeldOutCells, Heritage, ReplayedCells
-from causcell_training.data.split import PART
+from causcell_training.data.split import PART, TRAINING, Part
 from causcell_training.model import CausCell
 from causcell_training.run import Run
 from causcell_training.run_folder import RUN_FILE, SPLIT_FILE, WEIGHTS_FILE
@@ -135,6 +135,7 @@ def read_heritage(run: Run, seed: int) -> Heritage:
         split = read_split(run.path / SPLIT_FILE)
         names = np.array(list(split), dtype=object)
         parts = dict(zip(names.tolist(), assign_parts(names, split).tolist(), strict=True))
+        _check_split(parts, run)
         held_out = run.held_out()
         labels = run.model.schema.encode(held_out.obs)
         reference = run.reference
@@ -148,7 +149,6 @@ def read_heritage(run: Run, seed: int) -> Heritage:
         weights={name: tensor.detach().clone() for name, tensor in run.model.state_dict().items()},
         schema=run.model.schema,
         preprocessing=run.model.preprocessing,
-        training_cells=run.training_cells,
         split=parts,
         held_out=HeldOutCells(
             sparse.csr_matrix(held_out.X, dtype=np.float32),
@@ -159,6 +159,16 @@ def read_heritage(run: Run, seed: int) -> Heritage:
         groups=_read_groups(held_out),
         replayed=ReplayedCells(*replayed, combinations=reference.combinations),
     )
+
+
+def _check_split(parts: Mapping[str, Part], run: Run) -> None:
+    """Raise `RunError` unless the cells that a split has as training cells are those that the run was trained on."""
+    trained = [name for name, part in parts.items() if part == TRAINING]
+    if len(trained) != run.training_cells.count or not run.training_cells.contain(trained).all():
+        raise RunError(
+            f"{SPLIT_FILE} has {len(trained)} training cells, which are not the {run.training_cells.count} that the "
+            "model was trained on; put the file that training wrote in its place"
+        )
 
 
 def _describe(run: Run, digest: str) -> dict[str, Any]:

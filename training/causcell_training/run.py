@@ -212,6 +212,7 @@ def _load_finished(root: Path) -> Run:
         )
         model = make_model(description, config.model, read_weights(root / WEIGHTS_FILE))
         training_cells = TrainingCells.model_validate(fields["training_cells"])
+        training_cells.check()
         run = Run(root, config, model, training_cells, fields["provenance"], fields["versions"])
         run.summary()  # raises where the provenance lacks what people and the command line are shown
         return run

@@ -112,14 +112,14 @@ class RunData:
         train, heritage = data.rows(TRAINING), data.heritage
         candidates = np.concatenate([train, data.rows(REPLAYED)])
         chosen = select_reference_cells(data.labels[candidates], np.random.default_rng((seed, 1)))
-        rows, cells, combinations = candidates[chosen], TrainingCells.of(data.names[train]), data.labels[train]
+        rows, names, combinations = candidates[chosen], data.names[train].tolist(), data.labels[train]
         if heritage is not None:
-            cells = cells.united(heritage.training_cells)
+            names += [name for name, part in heritage.split.items() if part == TRAINING]
             combinations = np.concatenate([combinations, heritage.replayed.combinations])
         return cls(
             data.digest(),
             ModelDescription.of(data.schema, data.preprocessing),
-            cells,
+            TrainingCells.of(names),
             {part: len(data.rows(part)) for part in (TRAINING, VALIDATION, TEST)},
             data.expression[rows],
             data.labels[rows],
@@ -164,6 +164,7 @@ class RunData:
                 raise ValueError("labels that the concepts do not have")
             counts: dict[Part, int] = {part: int(tree["counts"][part]) for part in (TRAINING, VALIDATION, TEST)}
             cells = TrainingCells.model_validate(tree["training_cells"])
+            cells.check()
             offset, lineage = arrays.get("offset"), tuple(json.loads(tree.get("lineage", "[]")))
             if offset is not None and (
                 offset.dtype != np.float32 or offset.shape[:2] != (len(labels), len(concepts) + 1)

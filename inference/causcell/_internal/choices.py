@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import TypeVar
 
-from causcell.errors import ConfigurationError, format_list
+from causcell.errors import ConceptError, ConfigurationError, format_list
 
 T = TypeVar("T", bound=str)
 
@@ -61,3 +61,20 @@ def suggest(value: object, known: Iterable[object]) -> str:
     by_folded = {str(each).strip().casefold(): each for each in known}
     near = difflib.get_close_matches(str(value).strip().casefold(), by_folded, n=1)
     return f"did you mean {str(by_folded[near[0]])!r}? " if near else ""
+
+
+def as_pairs(texts: Iterable[str], form: str, separator: str) -> list[tuple[str, str]]:
+    """Split strings such as ``a=b`` or ``a:b`` into pairs, at the first separator.
+
+    Raises
+    ------
+    ConceptError
+        A string is not of the form ``form``.
+    """
+    pairs = []
+    for text in texts:
+        left, _, right = text.partition(separator)
+        if not (left and right):
+            raise ConceptError(f"{text!r} is not of the form {form.upper()}")
+        pairs.append((left, right))
+    return pairs

@@ -190,15 +190,18 @@ def _read_model_data(
     generator: Generator, cells: anndata.AnnData, reading: Reading, seed: int
 ) -> tuple[EvaluationData, dict[str, Any]]:
     """Read the cells that a model is measured on, and the facts of both."""
-    trained = int(generator.manifest.training_cells.contain(cells.obs_names.astype(str).tolist()).sum())
+    training_cells = generator.manifest.training_cells
+    trained = int(training_cells.contain(cells.obs_names.astype(str).tolist()).sum())
     options = {"layer": reading.layer, "raw": reading.raw, **reading.bind_options}
     data = read_evaluation_data(generator, cells, scale=options.pop("expression"), seed=seed, **options)
-    counts = {
+    counts: dict[str, Any] = {
         "given": cells.n_obs,
         "left out, as the model was trained on them": trained,
         "judged": len(data.test_rows),
         "learned from by baselines": len(data.training_rows),
     }
+    if training_cells.hashes:
+        counts["share of other cells left out with them"] = training_cells.mistaken
     return data, {"cells": counts, **describe_model(generator)}
 
 

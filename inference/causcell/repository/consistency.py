@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -12,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from causcell.errors import format_list
-from causcell.repository.names import ABDUCTION, EXPRESSION_FLOAT16, INFORMED, REFERENCE_FILE, logits_name
+from causcell.repository.names import (
+    ABDUCTION,
+    EXPRESSION_FLOAT16,
+    INFORMED,
+    PRIOR,
+    REFERENCE_FILE,
+    logits_name,
+    value_name,
+)
 
 Manifest = Any
 """`causcell.repository.manifest.Manifest`: its module imports this one."""
@@ -48,7 +54,7 @@ def check_consistency(manifest: Manifest) -> None:
     _check_solvers(manifest)
     _check_graphs(manifest)
     _check_files(manifest)
-    _check_training_cells(manifest)
+    manifest.training_cells.check()
     _check_verdicts(manifest)
 
 
@@ -134,19 +140,30 @@ def _check_graphs(manifest: Manifest) -> None:
         raise ValueError(f"graphs lacks {format_list(absent)}")
     genes = ("float32", (manifest.dimensions.genes,))
     concept = ("float32", (manifest.dimensions.concepts + 1, manifest.dimensions.embedding))
-    logits = {logits_name(each.name): ("float32", (len(each.labels),)) for each in manifest.concepts}
+    told = {logits_name(each.name): ("float32", (len(each.labels),)) for each in manifest.concepts}
+    numbers = [each.name for each in manifest.concepts if each.value is not None and each.value.is_number]
+    told |= {value_name(name): ("float32", (1,)) for name in numbers}
+    known = {"labels": ("int64", (manifest.dimensions.concepts,))}
+    if (schema := manifest.concept_schema).has_values:
+        known = {"values": ("float32", (schema.value_slices[-1].stop,))}
+        if PRIOR not in manifest.graphs:
+            raise ValueError(f"graphs lacks {PRIOR!r}, which concepts with values have")
+    observed = ("float32", (manifest.dimensions.concepts, manifest.dimensions.embedding))
     table, half = ("float32", (-1, 5)), ("float16", genes[1])
     forced = {"exogenous": concept, "forced": concept, "mask": ("float32", concept[1][:1])}
     encoded = {"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept}
     expected = {
         "encoder_scm": ({"expression": genes}, encoded),
-        ABDUCTION: ({"exogenous": concept, "labels": ("int64", (manifest.dimensions.concepts,))}, {INFORMED: concept}),
-        "scm": (forced, {"endogenous": concept, **logits}),
+        ABDUCTION: ({"exogenous": concept, **known}, {INFORMED: concept}),
+        PRIOR: (known, {"mean": observed, "logvar": observed}),
+        "scm": (forced, {"endogenous": concept, **told}),
         "denoiser": ({"x_t": genes, "timestep": ("int64", (1,)), "endogenous": concept}, {"x0": genes}),
         "sampler": ({"endogenous": concept, "noise": genes, "solver": table}, {"expression": genes}),
         "decoder": ({"endogenous": concept, "uniforms": genes}, {"expression": genes}),
     }
     for name, info in manifest.graphs.items():
+        if name == PRIOR and not schema.has_values:
+            raise ValueError(f"graphs has {PRIOR!r}, and no concept has values")
         if name in expected:
             _check_signature(name, info, *expected[name], optional={EXPRESSION_FLOAT16: half})
     _check_known(manifest.parity, {*manifest.graphs, *_twins(manifest)}, "parity", "graphs")
@@ -190,19 +207,6 @@ def _check_files(manifest: Manifest) -> None:
             raise ValueError(f"files lists {name[:200]!r}, which is no file of a model repository")
         if not _DIGEST.fullmatch(digest):
             raise ValueError(f"files has {digest[:80]!r} for {name!r}, which is no SHA-256")
-
-
-def _check_training_cells(manifest: Manifest) -> None:
-    cells = manifest.training_cells
-    try:
-        digests = base64.b64decode(cells.digests, validate=True)
-    except (binascii.Error, ValueError):
-        digests = b"?"
-    if len(digests) != 8 * cells.count:
-        raise ValueError(f"training_cells.digests does not hold {cells.count} digests")
-    values = np.frombuffer(digests, dtype="<u8")
-    if not (values[1:] > values[:-1]).all():
-        raise ValueError("training_cells.digests is not sorted")
 
 
 def _check_unique(names: Collection[str], what: str) -> None:

@@ -15,6 +15,7 @@ from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.preprocessing import TARGET_SUM, Preprocessing, Scale, gene_digest
 from causcell.repository.manifest import Dimensions, ExpressionInfo, Float32, GenePanel, Share, Sum
 from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
+from causcell.repository.value_facts import leave_out_plain_values
 
 
 class ModelDescription(BaseModel):
@@ -86,7 +87,7 @@ class ModelDescription(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return leave_out_unknown(dump(self))
+        return leave_out_plain_values(leave_out_unknown(dump(self)))
 
     @classmethod
     def of(cls, schema: ConceptSchema, preprocessing: Preprocessing) -> ModelDescription:

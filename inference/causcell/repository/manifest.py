@@ -38,18 +38,21 @@ from causcell.repository.names import ABDUCTION as ABDUCTION
 from causcell.repository.names import EXPRESSION_FLOAT16 as EXPRESSION_FLOAT16
 from causcell.repository.names import INFORMED as INFORMED
 from causcell.repository.names import MANIFEST_FILE as MANIFEST_FILE
+from causcell.repository.names import PRIOR as PRIOR
 from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
 from causcell.repository.names import graph_file as graph_file
 from causcell.repository.names import logits_name as logits_name
+from causcell.repository.names import value_name as value_name
 from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
 from causcell.repository.training_cells import TrainingCells as TrainingCells
+from causcell.repository.value_facts import leave_out_plain_values
 from causcell.repository.verdicts import Verdict
 
 SCHEMA_VERSION = 2
 """Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
 
 LARGEST_MANIFEST = 2**28
-"""Bytes of a manifest at most: those of 25 million training cells (10.7 bytes a cell, the rest is small)."""
+"""Bytes of a manifest at most. Those of today stay below 20 MB; earlier ones had 10.7 bytes a training cell."""
 
 _MOST_VALUES = 2_000_000
 """Values of a manifest at most, counted by its commas; a panel of 60,000 genes has 300,000."""
@@ -282,7 +285,8 @@ class Manifest(_Part):
     @model_serializer(mode="wrap")
     def _leave_out_what_was_not_judged(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what earlier versions did not measure: their files are written as they were."""
-        return {name: value for name, value in dump(self).items() if value or name not in _SINCE_2}
+        fields = leave_out_plain_values(dump(self))
+        return {name: value for name, value in fields.items() if value or name not in _SINCE_2}
 
     @property
     def concept_schema(self) -> ConceptSchema:

@@ -15,6 +15,9 @@ models that abduct from expression alone."""
 INFORMED = "informed"
 """Output of `ABDUCTION`."""
 
+PRIOR = "prior"
+"""Graph of p(z_i | value of concept i), for all concepts at once. Models of plain labels have no such graph."""
+
 
 def graph_file(graph: str) -> str:
     """Return the path of a graph's ONNX file in its repository, a key of `Manifest.files`.
@@ -36,3 +39,14 @@ def logits_name(concept: str) -> str:
     'logits_stim'
     """
     return f"logits_{concept}"
+
+
+def value_name(concept: str) -> str:
+    """Return the name of the output of graph ``scm`` that holds a concept's standardised number.
+
+    Examples
+    --------
+    >>> value_name("age")
+    'value_age'
+    """
+    return f"value_{concept}"

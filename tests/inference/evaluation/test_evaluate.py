@@ -27,6 +27,8 @@ from causcell.evaluation.report import draw_bars, write_report
 from causcell.evaluation.shifts import find_seen_cases, find_unseen_cases, tabulate_effects
 from causcell.evaluation.table import Table, merge_repetitions
 from causcell.generator import Generator
+from causcell.repository import training_cells
+from causcell.repository.training_cells import TrainingCells
 
 # -- probes ------------------------------------------------------------------------------------------------------------
 
@@ -115,6 +117,21 @@ def test_cells_trained_on_are_left_out_by_name(generator: Generator, cells: annd
     assert set(data.cells.obs_names[data.test_rows]) == set(cells.obs_names[~trained])
     assert set(data.cells.obs_names[data.training_rows]) == set(cells.obs_names[trained])
     np.testing.assert_array_equal(data.expression[data.test_rows], data.test_expression)
+
+
+def test_a_filter_s_mistakes_are_told(
+    generator: Generator, cells: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = generator.manifest.training_cells
+    names = cells.obs_names[trained.contain(cells.obs_names.tolist())]
+    with monkeypatch.context() as smaller:
+        smaller.setattr(training_cells, "MOST_DIGESTS", 10)
+        filtered = TrainingCells.of(names)
+    manifest = generator.manifest.model_copy(update={"training_cells": filtered})
+    monkeypatch.setattr(generator.engine, "manifest", manifest)
+    facts = evaluate(cells, generator).facts["cells"]
+    assert facts["left out, as the model was trained on them"] == len(names)
+    assert facts["share of other cells left out with them"] == filtered.mistaken > 0
 
 
 def test_of_cells_none_of_which_was_trained_on_a_half_is_for_training_baselines(

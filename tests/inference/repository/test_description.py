@@ -4,9 +4,12 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from causcell.concept_columns import schema_from_obs
+from causcell.concept_reading import LabelFeatures
 from causcell.concepts import Concept, ConceptSchema, Edge
 from causcell.errors import ConceptError, ConceptGraphError
 from causcell.preprocessing import Preprocessing, gene_digest
@@ -111,3 +114,27 @@ def test_fields_that_describe_no_model_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         _ = ModelDescription.model_validate(FIELDS | change).concept_schema
+
+
+def test_values_of_concepts_come_back_and_plain_ones_leave_no_trace() -> None:
+    obs = pd.DataFrame(
+        {
+            "age": [1.5, 2.25, 9.1],
+            "pert": ["A", "B+A", "ctrl"],
+            "stage": pd.Categorical(["s", "l", "l"], categories=["s", "m", "l"], ordered=True),
+            "drug": ["x", "y", "x"],
+            "stim": ["a", "b", "b"],
+        }
+    )
+    table = LabelFeatures(("f", "g"), {"x": (1 / 3, 0.1), "y": (2.0, -1.0), "NEW": (1e-9, 4.0)}, "t")
+    names = ["age:continuous", "pert:set", "stage:ordinal", "drug:labels", "stim"]
+    schema = schema_from_obs(obs, names, features={"drug": table}, controls={"pert": "ctrl"})
+    fields = json.loads(ModelDescription.of(schema, PREPROCESSING).model_dump_json())
+    assert [list(each) for each in fields["concepts"]] == [["name", "labels", "kind", "value"]] * 4 + [
+        ["name", "labels", "kind"]
+    ]
+    assert fields["concepts"][1]["value"] == {"kind": "set", "width": 2, "members": ["A", "B"], "control": "ctrl"}
+    assert ModelDescription.model_validate(fields).concept_schema == schema
+    fields["concepts"][1]["value"]["width"] = 3
+    with pytest.raises(ConceptError):
+        ModelDescription.model_validate(fields)

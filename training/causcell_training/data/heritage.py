@@ -12,7 +12,6 @@ from torch import Tensor
 
 from causcell.concepts import ConceptSchema
 from causcell.preprocessing import Preprocessing
-from causcell.repository.training_cells import TrainingCells
 from causcell_training.data.split import Part
 
 Groups = dict[str, np.ndarray]
@@ -70,10 +69,8 @@ class Heritage:
         Concepts and graph.
     preprocessing
         Gene panel and standardisation.
-    training_cells
-        Digests of the names of the cells that the run, or one it descends from, was trained on.
     split
-        Part of each of its cells by name.
+        Part of each of its cells by name, and of those of runs that it descends from.
     held_out
         Held-out cells.
     groups
@@ -88,7 +85,6 @@ class Heritage:
     weights: Mapping[str, Tensor]
     schema: ConceptSchema
     preprocessing: Preprocessing
-    training_cells: TrainingCells
     split: Mapping[str, Part]
     held_out: HeldOutCells
     groups: Groups | None

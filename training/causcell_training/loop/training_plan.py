@@ -8,6 +8,7 @@ import lightning.pytorch as lightning
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LinearLR
 
 from causcell.concepts import UNLABELLED
 from causcell.errors import RunError
@@ -145,24 +146,30 @@ class TrainingPlan(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimiser, AdamW (Loshchilov & Hutter 2019).
 
-        Matrices of the networks decay; biases, norms, deviations and label priors, which are levels, do not.
+        Matrices of the networks decay; biases, norms, deviations and label priors, which are levels, do not. In a
+        training that starts from a run, the learning rate falls linearly to zero at the last step.
 
         Returns
         -------
-        torch.optim.Optimizer
-            The optimiser; an override may return whatever Lightning takes.
+        torch.optim.Optimizer or dict
+            The optimiser, or the optimiser and the schedule of its learning rate; an override may return whatever
+            Lightning takes.
         """
         settings = self.config.optimisation
         levels = {id(parameter) for parameter in self.model.label_mean}
         matrices = [each for each in self.model.parameters() if each.ndim > 1 and id(each) not in levels]
         decayed = {id(parameter) for parameter in matrices}
         others = [parameter for parameter in self.parameters() if id(parameter) not in decayed]
-        return torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
             betas=(0.9, 0.99),
             fused=self.device.type == "cpu",  # a fifth of a step; Lightning can't clip for it under mixed precision
         )
+        if self.config.descent is None:
+            return optimizer
+        falling = LinearLR(optimizer, 1.0, 0.0, max(1, int(self.trainer.estimated_stepping_batches)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
 
 
 def plan_name(plan: type[TrainingPlan]) -> str:

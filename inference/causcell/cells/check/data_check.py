@@ -17,7 +17,8 @@ from causcell.cells.check.panel import study_panel
 from causcell.cells.check.report import ConceptSummary, Finding, PairSummary, Report
 from causcell.cells.check.training_cost import estimate_training
 from causcell.cells.collection import Cells
-from causcell.concept_columns import check_names, read_concept
+from causcell.concept_columns import check_names
+from causcell.concept_reading import read_concept
 from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs
 from causcell.errors import CausCellWarning, ConceptError, ConfigurationError, format_list
 from causcell.preprocessing import check_scale

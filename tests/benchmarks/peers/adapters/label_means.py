@@ -1,0 +1,5 @@
+"""Means of the training cells by label."""
+
+from trivial import LabelMeans as Adapter
+
+__all__ = ["Adapter"]

@@ -1,0 +1,5 @@
+"""Principal components and a shift."""
+
+from trivial import ComponentsShift as Adapter
+
+__all__ = ["Adapter"]

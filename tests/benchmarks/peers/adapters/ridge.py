@@ -1,0 +1,5 @@
+"""A ridge regression on labels."""
+
+from trivial import Ridge as Adapter
+
+__all__ = ["Adapter"]
