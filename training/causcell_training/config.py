@@ -153,8 +153,8 @@ class DescentConfig(_Section):
     """Share of the cells of each batch that are decoded from the run's reference cells by its own model: they stand for
     the cells it was trained on, which are not needed again."""
     steps: int | None = Field(None, ge=1, le=10**9)
-    """Optimiser steps, to the end of an epoch, in place of ``optimisation.epochs``; where neither is given, 7 % of those
-    of the training from nothing that the run descends from."""
+    """Optimiser steps, to the end of an epoch, in place of ``optimisation.epochs``; where neither is given, 7 % of
+    those of the training from nothing that the run descends from."""
     allow_missing_genes: float = Field(0.0, ge=0, lt=1)
     """Share of the panel's genes, and of a cell's total, that the new cells may lack; filled with the mean of the run's
     training cells."""

@@ -47,6 +47,14 @@ def take_over(model: CausCell, objective: Objective, data: TrainingData, descent
         getattr(model, _PARTS[name]).requires_grad_(False)
 
 
+def frozen_weights(data: TrainingData, descent: DescentConfig | None) -> dict[str, Tensor]:
+    """Select the weights of the run's model that stay as they are, by name: a moving average of them is rounded."""
+    if data.heritage is None or descent is None:
+        return {}
+    modules = tuple(f"{_PARTS[name]}." for name in descent.freeze)
+    return {name: tensor for name, tensor in data.heritage.weights.items() if name.startswith(modules)}
+
+
 @torch.no_grad()
 def grow_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy weights into a model that may have more labels: along the one axis that is longer there, to the front.

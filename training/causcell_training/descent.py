@@ -49,7 +49,7 @@ STEPS = 0.07
 
 _FEWEST_STEPS = 20
 
-OPTIMISATION: dict[str, Any] = {"learning_rate": 1e-3, "ema_decay": 0.9, "validate_every": 1}
+OPTIMISATION: dict[str, Any] = {"learning_rate": 1e-3, "ema_decay": 0.9, "validate_every": 1, "patience": 10**6}
 """Settings of ``optimisation`` that differ from those of a training from nothing, where they are not given."""
 
 _DECODED_ROWS = 512
@@ -211,10 +211,10 @@ def decode_reference_cells(
     rng = np.random.default_rng((seed, 4))
     drawn, offset = [], np.empty_like(exogenous)
     for part in batches(len(labels), _DECODED_ROWS):
-        embedded, codes = torch.from_numpy(exogenous[part]), torch.from_numpy(labels[part]).long()
+        embedded = torch.from_numpy(exogenous[part])
         expression = _draw(model, model.scm(embedded), rng)
         drawn.append(sparse.csr_matrix(expression.numpy()))
-        offset[part] = (embedded - model.inform(model.encode(expression)[0], codes)).numpy()
+        offset[part] = (embedded - model.encode(expression)[0]).numpy()
     return sparse.vstack(drawn, format="csr"), labels.astype(np.int32), offset
 
 

@@ -22,6 +22,7 @@ from scipy import sparse
 
 from causcell._internal.batching import batches
 from causcell._internal.files import new_file
+from causcell.concepts import UNLABELLED
 from causcell.errors import CausCellError, RunError
 from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.preprocessing import gene_digest
@@ -90,8 +91,8 @@ class RunData:
     combinations
         Every combination of labels among all training cells, int32 [C x m].
     offset
-        What is added to the embeddings of the reference cells, float32 [P x M x k]; see `ReplayedCells`. None in a
-        training that starts from no run.
+        What is added to the embeddings of those reference cells that are replayed, the last R ones, float32
+        [R x M x k]; see `ReplayedCells`. None in a training that starts from no run.
     lineage
         The runs that it descends from, the nearest first; see `Heritage.lineage`.
     """
@@ -124,7 +125,7 @@ class RunData:
             data.expression[rows],
             data.labels[rows],
             np.unique(combinations, axis=0),
-            None if heritage is None else _offsets(heritage.replayed.offset, chosen - len(train)),
+            None if heritage is None else heritage.replayed.offset[chosen[chosen >= len(train)] - len(train)],
             () if heritage is None else tuple(heritage.lineage(data.schema)),
         )
 
@@ -167,7 +168,7 @@ class RunData:
             cells.check()
             offset, lineage = arrays.get("offset"), tuple(json.loads(tree.get("lineage", "[]")))
             if offset is not None and (
-                offset.dtype != np.float32 or offset.shape[:2] != (len(labels), len(concepts) + 1)
+                offset.dtype != np.float32 or offset.shape[1] != len(concepts) + 1 or len(offset) > len(labels)
             ):
                 raise ValueError(f"offsets of type {offset.dtype} and shape {offset.shape}")
             combinations = arrays["combinations"]
@@ -195,22 +196,23 @@ class RunData:
 
     @torch.no_grad()
     def embed_reference_cells(self, model: CausCell) -> ReferenceCells:
-        """Encode the reference cells by a model in evaluation mode on the CPU."""
+        """Encode the reference cells by a model in evaluation mode on the CPU.
+
+        Those that are replayed have the embedding that they had in the run they come from, moved by as much as the
+        encoder moved on the cells that they were decoded to.
+        """
         labels = torch.from_numpy(self.labels).long()
-        exogenous = [
-            model.inform(model.encode(torch.from_numpy(self.expression[part].toarray()))[0], labels[part]).numpy()
-            for part in batches(len(self.labels), _ENCODED_ROWS)
-        ]
-        embedded = np.concatenate(exogenous)
-        return ReferenceCells(
-            embedded if self.offset is None else embedded + self.offset, self.labels, self.combinations
+        replayed = 0 if self.offset is None else len(self.offset)
+        labels[len(labels) - replayed :] = UNLABELLED  # they were informed by their labels before
+        exogenous = np.concatenate(
+            [
+                model.inform(model.encode(torch.from_numpy(self.expression[part].toarray()))[0], labels[part]).numpy()
+                for part in batches(len(self.labels), _ENCODED_ROWS)
+            ]
         )
-
-
-def _offsets(offset: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Take offsets of replayed cells by their rows; zero for those that are none, whose rows are below zero."""
-    chosen: np.ndarray = np.where((rows >= 0)[:, None, None], offset[np.maximum(rows, 0)], np.float32(0))
-    return chosen
+        if self.offset is not None:
+            exogenous[len(exogenous) - replayed :] += self.offset
+        return ReferenceCells(exogenous, self.labels, self.combinations)
 
 
 def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
-from causcell_training.data.split import REPLAYED, TRAINING
+from causcell_training.data.split import REPLAYED, TRAINING, VALIDATION
 
 EVALUATION_ROWS = 512
 """Cells of a batch that is not trained on."""
@@ -112,6 +112,22 @@ def with_epochs(config: TrainConfig, batches: int) -> TrainConfig:
         return config
     epochs = -(-config.descent.steps // batches)
     return config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
+
+
+def validation_batches(data: TrainingData) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Load the validation rows.
+
+    In a training that starts from a run, the fewer of the run's own and the new ones are repeated to as many as the
+    others: a measure of all counts what is kept as much as what is learned.
+    """
+    rows = data.rows(VALIDATION)
+    if data.heritage is not None:
+        known = np.isin(data.names[rows].astype(str), list(data.heritage.split))
+        old, new = rows[known], rows[~known]
+        if len(old) and len(new):
+            size = max(len(old), len(new))
+            rows = np.concatenate([np.resize(old, size), np.resize(new, size)])
+    return evaluation_batches(data, rows)
 
 
 def evaluation_batches(data: TrainingData, rows: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:

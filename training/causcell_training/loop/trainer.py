@@ -21,8 +21,9 @@ from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData, prepare
 from causcell_training.data.descended import prepare_descended
 from causcell_training.data.heritage import Heritage
-from causcell_training.data.split import REPLAYED, VALIDATION, Split
-from causcell_training.loop.batches import evaluation_batches, training_batches, with_epochs
+from causcell_training.data.split import REPLAYED, Split
+from causcell_training.descended_weights import frozen_weights
+from causcell_training.loop.batches import training_batches, validation_batches, with_epochs
 from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
 from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
 from causcell_training.loop.environment import OneProcess, check_accelerator
@@ -208,7 +209,7 @@ def _run_loop(
                 trainer.fit(
                     plan,
                     train_dataloaders=training_batches(data, config),
-                    val_dataloaders=evaluation_batches(data, data.rows(VALIDATION)),
+                    val_dataloaders=validation_batches(data),
                     ckpt_path=last if last.exists() else None,
                     weights_only=True,
                 )
@@ -222,6 +223,7 @@ def _run_loop(
         raise RunError("no validation gave a finite measure, so that there is no model; see metrics.csv")
     facts = checkpoints.facts(trainer, trainer.global_step)
     weights = select_model_weights(read_checkpoint(path / BEST_FILE)["state_dict"])
+    weights |= frozen_weights(data, config.descent)
     description = ModelDescription.of(plan.model.schema, data.preprocessing)
     return facts, make_model(description, config.model, weights)
 
