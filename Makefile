@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 TRITON := $(VENV)/share/causcell/triton
-# Threads that spin starve each other on few cores.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest
+# Tests run in so many processes, each of one compute thread; threads that spin starve each other on few cores.
+WORKERS ?= 2
+PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(WORKERS)
 
-.PHONY: help demo test lint coverage fuzz wheel-test versions audit benchmark triton clean
+.PHONY: help demo test lint coverage fuzz wheel-test versions audit benchmark peers triton clean
 
 help:
 	@echo "make demo        train on 700 real PBMC, export, generate, and show what came out (in demo/)"
@@ -19,6 +20,7 @@ help:
 	@echo "make versions    the lowest and newest versions of dependencies, on every Python that is here"
 	@echo "make audit       published holes of the versions in constraints.txt, where a database can be reached"
 	@echo "make benchmark   rates on the checked-in model"
+	@echo "make peers       other methods beside this one on the same cells (hours; PEERS='--cases kang --seeds 1')"
 	@echo "make triton      a real Triton server for causcell serve and the tests (320 MB)"
 	@echo "make clean       remove all of that"
 
@@ -65,6 +67,13 @@ audit:
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-only
+
+# An environment for each peer that can be had; then what is not done yet of build/peers/out, and the tables of it.
+PEERS ?= --cases kang --seeds 3
+peers: $(INSTALLED)
+	$(VENV)/bin/python tests/benchmarks/peers/run.py --build --out build/peers/out $(PEERS)
+	$(VENV)/bin/python tests/benchmarks/peers/results.py build/peers/out --into tests/benchmarks/results/peers.json
+	$(VENV)/bin/python tests/benchmarks/peers/table.py
 
 # A real Triton server for `causcell serve` and the tests, from NVIDIA's wheel.
 triton: $(TRITON)

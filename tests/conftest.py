@@ -12,7 +12,7 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata
 import fuzzing
@@ -30,6 +30,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # With --doctest-modules every file would be imported; these are programs of their own.
 collect_ignore_glob = ["installed_client.py", "archive/make.py", "benchmarks/[!t]*.py", "support/shared_model.py"]
+
+SERVERS = re.compile(r"tests/inference/(engine/triton|serve)/")
+"""Files whose tests look at what is left in shared memory: side by side they would see each other's."""
 
 TRAINING = importlib.util.find_spec("torch") is not None
 if not TRAINING:
@@ -75,6 +78,38 @@ def generator(repository: Path) -> Iterator[Generator]:
     """The embedded engine over `repository`, one thread."""
     with Generator.open(repository, threads=1, batch_size=64) as opened:
         yield opened
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a file to one process, where they run in several; those of `SERVERS` all to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "servers" if SERVERS.match(nodeid) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the counts of fuzzed inputs to the process that prints them, where tests run in several."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["fuzzed"] = fuzzing.counts()
+
+
+class Gathered:
+    """What processes of pytest-xdist hand over as they end."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Add a process's counts of fuzzed inputs; one that was ended has none."""
+        fuzzing.add(*getattr(node, "workeroutput", {}).get("fuzzed", ({}, {})))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what gathers from processes."""
+    config.pluginmanager.register(Gathered())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -24,7 +24,7 @@ FILES = ("data", "split")
 """Keys of a job that are paths."""
 
 
-class Unfinished(Exception):
+class UnfinishedError(Exception):
     """A job that ends without a result: it is told, and stays to be done."""
 
 
@@ -42,7 +42,7 @@ def run_jobs(function: Callable[[Job], Any], jobs: Mapping[str, Job], arguments:
     """Results of ``function`` of every job by name, in the order of the jobs.
 
     Each is kept in ``jobs`` of the folder as soon as it is there, and read from it where the same job was done before:
-    for a changed model take a new folder. A job that raises `Unfinished` is left out.
+    for a changed model take a new folder. A job that raises `UnfinishedError` is left out.
     """
     out, workers = arguments.out, arguments.workers
     (out / "jobs").mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def run_jobs(function: Callable[[Job], Any], jobs: Mapping[str, Job], arguments:
     def keep(name: str, take: Callable[[], Any]) -> None:
         try:
             result = take()
-        except Unfinished as reason:
+        except UnfinishedError as reason:
             print(f"{time.perf_counter() - started:.0f} s: {name}: {reason}", flush=True)
             del paths[name]
             return

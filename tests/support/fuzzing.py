@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -53,6 +53,17 @@ def tried(reader: str) -> Iterator[None]:
         message = str(error)
         assert message, f"{type(error).__name__} without a message"
         assert len(message) < 4000, f"a message of {len(message)} characters"
+
+
+def counts() -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many inputs of each reader this process tried, and how many were refused."""
+    return dict(_tried), dict(_refused)
+
+
+def add(tried: Mapping[str, int], refused: Mapping[str, int]) -> None:
+    """Add the counts of another process."""
+    _tried.update(tried)
+    _refused.update(refused)
 
 
 def summarise(terminal: pytest.TerminalReporter) -> None:

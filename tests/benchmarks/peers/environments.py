@@ -105,7 +105,7 @@ def find_pythons(systems: list[str], given: dict[str, str], *, build: bool) -> t
         unavailable = [each.unavailable[system] for each in requirements if system in each.unavailable]
         if system in given or (needed is not None and needed.name in given):
             pythons[system] = given.get(system) or given[needed.name if needed else ""]
-        elif groups.get(system) in ("own", "trivial"):
+        elif groups.get(system, "file") in ("own", "trivial", "file"):
             pythons[system] = given.get(OWN, sys.executable)
         elif unavailable:
             reasons[system] = unavailable[0]

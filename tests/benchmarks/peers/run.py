@@ -5,7 +5,7 @@
 
 Every system, case and seed is a job of its own in ``--out``; a rerun goes on with what is not done. What could not run
 is told with its reason. ``--deadline`` ends the run in time, jobs under way included: they are begun anew by a rerun.
-``table.py`` makes the table and ``figures.py`` the figures of what is there.
+``results.py`` joins the folders of several machines, ``table.py`` makes the tables and ``figures.py`` the figures.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # jobs.py
 
 from cases import Case, list_cases, make_case
 from environments import find_pythons
-from jobs import Unfinished, add_job_options, run_jobs, write_result
+from jobs import UnfinishedError, add_job_options, run_jobs
 from judge import judge
-from systems import FOLDER, SYSTEMS, find_systems
+from results import RESULT, write_results
+from systems import FOLDER, find_systems
+
+from causcell.errors import CausCellError
 
 DATA = Path("/work/shared/data")
-RESULT = "peers.json"
 HOURS = 6.0
 """Longest training, unless a deadline is nearer."""
 
@@ -40,7 +42,7 @@ def main() -> None:
     arguments = parse_arguments()
     systems = find_systems(arguments.systems)
     given = dict(each.split("=", 1) for each in arguments.environment)
-    checkouts = dict(each.split("=", 1) for each in arguments.checkout)
+    checkouts = {name: str(Path(path).resolve()) for name, path in (each.split("=", 1) for each in arguments.checkout)}
     pythons, reasons = find_pythons([each.adapter for each in systems], given, build=arguments.build)
     for system in systems:
         if system.checkout and system.adapter in pythons and system.adapter not in checkouts:
@@ -49,7 +51,7 @@ def main() -> None:
     for name, reason in reasons.items():
         print(f"not run: {name} {reason}", flush=True)
     jobs = {
-        f"{case} {seed} {system.adapter}": {
+        f"{case} {seed} {system.title if system.group == 'file' else system.adapter}": {
             "system": system.adapter,
             "case": case,
             "seed": seed,
@@ -69,8 +71,8 @@ def main() -> None:
         "until": time.time() + arguments.deadline if arguments.deadline else None,
         "keep": arguments.keep,
     }
-    results = run_jobs(Runner(here), jobs, arguments)
-    write_result(arguments.out, gather(results, reasons), RESULT)
+    run_jobs(Runner(here), jobs, arguments)
+    print(write_results([arguments.out], arguments.out / RESULT, reasons))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -107,17 +109,20 @@ class Runner:
         self.here = here
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run one job; raises `Unfinished` where the deadline comes first, or the system fails."""
+        """Run one job; raises `UnfinishedError` where the deadline comes first, or the system fails."""
         left = HOURS * 3600 if self.here["until"] is None else self.here["until"] - time.time()
         if left < 1:
-            raise Unfinished("the deadline was there before it began")
+            raise UnfinishedError("the deadline was there before it began")
         case = make_case(job["case"], Path(self.here["data"]), job["seed"])
-        folder = Path(self.here["work"]) / f"{job['case']}-{job['seed']}-{job['system']}".replace(" ", "_")
+        folder = Path(self.here["work"]) / f"{job['case']}-{job['seed']}-{Path(job['system']).stem}".replace(" ", "_")
         shutil.rmtree(folder, ignore_errors=True)
         self._train(job, case, folder, left)
         costs = json.loads((folder / "out" / "costs.json").read_text())
-        variants = {variant: judge(case, folder / "out" / variant) for variant in costs["variants"]}
-        result = {"costs": costs, **judge(case, folder / "out"), "variants": variants}
+        try:
+            variants = {variant: judge(case, folder / "out" / variant) for variant in costs["variants"]}
+            result = {"costs": costs, **judge(case, folder / "out"), "variants": variants}
+        except CausCellError as error:
+            raise UnfinishedError(f"could not be judged: {error}") from None
         if not self.here["keep"]:
             shutil.rmtree(folder)
         return result
@@ -142,32 +147,10 @@ class Runner:
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                raise Unfinished(f"not done within {left:.0f} s") from None
+                raise UnfinishedError(f"not done within {left:.0f} s") from None
         if done.returncode:
             last = (folder / "log.txt").read_text().strip().splitlines()[-1:]
-            raise Unfinished(f"failed: {last[0] if last else done.returncode} (see {folder / 'log.txt'})")
-
-
-def gather(results: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
-    """Gather what is committed: measures and costs of every job, and what trivial baselines reach, once a case."""
-    rows, references = [], {}
-    for name, result in results.items():
-        case, seed, system = name.rsplit(" ", 2)
-        references.setdefault(case, {}).setdefault(seed, result["references"])
-        kept = ("costs", "tables", "not answered", "truth")
-        row = {
-            "system": system,
-            "case": case,
-            "seed": int(seed),
-            **{each: result[each] for each in kept if each in result},
-        }
-        row["variants"] = {
-            variant: {each: found[each] for each in kept if each in found}
-            for variant, found in result["variants"].items()
-        }
-        rows.append(row)
-    titles = {each.adapter: {"title": each.title, "group": each.group} for each in SYSTEMS}
-    return {"systems": titles, "not run": reasons, "rows": rows, "references": references}
+            raise UnfinishedError(f"failed: {last[0] if last else done.returncode} (see {folder / 'log.txt'})")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class System:
     title
         Name in tables.
     group
-        ``own``, ``peer`` or ``trivial``.
+        ``own``, ``peer`` or ``trivial``; ``file`` for an adapter that is given by its path.
     checkout
         Whether it is on no index, and a path to its source is needed.
     """
@@ -41,6 +41,7 @@ SYSTEMS = (
     System("biolord", "Biolord", "peer"),
     System("scdisinfact", "scDisInFact", "peer", checkout=True),
     System("sccbgm", "scCBGM", "peer", checkout=True),
+    System("sccbgm_flow", "scCBGM, flow matching", "peer", checkout=True),
     System("scpram", "scPRAM", "peer"),
     System("cellflow", "CellFlow", "peer"),
     System("michigan", "MichiGAN", "peer", checkout=True),
@@ -55,10 +56,12 @@ SYSTEMS = (
 
 
 def find_systems(names: list[str]) -> list[System]:
-    """Find systems by the names of adapters, or of groups (``own``, ``peer``, ``trivial``, ``all``)."""
+    """Find systems by adapter, by group (``own``, ``peer``, ``trivial``, ``all``), or by an adapter's own file."""
+    files = [System(str(Path(name).resolve()), Path(name).stem, "file") for name in names if name.endswith(".py")]
+    names = [name for name in names if not name.endswith(".py")]
     found = [each for each in SYSTEMS if "all" in names or {each.adapter, each.group} & set(names)]
     known = {each.adapter for each in SYSTEMS} | {each.group for each in SYSTEMS} | {"all"}
     strange = [name for name in names if name not in known]
     if strange:
         raise SystemExit(f"there is no system {strange[0]!r}; there are {', '.join(sorted(known))}")
-    return found
+    return found + files

@@ -37,7 +37,9 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- contract ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", [*BUILTIN, MEDIAN_ERROR, CENTRE_DISTANCE, SIZE_RATIO], ids=str)
+@pytest.mark.parametrize(
+    "metric", [*BUILTIN, MEDIAN_ERROR, CENTRE_DISTANCE, SIZE_RATIO], ids=lambda metric: getattr(metric, "name", metric)
+)
 def test_every_metric_keeps_the_contract(metric: str | Metric) -> None:
     check_metric(metric)
 

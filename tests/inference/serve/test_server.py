@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paths import shared_memory
 
 from causcell._internal.cpus import available_cpus
 from causcell.cli.main import main
@@ -42,11 +43,6 @@ def serve(*words: object) -> Iterator[tuple[subprocess.Popen, list[str]]]:
             yield process, [process.stdout.readline(), process.stdout.readline()]
         finally:
             process.kill()
-
-
-def shared_memory() -> set[str]:
-    """What Triton's models have there; other programs' files come and go."""
-    return {path.name for path in Path("/dev/shm").glob("causcell_triton_*")}
 
 
 def check_gone(pids: set[int]) -> None:

@@ -90,7 +90,7 @@ class _KeepBest(pl.Callback):
         self.monitor, self.sign = monitor, 1 if mode == "max" else -1
         self.best, self.state = -np.inf, None
 
-    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         score = self.sign * float(trainer.callback_metrics[self.monitor])
         if score > self.best:
             self.best, self.state = score, copy.deepcopy(pl_module.module.state_dict())

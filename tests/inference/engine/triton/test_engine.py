@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_contract import reference_inputs
+from paths import shared_memory
 
 from causcell.cells.collection import Cells
 from causcell.counterfactual.request import make_request
@@ -135,12 +136,12 @@ def test_a_host_that_runs_out_of_shared_memory_goes_on_without(server, generator
             raise OSError(errno.ENOSPC, "No space left on device")
         reserve(file, offset, size)
 
-    before = set(Path("/dev/shm").iterdir())
+    before = shared_memory()
     with contextlib.closing(open_engine(server.grpc)) as engine:
         monkeypatch.setattr(os, "posix_fallocate", limited)
         found = engine.run("encoder_scm", {"expression": np.ones((256, 50), np.float32)}, ("endogenous",))
         assert "no more memory to share" in caplog.text
-        assert set(Path("/dev/shm").iterdir()) <= before
+        assert shared_memory() <= before
     expected = generator.engine.run("encoder_scm", {"expression": np.ones((256, 50), np.float32)}, ("endogenous",))
     check_alike(found["endogenous"], expected["endogenous"])
 

@@ -1,11 +1,11 @@
 """Shared memory that a server has forgotten: a new region is taken; where there is none to be had, the wire is."""
 
 import contextlib
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from paths import shared_memory
 
 from causcell.engine.open import open_engine
 from causcell.engine.triton.client import TritonClient
@@ -58,14 +58,14 @@ def check(engine, expected) -> None:
 
 def test_regions_that_another_client_made_the_server_forget(forgetful_server, engine, expected, caplog):
     """Again and again, with no patience: it is no failure of the server; and memory goes on being shared."""
-    memory = set(Path("/dev/shm").iterdir())
+    memory = shared_memory()
     for _ in range(3):
         forget_all(forgetful_server)
         assert regions(forgetful_server) == []
         check(engine, expected)
         assert len(regions(forgetful_server)) == 1
     assert "no more memory to share" not in caplog.text
-    assert not [path for path in set(Path("/dev/shm").iterdir()) - memory if path.name.startswith("psm_")]
+    assert shared_memory() <= memory
 
 
 def test_regions_of_a_server_that_restarted_while_idle(forgetful_server, engine, expected, caplog):

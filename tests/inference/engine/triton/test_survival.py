@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_contract import reference_inputs
+from paths import shared_memory
 
 from causcell.cells.collection import Cells
 from causcell.counterfactual.request import make_request
@@ -24,10 +25,6 @@ from causcell.generator import Generator
 from causcell.serve.server import TritonServer
 
 pytestmark = pytest.mark.serving
-
-
-def shared_memory_files() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
 
 
 def stubs(server: TritonServer) -> dict[int, str]:
@@ -123,7 +120,7 @@ def test_a_polite_stop_does_not_wait_for_clients_that_are_idle(own_server, gener
 
 def test_nothing_is_left_of_a_server(repository):
     """Neither processes nor memory: after a stop, and after a kill."""
-    before = shared_memory_files()
+    before = shared_memory()
     for end in (TritonServer.stop, TritonServer.kill):
         server = TritonServer(repository, threads=1)
         server.start()
@@ -133,7 +130,7 @@ def test_nothing_is_left_of_a_server(repository):
         dead_by = time.monotonic() + 5  # the kernel takes a moment to end a killed process
         while any(alive(pid) for pid in own):
             assert time.monotonic() < dead_by
-        assert shared_memory_files() <= before
+        assert shared_memory() <= before
         server.close()
 
 
@@ -150,7 +147,7 @@ sys.stdin.read()
 
 def test_a_client_killed_with_memory_registered_leaves_none(server, generator):
     """Its file is gone at once; what the server still maps is given up when the next client comes."""
-    before = shared_memory_files()
+    before = shared_memory()
     words = [sys.executable, "-c", KILLED_CLIENT, server.grpc]
     with (
         subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as client,
@@ -161,7 +158,7 @@ def test_a_client_killed_with_memory_registered_leaves_none(server, generator):
         assert any(mine in name for name in watcher.shared_regions())
         client.kill()
         client.wait()
-        assert shared_memory_files() <= before
+        assert shared_memory() <= before
         with contextlib.closing(open_engine(server.grpc)) as engine:
             np.testing.assert_allclose(
                 engine.run("scm", reference_inputs(generator.engine))["endogenous"],

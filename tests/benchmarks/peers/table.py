@@ -1,0 +1,293 @@
+"""Tables of the README and of docs/peers.md, made from the committed results between two markers of each.
+
+python tests/benchmarks/peers/table.py           # write them anew
+python tests/benchmarks/peers/table.py --check   # fail where a file says something else than the results
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from systems import SYSTEMS
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "tests" / "benchmarks" / "results" / "peers.json"
+FILES = ("README.md", "docs/peers.md")
+DASH = "-"
+SEEN, UNSEEN = "Interventions: stim", "Unseen combinations: interventions: stim"
+TESTED, TRAINED = "tested cells", "trained sources"
+OWN = "causcell_given"
+
+Row = dict[str, Any]
+Cell = Callable[[Sequence[Row]], str]
+
+
+def main() -> None:
+    """Write the tables, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    tables = make_tables(json.loads(RESULTS.read_text()))
+    for name in FILES:
+        path = ROOT / name
+        text = replace_tables(path.read_text(), tables)
+        if check and text != path.read_text():
+            sys.exit(f"{name} does not say what {RESULTS.name} says: run python tests/benchmarks/peers/table.py")
+        path.write_text(text)
+
+
+def replace_tables(text: str, tables: dict[str, str]) -> str:
+    """Put each table between its markers, ``<!-- peers: NAME -->`` and ``<!-- end of peers: NAME -->``."""
+    for name, table in tables.items():
+        begin, end = f"<!-- peers: {name} -->", f"<!-- end of peers: {name} -->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def make_tables(result: dict[str, Any]) -> dict[str, str]:
+    """Make every table, by the name of its markers."""
+    rows = spread_variants(result)
+    tables = {
+        "effects": table_of(rows, result, "kang", EFFECTS),
+        "cells": table_of(rows, result, "kang", CELLS),
+        "costs": table_of(rows, result, "kang", costs_columns(rows)),
+        "notes": list_notes(rows),
+        "not run": list_reasons(result),
+        "run": describe_run(result),
+    }
+    for case, title in (("kang-leave", "stim"), ("gbm", "condition"), ("lines", "perturbation")):
+        tables[case] = table_of(rows, result, f"{case}-*", left_out_columns(title))
+    tables["pairs"] = table_of(rows, result, "pairs", pairs_columns())
+    tables["simulator"] = table_of(rows, result, "simulator", simulator_columns())
+    return tables
+
+
+def spread_variants(result: dict[str, Any]) -> list[Row]:
+    """Give each setting of a training (a preset) a row of its own, after that of the training."""
+    rows = []
+    for row in result["rows"]:
+        title = result["systems"].get(row["system"], {"title": row["system"]})["title"]
+        rows.append({**row, "title": title})
+        for variant, found in row["variants"].items():
+            costs = {**row["costs"], "rates": row["costs"]["variants"][variant]["rates"]}
+            rows.append({**row, **found, "costs": costs, "title": f"{title}, preset {variant}"})
+            rows[-1]["variant"] = variant
+    return rows
+
+
+def table_of(rows: Iterable[Row], result: dict[str, Any], cases: str, columns: dict[str, Cell]) -> str:
+    """Make a table of the systems that ran some cases (a pattern), and of those that did not."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if fnmatch.fnmatch(row["case"], cases):
+            found.setdefault(row["title"], []).append(row)
+    lines = [f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for system in SYSTEMS:
+        titles = [title for title in found if title.partition(", preset")[0] == system.title]
+        for title in titles:
+            lines.append(f"| {title} | {' | '.join(cell(found[title]) for cell in columns.values())} |")
+        if not titles:
+            why = "not run, see docs/peers.md" if system.adapter in result["not run"] else "not run here"
+            lines.append(f"| {system.title} ({why}) | {' | '.join([DASH] * len(columns))} |")
+    return "\n".join(lines)
+
+
+def measure(view: str, table: str, row: str, name: str, digits: int = 3) -> Cell:
+    """Make a column of one measure: the mean over seeds and cases, and the deviation over seeds."""
+
+    def cell(rows: Sequence[Row]) -> str:
+        return spread(rows, lambda each: each["tables"].get(view, {}).get(table, {}).get(row, {}).get(name), digits)
+
+    return cell
+
+
+def spread(rows: Sequence[Row], take: Callable[[Row], Any], digits: int = 3) -> str:
+    """Format the mean over cases and seeds, and how far it varies from seed to seed."""
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        value = take(row)
+        if value is not None:
+            by_seed.setdefault(row["seed"], []).append(value[0] if isinstance(value, list) else value)
+    means = [statistics.mean(values) for values in by_seed.values()]
+    if not means:
+        return DASH
+    text = short(statistics.mean(means), digits)
+    return f"{text} ± {short(statistics.stdev(means), digits)}" if len(means) > 1 else text
+
+
+def short(value: float, digits: int) -> str:
+    """Format a number without its leading zero."""
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and digits else text
+
+
+def _pair(first: Cell, second: Cell) -> Cell:
+    return lambda rows: DASH if first(rows) == DASH else f"{first(rows)} / {second(rows)}"
+
+
+def _samples(name: str, digits: int = 3) -> Cell:
+    return measure(TESTED, "Samples as a distribution", "model, samples", name, digits)
+
+
+def _leakage(label: str, digits: int = 2) -> Cell:
+    table = "Leakage: labels read from embeddings of other concepts"
+    return measure(TESTED, table, "embedding of unexplained", label, digits)
+
+
+def _effect(view: str, table: str, name: str, digits: int = 2) -> Cell:
+    return measure(view, table, "model, do", name, digits)
+
+
+def _estimate(name: str) -> Cell:
+    return measure(TESTED, "Mean estimate of the judged cells", "model, mean estimate", name)
+
+
+EFFECTS: dict[str, Cell] = {
+    "seen types: Pearson": _effect(TESTED, SEEN, "pcc", 3),
+    "size": _effect(TESTED, SEEN, "size"),
+    "squared error": _effect(TESTED, SEEN, "squared error"),
+    "MMD ratio": _effect(TESTED, SEEN, "MMD ratio"),
+    "recall up / down": _pair(_effect(TESTED, SEEN, "recall up"), _effect(TESTED, SEEN, "recall down")),
+    "unseen B cells: Pearson": _effect(TRAINED, UNSEEN, "pcc", 3),
+    "size ": _effect(TRAINED, UNSEEN, "size"),
+    "squared error ": _effect(TRAINED, UNSEEN, "squared error"),
+    "MMD ratio ": _effect(TRAINED, UNSEEN, "MMD ratio"),
+    "recall up / down ": _pair(_effect(TRAINED, UNSEEN, "recall up"), _effect(TRAINED, UNSEEN, "recall down")),
+}
+CELLS: dict[str, Cell] = {
+    "mean: PCC": _estimate("PCC"),
+    "MSE": _estimate("MSE"),
+    "samples: energy distance": _samples("energy distance"),
+    "variance ratio": _samples("variance ratio", 2),
+    "correlations": _samples("correlations", 2),
+    "nonzero": _samples("nonzero"),
+    "markers": measure(TESTED, "Marker genes", "model, samples", "overlap", 2),
+    "leakage: stim": _leakage("stim"),
+    "donor": _leakage("donor"),
+    "cell type": _leakage("cell_type"),
+}
+
+
+def costs_columns(rows: Sequence[Row]) -> dict[str, Cell]:
+    """Make the columns of costs; rates are relative to CausCell's of the same hardware, case and seed."""
+    own = {(r["case"], r["seed"], hardware(r)): r for r in rows if r["system"] == OWN and "variant" not in r}
+
+    def relative(name: str) -> Cell:
+        def take(row: Row) -> float | None:
+            mine = rate(row, name)
+            theirs = own.get((row["case"], row["seed"], hardware(row)))
+            base = None if theirs is None else rate(theirs, name)
+            return None if mine is None or not base else mine / base
+
+        return lambda rows: spread(rows, take, 2)
+
+    def absolute(rows: Sequence[Row]) -> str:
+        name = (
+            "counterfactual_sample" if "counterfactual_sample" in rows[0]["costs"]["rates"] else "counterfactual_mean"
+        )
+        return spread(rows, lambda row: row["costs"]["rates"].get(name, {}).get("cells a CPU second"), 0)
+
+    return {
+        "training, CPU s": lambda rows: spread(rows, lambda row: row["costs"]["seconds"]["fit, CPU"], 0),
+        "cells a CPU s: mean": relative("mean"),
+        "sample": relative("sample"),
+        "counterfactual": relative("counterfactual"),
+        "counterfactual cells a CPU s": absolute,
+        "peak memory, MB": lambda rows: spread(rows, lambda row: row["costs"]["peak memory, MB"]["all"], 0),
+        "on disk, MB": lambda rows: spread(rows, _megabytes, 1),
+        "lines": lambda rows: str(rows[0]["costs"]["lines"] or DASH),
+        "version": lambda rows: rows[0]["costs"]["version"],
+        "licence": lambda rows: rows[0]["costs"]["licence"],
+    }
+
+
+def _megabytes(row: Row) -> float | None:
+    size = row["costs"]["size on disk, bytes"]
+    return None if size is None else size / 1e6
+
+
+def rate(row: Row, name: str) -> float | None:
+    """Return cells a CPU second over the speed of a matrix product beside it; of samples, or where none, of means."""
+    rates = row["costs"]["rates"]
+    found = rates.get(f"{name}_sample", rates.get(f"{name}_mean")) if name == "counterfactual" else rates.get(name)
+    return None if found is None else found["cells a CPU second"] / found["matrix product, GFLOP a CPU second"]
+
+
+def hardware(row: Row) -> str:
+    """Return what a row was measured on."""
+    environment = row["costs"]["environment"]
+    return f"{environment['hardware']}, {environment['device']}"
+
+
+def left_out_columns(concept: str) -> dict[str, Cell]:
+    """Make the columns of cases that leave combinations out one at a time: from unseen, and from trained, sources."""
+    table = f"Unseen combinations: interventions: {concept}"
+    found: dict[str, Cell] = {"cases": lambda rows: str(len({row["case"] for row in rows}))}
+    for view, title in ((TESTED, "tested sources"), (TRAINED, "all sources")):
+        found[f"{title}: Pearson"] = _effect(view, table, "pcc", 3)
+        for name in ("size", "squared error", "MMD ratio"):
+            found[f"{title}: {name}"] = _effect(view, table, name)
+    return found
+
+
+def pairs_columns() -> dict[str, Cell]:
+    """Make the columns of doubles of perturbations, averaged over what is set."""
+
+    def cell(name: str, digits: int) -> Cell:
+        def take(row: Row) -> float | None:
+            tables = row["tables"].get(TRAINED, {})
+            values = [t["model, do"][name][0] for t in tables.values() if name in t.get("model, do", {})]
+            return statistics.mean(values) if values else None
+
+        return lambda rows: spread(rows, take, digits)
+
+    return {"Pearson": cell("pcc", 3), **{name: cell(name, 2) for name in ("size", "squared error", "MMD ratio")}}
+
+
+def simulator_columns() -> dict[str, Cell]:
+    """Make the columns of the simulator: error of single cells / of the average, for each concept."""
+
+    def cell(concept: str) -> Cell:
+        def taken(name: str) -> Cell:
+            def take(row: Row) -> float | None:
+                found = [t for k, t in row.get("truth", {}).items() if k.startswith(f"do({concept} ")]
+                return found[0].get(name, found[0].get(f"{name}, samples")) if found else None
+
+            return lambda rows: spread(rows, take)
+
+        return _pair(taken("error of single cells"), taken("error of the average"))
+
+    return {f"do({concept})": cell(concept) for concept in ("treatment", "donor", "cell_type", "state")}
+
+
+def list_notes(rows: Sequence[Row]) -> str:
+    """List what is to be known of each system for a fair reading."""
+    notes = {row["title"]: row["costs"]["notes"] for row in rows if "variant" not in row}
+    return "\n".join(f"- {title}: {'; '.join(each)}." for title, each in notes.items() if each)
+
+
+def list_reasons(result: dict[str, Any]) -> str:
+    """List what was not run, and why."""
+    titles = {each.adapter: each.title for each in SYSTEMS}
+    lines = [f"- {titles.get(name, name)}: {reason}." for name, reason in result["not run"].items()]
+    return "\n".join(lines) or "All of them were run."
+
+
+def describe_run(result: dict[str, Any]) -> str:
+    """Describe the hardware, the seeds and the versions."""
+    machines = sorted({hardware(row) for row in result["rows"]})
+    seeds = sorted({row["seed"] for row in result["rows"]})
+    return f"Machines: {'; '.join(machines)}. Seeds: {', '.join(map(str, seeds))}. One thread each."
+
+
+if __name__ == "__main__":
+    main()
