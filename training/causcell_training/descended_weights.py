@@ -15,9 +15,9 @@ from causcell_training.data.split import REPLAYED, TRAINING
 from causcell_training.model import CausCell
 from causcell_training.objective import Objective, masked_cross_entropy
 
-_SETTLING_STEPS = 300
+_SETTLING_STEPS = 120
 _SETTLING_RATE = 0.02
-_SETTLING_CELLS = 512
+_SETTLING_CELLS = 256
 _MOST_CELLS = 8192
 
 _PARTS = {"encoder": "encoder", "decoder": "denoiser", "graph": "scm"}

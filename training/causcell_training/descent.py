@@ -212,13 +212,13 @@ def decode_reference_cells(
     drawn, offset = [], np.empty_like(exogenous)
     for part in batches(len(labels), _DECODED_ROWS):
         embedded = torch.from_numpy(exogenous[part])
-        expression = _draw(model, model.scm(embedded), rng)
+        expression = draw_cells(model, model.scm(embedded), rng)
         drawn.append(sparse.csr_matrix(expression.numpy()))
         offset[part] = (embedded - model.encode(expression)[0]).numpy()
     return sparse.vstack(drawn, format="csr"), labels.astype(np.int32), offset
 
 
-def _draw(model: CausCell, endogenous: Tensor, rng: np.random.Generator) -> Tensor:
+def draw_cells(model: CausCell, endogenous: Tensor, rng: np.random.Generator) -> Tensor:
     """Draw cells [B x G] given their concepts [B x M x k]; the mean estimate where a head has no draws."""
     denoiser = model.denoiser
     if not denoiser.head.draws:
