@@ -19,7 +19,7 @@ from causcell_training import Run, fit
 from causcell_training.config import TrainConfig, load_config
 from causcell_training.data.split import PART, TEST
 
-STEPS = {"descent.steps": 20, "optimisation.batch_size": 32}
+STEPS = {"descent.steps": 20, "descent.freeze": "none", "optimisation.batch_size": 32}
 
 
 def new_cells(cells: anndata.AnnData, label: str = "d4", prefix: str = "new_") -> anndata.AnnData:

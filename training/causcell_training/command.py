@@ -44,8 +44,8 @@ def train(
     freeze: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="encoder|decoder|graph",
-            help="With --from: a part whose weights stay as they are; repeat.",
+            metavar="encoder|decoder|graph|none",
+            help="With --from: a part whose weights stay as they are; repeat. [default: encoder]",
             show_default=False,
         ),
     ] = None,

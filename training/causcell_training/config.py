@@ -146,9 +146,10 @@ class OptimisationConfig(_Section):
 class DescentConfig(_Section):
     """What is particular to a training that starts from a finished run."""
 
-    freeze: tuple[Literal["encoder", "decoder", "graph"], ...] = ()
+    freeze: tuple[Literal["encoder", "decoder", "graph"], ...] = ("encoder",)
     """Parts whose weights stay as they are: ``encoder``, ``decoder`` (the denoiser), ``graph`` (learned weights of
-    edges)."""
+    edges); ``none`` of them. Cells that were embedded before keep their embeddings where the encoder does; and Kang's new
+    donors were learned better so, from the same steps (``docs/fine_tuning.md``)."""
     replay: float = Field(0.5, ge=0, lt=1)
     """Share of the cells of each batch that are decoded from the run's reference cells by its own model: they stand for
     the cells it was trained on, which are not needed again."""
@@ -162,7 +163,7 @@ class DescentConfig(_Section):
     @field_validator("freeze", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: Any) -> Any:
-        return listed(given)
+        return () if listed(given) == ("none",) else listed(given)
 
 
 class TrainConfig(_Section):

@@ -167,10 +167,10 @@ class RunData:
             cells = TrainingCells.model_validate(tree["training_cells"])
             cells.check()
             offset, lineage = arrays.get("offset"), tuple(json.loads(tree.get("lineage", "[]")))
-            if offset is not None and (
-                offset.dtype != np.float32 or offset.shape[1] != len(concepts) + 1 or len(offset) > len(labels)
-            ):
-                raise ValueError(f"offsets of type {offset.dtype} and shape {offset.shape}")
+            if offset is not None:
+                fits = offset.ndim == 3 and offset.shape[1] == len(concepts) + 1 and len(offset) <= len(labels)
+                if not fits or offset.dtype != np.float32 or not np.isfinite(offset).all():
+                    raise ValueError(f"offsets of type {offset.dtype} and shape {offset.shape}, or not finite")
             combinations = arrays["combinations"]
             return cls(tree["digest"], description, cells, counts, expression, labels, combinations, offset, lineage)
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
@@ -212,6 +212,8 @@ class RunData:
         )
         if self.offset is not None:
             exogenous[len(exogenous) - replayed :] += self.offset
+        if not np.isfinite(exogenous).all():
+            raise RunError("the model's embeddings of the reference cells are not finite; train again")
         return ReferenceCells(exogenous, self.labels, self.combinations)
 
 
