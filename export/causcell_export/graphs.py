@@ -14,76 +14,18 @@ from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
 from causcell.diffusion.solvers import ddim, dpmpp
-from causcell.repository.manifest import ABDUCTION, EXPRESSION_FLOAT16, INFORMED, GraphInfo, TensorInfo, logits_name
+from causcell.repository.manifest import (
+    ABDUCTION,
+    EXPRESSION_FLOAT16,
+    INFORMED,
+    PRIOR,
+    GraphInfo,
+    TensorInfo,
+    logits_name,
+    value_name,
+)
+from causcell_export.concept_modules import Abduction, EncoderScm, InformedByValues, Prior, Scm
 from causcell_training.model import CausCell
-
-
-class EncoderScm(nn.Module):
-    """Encoder and structural causal model: a cell's concepts from its expression."""
-
-    def __init__(self, model: CausCell) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, expression: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return exogenous mean, its log-variance and endogenous embeddings.
-
-        Parameters
-        ----------
-        expression
-            Log scale, float32 [B x G].
-
-        Returns
-        -------
-        float32 [B x M x k] each.
-        """
-        mean, logvar = self.model.encode(expression)
-        return mean, logvar, self.model.scm(mean)
-
-
-class Abduction(nn.Module):
-    """What a cell's known labels add to embeddings that were read from its expression."""
-
-    def __init__(self, model: CausCell) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, exogenous: Tensor, labels: Tensor) -> Tensor:
-        """Return informed exogenous embeddings, float32 [B x M x k]; see `causcell_training.model.CausCell.inform`.
-
-        Parameters
-        ----------
-        exogenous
-            Exogenous embeddings, float32 [B x M x k].
-        labels
-            Label codes, -1 for unlabelled, int64 [B x m].
-        """
-        return self.model.inform(exogenous, labels)
-
-
-class Scm(nn.Module):
-    """Structural causal model: endogenous embeddings under an intervention, and the labels that they tell."""
-
-    def __init__(self, model: CausCell) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, exogenous: Tensor, forced: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Return endogenous embeddings and each concept's label logits.
-
-        Parameters
-        ----------
-        exogenous, forced
-            Exogenous embeddings, and endogenous ones to be forced, float32 [B x M x k].
-        mask
-            1 where a concept is forced, else 0, float32 [B x M].
-
-        Returns
-        -------
-        float32 [B x M x k], and [B x labels] for each concept; see `causcell_training.scm.StructuralCausalModel`.
-        """
-        endogenous = self.model.scm(exogenous, forced, mask)
-        return endogenous, *self.model.label_logits(endogenous)
 
 
 class Denoiser(nn.Module):
@@ -297,15 +239,24 @@ def _concept_graphs(model: CausCell) -> dict[str, Graph]:
     logits = {logits_name(c.name): TensorInfo(dtype="float32", shape=(len(c.labels),)) for c in model.schema.concepts}
     encoded = {"exogenous_mean": concept, "exogenous_logvar": concept, "endogenous": concept}
     mask = TensorInfo(dtype="float32", shape=(model.schema.size,))
-    labels = TensorInfo(dtype="int64", shape=(len(model.schema.concepts),))
+    told = logits | {value_name(name): TensorInfo(dtype="float32", shape=(1,)) for name in model.number_names}
     forced = {"exogenous": concept, "forced": concept, "mask": mask}
     found = {
         "encoder_scm": Graph(EncoderScm(model).eval(), GraphInfo(inputs={"expression": expression}, outputs=encoded)),
-        "scm": Graph(Scm(model).eval(), GraphInfo(inputs=forced, outputs={"endogenous": concept, **logits})),
+        "scm": Graph(Scm(model).eval(), GraphInfo(inputs=forced, outputs={"endogenous": concept, **told})),
     }
+    labels = TensorInfo(dtype="int64", shape=(len(model.schema.concepts),))
+    known = {"labels": labels}
+    abduction: nn.Module = Abduction(model)
+    if model.schema.has_values:
+        known = {"values": TensorInfo(dtype="float32", shape=(model.schema.value_slices[-1].stop,))}
+        abduction = InformedByValues(model)
+        observed = TensorInfo(dtype="float32", shape=(len(model.schema.concepts), model.config.embedding))
+        prior = GraphInfo(inputs=known, outputs={"mean": observed, "logvar": observed})
+        found[PRIOR] = Graph(Prior(model).eval(), prior)
     if model.config.abduction == "informed":
-        read = {"exogenous": concept, "labels": labels}
-        found[ABDUCTION] = Graph(Abduction(model).eval(), GraphInfo(inputs=read, outputs={INFORMED: concept}))
+        read = {"exogenous": concept, **known}
+        found[ABDUCTION] = Graph(abduction.eval(), GraphInfo(inputs=read, outputs={INFORMED: concept}))
     return found
 
 
@@ -344,8 +295,9 @@ def lowered_graphs(model: CausCell) -> dict[str, Graph]:
     """Build graphs whose denoiser multiplies at half precision, with its tolerance; the others are unchanged."""
     model = deepcopy(model)
     model.denoiser.lower(torch.float16)
+    concepts = _concept_graphs(model)
     return {
-        name: graph if name in ("encoder_scm", ABDUCTION, "scm") else replace(graph, tolerance=Tolerance(1e-2, 1e-3))
+        name: graph if name in concepts else replace(graph, tolerance=Tolerance(1e-2, 1e-3))
         for name, graph in graphs(model).items()
     }
 
@@ -381,9 +333,13 @@ def example_inputs(
     x_t = np.sqrt(alpha_bar) * model.preprocessing.standardise(x) + np.sqrt(1 - alpha_bar) * noise
     solvers = np.stack([solver(model.schedule, 5).table for solver in (ddim, dpmpp)])
     labels = [rng.integers(-1, len(concept.labels), size=batch) for concept in model.schema.concepts]
+    known = {"labels": np.stack(labels, axis=1)}
+    if model.schema.has_values:
+        known = {"values": _example_values(model, labels)}
     return {
         "encoder_scm": {"expression": x},
-        ABDUCTION: {"exogenous": exogenous, "labels": np.stack(labels, axis=1)},
+        ABDUCTION: {"exogenous": exogenous, **known},
+        PRIOR: known,
         "scm": {
             "exogenous": exogenous,
             "forced": rng.permutation(endogenous),
@@ -397,3 +353,12 @@ def example_inputs(
         },
         "decoder": {"endogenous": endogenous, "uniforms": np.clip(rng.random(x.shape, dtype=np.float32), 1e-7, 1)},
     }
+
+
+def _example_values(model: CausCell, labels: list[np.ndarray]) -> np.ndarray:
+    """Return the values, float32 [B x V], of label codes of each concept, int [B] each; NaN for -1."""
+    concepts = model.schema.concepts
+    parts = [
+        np.where(c[:, None] < 0, np.float32(np.nan), each.values[c]) for each, c in zip(concepts, labels, strict=True)
+    ]
+    return np.concatenate(parts, axis=1)

@@ -15,6 +15,8 @@ from causcell.errors import ConceptError, UnknownLabelError, format_list
 if TYPE_CHECKING:
     import pandas as pd
 
+_UNLABELLED = -1  # `causcell.concepts.UNLABELLED`, whose module imports this one
+
 
 def encode_column(
     obs: pd.DataFrame, name: str, labels: Sequence[str], value: ConceptValue | None
@@ -206,3 +208,34 @@ def set_column(obs: pd.DataFrame, name: str, control: str | None) -> pd.Series:
         return canonical[key]
 
     return pd.Series([canon(each) for each in texts], index=obs.index, dtype=object)
+
+
+def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Find combinations of labels that were never seen together.
+
+    Parameters
+    ----------
+    codes
+        Codes of labels, int [n x m]; -1 (unlabelled) matches any label.
+    seen
+        Codes of the combinations that were seen, int [s x m]; there -1 (unlabelled) matches nothing else.
+
+    Returns
+    -------
+    bool [n], true for rows that match no row of ``seen``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unseen_combinations(np.array([[0, 1], [1, 1], [1, -1]]), seen=np.array([[0, 1], [1, 0]]))
+    array([False,  True, False])
+    """
+    distinct, inverse = np.unique(codes, axis=0, return_inverse=True)
+    known = {tuple(row) for row in seen.tolist()}
+    unseen = np.zeros(len(distinct), dtype=bool)
+    for i, row in enumerate(distinct):
+        labelled = row != _UNLABELLED
+        unseen[i] = tuple(row.tolist()) not in known and not (
+            not labelled.all() and (seen[:, labelled] == row[labelled]).all(axis=1).any()
+        )
+    return unseen[inverse.ravel()]

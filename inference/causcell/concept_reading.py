@@ -148,8 +148,8 @@ def read_concept(
     control
         Label of the cells without members, of a set.
     rows
-        Rows of the training cells, int64: numbers are standardised and binned by these, and sets and ordinal labels
-        are those that they carry. All rows, where none are given.
+        Rows of the training cells, int64: numbers are standardised and binned by these, and sets, ordinal labels and
+        labels with features are those that they carry. All rows, where none are given.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def read_concept(
         return _continuous(obs, name, rows)
     if kind == "set":
         return _set(obs, name, control, rows)
-    labels, ordered = read_labels(obs, name)
+    labels, ordered = read_labels(obs if features is None or rows is None else obs.iloc[rows], name)
     if features is not None:
         return _with_features(name, labels, features)
     return Concept(name, labels, "ordinal" if ordered and kind is None else "categorical")

@@ -226,11 +226,12 @@ class ConceptValue:
     def _shortest(self, standardised: np.float32) -> str:
         """Return the shortest decimal text whose number has this standardised value."""
         number = float(self.in_units(np.array([standardised]))[0])
-        for digits in range(1, 17):
-            text = f"{number:.{digits}g}"
-            if self.standardise(np.array([float(text)]))[0] == standardised:
-                break
-        return label_text(float(text))
+        rounded = (round(number, decimals) for decimals in range(-15, 20))
+        precise = (float(f"{number:.{digits}g}") for digits in range(1, 18))
+        for near in (*rounded, *precise):
+            if self.standardise(np.array([near]))[0] == standardised:
+                return label_text(near)
+        return label_text(number)
 
 
 def split_members(given: Any, control: str | None, concept: str) -> tuple[str, ...]:

@@ -18,11 +18,15 @@ from causcell._internal.choices import as_pairs as as_pairs
 from causcell._internal.choices import suggest
 from causcell._internal.labels import find_label
 from causcell.concept_encoding import encode_codes, encode_column
+from causcell.concept_encoding import unseen_combinations as unseen_combinations
 from causcell.concept_values import ConceptValue
 from causcell.errors import ConceptError, ConceptGraphError, UnknownConceptError, format_list
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Mechanism = Literal["linear", "nonlinear"]
+"""How causes act on a concept: their embeddings add up, times a weight each, or any function of them does."""
 
 UNEXPLAINED = "unexplained"
 """Name of the concept for what no labelled concept explains; always last, without labels and without edges."""
@@ -146,7 +150,7 @@ class Edge:
     parent, child
         Names of the concepts: the parent is a cause of the child.
     weight
-        A[parent, child] of the linear SCM z = A^T z + eps.
+        A[parent, child] of the SCM z = A^T z + eps; with nonlinear mechanisms of its linear part.
     """
 
     parent: str
@@ -164,6 +168,8 @@ class ConceptSchema:
         Observed concepts, in the order of every array's concept axis.
     edges
         Causal edges between them.
+    mechanism
+        How causes act on a concept: ``linear``, or ``nonlinear`` by the graph ``scm`` alone, which weights don't tell.
 
     Raises
     ------
@@ -184,6 +190,7 @@ class ConceptSchema:
 
     concepts: tuple[Concept, ...]
     edges: tuple[Edge, ...] = ()
+    mechanism: Mechanism = "linear"
 
     def __post_init__(self) -> None:
         if not self.concepts:
@@ -223,6 +230,11 @@ class ConceptSchema:
     def has_values(self) -> bool:
         """Tell whether any concept's values are more than labels: such models have a graph ``prior``."""
         return any(concept.value is not None for concept in self.concepts)
+
+    @cached_property
+    def numeric(self) -> tuple[int, ...]:
+        """Indices of the concepts whose values are numbers, ordinal and continuous ones."""
+        return tuple(i for i, each in enumerate(self.concepts) if each.value is not None and each.value.is_number)
 
     @cached_property
     def value_slices(self) -> tuple[slice, ...]:
@@ -292,7 +304,17 @@ class ConceptSchema:
         -------
         float64 [M x M]; A[i, j] is the weight of the edge from i to j, 0 where there is none. The unexplained concept
         has no edge.
+
+        Raises
+        ------
+        ConceptGraphError
+            The mechanisms are not linear, so that no matrix holds them.
         """
+        if self.mechanism != "linear":
+            raise ConceptGraphError(
+                f"mechanism={self.mechanism!r}: no adjacency matrix holds what causes do; ask the model for effects "
+                "(Generator.counterfactual, or its graph scm), or train with model.mechanism=linear"
+            )
         adjacency = np.zeros((self.size, self.size))
         for edge in self.edges:
             adjacency[self.names.index(edge.parent), self.names.index(edge.child)] = edge.weight
@@ -367,34 +389,3 @@ class ConceptSchema:
             if concept.name in obs:
                 codes[:, i], values[:, place] = encode_column(obs, concept.name, concept.labels, concept.value)
         return codes, values
-
-
-def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Find combinations of labels that were never seen together.
-
-    Parameters
-    ----------
-    codes
-        Codes of labels, int [n x m]; `UNLABELLED` matches any label.
-    seen
-        Codes of the combinations that were seen, int [s x m]; there `UNLABELLED` matches nothing else.
-
-    Returns
-    -------
-    bool [n], true for rows that match no row of ``seen``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> unseen_combinations(np.array([[0, 1], [1, 1], [1, -1]]), seen=np.array([[0, 1], [1, 0]]))
-    array([False,  True, False])
-    """
-    distinct, inverse = np.unique(codes, axis=0, return_inverse=True)
-    known = {tuple(row) for row in seen.tolist()}
-    unseen = np.zeros(len(distinct), dtype=bool)
-    for i, row in enumerate(distinct):
-        labelled = row != UNLABELLED
-        unseen[i] = tuple(row.tolist()) not in known and not (
-            not labelled.all() and (seen[:, labelled] == row[labelled]).all(axis=1).any()
-        )
-    return unseen[inverse.ravel()]

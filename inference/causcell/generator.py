@@ -60,6 +60,7 @@ class Generator(OpenedModel):
         grid: Sequence[str] = (),
         mode: str = "do",
         match_parents: bool = False,
+        target: str = "reference",
         preset: str | None = None,
         solver: str | None = None,
         steps: int | None = None,
@@ -88,12 +89,17 @@ class Generator(OpenedModel):
         adata
             An AnnData, a path to one, or a mapping from keys to either (cells are then named ``key:name``).
         do
-            Labels by concept, one joint intervention; or a sequence of such mappings. Without any: the factual cell.
+            Labels or values by concept (a number, members of a set as ``"A+B"`` or a list, a label known by its
+            features), one joint intervention; or a sequence of such mappings. Without any: the factual cell.
         grid
-            Concepts to take every label of; several multiply.
+            Concepts to take every label of (of a continuous one the medians of its bins), or a range of numbers,
+            ``dose=0:10:0.5``; several multiply.
         mode, match_parents
             ``do``, ``exogenous`` or ``isolated``; draw reference cells with the same labels of the target's parents.
             See `causcell.counterfactual.scm.StructuralCausalModel.intervene`.
+        target
+            ``reference``: embeddings of cells that carry a label, and draws from the concept's prior where a value is
+            none; ``prior``: from the prior always. See `causcell.counterfactual.targets`.
         preset
             Named solver setting of the model (default: the manifest's default).
         solver, steps, spacing, eta
@@ -137,7 +143,7 @@ class Generator(OpenedModel):
         """
         settings = self.solver_settings(preset=preset, solver=solver, steps=steps, spacing=spacing, eta=eta)
         kept: dict[str, Any] = {"match_parents": match_parents, "draws": draws, "seed": seed, "store": store}
-        kept |= {"interval": interval, "library_size": library_size}
+        kept |= {"interval": interval, "library_size": library_size, "target": target}
         request = make_request(self.manifest, do, grid, mode=mode, settings=settings, **kept)
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
@@ -198,7 +204,8 @@ class Generator(OpenedModel):
         - ``obsm[key_added]``: endogenous embeddings of all concepts side by side, float32 [n x M k];
         - ``obsm[f"{key_added}_{concept}"]``: those of one concept (the last is ``unexplained``), float32 [n x k];
         - ``obsm[f"{key_added}_exogenous"]``: exogenous posterior means, float32 [n x M k];
-        - ``obs[f"{concept}_predicted"]``: the label read from the concept's embedding;
+        - ``obs[f"{concept}_predicted"]``: the label read from the concept's embedding; a number, in the data's units,
+          of a continuous concept;
         - ``uns["causcell"]``: model digest and versions.
 
         Raises
@@ -323,8 +330,8 @@ class Generator(OpenedModel):
         concept
             Every cell is set to each of its labels in turn; see `causcell.effects.trial.simulated_trial`.
         do
-            In place of ``concept``: labels by concept, one joint intervention, and its effect on each cell; see
-            `causcell.effects.cells.cell_effects`.
+            In place of ``concept``: labels or values by concept, one joint intervention, and its effect on each cell;
+            see `causcell.effects.cells.cell_effects`.
         baseline, replicate
             Label that the others are compared with; column of ``obs`` with independent units, such as donors. They
             belong to ``concept``.

@@ -147,7 +147,8 @@ class OpenedModel:
     def generate(self, cells: PanelCells, request: Request, *, progress: bool = False) -> Iterator[Block]:
         """Generate results for all cells, block by block (one block a batch of cells), in input order.
 
-        A warning names concepts that are intervened on although export judged their effects not usable.
+        A warning names concepts that are intervened on although export judged their effects not usable, and one the
+        interventions that set values beyond what the model was trained on.
 
         Parameters
         ----------
@@ -159,6 +160,7 @@ class OpenedModel:
             Show a progress bar.
         """
         warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
+        request.warn_of_extrapolation(self.schema)
         return stream_all(self.model, MeasuredCells(self.model, cells, request.library), request, progress=progress)
 
     @property

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from causcell._internal.choices import suggest
-from causcell._internal.figures import plain_text
+from causcell._internal.figures import distinct_colours, plain_text
 from causcell.errors import ConfigurationError, DataError, format_list
+from causcell.plot_courses import value_course as value_course
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _UNLABELLED = "(unlabelled)"
+
+_MOST_NUMBERS = 40
+"""Distinct numbers of a column that figures take for labels, at most."""
 
 
 def intervention_effects(
@@ -138,6 +142,11 @@ def _labels(results: anndata.AnnData, column: str) -> tuple[np.ndarray, list[str
             f"{format_list(results.obs.columns, 40)}"
         )
     values = results.obs[column]
+    if values.dtype.kind == "f" and values.nunique() > _MOST_NUMBERS:
+        raise ConfigurationError(
+            f"obs[{column!r}] holds {values.nunique()} distinct numbers, and each would be a label; cut it into bins "
+            "(pandas.cut), or draw a course over numbers that were set (causcell.plot.value_course)"
+        )
     order = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else _sorted(values)
     labels = np.where(values.isna(), _UNLABELLED, values.astype(str))
     return labels, [*map(str, order), *([_UNLABELLED] if values.isna().any() else [])]
@@ -146,16 +155,6 @@ def _labels(results: anndata.AnnData, column: str) -> tuple[np.ndarray, list[str
 def _sorted(values: pd.Series) -> list[object]:
     """Return the different values, numbers by size; values of several types come one type after another."""
     return sorted(values.dropna().unique().tolist(), key=lambda value: (type(value).__name__, value))
-
-
-def _colours(count: int) -> list[tuple[float, float, float, float]]:
-    """Return as many colours that differ, whatever colours the user's own settings would take in turn."""
-    import matplotlib
-
-    for name, size in (("tab10", 10), ("tab20", 20)):
-        if count <= size:
-            return [matplotlib.colormaps[name](i) for i in range(count)]
-    return [matplotlib.colormaps["turbo"](place) for place in np.linspace(0, 1, count)]
 
 
 _LEGEND_ROWS = 20
@@ -291,7 +290,7 @@ def top_genes(
     if effects is not None:
         dots = [
             ax.scatter(effect[order], places, s=18, color=[colour], edgecolors="white", linewidths=0.4, zorder=2)
-            for colour, effect in zip(_colours(len(effects)), effects.to_numpy(), strict=True)
+            for colour, effect in zip(distinct_colours(len(effects)), effects.to_numpy(), strict=True)
         ]
         _draw_legend(ax, dots, list(effects.index), by)
     ax.axvline(0, color="0.3", linewidth=0.8)
@@ -350,7 +349,7 @@ def counterfactual_embedding(
         width, height = _legend_size(labels)
         ax = plt.subplots(figsize=(5.5 + width, max(5.0, height)), layout="constrained")[1]
     ax.plot(np.stack([a[:, 0], b[:, 0]]), np.stack([a[:, 1], b[:, 1]]), color="0.8", linewidth=0.3, zorder=1)
-    colours = _colours(len(labels))
+    colours = distinct_colours(len(labels))
     for label, colour in zip(labels, colours, strict=True):
         dots, crosses = a[own == label], b[after == label]
         ax.scatter(dots[:, 0], dots[:, 1], s=9, color=[colour], marker="o", zorder=2)

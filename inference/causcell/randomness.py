@@ -34,6 +34,8 @@ class Purpose(IntEnum):
     """The choice of a reference cell."""
     POSTERIOR = 5
     """A sample of expression from the head's posterior."""
+    PRIOR = 6
+    """A sample of a concept's embedding from its prior; the same for every value that a cell is set to."""
 
 
 def cell_keys(seed: int, names: Names) -> np.ndarray:

@@ -13,7 +13,13 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.colors import to_rgba  # noqa: E402
 
-from causcell.plot import counterfactual_embedding, effect_heatmap, intervention_effects, top_genes  # noqa: E402
+from causcell.plot import (  # noqa: E402
+    counterfactual_embedding,
+    effect_heatmap,
+    intervention_effects,
+    top_genes,
+    value_course,
+)
 
 
 @pytest.fixture
@@ -232,3 +238,57 @@ def test_what_cannot_be_shown(atlas):
         intervention_effects(atlas, by="donor")
     with pytest.raises(ConfigurationError, match="no factual rows to compare with"):
         intervention_effects(atlas[1::2])
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def course():
+    """Two cells set to four doses: G0 doubles the dose, G1 is the cell's own; and the factual rows."""
+    doses = np.array([3.0, 0.0, 1.0, 2.0])
+    titles = ["factual", *(f"dose={dose:g}" for dose in doses)]
+    obs = pd.DataFrame(
+        {
+            "source_cell": np.repeat(["a", "b"], 5),
+            "intervention": titles * 2,
+            "dose": np.tile([9.0, *doses], 2),
+        },
+        index=[f"row {i}" for i in range(10)],
+    )
+    values = np.stack([2 * obs["dose"], obs["source_cell"] == "b"], axis=1).astype(np.float32)
+    return anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=["G0", "G1"]))
+
+
+def test_a_course_is_drawn_over_the_numbers_that_were_set(course):
+    ax = value_course(course, "dose", ["G0", "G1"], cells=1)
+    first, single, second, _ = ax.lines
+    for line in (first, single):
+        np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2, 3])
+        np.testing.assert_array_equal(line.get_ydata(), [0, 2, 4, 6])
+    np.testing.assert_array_equal(second.get_ydata(), [0.5] * 4)
+    assert ax.get_xlabel() == "do(dose)"
+
+
+@pytest.mark.parametrize(
+    ("concept", "genes", "told"),
+    [
+        ("stim", "G0", r"obs\['stim'\] holds no numbers; .*columns of numbers are 'dose'"),
+        ("dose", "G9", "there is no gene 'G9'"),
+        ("dose", [], "there is no gene"),
+    ],
+)
+def test_a_course_that_there_is_not(course, concept, genes, told):
+    with pytest.raises(ConfigurationError, match=told):
+        value_course(course, concept, genes)
+
+
+def test_a_course_takes_two_numbers(course):
+    with pytest.raises(ConfigurationError, match=r"set 'dose' to 1 numbers.*grid=\['dose=0:10:1'\]"):
+        value_course(course[course.obs["intervention"] == "dose=1"], "dose", "G0")
+
+
+def test_many_numbers_are_no_labels(atlas):
+    atlas.obs["age"] = np.arange(80.0)
+    with pytest.raises(ConfigurationError, match=r"obs\['age'\] holds 80 distinct numbers.*value_course"):
+        intervention_effects(atlas, by="age")

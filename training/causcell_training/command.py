@@ -30,6 +30,8 @@ def train(
     ] = None,
     concept: options.Concepts = None,
     edge: options.Edges = None,
+    label_features: options.LabelFeatures = None,
+    set_control: options.SetControl = None,
     expression: Annotated[
         str | None, typer.Option(help="What the values are: counts or log1p. They are checked. [default: counts]")
     ] = None,
@@ -92,6 +94,8 @@ def train(
             config=load_config(config, parse_overrides(setting or [])),
             concepts=concept,
             edges=edge,
+            label_features=label_features,
+            set_control=set_control,
             expression=expression,
             genes=None if genes is None else options.read_genes(genes),
             gene_selection=gene_selection,

@@ -29,6 +29,9 @@ GeneSelection = Literal["dispersion", "variance", "seurat_v3", "labels", "varian
 """Ways to choose a number of genes; see `causcell_training.data.gene_ranking`."""
 
 
+_OF_VALUES = ("label_features", "set_control")
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -61,10 +64,17 @@ class ModelConfig(_Section):
     """Attention heads of each block."""
     head: str = "spike_slab"
     """Name of a registered head, which says what the denoiser's output is; see `causcell_training.heads`."""
-    graph: Literal["given", "independent"] = "given"
-    """``independent`` leaves the edges out: the paper's CausCell_IND, whose concepts have no causes."""
+    graph: Literal["given", "independent", "learned"] = "given"
+    """``independent`` leaves the edges out: the paper's CausCell_IND, whose concepts have no causes. ``learned`` takes
+    the edges for those that are allowed (none given: from each concept to all named after it) and keeps those that the
+    cells ask for; ``docs/graph.md`` says what that can't tell."""
     edge_weights: Literal["fixed", "learned"] = "fixed"
     """Weights of the edges: 1 each, as in the paper, or learned."""
+    mechanism: Literal["linear", "nonlinear"] = "linear"
+    """How causes act on a concept: ``linear``, z_i = sum of theirs + eps_i, as in the paper; or ``nonlinear``, with a
+    small network of all causes' embeddings beside the sum; see `causcell_training.scm.StructuralCausalModel`."""
+    mechanism_width: int = Field(64, ge=1, le=16_384)
+    """Hidden width of nonlinear mechanisms."""
     abduction: Literal["informed", "expression"] = "informed"
     """What a cell's embeddings are abducted from: ``informed`` by its known labels beside its expression, q(eps | x, y)
     as in the paper; or ``expression`` alone, q(eps | x). See `causcell_training.model.CausCell.inform`."""
@@ -107,6 +117,8 @@ class ObjectiveConfig(_Section):
     see `causcell_training.objective.independencies`. Glioblastoma, squared error of do(panobinostat) on held-out cells
     over the true shift's square, by weight: 0.03 .28, 0.1 .24, 0.3 .22; but the simulator's average effects, error
     0.03 and few cells .095, 0.1 .082, 0.3 .129 (``tests/benchmarks/results/effects.md``)."""
+    edges: float = Field(0.01, ge=0)
+    """Expected number of open edges, of a learned graph."""
     independence_cells: int = Field(1024, ge=0)
     """Cells that it is taken over: those of the batch, and of batches before it. In a batch alone chance explains more
     than what is looked for, and its noise costs the mean estimate (MSE on Kang, 0.1 over a batch .276, over 1,024 cells
@@ -148,8 +160,8 @@ class DescentConfig(_Section):
 
     freeze: tuple[Literal["encoder", "decoder", "graph"], ...] = ("encoder",)
     """Parts whose weights stay as they are: ``encoder``, ``decoder`` (the denoiser), ``graph`` (learned weights of
-    edges); ``none`` of them. Cells that were embedded before keep their embeddings where the encoder does; and Kang's new
-    donors were learned better so, from the same steps (``docs/fine_tuning.md``)."""
+    edges); ``none`` of them. With the encoder as it was, Kang's new donors were learned better from as many steps
+    (``docs/fine_tuning.md``), and cells are read as they were before."""
     replay: float = Field(0.5, ge=0, lt=1)
     """Share of the cells of each batch that are decoded from the run's reference cells by its own model: they stand for
     the cells it was trained on, which are not needed again."""
@@ -173,7 +185,12 @@ class TrainConfig(_Section):
     """
 
     concept: tuple[str, ...] = ()
-    """Columns of ``obs`` with the concepts' labels."""
+    """Columns of ``obs`` with the concepts' labels, each as it is or with its kind: ``NAME:ordinal``,
+    ``NAME:continuous``, ``NAME:set`` or ``NAME:labels``; see ``docs/concepts.md``."""
+    label_features: tuple[str, ...] = ()
+    """Tables of labels' features, ``NAME=FILE.csv`` each: a header, then a label and its numbers in each row."""
+    set_control: tuple[str, ...] = ()
+    """Label of the cells that carry no member of a set, ``NAME=LABEL`` each."""
     edge: tuple[str, ...] = ()
     """Causal edges between concepts, ``PARENT:CHILD`` each."""
     expression: Scale = "counts"
@@ -213,7 +230,7 @@ class TrainConfig(_Section):
     descent: DescentConfig | None = None
     """What is particular to a training that starts from a finished run; none: it starts from nothing."""
 
-    @field_validator("concept", "edge", "include_genes", mode="before")
+    @field_validator("concept", "edge", "include_genes", "label_features", "set_control", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: Any) -> Any:
         return listed(given)
@@ -222,6 +239,12 @@ class TrainConfig(_Section):
     def _leave_out_no_descent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = dump(self)
         return fields if self.descent is not None else {n: each for n, each in fields.items() if n != "descent"}
+
+    @model_serializer(mode="wrap")
+    def _leave_out_options_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out options of concepts with values: settings of plain labels are written as they were."""
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if value or name not in _OF_VALUES}
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:

@@ -103,7 +103,7 @@ def _settle_labels(model: CausCell, objective: Objective, data: TrainingData) ->
         rows = torch.randperm(len(labels))[:_SETTLING_CELLS]
         told = model.label_logits(model.scm(mean[rows] + (0.5 * logvar[rows]).exp() * torch.randn_like(mean[rows])))
         classified = [masked_cross_entropy(logits, labels[rows, i]) for i, logits in enumerate(told)]
-        prior = objective._endogenous_kl(model, mean[rows], logvar[rows], labels[rows])
+        prior = objective._endogenous_kl(model, mean[rows], logvar[rows], labels[rows], None)
         opponent = objective._discriminators(mean[rows, -1], labels[rows])
         for group in optimiser.param_groups:
             group["lr"] = _SETTLING_RATE * (1 - step / _SETTLING_STEPS)
@@ -126,7 +126,7 @@ def _embed(model: CausCell, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]
     for part in (TRAINING, REPLAYED):
         rows = torch.from_numpy(data.rows(part))
         for some in rows[torch.randperm(len(rows))[:_MOST_CELLS]].split(_SETTLING_CELLS):
-            expression, labels = data.batch(some.numpy())
+            expression, labels = data.batch(some.numpy())[:2]
             encoded.append((*model.encode(expression), labels))
     model.train()
     mean, logvar, labels = (torch.cat(each) for each in zip(*encoded, strict=True))

@@ -18,7 +18,7 @@ from torch import Tensor
 from causcell._internal.batching import batches
 from causcell._internal.digests import file_digest
 from causcell.cells.split import assign_parts, read_split
-from causcell.errors import CausCellError, ConfigurationError, RunError
+from causcell.errors import CausCellError, ConfigurationError, RunError, format_list
 from causcell_training.config import DescentConfig, OptimisationConfig, TrainConfig
 from causcell_training.data.groups import GROUPS
 from causcell_training.data.heritage import HeldOutCells, Heritage, ReplayedCells
@@ -39,6 +39,8 @@ DECIDED = (
     "batch_key",
     "include_genes",
     "model",
+    "label_features",
+    "set_control",
 )
 """Settings that the run decides: what its networks read and say."""
 
@@ -66,6 +68,12 @@ def inherit_settings(run: Run, config: TrainConfig) -> TrainConfig:
     ConfigurationError
         A setting is given that the run decides, and with another value.
     """
+    if run.model.schema.has_values:
+        named = format_list(each.name for each in run.model.schema.concepts if each.value is not None)
+        raise ConfigurationError(
+            f"the run that training starts from, {str(run.path)!r}, has concepts of which values are known, {named}; "
+            "only models of plain labels learn further so: train anew on all cells"
+        )
     given = config.model_fields_set
     for name in DECIDED:
         own, theirs = getattr(config, name), getattr(run.config, name)

@@ -10,11 +10,14 @@ import numpy as np
 from causcell.cells.check import warn_of_labels
 from causcell.cells.collection import Cells
 from causcell.cells.totals import read_totals
-from causcell.concept_columns import check_columns, check_names, schema_from_obs
-from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs
+from causcell.concept_columns import check_columns, check_names
+from causcell.concept_reading import split_kind
+from causcell.concepts import Concept, ConceptSchema, Edge
+from causcell_training.concept_graph import allowed_edges, warn_of_learned_graph
 from causcell_training.config import TrainConfig
+from causcell_training.data.concepts import read_controls, read_features, read_schema
 from causcell_training.data.genes import check_panel
-from causcell_training.data.split import Split, read_split, split_cells
+from causcell_training.data.split import TRAINING, Split, read_split, split_cells
 
 if TYPE_CHECKING:
     import anndata
@@ -40,17 +43,22 @@ def check_inputs(
     CausCellError
         What `prepare` finds.
     """
-    edges = as_pairs(config.edge, "parent:child", ":")
-    check_names(config.concept)
-    ConceptSchema(tuple(Concept(name, ("0", "1")) for name in config.concept), tuple(Edge(*pair) for pair in edges))
+    edges = allowed_edges(config)
+    names = [split_kind(each)[0] for each in config.concept]
+    check_names(names)
+    ConceptSchema(tuple(Concept(name, ("0", "1")) for name in names), tuple(Edge(*pair) for pair in edges))
+    features, controls = read_features(config), read_controls(config)
     given = None if split is None else read_split(split)
     with Cells(source, layer=config.layer, raw=config.raw) as cells:
-        check_columns(cells.columns, config.concept)
+        check_columns(cells.columns, names)
         check_panel(cells, config)
         if config.totals is not None:
             read_totals(cells, config.totals)
         obs = cells.obs
-        schema = schema_from_obs(obs, config.concept, edges)
+        schema = read_schema(obs, config)
         labels = schema.encode(obs)
-        split_cells(cells.names, labels, schema, config, given, np.random.default_rng(config.seed))
-        warn_of_labels(obs, config.concept, edges, stacklevel=stacklevel + 1)
+        part = split_cells(cells.names, labels, schema, config, given, np.random.default_rng(config.seed))
+        if schema.has_values:
+            read_schema(obs, config, np.flatnonzero(part == TRAINING)).encode(obs)
+        warn_of_labels(obs, config.concept, edges, features=features, controls=controls, stacklevel=stacklevel + 1)
+        warn_of_learned_graph(config, stacklevel=stacklevel + 1)

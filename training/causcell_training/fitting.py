@@ -36,6 +36,8 @@ def fit(
     config: TrainConfig | None = None,
     concepts: Sequence[str] | str | None = None,
     edges: Sequence[str | tuple[str, str]] | str | None = None,
+    label_features: Sequence[str] | str | None = None,
+    set_control: Sequence[str] | str | None = None,
     expression: str | None = None,
     genes: int | str | None = None,
     gene_selection: str | None = None,
@@ -70,10 +72,12 @@ def fit(
         decides concepts, edges, panel, scale and networks; see ``docs/fine_tuning.md``.
     config
         Settings; `TrainConfig` documents those that ``concepts`` to ``seed`` override.
-    concepts, edges, expression, genes, gene_selection, batch_key, include_genes, layer, raw, totals, round_counts, seed
-        Columns of ``obs``, or one; edges between them, ``"PARENT:CHILD"`` or pairs, or one; scale; panel, how it is
-        chosen and within which batches, and genes that are on it anyhow; the layer or ``adata.raw`` in place of ``X``;
-        a column with cells' totals; whether to round counts; seed.
+    concepts, edges, label_features, set_control
+        Columns of ``obs``, or one, each with ``:KIND`` or without; edges between them, ``"PARENT:CHILD"`` or pairs, or
+        one; tables of label features, ``"NAME=FILE.csv"``; labels of cells without members of a set, ``"NAME=LABEL"``.
+    expression, genes, gene_selection, batch_key, include_genes, layer, raw, totals, round_counts, seed
+        Scale; panel, how it is chosen and within which batches, and genes that are on it anyhow; the layer or
+        ``adata.raw`` in place of ``X``; a column with cells' totals; whether to round counts; seed.
     freeze, replay, allow_missing_genes
         With ``start_from``: parts whose weights stay as they are, the share of replayed cells in a batch, the share of
         genes that these cells may lack; see `causcell_training.config.DescentConfig`.
@@ -112,7 +116,8 @@ def fit(
     reading = {"expression": expression, "layer": layer, "raw": raw, "totals": totals, "round_counts": round_counts}
     panel = {"genes": genes, "gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
     descent = {"freeze": freeze, "replay": replay, "allow_missing_genes": allow_missing_genes}
-    settings = _merge_settings(config, concepts, edges, descent, seed=seed, **panel, **reading)
+    values = {"label_features": label_features, "set_control": set_control}
+    settings = _merge_settings(config, concepts, edges, descent, seed=seed, **values, **panel, **reading)
     run = None if start_from is None else _open_start(start_from, out)
     if run is not None:
         from causcell_training.descent import inherit_settings, read_heritage

@@ -12,6 +12,8 @@ from causcell.preprocessing import Preprocessing
 from causcell_training.config import ModelConfig
 from causcell_training.denoiser import Denoiser
 from causcell_training.encoder import Encoder
+from causcell_training.kinds.priors import Prior, make_prior
+from causcell_training.kinds.readers import NumberReader, Reader, make_reader
 from causcell_training.scm import StructuralCausalModel
 
 
@@ -68,7 +70,8 @@ class CausCell(nn.Module):
             layers=config.encoder_layers,
             dropout=config.encoder_dropout,
         )
-        self.scm = StructuralCausalModel(schema, learned=config.edge_weights == "learned")
+        mechanism = (config.embedding, config.mechanism_width) if config.mechanism == "nonlinear" else None
+        self.scm = StructuralCausalModel(schema, learned=config.edge_weights == "learned", mechanism=mechanism)
         self.denoiser = Denoiser(
             -self.mean / self.deviation,
             schema.size,
@@ -79,10 +82,13 @@ class CausCell(nn.Module):
             head=config.head,
             schedule=self.schedule,
         )
-        self.classifiers = nn.ModuleList(nn.Linear(config.embedding, len(c.labels)) for c in schema.concepts)
+        self.classifiers = nn.ModuleList(make_reader(config.embedding, c) for c in schema.concepts)
+        plain, valued = ((), schema.concepts) if schema.has_values else (schema.concepts, ())
         self.label_mean = nn.ParameterList(
-            nn.Parameter(0.1 * torch.randn(len(c.labels), config.embedding)) for c in schema.concepts
+            nn.Parameter(0.1 * torch.randn(len(c.labels), config.embedding)) for c in plain
         )
+        self._names, self._value_slices = schema.names, schema.value_slices
+        self.priors = nn.ModuleList(make_prior(config.embedding, c) for c in valued)
 
     @property
     def schema(self) -> ConceptSchema:
@@ -99,10 +105,49 @@ class CausCell(nn.Module):
         return mean, logvar
 
     def label_logits(self, endogenous: Tensor) -> list[Tensor]:
-        """Classify endogenous embeddings [B x M x k]: logits of each concept's labels, [B x labels] each."""
-        return [classifier(endogenous[:, i]) for i, classifier in enumerate(self.classifiers)]
+        """Read endogenous embeddings [B x M x k]: logits of each concept's labels, [B x labels] each."""
+        return [reader.label_logits(endogenous[:, i]) for i, reader in enumerate(self.readers)]
 
-    def inform(self, exogenous: Tensor, labels: Tensor) -> Tensor:
+    @property
+    def readers(self) -> list[Reader]:
+        """Readers of each concept's value from its embedding."""
+        return list(self.classifiers)  # type: ignore[arg-type]
+
+    @property
+    def number_names(self) -> list[str]:
+        """Names of the ordinal and continuous concepts whose numbers are read; see `numbers`."""
+        named = zip(self._names, self.readers, strict=True)
+        return [name for name, reader in named if isinstance(reader, NumberReader)]
+
+    def numbers(self, endogenous: Tensor) -> dict[str, Tensor]:
+        """Read the standardised numbers, [B x 1], of ordinal and continuous concepts by name, from [B x M x k]."""
+        named = zip(self._names, self.readers, strict=True)
+        return {
+            name: reader.number(endogenous[:, i])
+            for i, (name, reader) in enumerate(named)
+            if isinstance(reader, NumberReader)
+        }
+
+    def prior(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return p(z_i | value of concept i) of a model whose concepts have values.
+
+        Parameters
+        ----------
+        values
+            Values of all concepts side by side, float [B x V]; NaN is read as 0.
+
+        Returns
+        -------
+        tuple of Tensor
+            Mean and log-variance, [B x m x k] each.
+        """
+        parts = [prior(values[:, place].nan_to_num()) for prior, place in self._priors()]
+        return torch.stack([mean for mean, _ in parts], dim=1), torch.stack([logvar for _, logvar in parts], dim=1)
+
+    def _priors(self) -> list[tuple[Prior, slice]]:
+        return list(zip(self.priors, self._value_slices, strict=True))  # type: ignore[arg-type]
+
+    def inform(self, exogenous: Tensor, labels: Tensor, values: Tensor | None = None) -> Tensor:
         """Tell exogenous embeddings what the cells' known labels are: from q(eps | x) to q(eps | x, y).
 
         The posterior q(z_i | x) of a concept's embedding is a mixture over the labels that the cell may carry. The
@@ -111,14 +156,17 @@ class CausCell(nn.Module):
             z_i' = z_i + m_i[y_i] - sum_l p_i(l | z_i) m_i[l],    eps' = (I - A^T) z',
 
         with p_i the softmax of the concept's classifier at z_i and m_i the means of p(z_i | y_i). The paper's
-        posterior is q(eps, z | x, y) (Gao et al., the inference model). Embeddings of unlabelled concepts stay.
+        posterior is q(eps, z | x, y) (Gao et al., the inference model). Embeddings of unlabelled concepts stay. Where
+        concepts have values v_i, it is z_i + m_i(v_i) less m_i at what is read: the number, the members' probabilities.
 
         Parameters
         ----------
         exogenous
             Exogenous embeddings eps read from expression alone, float [B x M x k].
         labels
-            Label codes, int64 [B x m]; -1 is unlabelled.
+            Label codes, int64 [B x m]; -1 is unlabelled. A model whose concepts have values reads ``values`` alone.
+        values
+            Values of all concepts side by side, float [B x V]; NaN is unlabelled.
 
         Returns
         -------
@@ -128,6 +176,12 @@ class CausCell(nn.Module):
         if self.config.abduction == "expression":
             return exogenous
         z = list((endogenous := self.scm(exogenous)).unbind(dim=1))
+        if values is not None:
+            for i, ((prior, place), reader) in enumerate(zip(self._priors(), self.readers, strict=True)):
+                known = values[:, place].isfinite().all(dim=1, keepdim=True)
+                told = prior(values[:, place].nan_to_num())[0] - reader.expected_mean(prior, endogenous[:, i])
+                z[i] = z[i] + known * told
+            return self.scm.exogenous(torch.stack(z, dim=1))
         for i, (logits, mean) in enumerate(zip(self.label_logits(endogenous), self.label_mean, strict=True)):
             own = labels[:, i, None]
             known = (own == torch.arange(logits.shape[1], device=own.device)).to(mean.dtype)

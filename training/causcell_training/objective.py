@@ -8,18 +8,21 @@ With q(eps | x) = N(mu, sigma^2), z = A^T z + eps, total effects B = (I - A^T)^-
 
     (1) reconstruction    mean over cells and genes of w_g (x0(x_t, t, z) - x)^2, w_g ~ variance of gene g
     (2) likelihood        mean over cells and genes of -(1 - abar_t) log p(x | x_t, z), for heads that have one
-    (3) classification    sum_i cross-entropy(y_i, classifier_i(z_i))
+    (3) classification    sum_i cross-entropy(y_i, classifier_i(z_i)); of values: `causcell_training.kinds.readers`
     (4) exogenous_kl      KL(q(eps | x) || N(0, I)) / G
-    (5) endogenous_kl     sum_i KL(q(z_i | x) || N(m_i[y_i], v_i[y_i])) / G,  var q(z_i | x) = sum_j B_ij^2 sigma_j^2
+    (5) endogenous_kl     sum_i KL(q(z_i | x) || N(m_i[y_i], v_i[y_i])) / G,  var q(z_i | x) = sum_j B_ij^2 sigma_j^2;
+                          nonlinear: of q(z_i | x, z_parents) at a draw of the parents, see `StructuralCausalModel`
     (6) adversary         sum_i KL(frequency of y_i || discriminator_i(mu_unexplained))
     (7) independence      sum over `independencies` of `explained_variance`
-    (8) discriminators    sum_i cross-entropy(y_i, discriminator_i(mu_unexplained)), the adversary's opponent
+    (8) edges             sum over allowed edges of the probability that each is open, of learned graphs alone
+    (9) discriminators    sum_i cross-entropy(y_i, discriminator_i(mu_unexplained)), the adversary's opponent
 
 What is decoded, z in (1) and (2), is informed by the cells' known labels: `causcell_training.model.CausCell.inform`.
 All other terms are of embeddings read from expression alone; and (7) is over the cells of earlier batches too.
 
-The loss is (8) plus the terms (1) to (7), each times its weight in `ObjectiveConfig`. Cells without a label of concept
-i are left out of every term that reads y_i. Log-likelihoods are up to a constant.
+The loss is (9) plus the terms (1) to (8), each times its weight in `ObjectiveConfig`. Where concepts have values
+v_i, their prior of (5) is a network's Gaussian at v_i (`causcell_training.kinds.priors`). Cells without a label of
+concept i are left out of every term that reads y_i. Log-likelihoods are up to a constant.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ from causcell_training.config import ObjectiveConfig
 from causcell_training.model import CausCell
 
 _DISCRIMINATOR_WIDTH = 64
+
+_MOST_COMBINATIONS = 2**14
+"""Combinations of labels that get a column each; of more, only those that a batch carries do."""
 
 
 class Objective(nn.Module):
@@ -65,7 +71,10 @@ class Objective(nn.Module):
         self.names = schema.names
         self._independencies = independencies(schema)
         self._sizes = sizes = [len(concept.labels) for concept in schema.concepts]
-        self.label_logvar = nn.ParameterList(nn.Parameter(torch.zeros(size, embedding)) for size in sizes)
+        self.label_logvar = nn.ParameterList(
+            nn.Parameter(torch.zeros(size, embedding)) for size in (() if schema.has_values else sizes)
+        )
+        self._value_slices = schema.value_slices
         self.discriminators = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(embedding, _DISCRIMINATOR_WIDTH),
@@ -83,7 +92,9 @@ class Objective(nn.Module):
         self.register_buffer("earlier_mean", torch.zeros(earlier, schema.size, embedding))
         self.register_buffer("earlier_labels", torch.full((earlier, len(sizes)), UNLABELLED))
 
-    def forward(self, model: CausCell, expression: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, model: CausCell, expression: Tensor, labels: Tensor, values: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Compute every term for a batch, and the loss.
 
         Parameters
@@ -94,19 +105,29 @@ class Objective(nn.Module):
             Expression on the log scale, float [B x G].
         labels
             Label codes, int64 [B x m]; -1 is unlabelled.
+        values
+            Values of all concepts side by side, float [B x V], NaN for unlabelled, where concepts have any.
 
         Returns
         -------
         dict
-            Terms (1) to (8) of `causcell_training.objective`, scalars by name, and their weighted sum ``total``. The
+            Terms (1) to (9) of `causcell_training.objective`, scalars by name, and their weighted sum ``total``. The
             gradient of ``discriminators`` reaches the discriminators alone, that of ``adversary`` the encoder alone.
         """
+        if model.scm.gates is None:
+            return self._terms(model, expression, labels, values)
+        with model.scm.gates.draw(len(expression)):
+            return self._terms(model, expression, labels, values)
+
+    def _terms(self, model: CausCell, expression: Tensor, labels: Tensor, values: Tensor | None) -> dict[str, Tensor]:
+        """Compute every term for a batch, at the edges' gates as they are drawn."""
         x = model.standardise(expression)
         genes = x.shape[1]
         mean, logvar = model.encoder(x)
         exogenous = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-        told = model.label_logits(model.scm(exogenous))
-        z = model.scm(model.inform(exogenous, labels))
+        sampled = model.scm(exogenous)
+        told = model.label_logits(sampled) if values is None else []
+        z = model.scm(model.inform(exogenous, labels, values))
         timestep = torch.randint(model.schedule.timesteps, (len(x),), device=x.device)
         losses = model.denoiser.losses(x, timestep, torch.randn_like(x), z)
         weight = {"reconstruction": gene_weight(model), "likelihood": torch.ones((), device=x.device)}
@@ -114,12 +135,16 @@ class Objective(nn.Module):
             **{name: (weight[name] * loss).mean() for name, loss in losses.items()},
             "classification": torch.stack(
                 [masked_cross_entropy(logits, labels[:, i]) for i, logits in enumerate(told)]
-            ).sum(),
+            ).sum()
+            if values is None
+            else self._reading(model, sampled, labels, values),
             "exogenous_kl": 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=(1, 2)).mean() / genes,
-            "endogenous_kl": self._endogenous_kl(model, mean, logvar, labels) / genes,
+            "endogenous_kl": self._endogenous_kl(model, mean, logvar, labels, values) / genes,
             "adversary": self._adversary(mean[:, -1]),
             "independence": self._independence(*self._with_earlier_cells(mean, labels)),
         }
+        if model.scm.gates is not None:
+            terms["edges"] = model.scm.gates.probabilities().sum()
         total = sum(
             (getattr(self.config, name) * term for name, term in terms.items()), torch.zeros((), device=x.device)
         )
@@ -127,17 +152,33 @@ class Objective(nn.Module):
         terms["total"] = total + terms["discriminators"]
         return terms
 
-    def _endogenous_kl(self, model: CausCell, mean: Tensor, logvar: Tensor, labels: Tensor) -> Tensor:
+    def _reading(self, model: CausCell, endogenous: Tensor, labels: Tensor, values: Tensor) -> Tensor:
+        """Sum (3) over concepts with values, each averaged over its labelled cells; see `causcell_training.kinds`."""
+        total = torch.zeros((), device=values.device)
+        for i, (reader, place) in enumerate(zip(model.readers, self._value_slices, strict=True)):
+            known = values[:, place].isfinite().all(dim=1)
+            loss = reader.loss(endogenous[:, i], labels[:, i], values[:, place])
+            total = total + loss.sum() / known.sum().clamp(min=1)
+        return total
+
+    def _endogenous_kl(
+        self, model: CausCell, mean: Tensor, logvar: Tensor, labels: Tensor, values: Tensor | None
+    ) -> Tensor:
         """Sum (5) over concepts, each averaged over its labelled cells, from mu and log sigma^2 [B x M x k]."""
-        z_mean = model.scm(mean)
-        z_variance = model.scm.marginal_variance(logvar.exp())
+        z_mean, z_variance = model.scm.posterior(mean, logvar.exp())
         total = torch.zeros((), device=mean.device)
+        prior = None if values is None else model.prior(values)
         for i in range(len(self.names)):
             labelled = labels[:, i] != UNLABELLED
+            if values is not None:
+                labelled = values[:, self._value_slices[i]].isfinite().all(dim=1)
             if not labelled.any():
                 continue
-            code = labels[labelled, i]
-            prior_mean, prior_logvar = model.label_mean[i][code], self.label_logvar[i][code]
+            if prior is None:
+                code = labels[labelled, i]
+                prior_mean, prior_logvar = model.label_mean[i][code], self.label_logvar[i][code]
+            else:
+                prior_mean, prior_logvar = (each[labelled, i] for each in prior)
             variance = z_variance[labelled, i]
             distance = (variance + (z_mean[labelled, i] - prior_mean) ** 2) / prior_logvar.exp()
             total = total + 0.5 * (distance - 1 + prior_logvar - variance.log()).sum(dim=1).mean()
@@ -193,10 +234,14 @@ class Objective(nn.Module):
         code = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
         for concept in concepts:
             code = code * self._sizes[concept] + labels[:, concept]
-        return F.one_hot(code, math.prod(self._sizes[concept] for concept in concepts))
+        count = math.prod(self._sizes[concept] for concept in concepts)
+        if count > _MOST_COMBINATIONS:  # of which the batch carries few: the others' columns would be zero
+            carried, code = code.unique(return_inverse=True)
+            count = len(carried)
+        return F.one_hot(code, count)
 
     def _discriminators(self, unexplained: Tensor, labels: Tensor) -> Tensor:
-        """Sum (8) over concepts: the discriminators read labels from the unexplained embedding [B x k]."""
+        """Sum (9) over concepts: the discriminators read labels from the unexplained embedding [B x k]."""
         losses = [masked_cross_entropy(d(unexplained), labels[:, i]) for i, d in enumerate(self.discriminators)]
         return torch.stack(losses).sum()
 

@@ -20,8 +20,10 @@ from causcell.repository.description import ModelDescription
 from causcell.repository.manifest import TrainingCells
 from causcell.repository.reference_cells import ReferenceCells
 from causcell_training.checkpoint_file import read_checkpoint
+from causcell_training.concept_graph import describe_graph
 from causcell_training.config import TrainConfig, load_config
 from causcell_training.data.split import PART
+from causcell_training.learned_graph import keep_found_edges
 from causcell_training.model import CausCell
 from causcell_training.run_data import RunData, TrainingFacts, check_matrix, measure_test_cells
 from causcell_training.run_folder import (
@@ -173,7 +175,7 @@ class Run:
             "trained on": f"{cells['train']} cells x {len(self.model.preprocessing.genes)} genes",
             **descent,
             "concepts": "; ".join(f"{each.name}: {format_list(each.labels)}" for each in schema.concepts),
-            "edges": ", ".join(f"{edge.parent}:{edge.child}" for edge in schema.edges) or "none",
+            "edges": describe_graph(schema, self.provenance.get("edges", {})),
             "epochs": f"{self.provenance['epochs']} in {self.provenance['seconds']:.0f} s{unfinished}",
             "held out": held_out,
         }
@@ -229,11 +231,13 @@ def _load_unfinished(root: Path) -> Run:
         config = load_config(root / CONFIG_FILE)
         best = read_checkpoint(root / BEST_FILE)
         model = make_model(data.description, config.model, select_model_weights(best["state_dict"]))
+        model, found = keep_found_edges(model)
         provenance = data.provenance(config, TrainingFacts(**best["facts"])) | {"unfinished": True}
         held_out = _read_held_out_cells(root, len(data.description.genes))
         provenance["held_out"] = measure_test_cells(model, held_out)
         versions = {str(name): str(version) for name, version in best["versions"].items()}
         reference = data.embed_reference_cells(model)
+        provenance |= data.describe_edges(model, found, reference)
         return Run(root, config, model, data.training_cells, provenance, versions, reference)
     except RunError:
         raise

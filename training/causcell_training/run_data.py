@@ -11,6 +11,7 @@ Both are written before the first step: what can't be written ends no training t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,10 @@ from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
 from causcell_training.data.groups import GROUPS, summarise_groups
 from causcell_training.data.split import PART, REPLAYED, TEST, TRAINING, VALIDATION, Part
+from causcell_training.learned_graph import edge_strengths
 from causcell_training.model import CausCell
 from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
+from causcell_training.value_measures import measure_values
 
 if TYPE_CHECKING:
     import anndata
@@ -90,6 +93,8 @@ class RunData:
         Codes of their labels, int32 [P x m]; -1 is unlabelled.
     combinations
         Every combination of labels among all training cells, int32 [C x m].
+    values
+        Values of the reference cells side by side, float32 [P x V]; none where concepts are plain labels.
     offset
         What is added to the embeddings of those reference cells that are replayed, the last R ones, float32
         [R x M x k]; see `ReplayedCells`. None in a training that starts from no run.
@@ -104,6 +109,7 @@ class RunData:
     expression: sparse.csr_matrix
     labels: np.ndarray
     combinations: np.ndarray
+    values: np.ndarray | None = None
     offset: np.ndarray | None = None
     lineage: tuple[dict[str, Any], ...] = ()
 
@@ -125,6 +131,7 @@ class RunData:
             data.expression[rows],
             data.labels[rows],
             np.unique(combinations, axis=0),
+            data.values_of(rows) if data.schema.has_values else None,
             None if heritage is None else heritage.replayed.offset[chosen[chosen >= len(train)] - len(train)],
             () if heritage is None else tuple(heritage.lineage(data.schema)),
         )
@@ -133,6 +140,8 @@ class RunData:
         """Write to a run folder."""
         arrays = {"values": self.expression.data, "indices": self.expression.indices, "indptr": self.expression.indptr}
         arrays |= {"labels": self.labels, "combinations": self.combinations}
+        if self.values is not None:
+            arrays["concept_values"] = self.values
         if self.offset is not None:
             arrays["offset"] = self.offset
         tree: dict[str, Any] = {
@@ -171,8 +180,19 @@ class RunData:
                 fits = offset.ndim == 3 and offset.shape[1] == len(concepts) + 1 and len(offset) <= len(labels)
                 if not fits or offset.dtype != np.float32 or not np.isfinite(offset).all():
                     raise ValueError(f"offsets of type {offset.dtype} and shape {offset.shape}, or not finite")
-            combinations = arrays["combinations"]
-            return cls(tree["digest"], description, cells, counts, expression, labels, combinations, offset, lineage)
+            values = _check_values(arrays.get("concept_values"), description, len(labels))
+            return cls(
+                tree["digest"],
+                description,
+                cells,
+                counts,
+                expression,
+                labels,
+                arrays["combinations"],
+                values,
+                offset,
+                lineage,
+            )
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
             raise RunError(
                 f"{path / DATA_FILE} can't be used: {type(error).__name__} {str(error)[:200]}; begin the run "
@@ -194,6 +214,18 @@ class RunData:
         descent = {"descends_from": list(self.lineage)} if self.lineage else {}
         return provenance | ({"plan": facts.plan} if facts.plan else {}) | descent
 
+    def describe_edges(
+        self, model: CausCell, found: Mapping[str, Mapping[str, Any]], reference: ReferenceCells
+    ) -> dict[str, Any]:
+        """Describe a learned graph for the provenance, its edges with their strengths; nothing of one that was given.
+
+        ``found`` is of `causcell_training.concept_graph.keep_found_edges`, strengths are measured on reference cells.
+        """
+        if not found:
+            return {}
+        strengths = edge_strengths(model, model.scm(torch.from_numpy(reference.exogenous)))
+        return {"edges": {name: {**facts, "strength": strengths.get(name, 0.0)} for name, facts in found.items()}}
+
     @torch.no_grad()
     def embed_reference_cells(self, model: CausCell) -> ReferenceCells:
         """Encode the reference cells by a model in evaluation mode on the CPU.
@@ -201,12 +233,16 @@ class RunData:
         Those that are replayed have the embedding that they had in the run they come from, moved by as much as the
         encoder moved on the cells that they were decoded to.
         """
-        labels = torch.from_numpy(self.labels).long()
+        known = [torch.from_numpy(self.labels).long()]
+        if self.values is not None:
+            known.append(torch.from_numpy(self.values))
         replayed = 0 if self.offset is None else len(self.offset)
-        labels[len(labels) - replayed :] = UNLABELLED  # they were informed by their labels before
+        known[0][len(known[0]) - replayed :] = UNLABELLED  # they were informed by their labels before
         exogenous = np.concatenate(
             [
-                model.inform(model.encode(torch.from_numpy(self.expression[part].toarray()))[0], labels[part]).numpy()
+                model.inform(
+                    model.encode(torch.from_numpy(self.expression[part].toarray()))[0], *(each[part] for each in known)
+                ).numpy()
                 for part in batches(len(self.labels), _ENCODED_ROWS)
             ]
         )
@@ -236,7 +272,7 @@ def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:
     obs[PART] = _text_categories(pd.Categorical(data.part[rows]))
     obs["part"] = obs[PART]  # by its short name, too, unless a concept has it
     for i, name in enumerate(data.schema.names):
-        obs[name] = _text_categories(data.schema.label_names(data.labels[rows, i], name))
+        obs[name] = _column(data, i, rows)
     obs.columns = _text_index(obs.columns)
     held_out = anndata.AnnData(
         data.expression[rows],
@@ -246,6 +282,33 @@ def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:
     )
     with new_file(path / HELD_OUT_FILE, overwrite=True) as staging:
         held_out.write_h5ad(staging)
+
+
+def _column(data: TrainingData, i: int, rows: np.ndarray) -> Any:
+    """Return a concept's column of some rows: labels, or the numbers or sets that its values are."""
+    concept = data.schema.concepts[i]
+    if concept.value is None:
+        return _text_categories(data.schema.label_names(data.labels[rows, i], concept.name))
+    values = data.values[i][rows]
+    known = np.isfinite(values).all(axis=1)
+    distinct, place = np.unique(values[known], axis=0, return_inverse=True)
+    texts = np.full(len(rows), None, dtype=object)
+    texts[known] = np.array([concept.describe_value(value) for value in distinct], dtype=object)[place.ravel()]
+    if concept.value.is_number and not concept.value.ranks:
+        return np.array([np.nan if text is None else float(text) for text in texts])
+    import pandas as pd
+
+    return _text_categories(pd.Categorical(texts, categories=sorted({text for text in texts if text is not None})))
+
+
+def _check_values(values: np.ndarray | None, description: ModelDescription, cells: int) -> np.ndarray | None:
+    """Return the values of reference cells that a file held; raises `ValueError` unless they are the concepts'."""
+    schema = description.concept_schema
+    if schema.has_values != (values is not None):
+        raise ValueError("values of concepts that have none, or none of concepts that have")
+    if values is not None and (values.dtype != np.float32 or values.shape != (cells, schema.value_slices[-1].stop)):
+        raise ValueError(f"values of shape {values.shape}")
+    return values
 
 
 def _text_index(names: Any) -> Any:
@@ -281,7 +344,12 @@ def measure_test_cells(model: CausCell, held_out: anndata.AnnData) -> dict[str, 
     test = held_out[held_out.obs[PART] == TEST]
     if not test.n_obs:
         return {}
-    real, labels = test.X.toarray(), torch.from_numpy(model.schema.encode(test.obs)).long()
-    exogenous = model.inform(model.encode(torch.from_numpy(real))[0], labels)
-    estimate = model.mean_estimate(model.scm(exogenous)).numpy()
-    return {"pcc": round(pearson(real, estimate), 4), "mse": round(mean_squared_error(real, estimate), 4)}
+    real, encoded = test.X.toarray(), model.schema.encode(test.obs)
+    known, measures = [torch.from_numpy(encoded).long()], {}
+    read = model.encode(torch.from_numpy(real))[0]
+    if model.schema.has_values:
+        known.append(torch.from_numpy(model.schema.encode_values(test.obs)[1]))
+        measures = measure_values(model, model.scm(read), known[1])
+    estimate = model.mean_estimate(model.scm(model.inform(read, *known))).numpy()
+    own = {"pcc": round(pearson(real, estimate), 4), "mse": round(mean_squared_error(real, estimate), 4)}
+    return own | measures

@@ -132,9 +132,10 @@ def _compare_settings(path: Path, config: TrainConfig) -> None:
         ) from error
     own, theirs = (_flatten(each.model_dump(mode="json")) for each in (config, begun))
     free = {"descent.steps", *(f"optimisation.{name}" for name in FREE_ON_RESUME)}
-    differing = [name for name in own if name not in free and own[name] != theirs[name]]
+    names = dict.fromkeys([*own, *theirs])  # an option that is not used is in neither
+    differing = [name for name in names if name not in free and own.get(name) != theirs.get(name)]
     if differing:
-        told = "; ".join(f"{name} is {theirs[name]!r} there and {own[name]!r} here" for name in differing[:4])
+        told = "; ".join(f"{name} is {theirs.get(name)!r} there and {own.get(name)!r} here" for name in differing[:4])
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise RunError(
             f"the run in {str(path)!r} was begun with other settings: {told}{more}; resume it with its own, those of "

@@ -14,7 +14,7 @@ from causcell.repository.description import ModelDescription
 from causcell_training.config import ModelConfig
 from causcell_training.model import CausCell
 
-_LABEL_MEAN = "label_mean."
+_LABEL_MEAN, _GATES = "label_mean.", "scm.gates."
 
 
 def make_model(description: ModelDescription, config: ModelConfig, weights: Mapping[str, Tensor]) -> CausCell:
@@ -40,7 +40,10 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
     if not (np.isfinite(mean) & np.isfinite(deviation) & (deviation > 0)).all():
         raise ValueError("a gene's mean or deviation is not finite, or its deviation not above zero")
     with torch.device("meta"):  # shapes alone
-        expected = {name: tensor.shape for name, tensor in CausCell(schema, preprocessing, config).state_dict().items()}
+        blank = CausCell(schema, preprocessing, config)
+        if gated := any(name.startswith(_GATES) for name in weights):  # a graph that is still being learned
+            blank.scm.learn_edges()
+        expected = {name: tensor.shape for name, tensor in blank.state_dict().items()}
     if config.abduction == "expression" and not any(name.startswith(_LABEL_MEAN) for name in weights):
         labels = {name: torch.zeros(shape) for name, shape in expected.items() if name.startswith(_LABEL_MEAN)}
         weights = {**weights, **labels}  # a model trained before it had them, which does not read them
@@ -54,6 +57,8 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
             raise ValueError(f"the weights {name!r} are not finite")
     with torch.random.fork_rng(devices=[]):  # first weights are random, and the stream is the caller's
         model = CausCell(schema, preprocessing, config)
+    if gated:
+        model.scm.learn_edges()
     model.load_state_dict(dict(weights))
     return model.eval()
 

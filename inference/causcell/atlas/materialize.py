@@ -25,9 +25,11 @@ from causcell.atlas.write import AtlasSummary, write_atlas
 from causcell.cells.columns import find_form, take_form
 from causcell.cells.file_source import FileSource
 from causcell.concepts import ConceptSchema
+from causcell.counterfactual.label_columns import label_columns
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import EMBEDDINGS, Prediction
 from causcell.counterfactual.request import DType, Request
+from causcell.counterfactual.targets import UNSEEN
 from causcell.diffusion.solvers import Solver
 from causcell.errors import AtlasError, ConfigurationError, format_list
 
@@ -122,8 +124,9 @@ class StoredBatch:
         str objects [n].
     endogenous
         float32 [n x interventions x draws x M x k].
-    labels
-        Label codes after the interventions, int32 [n x interventions x draws x m].
+    labels, numbers
+        Label codes after the interventions, int32 [n x interventions x draws x m], and standardised numbers, float32
+        [n x interventions x draws x c].
     library, panel_totals
         Not stored: counts are generated from cells.
     """
@@ -132,6 +135,7 @@ class StoredBatch:
     names: np.ndarray
     endogenous: np.ndarray
     labels: np.ndarray
+    numbers: np.ndarray | None
     library: None = None
     panel_totals: None = None
 
@@ -144,6 +148,7 @@ class StoredEmbeddings:
     batch_size: int
     plan: Plan
     labels: np.ndarray
+    numbers: np.ndarray | None
     missing: Sequence[str]
     obs: Any
     embeddings: Any
@@ -157,10 +162,9 @@ class StoredEmbeddings:
         group: Any = zarr.open_group(storage.zarr(), mode="r")
         var = read_elem(group["var"])
         every = slice(0, None, plan.request.rows_per_cell)
-        codes = [np.asarray(group[f"obs/{name}_factual/codes"][every]) for name in model.schema.names]
-        factual = np.stack(codes, axis=1).astype(np.int32)
+        factual, numbers = _read_concepts(group["obs"], model.schema, plan.request, every, "_factual")
         missing = tuple(var.index[var["filled"]])
-        return cls(model.schema, model.batch_size, plan, factual, missing, group["obs"], group[EMBEDDINGS])
+        return cls(model.schema, model.batch_size, plan, factual, numbers, missing, group["obs"], group[EMBEDDINGS])
 
     def __len__(self) -> int:
         return self.plan.cells
@@ -170,18 +174,25 @@ class StoredEmbeddings:
         request, count = self.plan.request, rows.stop - rows.start
         here = slice(rows.start * request.rows_per_cell, rows.stop * request.rows_per_cell)
         shape = (count, len(request.interventions), request.draws)
-        codes = [np.asarray(self.obs[f"{name}/codes"][here]) for name in self.schema.names]
+        codes, numbers = _read_concepts(self.obs, self.schema, request, here)
+        codes = codes.reshape(*shape, -1)
+        for place, intervention in enumerate(request.interventions):
+            for concept, code in intervention.targets:
+                if code == UNSEEN:
+                    codes[:, place, :, concept] = UNSEEN  # of a number that is no label, its column has no code
         return StoredBatch(
             rows,
             np.asarray(self.obs["source_cell/categories"][rows]).astype(object),
             np.asarray(self.embeddings[here]).reshape(*shape, self.schema.size, -1),
-            np.stack(codes, axis=1).astype(np.int32).reshape(*shape, -1),
+            codes,
+            None if numbers is None else numbers.reshape(*shape, -1),
         )
 
     def encode(self, batch: StoredBatch) -> StoredBatch:
         """Pad the batch."""
         endogenous, labels = (pad_batch(array, self.batch_size) for array in (batch.endogenous, batch.labels))
-        return StoredBatch(batch.rows, batch.names, endogenous, labels)
+        numbers = None if batch.numbers is None else pad_batch(batch.numbers, self.batch_size)
+        return StoredBatch(batch.rows, batch.names, endogenous, labels, numbers)
 
     def predict(self, encoded: StoredBatch, keys: np.ndarray, request: Request, solver: Solver) -> Iterator[Prediction]:
         """Give the stored embeddings of every draw and intervention, interventions fastest."""
@@ -189,7 +200,21 @@ class StoredEmbeddings:
         for draw in range(request.draws):
             for place in range(len(request.interventions)):
                 z = np.ascontiguousarray(encoded.endogenous[:, place, draw])
-                yield Prediction(place, draw, z, z, encoded.labels[:, place, draw], matched)
+                numbers = None if encoded.numbers is None else encoded.numbers[:, place, draw]
+                yield Prediction(place, draw, z, z, encoded.labels[:, place, draw], matched, numbers)
+
+
+def _read_concepts(
+    obs: Any, schema: ConceptSchema, request: Request, rows: slice, suffix: str = ""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read label codes, int32 [rows x m], and standardised numbers, float32 [rows x c] (or `None`), from ``obs``."""
+    codes, numbers = [], []
+    for column in label_columns(schema, request.interventions):
+        name = f"{column.concept.name}{suffix}"
+        found = column.read(np.asarray(obs[name if column.holds_numbers else f"{name}/codes"][rows]))
+        codes.append(found[0])
+        numbers += [] if found[1] is None else [found[1]]
+    return np.stack(codes, axis=1).astype(np.int32), np.stack(numbers, axis=1) if numbers else None
 
 
 @dataclass(frozen=True)

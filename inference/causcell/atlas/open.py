@@ -84,8 +84,8 @@ def open_atlas(
         All of `causcell.atlas.options.AtlasOptions`.
     """
     settings = solver_settings(model.manifest, **_pick(options, "preset", "solver", "steps", "spacing", "eta"))
-    generated = _pick(options, "mode", "match_parents", "draws", "seed", "store", "dtype", "interval", "library_size")
-    request = make_request(model.manifest, do, grid, settings=settings, **generated)
+    chosen = ("mode", "match_parents", "target", "draws", "seed", "store", "dtype", "interval", "library_size")
+    request = make_request(model.manifest, do, grid, settings=settings, **_pick(options, *chosen))
     sizes = {name: parse_size(size) for name, size in _pick(options, "chunk_size", "shard_size").items()}
     reading = Reading(**_pick(options, *(each.name for each in fields(Reading))))
     with (
@@ -95,6 +95,7 @@ def open_atlas(
         bound = reading.bind(opened, model.schema, model.preprocessing)
         check_row_names(bound, request)
         warn_of_unusable(model.manifest.verdicts, request.concepts(model.schema))
+        request.warn_of_extrapolation(model.schema)
         kept = Kept(options["keep_obs"], options["keep_obsm"])
         annotations = ResultTable.of(model, request).select_annotations(opened, kept)
         annotations.warn_of_left_out()

@@ -14,6 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULTS: Mapping[str, Any] = {
     "mode": "do",
     "match_parents": False,
+    "target": "reference",
     "preset": None,
     "solver": None,
     "steps": None,
@@ -46,7 +47,7 @@ class AtlasOptions(TypedDict, total=False):
 
     Attributes
     ----------
-    mode, match_parents, preset, solver, steps, spacing, eta, draws, seed, store, interval, library_size
+    mode, match_parents, target, preset, solver, steps, spacing, eta, draws, seed, store, interval, library_size
         What is generated; see `causcell.generator.Generator.counterfactual`.
     dtype
         Type of the expression: ``float32``, or ``float16`` (half the bytes).
@@ -65,6 +66,7 @@ class AtlasOptions(TypedDict, total=False):
 
     mode: str
     match_parents: bool
+    target: str
     preset: str | None
     solver: str | None
     steps: int | None

@@ -136,7 +136,11 @@ class Plan(BaseModel):
 
     @field_serializer("request", mode="wrap")
     def _leave_out_unused(self, request: Request, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: each for name, each in dump(request).items() if name not in request.unused}
+        fields = {name: each for name, each in dump(request).items() if name not in request.unused}
+        for each in fields["interventions"]:
+            if not each["values"]:  # of labels alone, as in plans of earlier versions
+                del each["values"]
+        return fields
 
     @model_serializer(mode="wrap")
     def _leave_out_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class SourceDigests(BaseModel):
     names
         Digest of all cells' names, in order.
     labels
-        Digest of all cells' labels of the model's concepts.
+        Digest of all cells' labels of the model's concepts, and of their numbers where concepts have some.
     genes
         Digest of the files' genes, in order.
     values
@@ -56,11 +56,15 @@ def digest_source(cells: PanelCells) -> SourceDigests:
     values = (cells.read_expression(slice(row, row + 1)).tobytes() for row in spaced)
     return SourceDigests(
         names=_digest([cells.cells.name_digests.astype("<u8").tobytes()]),
-        labels=_digest([cells.labels.astype("<i4").tobytes()]),
+        labels=_digest([cells.labels.astype("<i4").tobytes(), *_number_bytes(cells)]),
         genes=_digest("\n".join([str(part.key), *part.genes]).encode() for part in cells.cells.parts),
         values=_digest(values),
         **cells.chosen,
     )
+
+
+def _number_bytes(cells: PanelCells) -> list[bytes]:
+    return [] if cells.numbers is None else [cells.numbers.astype("<f4").tobytes()]
 
 
 def _digest(parts: Iterable[bytes]) -> str:

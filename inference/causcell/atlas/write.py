@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from causcell._internal.files import local_path, new_file, refuse_existing, staging_folder
 from causcell._internal.locks import flush_folder
 from causcell._internal.units import format_size
@@ -210,11 +208,7 @@ def _begin(maker: ShardMaker, journal: Journal, origin: dict[str, Any]) -> None:
             journal.clear()
             require_space(maker)
         journal.unfinish()
-        codes = np.zeros((1, len(table.schema.concepts)), dtype=np.int32)
-        rows = np.repeat(codes, plan.request.rows_per_cell, axis=0)
-        library = np.ones(1) if plan.request.library else None
-        example = table.obs(np.array(["cell"], dtype=object), codes, rows, library)
-        example, obsm = maker.annotate(example, slice(0, 1))  # for its columns and their types
+        example, obsm = maker.annotate(table.example(1), slice(0, 1))  # for its columns and their types
         var = table.var(maker.source.missing, None if maker.annotations is None else maker.annotations.var)
         uns = table.uns({"plan": plan.digest})
         write_metadata(journal, plan, example, var, uns, obsm)

@@ -17,7 +17,8 @@ from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
 from causcell.cells.log_scale import SumWatch
 from causcell.cells.panel import PanelReader
 from causcell.cells.totals import advise_column, read_totals
-from causcell.concepts import ConceptSchema
+from causcell.concept_encoding import encode_column
+from causcell.concepts import Concept, ConceptSchema
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Preprocessing, Scale, check_scale
 
@@ -265,6 +266,13 @@ class PanelCells:
         self._refuse_closed()
         return self.cells.labels(self._schema)
 
+    @cached_property
+    def numbers(self) -> np.ndarray | None:
+        """Standardised numbers of all cells, float32 [n x c], of concepts that have some; `None` where none do."""
+        self._refuse_closed()
+        concepts = [self._schema.concepts[i] for i in self._schema.numeric]
+        return np.concatenate([_read_numbers(part, concepts) for part in self.cells.parts]) if concepts else None
+
     def read_names(self, rows: slice) -> np.ndarray:
         """Return the names of consecutive cells, str objects [rows]."""
         self._refuse_closed()
@@ -345,6 +353,16 @@ class PanelCells:
         """Ways to read values that decide them and were chosen: ``raw``, ``totals`` and ``round_counts``."""
         ways = {name: getattr(self.reading, name) for name in ("raw", "totals", "round_counts")}
         return {name: way for name, way in ways.items() if way}
+
+
+def _read_numbers(cells: Cells, concepts: Sequence[Concept]) -> np.ndarray:
+    """Read the standardised numbers of concepts, float32 [n x c], NaN where a cell has none."""
+    numbers = np.full((len(cells), len(concepts)), np.nan, dtype=np.float32)
+    for place, each in enumerate(concepts):
+        if each.name in cells.columns:
+            column = cells.column(each.name).to_frame()
+            numbers[:, place] = encode_column(column, each.name, each.labels, each.value)[1][:, 0]
+    return numbers
 
 
 def _watch_sums(cells: Cells, declared: Scale, preprocessing: Preprocessing, totals: str | None) -> SumWatch | None:

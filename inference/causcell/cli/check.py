@@ -14,6 +14,8 @@ def check(
     data: options.Data,
     concept: options.Concepts = None,
     edge: options.Edges = None,
+    label_features: options.LabelFeatures = None,
+    set_control: options.SetControl = None,
     expression: Annotated[
         str | None, typer.Option(help="What the values are: counts or log1p. [default: told by the values]")
     ] = None,
@@ -31,6 +33,8 @@ def check(
         data,
         concept or (),
         edge or (),
+        label_features=label_features or (),
+        set_control=set_control or (),
         expression=expression,
         layer=layer,
         raw=raw,

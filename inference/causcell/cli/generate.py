@@ -26,6 +26,7 @@ def generate(
     where: options.Where = None,
     mode: options.Mode = "do",
     match_parents: options.MatchParents = False,
+    target: options.Target = "reference",
     preset: options.Preset = None,
     solver: options.Solver = None,
     steps: options.Steps = None,

@@ -190,7 +190,10 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
             "normalisation_genes": len(manifest.expression.normalisation_genes),
         },
         "concepts": {concept.name: list(concept.labels) for concept in manifest.concepts},
+        **_describe_values(manifest),
         "edges": [f"{edge.parent}:{edge.child}" for edge in manifest.edges],
+        "mechanism": manifest.mechanism,
+        **({"learned_edges": manifest.provenance["edges"]} if "edges" in manifest.provenance else {}),
         "head": manifest.head,
         "precision": manifest.precision,
         "schedule": fields["schedule"],
@@ -217,3 +220,17 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         **_lineage(manifest),
         "versions": manifest.versions,
     }
+
+
+def _describe_values(manifest: Manifest) -> dict[str, Any]:
+    """Return kind and values of each concept that is more than labels, by name; nothing for plain models."""
+    found = {each.name: each.value for each in manifest.concepts if each.value is not None}
+    values = {
+        name: {"kind": value.kind}
+        | ({"from": value.low, "to": value.high} if value.is_number else {})
+        | ({"medians": list(value.numbers)} if value.kind == "continuous" else {})
+        | ({"members": list(value.members), "control": value.control} if value.kind == "set" else {})
+        | ({"features": list(value.feature_names), "known": list(value.known)} if value.kind == "features" else {})
+        for name, value in found.items()
+    }
+    return {"values": values} if values else {}

@@ -26,7 +26,25 @@ Files = Annotated[
 ]
 Concepts = Annotated[
     list[str] | None,
-    typer.Option("--concept", help="Column of obs with a concept's labels; repeat.", show_default=False),
+    typer.Option(
+        "--concept",
+        help="Column of obs with a concept's labels, or NAME:KIND: labels, ordinal, continuous or set; repeat.",
+        show_default=False,
+    ),
+]
+LabelFeatures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-features",
+        help="NAME=FILE.csv, a table of labels' features: a header, then a label and its numbers a row; repeat.",
+        show_default=False,
+    ),
+]
+SetControl = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set-control", help="NAME=LABEL, the label of cells without members of a set; repeat.", show_default=False
+    ),
 ]
 Edges = Annotated[
     list[str] | None, typer.Option("--edge", help="PARENT:CHILD, a causal edge; repeat.", show_default=False)
@@ -117,10 +135,26 @@ ConnectionFile = Annotated[
 
 Do = Annotated[
     list[str] | None,
-    typer.Option(help="CONCEPT=LABEL; several are one joint intervention. None: reconstruct.", show_default=False),
+    typer.Option(
+        help="CONCEPT=LABEL, or =VALUE: a number (age=30), members of a set (perturbation=A+B), a label known by its "
+        "features; several are one joint intervention. None: reconstruct.",
+        show_default=False,
+    ),
 ]
 Grid = Annotated[
-    list[str] | None, typer.Option(help="Concept to take every label of; several multiply.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        metavar="CONCEPT[=START:STOP:STEP]",
+        help="Concept to take every label of, or a range of its numbers (dose=0:10:0.5); several multiply.",
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str,
+    typer.Option(
+        help="Embeddings of labels: of reference cells that carry them (reference), or drawn from the concept's prior, "
+        "as those of other values are always (prior)."
+    ),
 ]
 Mode = Annotated[str, typer.Option(help="do, exogenous or isolated.")]
 MatchParents = Annotated[

@@ -32,7 +32,7 @@ def trial(
     ] = None,
     do: Annotated[
         list[str] | None,
-        typer.Option(help="In place of --concept: CONCEPT=LABEL, and its effect on each cell: a row a cell."),
+        typer.Option(help="In place of --concept: CONCEPT=LABEL or =VALUE, and its effect on each cell: a row a cell."),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Label to compare the others with. [default: the first]")] = None,
     replicate: Annotated[
@@ -41,6 +41,7 @@ def trial(
     where: options.Where = None,
     mode: options.Mode = "do",
     match_parents: options.MatchParents = False,
+    target: options.Target = "reference",
     draws: Annotated[int, typer.Option(help="Draws of each cell's embeddings and reference cells.")] = 8,
     fdr: Annotated[
         float | None, typer.Option(help="False discovery rate at which a gene counts as changed. [default: 0.05]")
@@ -82,6 +83,7 @@ def trial(
         "where": where,
         "mode": mode,
         "match_parents": match_parents,
+        "target": target,
         "draws": draws,
         "seed": seed,
         "interval": interval,

@@ -13,6 +13,7 @@ from causcell._internal.prefetch import map_ordered, prefetch
 from causcell.cells.belongings import read_without_values
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.concepts import UNEXPLAINED
+from causcell.counterfactual.label_columns import label_columns
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.errors import CausCellWarning
 from causcell.repository.manifest import logits_name
@@ -45,26 +46,25 @@ def embed_cells(
     from tqdm.auto import tqdm
 
     schema, count = model.schema, len(cells)
-    exogenous, endogenous = [], []
-    logits: dict[str, list[np.ndarray]] = {name: [] for name in schema.names}
+    exogenous, endogenous, predicted = [], [], []
     with tqdm(total=count, desc="embedding", unit="cell", disable=not progress) as bar:
         for size, mean, outputs in _embed(model, cells):
             exogenous.append(mean[:size])
             endogenous.append(outputs["endogenous"][:size])
-            for name in schema.names:
-                logits[name].append(outputs[logits_name(name)][:size])
+            predicted.append(_predict_labels(model, outputs, size))
             bar.update(size)
     z = np.concatenate(endogenous)
     obsm = {key_added: z.reshape(count, -1)}
     obsm |= {f"{key_added}_{name}": z[:, i] for i, name in enumerate((*schema.names, UNEXPLAINED))}
     obsm[f"{key_added}_exogenous"] = np.concatenate(exogenous).reshape(count, -1)
-    predicted = {
-        f"{name}_predicted": schema.label_names(np.concatenate(logits[name]).argmax(axis=1), name)
-        for name in schema.names
+    codes, numbers = (np.concatenate(parts) for parts in zip(*predicted, strict=True))
+    obs = {
+        f"{column.concept.name}_predicted": column.values(codes[:, column.index], numbers)
+        for column in label_columns(schema, ())
     }
     result = read_without_values(cells.cells) if into is None else into
-    _warn_of_replaced(result, predicted, obsm, model.manifest.digest)
-    for name, labels in predicted.items():
+    _warn_of_replaced(result, obs, obsm, model.manifest.digest)
+    for name, labels in obs.items():
         result.obs[name] = labels
     result.obsm.update(obsm)
     result.uns["causcell"] = model.provenance()
@@ -85,6 +85,16 @@ def _warn_of_replaced(result: anndata.AnnData, obs: Iterable[str], obsm: Iterabl
             CausCellWarning,
             stacklevel=4,
         )
+
+
+def _predict_labels(
+    model: CounterfactualModel, outputs: Mapping[str, np.ndarray], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return label codes, int64 [size x m], and standardised numbers, float32 [size x c], read from embeddings."""
+    schema = model.schema
+    codes = np.stack([outputs[logits_name(name)][:size].argmax(axis=1) for name in schema.names], axis=1)
+    numbers = [model.scm.predict_numbers(concept, outputs)[:size] for concept in schema.numeric]
+    return codes, np.stack(numbers, axis=1) if numbers else np.empty((size, 0), dtype=np.float32)
 
 
 def _embed(model: CounterfactualModel, cells: PanelCells) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:

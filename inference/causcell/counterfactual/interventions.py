@@ -1,13 +1,14 @@
-"""Interventions on concepts: from names and labels to targets; `causcell.counterfactual.scm` carries them out."""
+"""Interventions on concepts: from names, labels and values to targets; `causcell.counterfactual.scm` acts on them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from causcell.concepts import ConceptSchema, as_pairs
+from causcell.counterfactual.targets import TargetKind, read_axis, resolve_target
 from causcell.errors import InterventionError, format_list
 
 Mode = Literal["do", "exogenous", "isolated"]
@@ -15,7 +16,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def parse_do(texts: Iterable[str]) -> dict[str, str]:
-    """Return one joint intervention, labels by concept, from ``CONCEPT=LABEL`` strings.
+    """Return one joint intervention, labels or values by concept, from ``CONCEPT=LABEL`` strings.
 
     Raises
     ------
@@ -39,25 +40,70 @@ def parse_do(texts: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Intervention:
-    """``do(concept = label, ...)``, jointly; without any target it is the factual cell.
+    """``do(concept = label or value, ...)``, jointly; without any target it is the factual cell.
 
     Attributes
     ----------
     targets
-        Pairs (concept index, label code), by concept.
+        Pairs (concept index, label code), by concept; the code is `causcell.counterfactual.targets.UNSEEN` for a value
+        that is no label.
     name
         ``concept=label``, several joined by ``;``; ``factual`` without any.
+    values
+        Pairs (concept index, text of the value) of the targets whose embeddings are drawn from the prior, not from
+        reference cells.
     """
 
     targets: tuple[tuple[int, int], ...]
     name: str
+    values: tuple[tuple[int, str], ...] = ()
 
     @classmethod
-    def of(cls, schema: ConceptSchema, labels: Mapping[str, object]) -> Intervention:
-        """Make the intervention from labels by concept; raises `UnknownConceptError`, `UnknownLabelError`."""
-        targets = sorted((schema.index(concept), schema[concept].code(label)) for concept, label in labels.items())
-        named = (f"{schema.names[i]}={schema.concepts[i].labels[code]}" for i, code in targets)
-        return cls(tuple(targets), ";".join(named) or "factual")
+    def of(
+        cls,
+        schema: ConceptSchema,
+        labels: Mapping[str, object],
+        target: TargetKind = "reference",
+        by_prior: Collection[str] = (),
+    ) -> Intervention:
+        """Make the intervention from labels or values by concept.
+
+        Parameters
+        ----------
+        schema
+            Concepts and graph.
+        labels
+            Labels or values by concept.
+        target
+            ``prior``: from the prior even where reference cells carry a label.
+        by_prior
+            Names of concepts whose target is the prior whatever ``target`` says.
+
+        Raises
+        ------
+        UnknownConceptError, UnknownLabelError
+            A concept, label or value that the schema does not have.
+        """
+        found = sorted(((schema.index(concept), given) for concept, given in labels.items()), key=lambda pair: pair[0])
+        kinds: list[TargetKind] = ["prior" if schema.names[i] in by_prior else target for i, _ in found]
+        targets = {
+            i: resolve_target(schema.concepts[i], given, kind) for (i, given), kind in zip(found, kinds, strict=True)
+        }
+        return cls(
+            tuple((i, each.code) for i, each in targets.items()),
+            ";".join(f"{schema.names[i]}={each.text}" for i, each in targets.items()) or "factual",
+            tuple((i, each.text) for i, each in targets.items() if each.by_value),
+        )
+
+    def texts(self, schema: ConceptSchema) -> dict[str, str]:
+        """Return the labels, or values as text, that it sets, by concept."""
+        values = dict(self.values)
+        return {schema.names[i]: values.get(i, schema.concepts[i].labels[code]) for i, code in self.targets}
+
+    def extrapolates(self, schema: ConceptSchema) -> bool:
+        """Tell whether it sets a concept to a value beyond what the model was trained on."""
+        concepts = [(schema.concepts[i], text) for i, text in self.values]
+        return any(concept.extrapolates(concept.parse_value(text)) for concept, text in concepts)
 
 
 def parse_intervention(schema: ConceptSchema, text: str) -> Intervention:
@@ -117,6 +163,7 @@ def plan_interventions(
     schema: ConceptSchema,
     do: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
     grid: Sequence[str] = (),
+    target: TargetKind = "reference",
 ) -> tuple[Intervention, ...]:
     """List the interventions that ``do`` and ``grid`` ask for.
 
@@ -127,14 +174,19 @@ def plan_interventions(
     do
         One joint intervention (a mapping), or several (a sequence of mappings); without any, the factual cell.
     grid
-        Concepts to take every label of; several multiply, and each product is joined to every ``do``.
+        Concepts to take every label of (of a continuous concept the medians of its bins), or a range of numbers,
+        ``dose=0:10:0.5``, all of them from the prior; several multiply, and each product is joined to every ``do``.
+    target
+        ``reference``: embeddings of cells that carry a label where it is one, and draws from the prior for other
+        values; ``prior``: from the prior always.
 
     Raises
     ------
     InterventionError
-        Text in place of a mapping or list, the same intervention twice, or a concept both set and in the grid.
+        Text in place of a mapping or list, the same intervention twice, a concept both set and in the grid, or a range
+        that is none.
     UnknownConceptError, UnknownLabelError
-        A concept or label that the schema does not have.
+        A concept, label or value that the schema does not have.
 
     Examples
     --------
@@ -150,16 +202,18 @@ def plan_interventions(
             f"{(strange or [grid])[0]!r} is text; give do as a mapping, such as {{'stim': 'IFN'}}, or a list of "
             "mappings, and grid as a list of concepts"
         )
-    axes = [[(concept, label) for label in schema[concept].labels] for concept in grid]
+    read = [read_axis(schema, text) for text in grid]
+    axes = [[(axis.concept, value) for value in axis.values] for axis in read]
+    ranges = {axis.concept for axis in read if axis.is_range}
     interventions = []
     for base, point in itertools.product(bases, itertools.product(*axes)):
         clash = [concept for concept, _ in point if concept in base]
         if clash or len({concept for concept, _ in point}) < len(point):
             raise InterventionError(
-                f"{format_list(clash or grid)} is named twice by do= and grid=; a grid takes every label of a concept: "
-                "leave one of the two out"
+                f"{format_list(clash or [axis.concept for axis in read])} is named twice by do= and grid=; a grid "
+                "takes every label of a concept, or a range: leave one of the two out"
             )
-        interventions.append(Intervention.of(schema, {**base, **dict(point)}))
+        interventions.append(Intervention.of(schema, {**base, **dict(point)}, target, ranges))
     if len(set(interventions)) < len(interventions):
         raise InterventionError(f"an intervention is given twice: {format_list(i.name for i in interventions)}")
     named = [each.name for each in interventions]

@@ -16,6 +16,7 @@ from causcell._internal.values import first_unsound
 from causcell.counterfactual.counts import check_counts
 from causcell.counterfactual.outputs import OutputKind, array_widths
 from causcell.counterfactual.scm import StructuralCausalModel
+from causcell.counterfactual.targets import describe_concept
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS, draw_spike_slab, sample
 from causcell.diffusion.solvers import Solver, SolverSettings
 from causcell.engine.open import is_address, open_engine
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 LARGEST_BATCH = 2**20
 """Cells of a network evaluation at most."""
-
-_LABELS_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,9 @@ class CounterfactualModel:
         presets = (f"{name} (default)" if name == manifest.default_preset else name for name in manifest.presets)
         return {
             "genes": f"{len(manifest.genes.names):,}, trained on {manifest.expression.scale}",
-            **{f"concept {each.name}": _shorten(each.labels) for each in manifest.concepts},
-            "edges": ", ".join(f"{edge.parent} -> {edge.child}" for edge in manifest.edges) or "none",
+            **{f"concept {each.name}": describe_concept(each) for each in manifest.concepts},
+            "edges": (", ".join(f"{edge.parent} -> {edge.child}" for edge in manifest.edges) or "none")
+            + ("" if manifest.mechanism == "linear" else f" ({manifest.mechanism} mechanisms)"),
             "presets": ", ".join(presets),
             "trained on": f"{manifest.training_cells.count:,} cells",
             **{f"verdict on {each.title}": each.reason for each in manifest.verdicts},
@@ -152,8 +152,10 @@ class CounterfactualModel:
         Raises
         ------
         ConfigurationError
-            The model does not give what is asked for; see `causcell.counterfactual.counts.check_counts`.
+            The model does not give what is asked for; see `causcell.counterfactual.counts.check_counts` and
+            `causcell.counterfactual.request.Request.check_targets`.
         """
+        request.check_targets(self.manifest)
         if request.store == "counts":
             check_counts(self.manifest, request.settings)
         return self.build_solver(request.settings)
@@ -244,11 +246,6 @@ def _sound(expression: np.ndarray, dtype: str) -> np.ndarray:
             "the model"
         )
     return cast
-
-
-def _shorten(labels: tuple[str, ...]) -> str:
-    more = len(labels) - _LABELS_SHOWN
-    return ", ".join(labels[:_LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def abduct(posterior: tuple[np.ndarray, np.ndarray], keys: np.ndarray, draw: int = 0) -> np.ndarray:

@@ -60,6 +60,8 @@ class Prediction:
         Label codes after the intervention, int32 [B x m].
     unmatched
         Cells for which no reference cell carried the parents' labels, bool [B].
+    numbers
+        Standardised numbers after the intervention, float32 [B x c], of concepts that have some; else `None`.
     """
 
     intervention: int
@@ -68,6 +70,7 @@ class Prediction:
     endogenous: np.ndarray
     labels: np.ndarray
     unmatched: np.ndarray
+    numbers: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ class Block:
         Rows whose reference cell does not carry the parents' labels, bool [rows].
     library
         Library sizes that counts were made for, float64 [cells]; `None` for other kinds of results.
+    own_numbers, numbers
+        Standardised numbers of the cells, float32 [cells x c], and of the rows, [rows x c]; `None` where no concept has
+        numbers.
     """
 
     cells: slice
@@ -100,6 +106,8 @@ class Block:
     labels: np.ndarray
     unmatched: np.ndarray
     library: np.ndarray | None = None
+    own_numbers: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
 
 class Accumulator(Protocol):
@@ -305,3 +313,16 @@ def most_frequent(codes: np.ndarray) -> np.ndarray:
     times = sum((codes[..., [draw], :] == codes) for draw in range(draws)).astype(np.int64)
     rank = times * (np.iinfo(np.int32).max + np.int64(1)) - codes
     return np.take_along_axis(codes, rank.argmax(axis=-2, keepdims=True), axis=-2)
+
+
+def mean_numbers(numbers: np.ndarray) -> np.ndarray:
+    """Return the mean number over draws, float32 [... x 1 x c] of [... x draws x c]; what all draws have stays exact.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_numbers(np.array([[[1.0], [2.0]]], dtype=np.float32)).tolist()
+    [[[1.5]]]
+    """
+    first = numbers[..., :1, :]
+    return np.asarray(first + (numbers - first).mean(axis=-2, keepdims=True), dtype=np.float32)

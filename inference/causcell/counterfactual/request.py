@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -12,9 +13,11 @@ from causcell._internal.numbers import whole_number
 from causcell.counterfactual.counts import LARGEST_COUNT
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
+from causcell.counterfactual.targets import TARGET_KINDS, TargetKind, describe_training
 from causcell.diffusion.solvers import SolverSettings, solver_spec
-from causcell.errors import ConfigurationError
+from causcell.errors import CausCellWarning, ConfigurationError, format_list
 from causcell.randomness import LARGEST_SEED
+from causcell.repository.names import PRIOR
 
 if TYPE_CHECKING:
     from causcell.concepts import ConceptSchema
@@ -27,6 +30,9 @@ DTYPES: tuple[DType, ...] = get_args(DType)
 
 Library = int | Literal["own"] | None
 """Library size that counts are made for: of all cells, or each cell's own; `None` where no counts are made."""
+
+EXTRAPOLATED = "extrapolated"
+"""Column of ``obs`` that marks rows whose intervention sets a value beyond what the model was trained on."""
 
 MOST_DRAWS = 2**31 - 1
 """Samples of a cell under one intervention at most: results number them by int32."""
@@ -58,6 +64,8 @@ class Request:
     library_size
         Total of counts that every cell's counts are made for (default: the cell's own); see
         `causcell.counterfactual.counts`.
+    target
+        What embeddings of labels are taken from; see `causcell.counterfactual.targets`.
 
     Raises
     ------
@@ -82,9 +90,11 @@ class Request:
     dtype: DType = "float32"
     interval: float = LEVEL
     library_size: int | None = None
+    target: TargetKind = "reference"
 
     def __post_init__(self) -> None:
         check_choice(self.mode, MODES, "mode")
+        check_choice(self.target, TARGET_KINDS, "target")
         check_choice(self.store, OUTPUT_KINDS, "store")
         check_choice(self.dtype, DTYPES, "dtype")
         whole_number(self.draws, "draws", 1, MOST_DRAWS)
@@ -118,6 +128,45 @@ class Request:
                 f"store={self.store!r} has none; leave it out"
             )
 
+    def check_targets(self, manifest: Manifest) -> None:
+        """Raise `ConfigurationError` for targets that the model can't act on as asked for."""
+        by_value = [each for each in self.interventions if each.values]
+        if not by_value:
+            return
+        schema = manifest.concept_schema
+        if PRIOR not in manifest.graphs:
+            raise ConfigurationError(
+                f"{by_value[0].name!r} asks for embeddings from the prior, and this model has no priors: its concepts "
+                "are plain labels. Leave target= out, or train with concepts of another kind (concept='age:continuous')"
+            )
+        below = [(each.name, schema.names[i]) for each in by_value for i, _ in each.values if schema.parents(i)]
+        if below and self.mode == "exogenous":
+            name, concept = below[0]
+            raise ConfigurationError(
+                f"mode='exogenous' replaces what is {concept}'s own besides its causes, of which the prior of "
+                f"{name!r} says nothing; take mode='do', which sets {concept} itself"
+            )
+        if self.match_parents and all(len(each.values) == len(each.targets) for each in self.interventions):
+            raise ConfigurationError(
+                "match_parents=True chooses among reference cells, and every target here is drawn from the prior, "
+                "which knows no parents; leave it out"
+            )
+
+    def warn_of_extrapolation(self, schema: ConceptSchema) -> None:
+        """Warn of interventions that set a concept to a value beyond what the model was trained on."""
+        beyond = [each for each in self.interventions if each.extrapolates(schema)]
+        if beyond:
+            concepts = dict.fromkeys(i for each in beyond for i, _ in each.values)
+            trained = (describe_training(schema.concepts[i]) for i in concepts)
+            warnings.warn(
+                f"{format_list([each.name for each in beyond], 4)} "
+                f"{'is' if len(beyond) == 1 else 'are'} beyond what the model was trained on "
+                f"({'; '.join(trained)}): nothing measured there says how good the rows are; they are marked in "
+                f"obs[{EXTRAPOLATED!r}]",
+                CausCellWarning,
+                stacklevel=4,
+            )
+
     def concepts(self, schema: ConceptSchema) -> list[str]:
         """Return the names of the concepts that any intervention sets, in the order of the schema."""
         return [schema.names[i] for i in sorted({i for each in self.interventions for i, _ in each.targets})]
@@ -132,7 +181,11 @@ class Request:
         """Options that have no part in what is kept: a plan's text, which earlier versions wrote too, has none."""
         return {
             name
-            for name, used in (("interval", self.store == "summary"), ("library_size", self.library_size))
+            for name, used in (
+                ("interval", self.store == "summary"),
+                ("library_size", self.library_size),
+                ("target", self.target != "reference"),
+            )
             if not used
         }
 
@@ -161,6 +214,7 @@ def make_request(
     dtype: str = "float32",
     interval: float = LEVEL,
     library_size: int | None = None,
+    target: str = "reference",
 ) -> Request:
     """Make the request for a model from names of concepts, labels and options.
 
@@ -172,7 +226,7 @@ def make_request(
         See `causcell.counterfactual.interventions.plan_interventions`.
     settings
         The solver (default: that of the model's default preset).
-    mode, match_parents, draws, seed, store, dtype, interval, library_size
+    mode, match_parents, draws, seed, store, dtype, interval, library_size, target
         As in `Request`.
 
     Raises
@@ -182,8 +236,9 @@ def make_request(
     ConfigurationError
         See `Request`.
     """
+    chosen: TargetKind = check_choice(target, TARGET_KINDS, "target")
     return Request(
-        interventions=plan_interventions(manifest.concept_schema, do, grid),
+        interventions=plan_interventions(manifest.concept_schema, do, grid, chosen),
         settings=manifest.preset(None).solver if settings is None else settings,
         mode=check_choice(mode, MODES, "mode"),
         match_parents=match_parents,
@@ -193,6 +248,7 @@ def make_request(
         dtype=check_choice(dtype, DTYPES, "dtype"),
         interval=interval,
         library_size=library_size,
+        target=chosen,
     )
 
 

@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from causcell._internal.prefetch import StageClock, map_ordered, prefetch
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.counterfactual.counts import panel_totals, share_out
 from causcell.counterfactual.model import CounterfactualModel, Posterior, abduct
-from causcell.counterfactual.outputs import Block, Decode, Prediction, make_accumulator, most_frequent
+from causcell.counterfactual.outputs import Block, Decode, Prediction, make_accumulator, mean_numbers, most_frequent
 from causcell.counterfactual.request import Library, Request
 from causcell.counterfactual.tables import warn_unmatched
 from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width
@@ -67,6 +67,11 @@ class EmbeddingSource(Protocol[B, E]):
         ...
 
     @property
+    def numbers(self) -> np.ndarray | None:
+        """The cells' own standardised numbers, float32 [n x c]; `None` where no concept has numbers."""
+        ...
+
+    @property
     def missing(self) -> Sequence[str]:
         """Panel genes that were filled."""
         ...
@@ -84,6 +89,14 @@ class EmbeddingSource(Protocol[B, E]):
     def predict(self, encoded: E, keys: np.ndarray, request: Request, solver: Solver) -> Iterator[Prediction]:
         """Give a prediction for every draw and intervention, interventions fastest; arrays have the batch size."""
         ...
+
+
+class EncodedCells(NamedTuple):
+    """A batch of measured cells: posterior of exogenous embeddings, own label codes and own numbers (or `None`)."""
+
+    posterior: Posterior
+    labels: np.ndarray
+    numbers: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,11 @@ class MeasuredCells:
         return self.cells.labels
 
     @property
+    def numbers(self) -> np.ndarray | None:
+        """The cells' own standardised numbers, float32 [n x c]; `None` where no concept has numbers."""
+        return self.cells.numbers
+
+    @property
     def missing(self) -> Sequence[str]:
         """Panel genes that were filled."""
         return self.cells.missing
@@ -137,23 +155,25 @@ class MeasuredCells:
         expression = pad_batch(batch.expression, self.model.batch_size)
         return CellBatch(batch.rows, batch.names, expression, library, totals)
 
-    def encode(self, batch: CellBatch) -> tuple[Posterior, np.ndarray]:
-        """Give the posterior of exogenous embeddings, and the cells' own labels, padded."""
-        return self.model.encode(batch.expression), pad_batch(self.labels[batch.rows], self.model.batch_size)
+    def encode(self, batch: CellBatch) -> EncodedCells:
+        """Give the posterior of exogenous embeddings, and the cells' own labels and numbers, padded."""
+        size, numbers = self.model.batch_size, self.numbers
+        own = None if numbers is None else pad_batch(numbers[batch.rows], size)
+        return EncodedCells(self.model.encode(batch.expression), pad_batch(self.labels[batch.rows], size), own)
 
     def predict(
-        self, encoded: tuple[Posterior, np.ndarray], keys: np.ndarray, request: Request, solver: Solver
+        self, encoded: EncodedCells, keys: np.ndarray, request: Request, solver: Solver
     ) -> Iterator[Prediction]:
         """Give a prediction for every draw and intervention, interventions fastest.
 
         Abduction draws a cell's exogenous embeddings (for a single draw of a mean estimate it takes their mean), and
-        tells them the cell's known labels.
+        tells them the cell's known labels and numbers.
         """
-        posterior, labels = encoded
+        posterior, labels, numbers = encoded
         scm = self.model.scm
         for draw in range(request.draws):
             read = abduct(posterior, keys, draw) if solver.random or request.draws > 1 else posterior.mean
-            exogenous = scm.inform(read, labels)
+            exogenous = scm.inform(read, labels, numbers)
             factual = scm.factual(exogenous)["endogenous"]
             for place, intervention in enumerate(request.interventions):
                 after = scm.intervene(
@@ -162,11 +182,12 @@ class MeasuredCells:
                     endogenous=factual,
                     labels=labels,
                     keys=keys,
+                    numbers=numbers,
                     mode=request.mode,
                     match_parents=request.match_parents,
                     draw=draw,
                 )
-                yield Prediction(place, draw, factual, after.endogenous, after.labels, after.unmatched)
+                yield Prediction(place, draw, factual, after.endogenous, after.labels, after.unmatched, after.numbers)
 
 
 def stream_blocks(
@@ -198,7 +219,7 @@ def stream_blocks(
     """
     solver = model.prepare_solver(request)
     clock = clock or StageClock()
-    labels = source.labels  # assembled before threads ask for them
+    labels, numbers = source.labels, source.numbers  # assembled before threads ask for them
 
     def read() -> Iterator[B]:
         for within in ranges:
@@ -213,7 +234,8 @@ def stream_blocks(
         with clock("sample"):
             keys = pad_batch(cell_keys(request.seed, batch.names), model.batch_size)
             predictions = source.predict(encoded, keys, request, solver)
-            return _collect(model, batch, labels[batch.rows], predictions, keys, request, solver)
+            own = labels[batch.rows], None if numbers is None else numbers[batch.rows]
+            return _collect(model, batch, own, predictions, keys, request, solver)
 
     return map_ordered(generate, prefetch(read(), _READ_AHEAD), model.engine.concurrency)
 
@@ -236,13 +258,14 @@ def stream_all(
 def _collect(
     model: CounterfactualModel,
     batch: Batch,
-    factual: np.ndarray,
+    own: tuple[np.ndarray, np.ndarray | None],
     predictions: Iterable[Prediction],
     keys: np.ndarray,
     request: Request,
     solver: Solver,
 ) -> Block:
-    """Decode predictions and keep of them what the request asks for; padding goes."""
+    """Decode predictions and keep of them what the request asks for, beside the cells' own labels and numbers."""
+    factual, own_numbers = own
     genes, concepts = len(model.preprocessing.genes), len(model.schema.concepts)
     count = len(batch.names)
     shape = (count, len(request.interventions), request.draws)
@@ -259,17 +282,23 @@ def _collect(
 
     accumulator = make_accumulator(request.store, decode, shape, half_width)
     labels, unmatched = np.empty((*shape, concepts), dtype=np.int32), np.empty(shape, dtype=bool)
+    numbers = None if own_numbers is None else np.empty((*shape, own_numbers.shape[1]), dtype=np.float32)
     for draw, of_draw in itertools.groupby(predictions, key=lambda prediction: prediction.draw):
         noise = CellNoise(keys, genes, draw)  # a draw's interventions share it
         for prediction in of_draw:
             accumulator.add(prediction, noise)
             place = (slice(None), prediction.intervention, draw)
             labels[place], unmatched[place] = prediction.labels[:count], prediction.unmatched[:count]
+            if numbers is not None:
+                assert prediction.numbers is not None, "a source whose cells have numbers gives those of predictions"
+                numbers[place] = prediction.numbers[:count]
     if request.store == "summary":
         labels, unmatched = most_frequent(labels), np.logical_or.reduce(unmatched, axis=2)
+        numbers = None if numbers is None else mean_numbers(numbers)
     arrays = {place: array.reshape(-1, array.shape[-1]) for place, array in accumulator.arrays().items()}
     flat = labels.reshape(-1, concepts)
-    return Block(batch.rows, batch.names, factual, arrays, flat, unmatched.ravel(), batch.library)
+    rows = None if numbers is None else numbers.reshape(-1, numbers.shape[-1])
+    return Block(batch.rows, batch.names, factual, arrays, flat, unmatched.ravel(), batch.library, own_numbers, rows)
 
 
 def _count(decode: Decode, totals: np.ndarray) -> Decode:

@@ -6,8 +6,11 @@
   ``draw``: index of the draw (not in a summary over draws);
 - one column a concept under its own name: the label after the intervention (the target's; the model's prediction
   for a descendant that changed, in a summary the most frequent one; else the cell's own; NaN where unlabelled), and
-  ``<concept>_factual``: the cell's own;
+  ``<concept>_factual``: the cell's own; numbers in the data's units where the concept has numbers
+  (`causcell.counterfactual.label_columns`), in a summary the mean one;
 - ``unseen_combination``: whether no training cell carries these labels together;
+- ``extrapolated``: of models whose concepts are more than labels, whether the intervention sets one to a value beyond
+  what the model was trained on: a number out of range, a set never seen, a label known by its features alone;
 - ``library_size``: of counts alone, the total that they were made for, float64.
 - the cells' own columns of ``obs`` that travel, after these; see `causcell.cells.annotations`.
 
@@ -33,9 +36,10 @@ from causcell.cells.collection import AnyCells
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import ConceptSchema, unseen_combinations
 from causcell.counterfactual.counts import LIBRARY_SIZE
+from causcell.counterfactual.label_columns import label_columns
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import EMBEDDINGS, Block
-from causcell.counterfactual.request import Request
+from causcell.counterfactual.request import EXTRAPOLATED, Request
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
 from causcell.errors import CausCellWarning, CellNameError, format_list
 
@@ -118,7 +122,13 @@ class ResultTable:
         return cls(model.schema, genes, seen, model.provenance(), request, intervals, scale)
 
     def obs(
-        self, names: np.ndarray, factual: np.ndarray, labels: np.ndarray, library: np.ndarray | None = None
+        self,
+        names: np.ndarray,
+        factual: np.ndarray,
+        labels: np.ndarray,
+        library: np.ndarray | None = None,
+        own_numbers: np.ndarray | None = None,
+        numbers: np.ndarray | None = None,
     ) -> pd.DataFrame:
         """Return ``obs`` of the results of consecutive cells.
 
@@ -132,6 +142,8 @@ class ResultTable:
             Label codes after the interventions, int32 [rows x m].
         library
             Library sizes that counts were made for, float64 [n].
+        own_numbers, numbers
+            Standardised numbers of the cells, float32 [n x c], and of the rows, [rows x c], of concepts that have some.
         """
         import pandas as pd
 
@@ -144,20 +156,30 @@ class ResultTable:
         obs["intervention"] = pd.Categorical.from_codes(intervention, categories=titles)
         if self.request.store != "summary":
             obs["draw"] = np.tile(np.arange(draws, dtype=np.int32), len(names) * len(titles))
-        for i, concept in enumerate(self.schema.names):
-            obs[concept] = self.schema.label_names(labels[:, i], concept)
-            obs[f"{concept}_factual"] = self.schema.label_names(np.repeat(factual[:, i], per_cell), concept)
+        for i, column in enumerate(label_columns(self.schema, self.request.interventions)):
+            own = column.values(factual[:, i], own_numbers)
+            obs[column.concept.name] = column.values(labels[:, i], numbers, intervention)
+            obs[f"{column.concept.name}_factual"] = own.repeat(per_cell)
         obs["unseen_combination"] = unseen_combinations(labels, self.combinations)
+        if self.schema.has_values:
+            beyond = [each.extrapolates(self.schema) for each in self.request.interventions]
+            obs[EXTRAPOLATED] = np.array(beyond)[intervention]
         if library is not None:
             obs[LIBRARY_SIZE] = np.repeat(library, per_cell)
         return obs
 
+    def example(self, cells: int) -> pd.DataFrame:
+        """Return ``obs`` of so many cells that there are not: its columns and their types."""
+        names = np.array([f"cell {i}" for i in range(cells)], dtype=object)
+        factual = np.zeros((cells, len(self.schema.concepts)), dtype=np.int32)
+        numbers = np.zeros((cells, len(self.schema.numeric)), dtype=np.float32)
+        labels, after = (np.repeat(array, self.request.rows_per_cell, axis=0) for array in (factual, numbers))
+        library = np.ones(cells) if self.request.library else None
+        return self.obs(names, factual, labels, library, numbers, after)
+
     def own_columns(self) -> list[str]:
         """Return the columns of ``obs`` that results have of their own."""
-        nothing, library = np.empty((0, len(self.schema.concepts)), dtype=np.int32), None
-        if self.request.library:
-            library = np.empty(0)
-        return [str(name) for name in self.obs(np.empty(0, dtype=object), nothing, nothing, library)]
+        return [str(name) for name in self.example(0)]
 
     def select_annotations(self, cells: AnyCells, kept: Kept) -> Annotations:
         """Select the annotations of cells that travel into results; see `causcell.cells.annotations`."""
@@ -198,6 +220,7 @@ class ResultTable:
             "interventions": [each.name for each in request.interventions],
             "expression": "counts" if request.library else "log1p",
             **({"library_size": request.library} if request.library else {}),
+            **({"target": request.target} if self.schema.has_values else {}),
             **_describe_arrays(request, self.scale),
         }
         uns: dict[str, Any] = {"causcell": {**self.provenance, **self.intervals, **made, **(facts or {})}}
@@ -237,8 +260,10 @@ def concatenate_cells(blocks: Sequence[Block]) -> dict[str, Any]:
     gathered = {
         name: np.concatenate([getattr(block, name) for block in blocks]) for name in ("names", "factual", "labels")
     }
-    sizes = [block.library for block in blocks if block.library is not None]
-    return gathered | ({"library": np.concatenate(sizes)} if sizes else {})
+    for name in ("library", "own_numbers", "numbers"):  # which not all results have
+        parts = [getattr(block, name) for block in blocks if getattr(block, name) is not None]
+        gathered |= {name: np.concatenate(parts)} if parts else {}
+    return gathered
 
 
 def _describe_arrays(request: Request, scale: str) -> dict[str, Any]:

@@ -115,6 +115,8 @@ class EffectUncertainty:
         variance = np.zeros(effect.shape)
         for concept, code in targets:
             changed = labels[:, concept] != code
+            if concept in self.schema.numeric:  # another number of the same bin is a change, too
+                changed |= (effect != 0).any(axis=1)
             for rows, of_unseen in ((changed & ~unseen, False), (changed & unseen, True)):
                 variance[rows] += self._square(self._size(concept, of_unseen), effect[rows])
         return variance

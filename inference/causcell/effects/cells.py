@@ -11,8 +11,8 @@ from causcell._deprecation import renamed_arguments
 from causcell._internal.significance import two_sided_p
 from causcell.cells.annotations import Kept, select_annotations
 from causcell.cells.collection import AnySource
-from causcell.concepts import ConceptSchema
 from causcell.counterfactual.interventions import plan_interventions
+from causcell.counterfactual.targets import resolve_target
 from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width, describe_intervals
 from causcell.effects.result import TEST_ERROR, make_result
 from causcell.effects.settings import MIN_UNITS, EffectSettings
@@ -43,7 +43,7 @@ def cell_effects(
     generator, data
         The model and the cells, as in `simulated_trial`.
     do
-        Labels by concept: one joint intervention.
+        Labels or values by concept: one joint intervention.
     keep_obs, keep_obsm
         Columns and elements of the cells that the result has, as in `causcell.generator.Generator.counterfactual`.
     progress
@@ -88,7 +88,8 @@ def cell_effects(
     chosen = EffectSettings(**settings)
     if chosen.draws < MIN_UNITS:
         raise DataError(f"draws is {chosen.draws}; uncertainty over draws needs at least {MIN_UNITS}")
-    request = chosen.request((*plan_interventions(generator.schema), *plan_interventions(generator.schema, do)))
+    schema = generator.schema
+    request = chosen.request((*plan_interventions(schema), *plan_interventions(schema, do, target=chosen.target)))
     with chosen.bind(generator, data) as cells:
         everyone, codes = slice(0, len(cells)), cells.labels
         notes = select_annotations(cells.cells, generator.preprocessing.genes, Kept(keep_obs, keep_obsm))
@@ -101,7 +102,7 @@ def cell_effects(
     half = cell_half_width(uncertainty, targets, codes, mean, deviation, chosen.draws, chosen.interval)
     of_small = uncertainty.of_cells(targets, codes, np.full_like(mean, chosen.min_effect))
     tested = np.sqrt(deviation.astype(np.float64) ** 2 + np.nan_to_num(of_small))
-    texts = _label_texts(generator.schema, do)
+    texts = {name: resolve_target(schema[name], given).text for name, given in do.items()}
     result = make_result(
         generator,
         obs,
@@ -128,11 +129,6 @@ def _describe(generator: OpenedModel, texts: Mapping[str, str]) -> dict[str, str
         "upper": "upper end of the effect's interval",
         "test_error": TEST_ERROR,
     }
-
-
-def _label_texts(schema: ConceptSchema, do: Mapping[str, object]) -> dict[str, str]:
-    """Return the labels that an intervention's values mean, by concept: text, whatever a number was given as."""
-    return {concept: schema[concept].labels[schema[concept].code(label)] for concept, label in do.items()}
 
 
 def _summarise_draws(arrays: Iterable[np.ndarray], draws: int) -> tuple[np.ndarray, np.ndarray]:

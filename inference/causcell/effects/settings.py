@@ -11,6 +11,7 @@ from causcell.cells.collection import AnySource
 from causcell.cells.panel_cells import PanelCells, Reading
 from causcell.counterfactual.interventions import MODES, Intervention, Mode
 from causcell.counterfactual.request import Request
+from causcell.counterfactual.targets import TARGET_KINDS, TargetKind
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import ConfigurationError
 from causcell.opened_model import OpenedModel
@@ -31,7 +32,7 @@ class EffectSettings:
     ----------
     where
         A condition on the columns of ``obs``: the population; see `causcell.cells.where`.
-    mode, match_parents
+    mode, match_parents, target
         See `causcell.counterfactual.scm.StructuralCausalModel.intervene`.
     draws
         Draws of each cell's embeddings and reference cells.
@@ -50,12 +51,13 @@ class EffectSettings:
     Raises
     ------
     ConfigurationError
-        An unknown mode, a false discovery rate or level outside 0 to 1, or a smallest effect below 0.
+        An unknown mode or target, a false discovery rate or level outside 0 to 1, or a smallest effect below 0.
     """
 
     where: str | None = None
     mode: Mode = "do"
     match_parents: bool = False
+    target: TargetKind = "reference"
     draws: int = 8
     seed: int = 0
     fdr: float = 0.05
@@ -70,6 +72,7 @@ class EffectSettings:
 
     def __post_init__(self) -> None:
         check_choice(self.mode, MODES, "mode")
+        check_choice(self.target, TARGET_KINDS, "target")
         check_level(self.interval)
         if not 0 < self.fdr < 1 or self.min_effect < 0:
             raise ConfigurationError(
@@ -83,6 +86,7 @@ class EffectSettings:
             settings=SolverSettings("mean"),
             mode=self.mode,
             match_parents=self.match_parents,
+            target=self.target,
             draws=self.draws,
             seed=self.seed,
         )
@@ -90,6 +94,8 @@ class EffectSettings:
     def to_uns(self) -> dict[str, Any]:
         """Return the settings that were given, by the names that they have in ``uns``."""
         given = {name: value for name, value in asdict(self).items() if value or name not in _READING}
+        if self.target == "reference":
+            del given["target"]  # as ever, of which files say nothing
         return {_FILE_KEYS.get(name, name): value for name, value in given.items() if value is not None}
 
     def bind(self, generator: OpenedModel, data: AnySource) -> PanelCells:

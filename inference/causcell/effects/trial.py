@@ -22,6 +22,7 @@ from causcell.concepts import unseen_combinations
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import LOG1P
+from causcell.counterfactual.targets import find_code
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
 from causcell.effects.result import TEST_ERROR, make_result
 from causcell.effects.settings import EffectSettings
@@ -53,7 +54,8 @@ def simulated_trial(
     data
         The population: an AnnData, a path to one, or several, as in `causcell.Generator.counterfactual`.
     concept
-        Concept of the model; every cell is set to each of its labels in turn.
+        Concept of the model; every cell is set to each of its labels in turn (of a continuous concept to the median of
+        each of its bins).
     baseline
         Label that the others are compared with (default: the first).
     replicate
@@ -119,8 +121,8 @@ def _run_trial(
     """Generate, average and test the arms of a trial; the arguments are those of `simulated_trial`."""
     schema = generator.schema
     index, labels = schema.index(concept), schema[concept].labels
-    reference = 0 if baseline is None else schema[concept].code(baseline)
-    request = chosen.request(plan_interventions(schema, None, [concept]))
+    reference = 0 if baseline is None else find_code(schema[concept], baseline)
+    request = chosen.request(plan_interventions(schema, None, [concept], chosen.target))
     with chosen.bind(generator, data) as cells:
         units = number_units(cells.cells.obs, replicate)
         arms = _generate_arms(generator, cells, request, progress)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from causcell._internal.choices import suggest
 from causcell.cells.backing import open_anndata
 from causcell.cells.panel_cells import Reading
+from causcell.concepts import Edge
 from causcell.errors import ConfigurationError, UnknownConceptError, format_list
 from causcell.evaluation.cases import Case, find_seen_cases, is_unseen
 from causcell.evaluation.cell_self_test import tabulate_cell_self_test
@@ -37,6 +38,7 @@ from causcell.evaluation.shifts import tabulate_effects
 from causcell.evaluation.table import UNSEEN, Table
 from causcell.evaluation.verdicts import judge_concepts
 from causcell.generator import Generator
+from causcell.repository.manifest import Manifest
 from causcell.repository.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -224,10 +226,16 @@ def describe_model(generator: Generator) -> dict[str, Any]:
             "engine": generator.engine.description,
             "genes": len(manifest.genes.names),
             "concepts": {concept.name: len(concept.labels) for concept in manifest.concepts},
-            "edges": [f"{edge.parent}:{edge.child} ({edge.weight:g})" for edge in manifest.edges],
+            "edges": [f"{each.parent}:{each.child}{_format_weight(each, manifest)}" for each in manifest.edges],
+            **({} if manifest.mechanism == "linear" else {"mechanism": manifest.mechanism}),
             "default preset": manifest.default_preset,
         }
     }
+
+
+def _format_weight(edge: Edge, manifest: Manifest) -> str:
+    """Format an edge's weight; nothing where mechanisms are nonlinear, of which it does not tell what a cause does."""
+    return f" ({edge.weight:g})" if manifest.mechanism == "linear" else ""
 
 
 def tabulate_interventions(

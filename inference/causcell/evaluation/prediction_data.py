@@ -178,7 +178,7 @@ def _compare_scales(predictions: Predictions, data: EvaluationData) -> None:
     title, usual = ", ".join(predictions.titles), True
     for estimate in predictions.estimates:
         for intervention in predictions.rows.interventions:
-            do = {data.schema.names[i]: data.schema.concepts[i].labels[code] for i, code in intervention.targets}
+            do = intervention.texts(data.schema)
             rows = np.flatnonzero(predictions.covers(cells, do, estimate))
             rows = rows[:: -(-len(rows) // _ROWS_COMPARED) or 1]
             if len(rows):

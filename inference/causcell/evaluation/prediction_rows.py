@@ -71,10 +71,9 @@ class PredictionRows:
         First row here and first one no longer of each cell, int [n] both: a cell's draws are the rows between. They
         are the same where a cell has none.
         """
-        targets = [each.targets for each in self.interventions]
-        if intervention.targets not in targets:
+        if intervention not in self.interventions:
             return np.zeros(len(cells), dtype=np.int64), np.zeros(len(cells), dtype=np.int64)
-        place, kind = targets.index(intervention.targets), ESTIMATES.index(estimate)
+        place, kind = self.interventions.index(intervention), ESTIMATES.index(estimate)
         order = self.intervention * len(ESTIMATES) + self.estimate
         start, stop = np.searchsorted(order, place * 2 + kind), np.searchsorted(order, place * 2 + kind, side="right")
         block = self.cell[start:stop]
@@ -142,13 +141,13 @@ class _Interventions:
 
     def __init__(self) -> None:
         self.found: list[Intervention] = []
-        self._places: dict[tuple[tuple[int, int], ...], int] = {}
+        self._places: dict[Intervention, int] = {}
 
     def place(self, intervention: Intervention) -> int:
-        if intervention.targets not in self._places:
-            self._places[intervention.targets] = len(self.found)
+        if intervention not in self._places:
+            self._places[intervention] = len(self.found)
             self.found.append(intervention)
-        return self._places[intervention.targets]
+        return self._places[intervention]
 
 
 def _sort_rows(
@@ -176,7 +175,8 @@ def _leave_out_what_cells_have(rows: PredictionRows, schema: ConceptSchema, labe
             own = {i for i, _ in each.targets} - {i for i, _ in acted}
             if schema.descendants(i for i, _ in acted) & own:  # held against what the others would change
                 acted = list(each.targets)
-            named = {schema.names[i]: schema.concepts[i].labels[code] for i, code in acted}
+            texts = each.texts(schema)
+            named = {schema.names[i]: texts[schema.names[i]] for i, _ in acted}
             changed[mine[(has == pattern).all(axis=1)]] = found.place(Intervention.of(schema, named))
     lengths = np.array([len(each.targets) for each in rows.interventions])
     columns = {field.name: getattr(rows, field.name) for field in fields(rows) if field.name != "interventions"}

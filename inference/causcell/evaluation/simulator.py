@@ -13,7 +13,7 @@ and changes what the intervention and its consequences change: abduction, action
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,10 +38,13 @@ SCHEMA = ConceptSchema(
 """Donors differ in their cell types; treatment activates cells, and some types more than others."""
 
 
+OPPOSITE = (1, -1, 0)
+"""Responses of a world whose effect no sum of parents holds: treatment activates A, makes B rest and leaves C alone."""
+
 _INTERACTION = ("treatment", "cell_type")
 _FACTORS = 2
 _NEGLECTED = 1e-6
-"""Probability of the counts that `World.expected` leaves out."""
+"""Probability of the counts that `expect_expression` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ class World:
     dispersion: float = 0.3
 
     @classmethod
-    def make(cls, genes: int = 80, *, activation: float = 3.0, seed: int = 0) -> World:
+    def make(
+        cls, genes: int = 80, *, activation: float = 3.0, responses: Sequence[float] = (1, 1, 0), seed: int = 0
+    ) -> World:
         """Make a world at random.
 
         Parameters
@@ -105,7 +110,10 @@ class World:
         genes
             Number of genes.
         activation
-            Effect of treatment on the log-odds of the active state, for cell types A and B; type C does not respond.
+            Effect of treatment on the log-odds of the active state.
+        responses
+            Share of it in each cell type: by default A and B respond and C does not. Below zero treatment makes cells
+            rest that were active without it; see `OPPOSITE`.
         seed
             Seed of all parameters.
 
@@ -117,8 +125,9 @@ class World:
         """
         rng = np.random.default_rng((seed, 0))
         state = np.zeros((2, 3, 2))  # treatment x cell type x (active, resting)
-        state[0, :, 1] = 1.5
-        state[1, :, 1] = 1.5 - activation * np.array([1, 1, 0])
+        response = activation * np.asarray(responses)
+        state[0, :, 1] = 1.5 + np.minimum(response, 0)  # active before, where treatment makes cells rest
+        state[1, :, 1] = state[0, :, 1] - response
         donor = np.log([[0.6, 0.3, 0.1], [0.2, 0.6, 0.2], [0.1, 0.3, 0.6]])
         programmes = []
         for concept in SCHEMA.concepts:
@@ -171,39 +180,69 @@ class World:
 
         The same noise gives the same cells: rows of two interventions are counterfactuals of each other.
         """
-        import anndata
-        import pandas as pd
-        from scipy.stats import nbinom
-
         codes = self.labels(noise, do)
-        size = 1 / self.dispersion
-        counts = nbinom.ppf(noise.uniforms, size, size / (size + self._mean(codes, noise))).astype(np.int32)
-        counts[counts.sum(axis=1) == 0, int(self.base.argmax())] = 1  # no cell is empty
         obs = {name: SCHEMA.label_names(codes[:, i], name) for i, name in enumerate(SCHEMA.names)}
-        return anndata.AnnData(
-            sparse.csr_matrix(counts),
-            obs=pd.DataFrame(obs, index=[f"cell_{i:05d}" for i in range(len(codes))]),
-            var=pd.DataFrame(index=[f"gene_{i:04d}" for i in range(counts.shape[1])]),
-        )
+        counts = draw_counts(self._mean(codes, noise), noise.uniforms, self.dispersion, int(self.base.argmax()))
+        return make_cells(counts, obs)
 
     def expected(self, noise: Noise, do: Mapping[str, str] | None = None) -> np.ndarray:
         """Compute expression (log1p of counts per 10,000) expected over the noise of counts, float64 [n x G].
 
         It is the sum over all counts of their probability (up to one in a million), totals taken at their expectation.
         """
-        mean, size = self._mean(self.labels(noise, do), noise), 1 / self.dispersion
-        probability = (size / (size + mean)) ** size  # of no count at all
-        left, expected, count = 1 - probability, np.zeros_like(mean), 0
-        while left.max() > _NEGLECTED:
-            probability = probability * (count + size) / (count + 1) * mean / (size + mean)
-            count += 1
-            expected += probability * np.log1p(TARGET_SUM * count / noise.library)[:, None]
-            left = left - probability
-        return expected
+        return expect_expression(self._mean(self.labels(noise, do), noise), noise.library, self.dispersion)
 
     def effect(self, noise: Noise, do: Mapping[str, str]) -> np.ndarray:
         """Compute the true effect on each cell's expected expression, float64 [n x G]."""
         return np.asarray(self.expected(noise, do) - self.expected(noise))
+
+
+def draw_counts(mean: np.ndarray, uniforms: np.ndarray, dispersion: float, gene: int) -> np.ndarray:
+    """Draw negative binomial counts, int32 [n x G], at quantiles [n x G]; no cell is empty: ``gene`` has a count then.
+
+    The variance of counts is mean + dispersion mean^2.
+    """
+    from scipy.stats import nbinom
+
+    size = 1 / dispersion
+    counts = nbinom.ppf(uniforms, size, size / (size + mean)).astype(np.int32)
+    counts[counts.sum(axis=1) == 0, gene] = 1
+    return np.asarray(counts)
+
+
+def make_cells(counts: np.ndarray, obs: Mapping[str, object]) -> anndata.AnnData:
+    """Make an AnnData of simulated counts (CSR [n x G]) with columns of ``obs`` and names of cells and genes."""
+    import anndata
+    import pandas as pd
+
+    return anndata.AnnData(
+        sparse.csr_matrix(counts),
+        obs=pd.DataFrame(dict(obs), index=[f"cell_{i:05d}" for i in range(len(counts))]),
+        var=pd.DataFrame(index=[f"gene_{i:04d}" for i in range(counts.shape[1])]),
+    )
+
+
+def expect_expression(mean: np.ndarray, library: np.ndarray, dispersion: float) -> np.ndarray:
+    """Compute expression (log1p of counts per 10,000) expected over negative binomial counts, float64 [n x G].
+
+    Parameters
+    ----------
+    mean
+        Expected counts, [n x G].
+    library
+        Expected total of each cell, [n].
+    dispersion
+        Variance of counts is mean + dispersion mean^2.
+    """
+    size = 1 / dispersion
+    probability = (size / (size + mean)) ** size  # of no count at all
+    left, expected, count = 1 - probability, np.zeros_like(mean), 0
+    while left.max() > _NEGLECTED:
+        probability = probability * (count + size) / (count + 1) * mean / (size + mean)
+        count += 1
+        expected += probability * np.log1p(TARGET_SUM * count / library)[:, None]
+        left = left - probability
+    return expected
 
 
 def effect_error(predicted: np.ndarray, true: np.ndarray) -> float:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from causcell.concepts import Concept, ConceptSchema, Edge
+from causcell.concepts import Concept, ConceptSchema, Edge, Mechanism
 from causcell.preprocessing import TARGET_SUM, Preprocessing, Scale, gene_digest
 from causcell.repository.manifest import Dimensions, ExpressionInfo, Float32, GenePanel, Share, Sum
-from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
+from causcell.repository.scale_facts import check_scale_facts, leave_out_linear, leave_out_unknown
 from causcell.repository.value_facts import leave_out_plain_values
 
 
@@ -27,6 +27,8 @@ class ModelDescription(BaseModel):
         The m observed concepts with their labels, in the order of every array's concept axis.
     edges
         Edges of the concept graph, with their weights in the linear structural causal model.
+    mechanism
+        How causes act: ``linear``, which is left out where the description is written, or ``nonlinear``.
     genes
         Names of the G panel genes, in order.
     scale
@@ -67,6 +69,7 @@ class ModelDescription(BaseModel):
 
     concepts: tuple[Concept, ...]
     edges: tuple[Edge, ...]
+    mechanism: Mechanism = "linear"
     genes: tuple[str, ...]
     scale: Scale
     normalisation_genes: tuple[str, ...]
@@ -87,7 +90,7 @@ class ModelDescription(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return leave_out_plain_values(leave_out_unknown(dump(self)))
+        return leave_out_plain_values(leave_out_linear(leave_out_unknown(dump(self))))
 
     @classmethod
     def of(cls, schema: ConceptSchema, preprocessing: Preprocessing) -> ModelDescription:
@@ -95,6 +98,7 @@ class ModelDescription(BaseModel):
         return cls(
             concepts=schema.concepts,
             edges=schema.edges,
+            mechanism=schema.mechanism,
             genes=preprocessing.genes,
             scale=preprocessing.scale,
             normalisation_genes=preprocessing.normalisation_genes,
@@ -108,7 +112,7 @@ class ModelDescription(BaseModel):
     @property
     def concept_schema(self) -> ConceptSchema:
         """Concepts and graph; raises `ConceptGraphError` if the edges are no DAG over the concepts."""
-        return ConceptSchema(self.concepts, self.edges)
+        return ConceptSchema(self.concepts, self.edges, self.mechanism)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -139,13 +143,15 @@ class ModelDescription(BaseModel):
         Returns
         -------
         dict
-            Arguments ``genes``, ``expression``, ``concepts``, ``edges`` and ``dimensions`` of `Manifest`.
+            Arguments ``genes``, ``expression``, ``concepts``, ``edges``, ``mechanism`` and ``dimensions`` of
+            `Manifest`.
         """
         return {
             "genes": GenePanel(names=self.genes, digest=gene_digest(self.genes)),
             "expression": self._expression_info,
             "concepts": self.concepts,
             "edges": self.edges,
+            "mechanism": self.mechanism,
             "dimensions": Dimensions(genes=len(self.genes), concepts=len(self.concepts), embedding=embedding),
         }
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 from causcell._internal.choices import suggest
 from causcell._internal.strict_json import parse_object, shorten
-from causcell.concepts import Concept, ConceptSchema, Edge
+from causcell.concepts import Concept, ConceptSchema, Edge, Mechanism
 from causcell.diffusion.schedule import NoiseSchedule
 from causcell.diffusion.solvers import SolverSettings
 from causcell.errors import (
@@ -43,7 +43,7 @@ from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
 from causcell.repository.names import graph_file as graph_file
 from causcell.repository.names import logits_name as logits_name
 from causcell.repository.names import value_name as value_name
-from causcell.repository.scale_facts import check_scale_facts, leave_out_unknown
+from causcell.repository.scale_facts import check_scale_facts, leave_out_linear, leave_out_unknown
 from causcell.repository.training_cells import TrainingCells as TrainingCells
 from causcell.repository.value_facts import leave_out_plain_values
 from causcell.repository.verdicts import Verdict
@@ -234,6 +234,9 @@ class Manifest(_Part):
         Scale of the training file and standardisation.
     concepts, edges
         Observed concepts with their labels; edges of the concept graph with their weights.
+    mechanism
+        How causes act on a concept: ``linear`` (left out of the file), or ``nonlinear``: the graph ``scm`` alone holds
+        what they do, and weights are those of its linear part.
     schedule
         Noise schedule of the diffusion.
     dimensions
@@ -266,6 +269,7 @@ class Manifest(_Part):
     expression: ExpressionInfo
     concepts: tuple[Concept, ...]
     edges: tuple[Edge, ...]
+    mechanism: Mechanism = "linear"
     schedule: NoiseSchedule
     dimensions: Dimensions
     head: str
@@ -285,13 +289,13 @@ class Manifest(_Part):
     @model_serializer(mode="wrap")
     def _leave_out_what_was_not_judged(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what earlier versions did not measure: their files are written as they were."""
-        fields = leave_out_plain_values(dump(self))
+        fields = leave_out_plain_values(leave_out_linear(dump(self)))
         return {name: value for name, value in fields.items() if value or name not in _SINCE_2}
 
     @property
     def concept_schema(self) -> ConceptSchema:
         """The observed concepts and the concept graph."""
-        return ConceptSchema(self.concepts, self.edges)
+        return ConceptSchema(self.concepts, self.edges, self.mechanism)
 
     @property
     def preprocessing(self) -> Preprocessing:

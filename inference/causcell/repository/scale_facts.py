@@ -15,6 +15,11 @@ def leave_out_unknown(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name not in _SCALE_FACTS}
 
 
+def leave_out_linear(fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the mechanism that every model of an earlier version has: files of linear models stay as they were."""
+    return {name: value for name, value in fields.items() if (name, value) != ("mechanism", "linear")}
+
+
 def check_scale_facts(normalisation_genes: Sequence[str], shares: Sequence[float], sums: Sequence[float]) -> None:
     """Raise `ValueError` unless there is a share for each normalisation gene, and ascending quantiles; or none."""
     if shares and len(shares) != len(normalisation_genes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ TESTED, TRAINED_SOURCES = "tested cells", "trained sources"
 
 READING = Reading(expression="counts", totals="total", round_counts=True)
 DIGITS = 5
+MIN_CELLS = 8
+"""Source cells that a combination is judged by at least."""
+
 _NO_SHIFT, _OF_NO_SHIFT = 1e-4, {"size", "norm ratio", "squared error", "MMD ratio", "energy ratio"}
 """Length of a predicted shift that is none but for rounding, and the measures that one still has."""
 
@@ -88,7 +92,10 @@ def _list_left_out(case: Case, data: EvaluationData) -> Iterator[shifts_of.Case]
     if not case.held_out:
         yield from (each for each in shifts_of.find_seen_cases(data) if shifts_of.is_unseen(data, each))
     for combination in case.held_out:
-        yield from shifts_of.find_unseen_cases(data, combination)
+        for each in shifts_of.find_unseen_cases(data, combination):
+            rows = data.keep_predicted(each.source_rows, each.concept, each.target)
+            if len(rows) >= MIN_CELLS:
+                yield replace(each, source_rows=rows)
 
 
 def _describe(data: EvaluationData, case: shifts_of.Case) -> dict[str, Any]:

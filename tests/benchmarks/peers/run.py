@@ -90,9 +90,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep predictions (20 MB a job)")
     add_job_options(parser)
     arguments = parser.parse_args()
-    arguments.cases = arguments.cases and [
-        name for name in list_cases() if any(fnmatch.fnmatch(name, each) for each in arguments.cases)
-    ]
+    if arguments.cases:  # in the order given
+        found = [name for each in arguments.cases for name in list_cases() if fnmatch.fnmatch(name, each)]
+        arguments.cases = list(dict.fromkeys(found))
     return arguments
 
 

@@ -57,8 +57,8 @@ def make_tables(result: dict[str, Any]) -> dict[str, str]:
     """Make every table, by the name of its markers."""
     rows = spread_variants(result)
     tables = {
-        "effects": table_of(rows, result, "kang", EFFECTS),
-        "cells": table_of(rows, result, "kang", CELLS),
+        "effects": "\n".join([table_of(rows, result, "kang", EFFECTS), *replicate(result, "kang", EFFECTS)]),
+        "cells": "\n".join([table_of(rows, result, "kang", CELLS), *replicate(result, "kang", CELLS)]),
         "costs": table_of(rows, result, "kang", costs_columns(rows)),
         "notes": list_notes(rows),
         "not run": list_reasons(result),
@@ -99,6 +99,29 @@ def table_of(rows: Iterable[Row], result: dict[str, Any], cases: str, columns: d
             why = "not run, see docs/peers.md" if system.adapter in result["not run"] else "not run here"
             lines.append(f"| {system.title} ({why}) | {' | '.join([DASH] * len(columns))} |")
     return "\n".join(lines)
+
+
+REPLICATES = {
+    "Mean estimate": ("another real cell with the same labels", "model, mean estimate"),
+    "Samples": ("real cells (ceiling)", "model, samples"),
+    "Marker": ("other real cells (ceiling)", "model, samples"),
+    "Leakage": ("most frequent label", "embedding of unexplained"),
+    "": ("real cells, one half against the other", "model, do"),
+}
+"""Rows of the references that stand for a replicate, by how their table begins, and the row of a system's like it."""
+
+
+def replicate(result: dict[str, Any], case: str, columns: dict[str, Cell]) -> list[str]:
+    """Make the line of a replicate: real cells in place of predicted ones."""
+    tables: dict[str, dict[str, Any]] = {}
+    for view, found in result["references"].get(case, {}).items():
+        for title, rows in found.items():
+            taken, as_row = next(names for start, names in REPLICATES.items() if title.startswith(start))
+            if taken in rows:
+                tables.setdefault(view, {})[title] = {as_row: rows[taken]}
+    row = {"tables": tables, "seed": 0}
+    cells = " | ".join(cell([row]) for cell in columns.values())
+    return [f"| *half of the real cells (leakage: most frequent label)* | {cells} |"] if tables else []
 
 
 def measure(view: str, table: str, row: str, name: str, digits: int = 3) -> Cell:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,10 +14,10 @@ from scipy import sparse
 from torch import Tensor
 
 from causcell.cells.collection import Cells
-from causcell.concept_columns import schema_from_obs
-from causcell.concepts import ConceptSchema, as_pairs
+from causcell.concepts import ConceptSchema
 from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
 from causcell_training.config import TrainConfig
+from causcell_training.data.concepts import read_schema
 from causcell_training.data.genes import choose_panel
 from causcell_training.data.heritage import Heritage
 from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_panel
@@ -25,6 +26,10 @@ from causcell_training.data.variation import require_variation
 
 if TYPE_CHECKING:
     import anndata
+    import pandas as pd
+
+Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
+"""Expression, labels, and where concepts have values these; see `TrainingData.batch`."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class TrainingData:
         Concepts and graph.
     preprocessing
         Gene panel, and mean and deviation of the training rows.
+    values
+        Values of concepts that have more than labels, float32 [n x width] by index of the concept; NaN: unlabelled.
     heritage
         What is taken over from the run that the training starts from. Its held-out cells and its replayed cells (of the
         part ``replay``) are among the rows; concepts, panel and moments are its own.
@@ -57,12 +64,14 @@ class TrainingData:
     part: np.ndarray
     schema: ConceptSchema
     preprocessing: Preprocessing
+    values: Mapping[int, np.ndarray] = field(default_factory=dict)
     heritage: Heritage | None = None
 
     def digest(self) -> str:
-        """Compute the SHA-256 (hex) of cells, genes, expression, labels and parts."""
+        """Compute the SHA-256 (hex) of cells, genes, expression, labels, values and parts."""
         digest = hashlib.sha256("\n".join([*self.names, *self.preprocessing.genes, *self.part]).encode())
-        for array in (self.labels, self.expression.indptr, self.expression.indices, self.expression.data):
+        arrays = [self.labels, self.expression.indptr, self.expression.indices, self.expression.data]
+        for array in (*arrays, *self.values.values()):
             digest.update(np.ascontiguousarray(array).tobytes())
         if self.heritage is not None:
             digest.update(self.heritage.digest.encode())
@@ -78,10 +87,24 @@ class TrainingData:
         labels: np.ndarray = self.labels[np.concatenate([self.rows(TRAINING), self.rows(REPLAYED)])]
         return labels
 
-    def batch(self, rows: np.ndarray | slice) -> tuple[Tensor, Tensor]:
-        """Take some rows: log-scale expression, float32 [B x G], and label codes, int64 [B x m]."""
+    def batch(self, rows: np.ndarray | slice) -> Batch:
+        """Take some rows.
+
+        Returns
+        -------
+        tuple of Tensor
+            Log-scale expression, float32 [B x G], and label codes, int64 [B x m]; where concepts have values also
+            these side by side, float32 [B x V], as `causcell.concepts.ConceptSchema.encode_values` has them.
+        """
         expression = torch.from_numpy(self.expression[rows].toarray())
-        return expression, torch.from_numpy(self.labels[rows].astype(np.int64))
+        labels = torch.from_numpy(self.labels[rows].astype(np.int64))
+        if not self.schema.has_values:
+            return expression, labels
+        return expression, labels, torch.from_numpy(self.values_of(rows))
+
+    def values_of(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Take the values of some rows side by side, float32 [B x V]; one-hot for concepts of plain labels."""
+        return gather_values(self.schema, self.labels[rows], {i: each[rows] for i, each in self.values.items()})
 
 
 def prepare(
@@ -120,15 +143,37 @@ def prepare(
     """
     with Cells(source, layer=config.layer, raw=config.raw) as cells:
         rng = np.random.default_rng(config.seed)
-        schema = schema_from_obs(cells.obs, config.concept, as_pairs(config.edge, "parent:child", ":"))
-        if config.model.graph == "independent":
-            schema = replace(schema, edges=())
-        labels = schema.encode(cells.obs)
+        obs = cells.obs
+        schema = read_schema(obs, config)
+        labels = schema.encode(obs)
         part = split_cells(cells.names, labels, schema, config, split, rng)
         train = np.flatnonzero(part == TRAINING)
+        values: dict[int, np.ndarray] = {}
+        if schema.has_values:
+            schema = read_schema(obs, config, train)
+            labels, values = encode_compactly(schema, obs)
         panel = choose_panel(cells, labels, train, config, rng)
         expression, preprocessing = _read_expression(cells, config, panel, train)
-        return TrainingData(expression, labels, cells.names, part, schema, preprocessing)
+        return TrainingData(expression, labels, cells.names, part, schema, preprocessing, values)
+
+
+def encode_compactly(schema: ConceptSchema, obs: pd.DataFrame) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Encode cells: codes, int32 [n x m], and values, float32 [n x width], of concepts that have more than labels."""
+    labels = schema.encode(obs)
+    valued = [i for i, concept in enumerate(schema.concepts) if concept.value is not None]
+    return labels, {i: ConceptSchema((schema.concepts[i],)).encode_values(obs)[1] for i in valued}
+
+
+def gather_values(schema: ConceptSchema, labels: np.ndarray, values: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Put the values of some cells side by side, float32 [B x V], from codes [B x m] and what `encode_compactly` gave.
+
+    One-hot values are made here, a batch at a time: of 500 labels and 200,000 cells they take 400 MB.
+    """
+    parts = []
+    for i, concept in enumerate(schema.concepts):
+        one_hot = None if i in values else concept.values[labels[:, i]]
+        parts.append(values[i] if one_hot is None else np.where(labels[:, i, None] < 0, np.float32(np.nan), one_hot))
+    return np.concatenate(parts, axis=1)
 
 
 def _read_expression(

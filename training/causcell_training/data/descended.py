@@ -94,7 +94,7 @@ def prepare_descended(
         np.concatenate([part, held_out.part, np.full(len(numbered), REPLAYED, dtype=object)]),
         schema,
         heritage.preprocessing,
-        heritage,
+        heritage=heritage,
     )
 
 
@@ -119,8 +119,6 @@ def grow_schema(schema: ConceptSchema, obs: pd.DataFrame) -> ConceptSchema:
 
 
 def _grow(concept: Concept, obs: pd.DataFrame) -> Concept:
-    if concept.value is not None:  # its values say what cells are, and what it does not know is refused when read
-        return concept
     labels, ordered = read_labels(obs, concept.name)
     known = [_is_known(label, concept) for label in labels]
     new = [label for label, is_known in zip(labels, known, strict=True) if not is_known]

@@ -176,6 +176,8 @@ def require_trained_labels(schema: ConceptSchema, labels: np.ndarray, part: np.n
         A label is carried by validation or test rows alone.
     """
     for i, concept in enumerate(schema.concepts):
+        if concept.value is not None:
+            continue  # its labels are those that training rows carry, others' values are known without
         trained = set(labels[part == TRAINING, i].tolist())
         untrained = [label for code, label in enumerate(concept.labels) if code not in trained]
         if untrained:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causcell_training.config import TrainConfig
-from causcell_training.data.cells import TrainingData
+from causcell_training.data.cells import Batch, TrainingData
 from causcell_training.data.split import REPLAYED, TRAINING, VALIDATION
 
 EVALUATION_ROWS = 512
@@ -82,18 +81,18 @@ class ReplayingBatches(ShuffledBatches):
             yield np.concatenate([rows, rng.choice(self._replayed, wanted, replace=False)])
 
 
-class BatchesByRows(Dataset[tuple[Tensor, Tensor]]):
-    """Batches of training data, looked up by their rows: expression [B x G] and label codes [B x m]."""
+class BatchesByRows(Dataset[Batch]):
+    """Batches of training data, looked up by their rows: see `TrainingData.batch`."""
 
     def __init__(self, data: TrainingData) -> None:
         self._data = data
 
-    def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, rows: Any) -> Batch:
         """Take the batch of some rows; see `TrainingData.batch`."""
         return self._data.batch(rows)
 
 
-def training_batches(data: TrainingData, config: TrainConfig) -> DataLoader[tuple[Tensor, Tensor]]:
+def training_batches(data: TrainingData, config: TrainConfig) -> DataLoader[Batch]:
     """Load the training rows in shuffled batches of ``config.optimisation.batch_size`` cells and a little more.
 
     In a training that starts from a run, ``config.descent.replay`` of each batch are replayed cells.
@@ -114,7 +113,7 @@ def with_epochs(config: TrainConfig, batches: int) -> TrainConfig:
     return config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
 
 
-def validation_batches(data: TrainingData) -> DataLoader[tuple[Tensor, Tensor]]:
+def validation_batches(data: TrainingData) -> DataLoader[Batch]:
     """Load the validation rows.
 
     In a training that starts from a run, the fewer of the run's own and the new ones are repeated to as many as the
@@ -130,7 +129,7 @@ def validation_batches(data: TrainingData) -> DataLoader[tuple[Tensor, Tensor]]:
     return evaluation_batches(data, rows)
 
 
-def evaluation_batches(data: TrainingData, rows: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:
+def evaluation_batches(data: TrainingData, rows: np.ndarray) -> DataLoader[Batch]:
     """Load some rows (int64 [n]) in their order, in batches of at most `EVALUATION_ROWS` cells."""
     return DataLoader(BatchesByRows(data), batch_size=None, sampler=split_rows(rows))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from causcell._internal.files import new_file
 from causcell_training.config import TrainConfig
+from causcell_training.learned_graph import keep_found_edges
 from causcell_training.model import CausCell
 from causcell_training.run import Run
 from causcell_training.run_data import RunData, TrainingFacts, measure_test_cells
@@ -35,11 +36,14 @@ def finish_run(path: Path, data: RunData, config: TrainConfig, model: CausCell, 
     Run
         The finished run.
     """
+    model, found = keep_found_edges(model)
     run = Run(path, config, model, data.training_cells, {}, find_versions())
     run.save_weights()
+    reference = data.embed_reference_cells(model)
     with new_file(path / REFERENCE_FILE, overwrite=True) as staging:
-        data.embed_reference_cells(model).save(staging)
+        reference.save(staging)
     provenance = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), **data.provenance(config, facts)}
+    provenance |= data.describe_edges(model, found, reference)
     run.provenance.update(provenance, held_out=measure_test_cells(model, run.held_out()))
     run.describe()
     return run

@@ -13,12 +13,14 @@ from torch.optim.lr_scheduler import LinearLR
 from causcell.concepts import UNLABELLED
 from causcell.errors import RunError
 from causcell_training.config import DescentConfig, TrainConfig
-from causcell_training.data.cells import TrainingData
+from causcell_training.data.cells import Batch, TrainingData
 from causcell_training.data.components import principal_axes
 from causcell_training.descended_weights import take_over
+from causcell_training.kinds.priors import LabelPrior
 from causcell_training.model import CausCell
 from causcell_training.objective import Objective
 from causcell_training.run_folder import SPLIT_FILE
+from causcell_training.value_measures import number_errors
 
 MONITOR = "held_out/mse"
 """Measure of the validation rows that stops training and chooses the weights; less is better."""
@@ -75,6 +77,8 @@ class TrainingPlan(lightning.LightningModule):
         self._data_digest = data.digest()
         self.model = CausCell(data.schema, data.preprocessing, config.model)
         if data.heritage is None:
+            if config.model.graph == "learned":
+                self.model.scm.learn_edges()
             axes = principal_axes(data, config.model.components, config.seed)
             self.model.encoder.projection.copy_(torch.from_numpy(axes))
         labels = torch.from_numpy(data.trained_labels.astype(np.int64))
@@ -102,13 +106,14 @@ class TrainingPlan(lightning.LightningModule):
         """Seed torch by seed and epoch, so that a resumed run draws the random numbers that it would have drawn."""
         torch.manual_seed(int(np.random.SeedSequence((self.config.seed, self.current_epoch)).generate_state(1)[0]))
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def training_step(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch, and log every term of it as ``train/<term>``.
 
         Parameters
         ----------
         batch
-            Log-scale expression, float32 [B x G], and label codes, int64 [B x m].
+            Log-scale expression, float32 [B x G], label codes, int64 [B x m], and where concepts have values these,
+            float32 [B x V].
 
         Returns
         -------
@@ -120,22 +125,25 @@ class TrainingPlan(lightning.LightningModule):
         self.log_dict({f"train/{n}": t for n, t in terms.items()}, on_step=False, on_epoch=True, batch_size=sizes)
         return terms["total"]
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+    def validation_step(self, batch: Batch) -> None:
         """Measure a batch of validation rows: `MONITOR`, and the accuracy of each concept's labels.
 
         `MONITOR` is the mean squared error of the mean estimate over cells and genes, on the log scale;
-        ``held_out/accuracy_<concept>`` is the share of labelled cells whose most likely label is their own.
+        ``held_out/accuracy_<concept>`` is the share of labelled cells whose most likely label is their own;
+        ``held_out/mae_<concept>`` the mean absolute error of an ordinal or continuous concept's number, in its units.
 
         Parameters
         ----------
         batch
-            Log-scale expression, float32 [B x G], and label codes, int64 [B x m].
+            As for `training_step`.
         """
-        expression, labels = batch
+        expression, labels, *values = batch
         exogenous = self.model.encode(expression)[0]
         z = self.model.scm(exogenous)
-        estimate = self.model.mean_estimate(self.model.scm(self.model.inform(exogenous, labels)))
+        estimate = self.model.mean_estimate(self.model.scm(self.model.inform(exogenous, labels, *values)))
         metrics = {MONITOR: ((estimate - expression) ** 2).mean()}
+        for name, error in number_errors(self.model, z, *values).items():
+            metrics[f"held_out/mae_{name}"] = error
         for i, logits in enumerate(self.model.label_logits(z)):
             labelled = labels[:, i] != UNLABELLED
             if labelled.any():
@@ -156,7 +164,8 @@ class TrainingPlan(lightning.LightningModule):
             Lightning takes.
         """
         settings = self.config.optimisation
-        levels = {id(parameter) for parameter in self.model.label_mean}
+        tables = [prior for prior in self.model.priors if isinstance(prior, LabelPrior)]
+        levels = {id(each) for each in (*self.model.label_mean, *(each for t in tables for each in t.parameters()))}
         matrices = [each for each in self.model.parameters() if each.ndim > 1 and id(each) not in levels]
         decayed = {id(parameter) for parameter in matrices}
         others = [parameter for parameter in self.parameters() if id(parameter) not in decayed]

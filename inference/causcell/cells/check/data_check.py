@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causcell._internal.labels import label_column
+from causcell._internal.choices import suggest
 from causcell.cells.check.concepts import study_combinations, study_pairs
 from causcell.cells.check.expression import study_expression
 from causcell.cells.check.labels import label_findings
 from causcell.cells.check.panel import study_panel
 from causcell.cells.check.report import ConceptSummary, Finding, PairSummary, Report
 from causcell.cells.check.training_cost import estimate_training
+from causcell.cells.check.values import value_findings
 from causcell.cells.collection import Cells
 from causcell.concept_columns import check_names
-from causcell.concept_reading import read_concept
+from causcell.concept_reading import LabelFeatures, read_concept, read_label_features, split_kind
 from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs
 from causcell.errors import CausCellWarning, ConceptError, ConfigurationError, format_list
 from causcell.preprocessing import check_scale
@@ -36,6 +37,8 @@ def check(
     concepts: Sequence[str] | str,
     edges: Sequence[str | tuple[str, str]] | str = (),
     *,
+    label_features: Sequence[str] | str = (),
+    set_control: Sequence[str] | str = (),
     expression: str | None = None,
     layer: str | None = None,
     raw: bool = False,
@@ -52,9 +55,11 @@ def check(
     data
         Cells [n x genes] with labels in ``obs``, or a path to them.
     concepts
-        Columns of ``obs`` with the concepts' labels.
+        Columns of ``obs`` with the concepts' labels, each with ``:KIND`` behind it or without.
     edges
         Causal edges, ``"PARENT:CHILD"`` or pairs.
+    label_features, set_control
+        Tables of label features, ``"NAME=FILE.csv"``; control labels of sets, ``"NAME=LABEL"``.
     expression
         Scale of the values, ``counts`` or ``log1p``; guessed, if not given.
     layer, raw
@@ -86,7 +91,10 @@ def check(
     scale = None if expression is None else check_scale(expression)
     with Cells(data, layer=layer, raw=raw) as cells:
         obs = cells.obs
-        summaries, pairs, drawn, combinations, findings = _study_labels(obs, concepts, edges)
+        texts = [label_features] if isinstance(label_features, str) else label_features
+        features = {name: read_label_features(file) for name, file in as_pairs(texts, "name=file.csv", "=")}
+        controls = dict(as_pairs([set_control] if isinstance(set_control, str) else set_control, "name=label", "="))
+        summaries, pairs, drawn, combinations, findings = _study_labels(obs, concepts, edges, features, controls)
         values, odd = study_expression(cells, scale)
         included = [include_genes] if isinstance(include_genes, str) else list(include_genes)
         panel, refused = study_panel(cells, genes, included, batch_key)
@@ -99,7 +107,13 @@ def check(
 
 
 def warn_of_labels(
-    obs: pd.DataFrame, concepts: Sequence[str], edges: Sequence[str | tuple[str, str]] = (), *, stacklevel: int = 2
+    obs: pd.DataFrame,
+    concepts: Sequence[str],
+    edges: Sequence[str | tuple[str, str]] = (),
+    *,
+    features: Mapping[str, LabelFeatures] | None = None,
+    controls: Mapping[str, str] | None = None,
+    stacklevel: int = 2,
 ) -> None:
     """Warn of what `check` warns of in labels, concepts and graph, a `CausCellWarning` each.
 
@@ -109,10 +123,16 @@ def warn_of_labels(
         Annotations of cells.
     concepts, edges
         As for `check`.
+    features, controls
+        Features of labels, and control labels of sets, by concept.
     stacklevel
         As for `warnings.warn`.
     """
-    told = [each.text for each in _study_labels(obs, concepts, edges)[-1] if each.level == "warning"]
+    told = [
+        each.text
+        for each in _study_labels(obs, concepts, edges, features or {}, controls or {})[-1]
+        if each.level == "warning"
+    ]
     for text in told[:_MOST_WARNINGS]:
         warnings.warn(text, CausCellWarning, stacklevel=stacklevel + 1)
     if len(told) > _MOST_WARNINGS:
@@ -124,28 +144,49 @@ _Studied = tuple[tuple[ConceptSummary, ...], tuple[PairSummary, ...], tuple[str,
 
 
 def _study_labels(
-    obs: pd.DataFrame, concepts: Sequence[str] | str, edges: Sequence[str | tuple[str, str]] | str
+    obs: pd.DataFrame,
+    concepts: Sequence[str] | str,
+    edges: Sequence[str | tuple[str, str]] | str,
+    features: Mapping[str, LabelFeatures],
+    controls: Mapping[str, str],
 ) -> _Studied:
     """Summarise concepts, pairs, edges and combinations, and gather the findings on them."""
-    names = [concepts] if isinstance(concepts, str) else list(concepts)
     findings: list[Finding] = []
+    kinds: dict[str, str | None] = {}
+    for text in [concepts] if isinstance(concepts, str) else concepts:
+        try:
+            kinds |= [split_kind(text)]
+        except ConceptError as error:
+            findings.append(Finding("concept", "error", (text.partition(":")[0],), str(error)))
+    names = list(kinds)
+    for name in (*features, *controls):
+        if name not in kinds:
+            findings.append(
+                Finding(
+                    "concept",
+                    "error",
+                    (name,),
+                    f"{name!r} has features or a control label, and is no "
+                    f"concept; {suggest(name, names)}the concepts are {format_list(names)}",
+                )
+            )
     usable: list[Concept] = []
     codes = []
     summaries = []
-    for name in dict.fromkeys(names):
+    for name, kind in kinds.items():
         try:
             check_names([name])
-            concept = read_concept(obs, name)
-            labels = label_column(obs, name)
+            concept = read_concept(obs, name, kind, features=features.get(name), control=controls.get(name))
+            found = ConceptSchema((concept,)).encode(obs[[name]])[:, 0]
         except ConceptError as error:
             findings.append(Finding("concept", "error", (name,), str(error)))
             continue
-        found = ConceptSchema((concept,)).encode(obs[[name]])[:, 0]
         counts = np.bincount(found[found >= 0], minlength=len(concept.labels))
         by_label = {label: int(count) for label, count in zip(concept.labels, counts, strict=True)}
-        unlabelled = int(labels.isna().sum())
+        unlabelled = int((found < 0).sum())
         summaries.append(ConceptSummary(name, concept.kind, by_label, unlabelled))
-        findings += label_findings(name, by_label, unlabelled)
+        findings += label_findings(name, by_label, unlabelled) if concept.value is None else []
+        findings += value_findings(concept, by_label, unlabelled)
         usable.append(concept)
         codes.append(found)
     drawn, errors = _read_edges(edges, names, usable, obs)

@@ -80,7 +80,11 @@ PLAN = {
     "gradient_clip_value": 1.0,
     "step_size_lr": 10,
 }
-"""Settings of its tutorial on Kang's cells (theislab/cpa, docs/tutorials/Kang.ipynb)."""
+"""Settings of its tutorial on Kang's cells (theislab/cpa, docs/tutorials/Kang.ipynb).
+
+The size of a batch and when to stop are ``train``'s defaults. The tutorial's (512 cells; five validations, five epochs
+apart) are for seven times these cells: here they would stop before the adversary has its full weight.
+"""
 
 
 class _KeepBest(pl.Callback):
@@ -191,7 +195,7 @@ class Adapter:
         prepare(job)
 
     def fit(self, cells: AnnData) -> None:
-        """Train with the settings of its tutorial on these cells: at most 2,000 epochs, validated every fifth."""
+        """Train with the settings of its tutorial: at most 2,000 epochs, validated every tenth."""
         _, validation = split_indices(cells)
         self.presences = all({*map(str, cells.obs[name].unique())} <= {"yes", "no"} for name in self.concepts)
         self.control = CONTROL if self.presences else control_label(self.job, self.concepts[0], cells)
@@ -203,10 +207,10 @@ class Adapter:
         self.model.train(
             max_epochs=self.job.epochs or 2000,
             use_gpu=self.job.device == "cuda",
-            batch_size=512,
+            batch_size=128,
             plan_kwargs=dict(PLAN, n_epochs_verbose=10**9),
-            early_stopping_patience=5,
-            check_val_every_n_epoch=5,
+            early_stopping_patience=10,
+            check_val_every_n_epoch=10,
             save_path=False,
             enable_progress_bar=False,
         )

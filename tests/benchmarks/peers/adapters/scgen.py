@@ -48,6 +48,7 @@ class Adapter:
         "is told a cell's label at test time, to subtract its group's mean code; not for its reconstruction",
         "deterministic decoder: samples differ by their latent code alone",
         "keeps its training cells: the groups' mean codes are computed at each call, as its predict does",
+        "stops by an ELBO in which the KL term, trained with a weight of 5e-5, has its full one, as its tutorial does",
         "no embedding of a concept; its one code is put beside others' unexplained part",
     )
 

@@ -106,7 +106,8 @@ class Shift(Trivial):
 
     def _shift(self, concept: str, label: str, labels: Any) -> np.ndarray:
         source = labels[concept]
-        key = (concept, label, source, labels[self.strata] if self.within and self.strata else "")
+        within = self.within and self.strata and self.strata != concept
+        key = (concept, label, source, labels[self.strata] if within else "")
         if not hasattr(self, "_known"):
             self._known: dict[Any, np.ndarray] = {}
         if key not in self._known:

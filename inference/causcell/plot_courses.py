@@ -1,0 +1,112 @@
+"""Figure of a cell's course over the numbers that a concept was set to; part of `causcell.plot`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from causcell._internal.choices import suggest
+from causcell._internal.figures import distinct_colours, plain_text
+from causcell.errors import ConfigurationError, DataError, format_list
+
+if TYPE_CHECKING:
+    import anndata
+    from matplotlib.axes import Axes
+
+
+def value_course(
+    results: anndata.AnnData, concept: str, genes: str | Sequence[str], *, cells: int = 0, ax: Axes | None = None
+) -> Axes:
+    """Draw the mean expression of genes over the numbers that a concept was set to, as by ``grid=["dose=0:10:0.5"]``.
+
+    Parameters
+    ----------
+    results
+        Counterfactual rows of a grid over a concept whose column of ``obs`` holds numbers; factual rows and those of
+        other concepts alone are left out.
+    concept
+        Name of the concept.
+    genes
+        Names of genes, a line each.
+    cells
+        Draw the courses of so many single cells, the first ones, as thin lines too.
+    ax
+        Axes to draw on; a new figure's, if not given.
+
+    Returns
+    -------
+    The axes, with the concept's numbers along x, in the data's units, and what ``X`` holds along y.
+
+    Raises
+    ------
+    ConfigurationError
+        The concept has no numbers, was not set to two of them, or there is no such gene.
+    DataError
+        A value that is not finite.
+
+    Examples
+    --------
+    >>> import anndata, matplotlib, numpy as np, pandas as pd
+    >>> matplotlib.use("agg")
+    >>> obs = pd.DataFrame({"dose": [0.0, 1.0], "source_cell": "a"}, index=["a|dose=0", "a|dose=1"])
+    >>> obs["intervention"] = ["dose=0", "dose=1"]
+    >>> course = anndata.AnnData(np.float32([[0.0], [2.0]]), obs=obs, var=pd.DataFrame(index=["ISG15"]))
+    >>> value_course(course, "dose", "ISG15").lines[0].get_ydata().tolist()
+    [0.0, 2.0]
+    """
+    import matplotlib.pyplot as plt
+
+    names = [genes] if isinstance(genes, str) else list(genes)
+    chosen, numbers = _find_rows(results, concept)
+    unknown = [name for name in names if name not in results.var_names]
+    if unknown or not names:
+        raise ConfigurationError(
+            f"there is no gene {format_list(unknown)}; {suggest(unknown[0], results.var_names) if unknown else ''}name "
+            "genes of the results' panel"
+        )
+    values = results.X[chosen][:, results.var_names.get_indexer(names)]
+    values = np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise DataError("the results hold values that are not finite; generate them again")
+    grid, place = np.unique(numbers, return_inverse=True)
+    counts = np.bincount(place)
+    if ax is None:
+        ax = plt.subplots(figsize=(5.5, 4.0), layout="constrained")[1]
+    sources = results.obs["source_cell"].astype(str).to_numpy()[chosen]
+    shown = list(dict.fromkeys(sources.tolist()))[:cells]
+    for gene, (name, colour) in enumerate(zip(names, distinct_colours(len(names)), strict=True)):
+        mean = np.bincount(place, values[:, gene]) / counts
+        ax.plot(grid, mean, color=colour, marker="o", markersize=3, label=plain_text(name), zorder=3)
+        for cell in shown:
+            rows = np.flatnonzero(sources == cell)
+            rows = rows[numbers[rows].argsort(kind="stable")]
+            ax.plot(numbers[rows], values[rows, gene], color=colour, alpha=0.3, linewidth=0.6, zorder=1)
+    ax.set_xlabel(f"do({plain_text(concept)})")
+    ax.set_ylabel("mean over cells of X")
+    ax.legend(fontsize=7, frameon=False)
+    return ax
+
+
+def _find_rows(results: anndata.AnnData, concept: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows whose intervention sets a concept, and the numbers that it is set to there."""
+    column = results.obs.get(concept)
+    if column is None or column.dtype.kind not in "fiu":
+        numeric = [name for name in results.obs if results.obs[name].dtype.kind == "f"]
+        raise ConfigurationError(
+            f"obs[{concept!r}] holds no numbers; name a continuous concept, or an ordinal one of numbers (columns of "
+            f"numbers are {format_list(numeric) or 'none'})"
+        )
+    titles = results.obs["intervention"].astype(str)
+    set_here = titles.map({title: f";{title}".find(f";{concept}=") >= 0 for title in titles.unique()}).to_numpy(
+        dtype=bool
+    )
+    rows = np.flatnonzero(set_here)
+    numbers = column.to_numpy(dtype=np.float64)[rows]
+    if len(np.unique(numbers)) < 2:
+        raise ConfigurationError(
+            f"the results set {concept!r} to {len(np.unique(numbers))} numbers, and a course takes two; generate a "
+            f"grid (grid=['{concept}=0:10:1'])"
+        )
+    return rows, numbers

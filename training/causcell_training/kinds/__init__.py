@@ -1,0 +1,1 @@
+"""Kinds of concepts: networks that read values from embeddings, and priors of embeddings given values."""
