@@ -236,15 +236,10 @@ class TrainConfig(_Section):
         return listed(given)
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_descent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = dump(self)
-        return fields if self.descent is not None else {n: each for n, each in fields.items() if n != "descent"}
-
-    @model_serializer(mode="wrap")
     def _leave_out_options_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out options of concepts with values: settings of plain labels are written as they were."""
+        """Leave out options of values and of a descent where there are none: settings are written as they were."""
         fields: dict[str, Any] = dump(self)
-        return {name: value for name, value in fields.items() if value or name not in _OF_VALUES}
+        return {name: value for name, value in fields.items() if value or name not in (*_OF_VALUES, "descent")}
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:
