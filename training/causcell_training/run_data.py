@@ -29,7 +29,7 @@ from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.preprocessing import gene_digest
 from causcell.repository.description import ModelDescription
 from causcell.repository.manifest import TrainingCells
-from causcell.repository.reference_cells import ReferenceCells, select_reference_cells
+from causcell.repository.reference_cells import ReferenceCells, cells_per_label, select_reference_cells
 from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
@@ -114,11 +114,13 @@ class RunData:
     lineage: tuple[dict[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, data: TrainingData, seed: int) -> RunData:
+    def of(cls, data: TrainingData, seed: int, embedding: int) -> RunData:
         """Choose the reference cells among the training rows and those replayed, and gather the facts."""
         train, heritage = data.rows(TRAINING), data.heritage
         candidates = np.concatenate([train, data.rows(REPLAYED)])
-        chosen = select_reference_cells(data.labels[candidates], np.random.default_rng((seed, 1)))
+        count = sum(len(concept.labels) for concept in data.schema.concepts)
+        most = cells_per_label(count, len(data.schema.concepts), embedding)
+        chosen = select_reference_cells(data.labels[candidates], np.random.default_rng((seed, 1)), most)
         rows, names, combinations = candidates[chosen], data.names[train].tolist(), data.labels[train]
         if heritage is not None:
             names += [name for name, part in heritage.split.items() if part == TRAINING]
