@@ -51,7 +51,13 @@ STEPS = 0.07
 
 _FEWEST_STEPS = 20
 
-OPTIMISATION: dict[str, Any] = {"learning_rate": 1e-3, "ema_decay": 0.9, "validate_every": 1, "patience": 10**6}
+OPTIMISATION: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "ema_decay": 0.9,
+    "validate_every": 1,
+    "patience": 10**6,
+}
 """Settings of ``optimisation`` that differ from those of a training from nothing, where they are not given."""
 
 _DECODED_ROWS = 512
