@@ -60,6 +60,7 @@ def make_tables(result: dict[str, Any]) -> dict[str, str]:
         "effects": "\n".join([table_of(rows, result, "kang", EFFECTS), *replicate(result, "kang", EFFECTS)]),
         "cells": "\n".join([table_of(rows, result, "kang", CELLS), *replicate(result, "kang", CELLS)]),
         "costs": table_of(_beside_own(rows), result, "kang", costs_columns(rows)),
+        "ahead": list_ahead(rows),
         "notes": list_notes(rows),
         "not run": list_reasons(result),
         "run": describe_run(result),
@@ -204,6 +205,45 @@ CELLS: dict[str, Cell] = {
     "donor": _leakage("donor"),
     "cell type": _leakage("cell_type"),
 }
+
+
+BEST = {
+    "Pearson": "higher", "PCC": "higher", "correlations": "real", "markers": "higher",
+    "size": "one", "variance ratio": "one", "nonzero": "real",
+    "squared error": "lower", "MMD ratio": "lower", "MSE": "lower", "energy distance": "lower",
+}  # fmt: skip
+"""Where a measure is best, by how its column ends; measures that are best at the real cells' value are not ranked."""
+
+
+def list_ahead(rows: Sequence[Row]) -> str:
+    """List, for each measure of Kang, CausCell's value and who is nearer to the best, by values as they are printed."""
+    plain: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["case"] == "kang" and "variant" not in row:
+            plain.setdefault(row["title"], []).append(row)
+    own = next(each.title for each in SYSTEMS if each.adapter == OWN)
+    lines = ["| measure | CausCell | ahead of it |", "|---|---|---|"]
+    group = ""
+    for column, cell in (EFFECTS | CELLS).items():
+        start, _, name = column.rpartition(": ")
+        group = start or group
+        kind = BEST.get(name.strip(), "")
+        if kind in ("", "real") or own not in plain:
+            continue
+        values = {title: _distance(cell(found), kind) for title, found in plain.items()}
+        mine = values[own]
+        ahead = sorted((v, title) for title, v in values.items() if v is not None and mine is not None and v < mine)
+        named = ", ".join(f"{title} {cell(plain[title])}" for _, title in ahead) or "none"
+        lines.append(f"| {group}: {name.strip()} | {cell(plain[own])} | {named} |")
+    return "\n".join(lines)
+
+
+def _distance(text: str, kind: str) -> float | None:
+    """Return how far a printed value is from the best, on a scale where less is better."""
+    if text == DASH:
+        return None
+    value = float(text.split(" ")[0])
+    return {"higher": -value, "lower": value, "one": abs(value - 1)}[kind]
 
 
 def costs_columns(rows: Sequence[Row]) -> dict[str, Cell]:
