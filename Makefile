@@ -20,7 +20,7 @@ help:
 	@echo "make versions    the lowest and newest versions of dependencies, on every Python that is here"
 	@echo "make audit       published holes of the versions in constraints.txt, where a database can be reached"
 	@echo "make benchmark   rates on the checked-in model"
-	@echo "make peers       other methods beside this one on the same cells (hours; PEERS='--cases kang --seeds 1')"
+	@echo "make peers       other methods beside this one on the same cells (DATA=FOLDER of the files of docs/peers.md; hours)"
 	@echo "make triton      a real Triton server for causcell serve and the tests (320 MB)"
 	@echo "make clean       remove all of that"
 
@@ -71,7 +71,8 @@ benchmark: $(INSTALLED)
 # An environment for each peer that can be had; then what is not done yet of build/peers/out, and the tables of it.
 PEERS ?= --cases kang --seeds 3
 peers: $(INSTALLED)
-	$(VENV)/bin/python tests/benchmarks/peers/run.py --build --out build/peers/out $(PEERS)
+	@test -n "$(DATA)" || { echo "say where the cells are: make peers DATA=FOLDER [PEERS='--cases kang --seeds 1']"; exit 2; }
+	$(VENV)/bin/python tests/benchmarks/peers/run.py --build --data $(DATA) --out build/peers/out $(PEERS)
 	$(VENV)/bin/python tests/benchmarks/peers/results.py build/peers/out --into tests/benchmarks/results/peers.json
 	$(VENV)/bin/python tests/benchmarks/peers/table.py
 

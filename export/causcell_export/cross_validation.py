@@ -30,6 +30,7 @@ from causcell_export.exporter import export
 from causcell_training.config import TrainConfig
 from causcell_training.data.split import read_split
 from causcell_training.fitting import fit
+from causcell_training.run import Run
 
 if TYPE_CHECKING:
     import anndata
@@ -262,7 +263,25 @@ def _train_and_evaluate(
                 seed=config.seed,
             )
             facts = {"seconds": run.provenance["seconds"]} | describe_model(generator)
-            return _tabulate(data, scenario, finer, config.seed, report), facts
+            return _tabulate(data, scenario, finer, config.seed, report) + _tabulate_edges(run), facts
+
+
+def _tabulate_edges(run: Run) -> list[Table]:
+    """Tabulate which allowed edges a training found, of a learned graph; over trainings the means are how often."""
+    edges: Mapping[str, Mapping[str, float]] = run.provenance.get("edges", {})
+    rows = {
+        name: {"found": float(facts["found"]), "probability": facts["probability"], "strength": facts["strength"]}
+        for name, facts in edges.items()
+    }
+    table = Table.of(
+        "Edges of the learned graph",
+        rows,
+        interpretation="Share of trainings, each on other cells or with another seed, that found the edge; its "
+        "probability; and the share of the child's variance that it carries. An edge found by chance is not stable.",
+        limitations="Directions: those of the allowed edges are taken for true, as data tell a graph up to Markov "
+        "equivalence. Common causes without labels, which look like edges.",
+    )
+    return [table] if rows else []
 
 
 def _tabulate(

@@ -2,8 +2,10 @@
 
     python tests/benchmarks/known_truth.py --cells 500 --cells 1000 --cells 2000 --seeds 3 --out report
 
-Variants: the graph given (edge weights fixed at 1, or learned), CausCell_IND (no edges), and the graph given without
-the independence term of the objective. Writes a report (JSON, HTML) with a table for each intervention and size.
+Variants: the graph given (edge weights fixed at 1, or learned; mechanisms linear, or nonlinear), CausCell_IND (no
+edges), and the graph given without the independence term of the objective. Worlds: the usual one, and ``--world
+opposite``, where treatment activates cells of type A, makes those of B rest and leaves C alone, which no sum of causes
+holds. Writes a report (JSON, HTML) with a table for each intervention and size.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,7 +29,7 @@ from causcell.evaluation.known_truth import (
     predict_effect,
 )
 from causcell.evaluation.report import run_environment, write_report
-from causcell.evaluation.simulator import SCHEMA, Noise, World
+from causcell.evaluation.simulator import OPPOSITE, SCHEMA, Noise, World
 from causcell.evaluation.table import Table, merge_repetitions
 from causcell.generator import Generator
 from causcell_training.config import parse_overrides
@@ -34,10 +37,12 @@ from causcell_training.config import parse_overrides
 VARIANTS = {
     "graph": {},
     "graph, learned weights": {"model.edge_weights": "learned"},
+    "graph, nonlinear": {"model.mechanism": "nonlinear"},
     "no edges (CausCell_IND)": {"model.graph": "independent"},
     "graph, no independence": {"objective.independence": 0.0},
 }
 NEW_CELLS = 1000
+WORLDS: dict[str, dict[str, Any]] = {"usual": {}, "opposite": {"responses": OPPOSITE}}
 
 
 def main() -> None:
@@ -47,11 +52,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--variant", action="append", choices=list(VARIANTS))
     parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--world", choices=list(WORLDS), default="usual")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
     repetitions = []
     for seed in range(arguments.seeds):
-        world = World.make(seed=seed)
+        world = World.make(seed=seed, **WORLDS[arguments.world])
         for count in arguments.cells:
             for variant in arguments.variant or VARIANTS:
                 started = time.perf_counter()

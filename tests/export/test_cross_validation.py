@@ -1,6 +1,8 @@
 """Cross-validation: the cells that each scenario holds out, combinations, and the whole on small cells."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anndata
 import numpy as np
@@ -12,8 +14,15 @@ from simulation import CONCEPTS, EDGES
 from causcell.concept_columns import schema_from_obs
 from causcell.concepts import ConceptSchema, as_pairs
 from causcell.errors import ConfigurationError, DataError
+from causcell.evaluation.table import merge_repetitions
 from causcell_export import cross_validation
-from causcell_export.cross_validation import _list_scenarios, _read_test_rows, choose_combinations, run_benchmark
+from causcell_export.cross_validation import (
+    _list_scenarios,
+    _read_test_rows,
+    _tabulate_edges,
+    choose_combinations,
+    run_benchmark,
+)
 
 pytestmark = pytest.mark.slow  # models are trained
 
@@ -122,3 +131,16 @@ def test_a_benchmark_judges_in_distribution_and_on_a_held_out_combination(
         assert "model, do" in table.rows
         # the combination's own training shift is what nobody has seen
         assert not any("per stratum" in row for row in table.rows)
+
+
+def test_edges_of_learned_graphs_are_counted_over_trainings() -> None:
+    """Found in one of two trainings: half; a run whose graph was given has no such table."""
+
+    def run(found: bool) -> Any:
+        facts = {"found": found, "probability": 0.9 if found else 0.2, "strength": 0.1 * found}
+        return SimpleNamespace(provenance={"edges": {"stim:state": facts}})
+
+    (table,) = merge_repetitions([_tabulate_edges(run(True)), _tabulate_edges(run(False))])
+    assert table.name == "Edges of the learned graph" and "Markov equivalence" in table.limitations
+    assert table.rows == {"stim:state": {"found": (1.0, 0.0), "probability": (0.9, 0.2), "strength": (0.1, 0.0)}}
+    assert _tabulate_edges(SimpleNamespace(provenance={})) == []

@@ -15,6 +15,7 @@ from causcell.cli.inspect import _describe
 from causcell.counterfactual.interventions import plan_interventions
 from causcell.counterfactual.scm import StructuralCausalModel
 from causcell.errors import ConceptGraphError
+from causcell.evaluation.value_simulator import ValueWorld
 from causcell.repository.manifest import Manifest
 from causcell_export import export
 from causcell_training import Run, fit
@@ -87,3 +88,16 @@ def test_interventions_keep_the_laws(opened: Generator, cells: anndata.AnnData) 
     assert (acted[~stays, schema.index("state")] != before[~stays, schema.index("state")]).any(axis=1).all()
     (nothing,) = plan_interventions(schema)
     np.testing.assert_array_equal(scm.intervene(nothing, **own).endogenous, before)
+
+
+def test_a_dose_acts_by_a_nonlinear_mechanism(tmp_path: Path) -> None:
+    """A concept with values is a cause as any other; export verifies its graphs, abduction by values included."""
+    world = ValueWorld.make(genes=20)
+    cells = world.cells(world.noise(160))
+    concepts, edges = ("dose:continuous", "perturbation:set", "cell_type", "state"), ("dose:state", "cell_type:state")
+    settings = {"model.mechanism": "nonlinear", "set_control": ("perturbation=control",), "optimisation.epochs": 2}
+    run = fit(cells, tmp_path / "run", config=tiny_config(concept=concepts, edge=edges, **settings))
+    with Generator.open(export(run, tmp_path / "models"), threads=1) as opened:
+        assert opened.manifest.mechanism == "nonlinear" and opened.schema["dose"].value is not None
+        assert {"scm", "abduction", "prior"} <= set(opened.manifest.parity)
+        assert opened.counterfactual(cells[:8], {"cell_type": "C"}, preset="mean").shape == (8, 20)

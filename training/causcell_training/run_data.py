@@ -27,7 +27,7 @@ from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.preprocessing import gene_digest
 from causcell.repository.description import ModelDescription
 from causcell.repository.manifest import TrainingCells
-from causcell.repository.reference_cells import ReferenceCells, select_reference_cells
+from causcell.repository.reference_cells import ReferenceCells, cells_per_label, select_reference_cells
 from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
@@ -105,11 +105,13 @@ class RunData:
     values: np.ndarray | None = None
 
     @classmethod
-    def of(cls, data: TrainingData, seed: int) -> RunData:
+    def of(cls, data: TrainingData, seed: int, embedding: int) -> RunData:
         """Choose the reference cells among the training rows, and gather the facts."""
         train = data.rows(TRAINING)
         labels = data.labels[train]
-        rows = train[select_reference_cells(labels, np.random.default_rng((seed, 1)))]
+        count = sum(len(concept.labels) for concept in data.schema.concepts)
+        most = cells_per_label(count, len(data.schema.concepts), embedding)
+        rows = train[select_reference_cells(labels, np.random.default_rng((seed, 1)), most)]
         return cls(
             data.digest(),
             ModelDescription.of(data.schema, data.preprocessing),

@@ -25,6 +25,12 @@ _LARGEST_ARRAY = 2**31
 CELLS_PER_LABEL = 1024
 """Cells kept for each label of each concept, at most."""
 
+FEWEST_PER_LABEL = 32
+"""Cells kept for each label, however many labels there are."""
+
+REFERENCE_BYTES = 2**26
+"""Bytes of reference cells, before they are compressed, from which on labels get fewer cells than `CELLS_PER_LABEL`."""
+
 
 @dataclass(frozen=True)
 class ReferenceCells:
@@ -223,6 +229,27 @@ def _pick(pool: np.ndarray, keys: np.ndarray, concept: int, draw: int) -> np.nda
     places = choices(keys, np.full(len(keys), len(pool)), Purpose.REFERENCE, draw=draw, step=concept)
     picked: np.ndarray = pool[places]
     return picked
+
+
+def cells_per_label(labels: int, concepts: int, embedding: int) -> int:
+    """Return how many reference cells a label gets, so that the table is bounded by bytes and not by labels.
+
+    Parameters
+    ----------
+    labels
+        Number of labels of all concepts together.
+    concepts
+        Number of observed concepts, m.
+    embedding
+        Numbers per concept, k.
+
+    Examples
+    --------
+    >>> cells_per_label(20, concepts=3, embedding=32), cells_per_label(506, concepts=3, embedding=32)
+    (1024, 252)
+    """
+    bytes_a_cell = 4 * ((concepts + 1) * embedding + concepts)
+    return max(FEWEST_PER_LABEL, min(CELLS_PER_LABEL, REFERENCE_BYTES // (bytes_a_cell * labels)))
 
 
 def select_reference_cells(

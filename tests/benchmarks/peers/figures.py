@@ -79,7 +79,8 @@ def draw_rates(rows: Sequence[Row], result: Mapping[str, Any]) -> Figure:
         for title, value in averages(rows, measure(TRAINED, UNSEEN, "model, do", name)).items():
             if title in rates:
                 ax.plot(rates[title], value, "o", color=colour(title, result))
-                ax.annotate(title, (rates[title], value), fontsize=7, xytext=(4, 2), textcoords="offset points")
+                name_at = {"fontsize": 7, "xytext": (4, 2), "textcoords": "offset points"}
+                ax.annotate(title.rpartition(", preset ")[2], (rates[title], value), **name_at)
         ax.set(xscale="log", xlabel="counterfactual cells a CPU second, one thread", ylabel=label)
         ax.margins(x=0.25)
     figure.suptitle("Kang, stimulated B cells unseen", fontsize=10)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1]))
 
 from environments import find_pythons
 from systems import SYSTEMS
@@ -31,8 +31,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", help="--out of run.py")
     parser.add_argument("--into", type=Path, required=True)
+    parser.add_argument("--reason", action="append", default=[], help="SYSTEM=WHY it was not run")
     arguments = parser.parse_args()
-    print(write_results(arguments.folders, arguments.into))
+    reasons = find_pythons([each.adapter for each in SYSTEMS], {}, build=False)[1]
+    reasons |= dict(each.split("=", 1) for each in arguments.reason)
+    print(write_results(arguments.folders, arguments.into, reasons))
 
 
 def read_jobs(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -51,11 +54,8 @@ def _order(job: Mapping[str, Any]) -> tuple[str, int, int, str]:
     return job["case"], job["seed"], place, job["system"]
 
 
-def write_results(folders: Iterable[Path], into: Path, reasons: Mapping[str, str] | None = None) -> str:
-    """Write the results of some folders, a line a row, with what was not run and why; say how many there are.
-
-    ``reasons`` are of systems that were not run; where they are not given, those of this machine are found.
-    """
+def write_results(folders: Iterable[Path], into: Path, reasons: Mapping[str, str]) -> str:
+    """Write the results of some folders, a line a row, with why some systems were not run; say how many there are."""
     jobs = read_jobs(folders)
     rows, references = [], {}
     for content in jobs.values():
@@ -67,8 +67,6 @@ def write_results(folders: Iterable[Path], into: Path, reasons: Mapping[str, str
         found = _trim_tables(result["references"])
         if len(json.dumps(found)) > len(json.dumps(references.get(case, {}))):  # of the system that answers most
             references[case] = found
-    if reasons is None:
-        reasons = find_pythons([each.adapter for each in SYSTEMS], {}, build=False)[1]
     run = {row["system"] for row in rows}
     content = {
         "versions": run_environment()["versions"],

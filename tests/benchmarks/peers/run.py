@@ -1,6 +1,6 @@
 """Train the peers, this project and trivial baselines on the same cells, and judge all by the product's measures.
 
-    make peers                                                        # environments, then all of it: days on one core
+    make peers DATA=FOLDER                                            # environments, Kang with three seeds, tables
     python tests/benchmarks/peers/run.py --data DATA --out build/peers/out --systems all --cases kang --seeds 3
 
 Every system, case and seed is a job of its own in ``--out``; a rerun goes on with what is not done. What could not run
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # jobs.py
+sys.path.append(str(Path(__file__).parents[1]))  # jobs.py; last, as a neighbour is named as a package is
 
 from cases import Case, list_cases, make_case
 from environments import find_pythons
@@ -32,7 +32,6 @@ from systems import FOLDER, find_systems
 
 from causcell.errors import CausCellError
 
-DATA = Path("/work/shared/data")
 HOURS = 6.0
 """Longest training, unless a deadline is nearer."""
 
@@ -80,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--systems", nargs="+", default=["all"], help="names of adapters, or own, peer, trivial, all")
     parser.add_argument("--cases", nargs="+", help=f"patterns of {', '.join(list_cases())}")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--epochs", type=int, help="of every training, in place of what each system recommends")
     parser.add_argument("--deadline", type=float, help="seconds after which the run ends itself")

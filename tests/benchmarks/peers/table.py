@@ -59,7 +59,8 @@ def make_tables(result: dict[str, Any]) -> dict[str, str]:
     tables = {
         "effects": "\n".join([table_of(rows, result, "kang", EFFECTS), *replicate(result, "kang", EFFECTS)]),
         "cells": "\n".join([table_of(rows, result, "kang", CELLS), *replicate(result, "kang", CELLS)]),
-        "costs": table_of(rows, result, "kang", costs_columns(rows)),
+        "costs": table_of(_beside_own(rows), result, "kang", costs_columns(rows)),
+        "ahead": list_ahead(rows),
         "notes": list_notes(rows),
         "not run": list_reasons(result),
         "run": describe_run(result),
@@ -96,7 +97,7 @@ def table_of(rows: Iterable[Row], result: dict[str, Any], cases: str, columns: d
         for title in titles:
             lines.append(f"| {title} | {' | '.join(cell(found[title]) for cell in columns.values())} |")
         if not titles:
-            why = "not run, see docs/peers.md" if system.adapter in result["not run"] else "not run here"
+            why = "not run, see docs/peers.md" if system.adapter in result["not run"] else "not run"
             lines.append(f"| {system.title} ({why}) | {' | '.join([DASH] * len(columns))} |")
     return "\n".join(lines)
 
@@ -120,7 +121,7 @@ def replicate(result: dict[str, Any], case: str, columns: dict[str, Cell]) -> li
             if taken in rows:
                 tables.setdefault(view, {})[title] = {as_row: rows[taken]}
     row = {"tables": tables, "seed": 0}
-    cells = " | ".join(cell([row]) for cell in columns.values())
+    cells = " | ".join(DASH if cell is _seeds else cell([row]) for cell in columns.values())
     return [f"| *half of the real cells (leakage: most frequent label)* | {cells} |"] if tables else []
 
 
@@ -174,7 +175,12 @@ def _estimate(name: str) -> Cell:
     return measure(TESTED, "Mean estimate of the judged cells", "model, mean estimate", name)
 
 
+def _seeds(rows: Sequence[Row]) -> str:
+    return str(len({row["seed"] for row in rows}))
+
+
 EFFECTS: dict[str, Cell] = {
+    "seeds": _seeds,
     "seen types: Pearson": _effect(TESTED, SEEN, "pcc", 3),
     "size": _effect(TESTED, SEEN, "size"),
     "squared error": _effect(TESTED, SEEN, "squared error"),
@@ -187,6 +193,7 @@ EFFECTS: dict[str, Cell] = {
     "recall up / down ": _pair(_effect(TRAINED, UNSEEN, "recall up"), _effect(TRAINED, UNSEEN, "recall down")),
 }
 CELLS: dict[str, Cell] = {
+    "seeds": _seeds,
     "mean: PCC": _estimate("PCC"),
     "MSE": _estimate("MSE"),
     "samples: energy distance": _samples("energy distance"),
@@ -198,6 +205,45 @@ CELLS: dict[str, Cell] = {
     "donor": _leakage("donor"),
     "cell type": _leakage("cell_type"),
 }
+
+
+BEST = {
+    "Pearson": "higher", "PCC": "higher", "correlations": "real", "markers": "higher",
+    "size": "one", "variance ratio": "one", "nonzero": "real",
+    "squared error": "lower", "MMD ratio": "lower", "MSE": "lower", "energy distance": "lower",
+}  # fmt: skip
+"""Where a measure is best, by how its column ends; measures that are best at the real cells' value are not ranked."""
+
+
+def list_ahead(rows: Sequence[Row]) -> str:
+    """List, for each measure of Kang, CausCell's value and who is nearer to the best, by values as they are printed."""
+    plain: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["case"] == "kang" and "variant" not in row:
+            plain.setdefault(row["title"], []).append(row)
+    own = next(each.title for each in SYSTEMS if each.adapter == OWN)
+    lines = ["| measure | CausCell | ahead of it |", "|---|---|---|"]
+    group = ""
+    for column, cell in (EFFECTS | CELLS).items():
+        start, _, name = column.rpartition(": ")
+        group = start or group
+        kind = BEST.get(name.strip(), "")
+        if kind in ("", "real") or own not in plain:
+            continue
+        values = {title: _distance(cell(found), kind) for title, found in plain.items()}
+        mine = values[own]
+        ahead = sorted((v, title) for title, v in values.items() if v is not None and mine is not None and v < mine)
+        named = ", ".join(f"{title} {cell(plain[title])}" for _, title in ahead) or "none"
+        lines.append(f"| {group}: {name.strip()} | {cell(plain[own])} | {named} |")
+    return "\n".join(lines)
+
+
+def _distance(text: str, kind: str) -> float | None:
+    """Return how far a printed value is from the best, on a scale where less is better."""
+    if text == DASH:
+        return None
+    value = float(text.split(" ")[0])
+    return {"higher": -value, "lower": value, "one": abs(value - 1)}[kind]
 
 
 def costs_columns(rows: Sequence[Row]) -> dict[str, Cell]:
@@ -231,6 +277,12 @@ def costs_columns(rows: Sequence[Row]) -> dict[str, Cell]:
         "version": lambda rows: rows[0]["costs"]["version"],
         "licence": lambda rows: rows[0]["costs"]["licence"],
     }
+
+
+def _beside_own(rows: Sequence[Row]) -> list[Row]:
+    """Keep the rows that were measured on the hardware that CausCell was: costs of others do not compare."""
+    own = {hardware(row) for row in rows if row["system"] == OWN}
+    return [row for row in rows if hardware(row) in own]
 
 
 def _megabytes(row: Row) -> float | None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from causcell.evaluation.simulator import SCHEMA, Noise, World, effect_error
+from causcell.evaluation.simulator import OPPOSITE, SCHEMA, Noise, World, effect_error
 
 CELLS = 400
 
@@ -85,3 +85,13 @@ def test_the_same_seed_gives_the_same_world_and_cells() -> None:
     first, second = (world.cells(world.noise(20, seed=6)) for world in (a, b))
     assert (first.X != second.X).nnz == 0
     assert first.obs.equals(second.obs)
+
+
+def test_opposite_responses_activate_a_make_b_rest_and_leave_c_alone() -> None:
+    world = World.make(genes=12, responses=OPPOSITE)
+    noise = world.noise(CELLS, seed=1)
+    before, after = world.labels(noise, {"treatment": "control"}), world.labels(noise, {"treatment": "treated"})
+    active = SCHEMA["state"].code("active")
+    shares = [[(x[x[:, 2] == code, 3] == active).mean() for code in range(3)] for x in (before, after)]
+    assert shares[1][0] > shares[0][0] + 0.3 and shares[1][1] < shares[0][1] - 0.3 and shares[1][2] == shares[0][2]
+    assert world.programmes[0].tolist() == World.make(genes=12).programmes[0].tolist()  # the same world but for that

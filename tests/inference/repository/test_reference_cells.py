@@ -5,7 +5,14 @@ import pytest
 
 from causcell.errors import CorruptFileError, InterventionError
 from causcell.randomness import cell_keys
-from causcell.repository.reference_cells import ReferenceCells, select_reference_cells
+from causcell.repository.reference_cells import (
+    CELLS_PER_LABEL,
+    FEWEST_PER_LABEL,
+    REFERENCE_BYTES,
+    ReferenceCells,
+    cells_per_label,
+    select_reference_cells,
+)
 
 NAMES = [f"cell_{i}" for i in range(300)]
 KEYS = cell_keys(0, NAMES)
@@ -213,3 +220,11 @@ def test_a_corrupt_file_is_refused(reference, tmp_path, spoil):
     spoil(path)
     with pytest.raises(CorruptFileError, match=r"reference\.npz holds no reference cells .*; export again"):
         ReferenceCells.load(path)
+
+
+def test_table_is_bounded_by_bytes_and_not_by_labels():
+    for labels in (2, 50, 500, 2000):
+        cells = cells_per_label(labels, concepts=3, embedding=32) * labels
+        assert cells * 4 * (4 * 32 + 3) <= max(REFERENCE_BYTES, FEWEST_PER_LABEL * labels * 4 * (4 * 32 + 3))
+    assert cells_per_label(20, concepts=3, embedding=32) == CELLS_PER_LABEL
+    assert cells_per_label(10**6, concepts=3, embedding=32) == FEWEST_PER_LABEL

@@ -156,7 +156,7 @@ def _begin_run(path: Path, data: TrainingData, config: TrainConfig, overwrite: b
     """Make the folder of a new run, and write all that depends on the cells alone."""
     check_writable(path, overwrite=overwrite)
     clear_run(path)
-    run_data = RunData.of(data, config.seed)
+    run_data = RunData.of(data, config.seed, config.model.embedding)
     run_data.save(path)  # first: it says that the folder is a run's
     _write_inputs(path, data, config)
     return run_data

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,12 +48,23 @@ def open_checkout(job: Any, system: str, packages: Iterable[str], url: str) -> N
             setattr(sys.modules[parent], child, package)
 
 
-def stub_module(name: str, **content: Any) -> None:
-    """Put an empty module in the place of a package that a system imports and a model does without."""
-    if name not in sys.modules:
-        module = ModuleType(name)
-        module.__dict__.update(content)
-        sys.modules[name] = module
+@contextlib.contextmanager
+def stubbed(name: str, **content: Any) -> Iterator[None]:
+    """Put a module in the place of a package that a system imports and a model does without, for as long as it lasts.
+
+    It is taken away again: other packages ask whether this one is there.
+    """
+    if name in sys.modules:
+        yield
+        return
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    module.__dict__.update(content)
+    sys.modules[name] = module
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def trained(cells: Any) -> Any:

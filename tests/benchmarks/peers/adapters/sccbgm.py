@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rivals_shared import labels_of, log_values, open_checkout, stub_module, trained
+from rivals_shared import labels_of, log_values, open_checkout, stubbed, trained
 
 URL = "github.com/almaan/scCBGM"
 COMPONENTS, EPOCHS, BATCH = 128, 200, 128
@@ -79,9 +79,14 @@ class Adapter:
 
     def __init__(self, job: Any) -> None:
         self.job = job
-        stub_module("wandb", Histogram=object)
         open_checkout(job, self.name, ("conceptlab", "conceptlab.models"), URL)
-        self.module = importlib.import_module("conceptlab.models.cb_vae")
+        importlib.import_module("pytorch_lightning")  # before the stub: it asks for wandb itself
+        self.module = self.import_module("conceptlab.models.cb_vae")
+
+    def import_module(self, name: str) -> Any:
+        """Import one of its modules, with a stub for wandb."""
+        with stubbed("wandb", Histogram=object):
+            return importlib.import_module(name)
 
     def fit(self, cells: Any) -> None:
         """Take the components, and train the autoencoder on them."""

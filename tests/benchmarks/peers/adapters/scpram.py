@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rivals_shared import import_package, labels_of, log_values, single_concept, stub_module, trained
+from rivals_shared import import_package, labels_of, log_values, single_concept, stubbed, trained
 
-stub_module("adjustText", adjust_text=None)
-import_package("scpram")
-_models = import_package("scpram.models")
+with stubbed("adjustText", adjust_text=None):
+    import_package("scpram")
+    _models = import_package("scpram.models")
 
 EPOCHS = 100
 ALL = "all"
