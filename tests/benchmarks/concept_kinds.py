@@ -1,0 +1,207 @@
+"""Values that no training cell has, beside trivial answers: a time bin, pairs of perturbations, a line left out.
+
+    python tests/benchmarks/concept_kinds.py --data /work/shared/data --out build/kinds --seeds 1
+
+``time``: worm embryo, a middle bin of ``time_bin`` (ordinal) left out; asked of the cells of the bins beside it, each
+type's own. Beside it: each type's linear interpolation of the means of these bins.
+``pairs``: perturbench, each pair whose members are there alone left out (``perturbation`` as a set); asked of control
+cells. Beside it: control plus both members' shifts.
+``line``: perturbench, a perturbation left out of one of three lines; asked of that line's control cells. Beside it: the
+mean of the other lines' shifts.
+
+An answer is the mean of the cells' mean estimates with the concept's embedding at its prior's mean; the truth is the
+mean of the cells left out. An error is the squared difference summed over genes (log1p of 10,000 a cell), less the
+sampling variance of the true mean. A quotient below 1 is better than trivial. No change: the source cells' mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from jobs import Job, add_job_options, run_jobs, write_result
+
+BINS = ["210-270", "270-330", "330-390", "390-450", "450-510", "510-580", "580-650", "> 650"]
+FEWEST = 20
+"""Cells of a type in the bin left out, for it to be asked."""
+
+WORM, PERTURBENCH = "worm_embryo_neurons.h5ad", "perturbench_norman_mcfaline_500genes.h5ad"
+
+
+def log1p(counts: Any) -> np.ndarray:
+    """Counts as log1p of 10,000 a cell."""
+    dense = np.asarray(counts.todense() if hasattr(counts, "todense") else counts, dtype=np.float64)
+    return np.log1p(dense / np.maximum(dense.sum(axis=1, keepdims=True), 1) * 1e4)
+
+
+def train(adata: anndata.AnnData, job: Job, folder: Path, concepts: list[str], controls: list[str]) -> Any:
+    """Train on cells given as log1p values."""
+    from causcell_training import fit
+    from causcell_training.config import load_config, parse_overrides
+
+    settings = {
+        "expression": "log1p",
+        "genes": "all",
+        "concept": concepts,
+        "set_control": controls,
+        "seed": job["seed"],
+    }
+    config = load_config(overrides=settings | parse_overrides(job["settings"]))
+    return fit(adata, folder / "run", config=config).model
+
+
+def answer(model: Any, cells: anndata.AnnData, values: dict[str, Any]) -> np.ndarray:
+    """Mean over cells of the mean estimate, with the concepts of ``values`` at their priors' means."""
+    import torch
+
+    with torch.no_grad():
+        x = torch.from_numpy(np.asarray(cells.X, dtype=np.float32))
+        own = torch.from_numpy(model.schema.encode_values(cells.obs)[1])
+        z = model.scm(model.inform(model.encode(x)[0], torch.empty(0), own)).clone()
+        for name, value in values.items():
+            i = model.schema.index(name)
+            asked = torch.full_like(own, torch.nan)
+            asked[:, model.schema.value_slices[i]] = torch.from_numpy(model.schema[name].parse_value(value))
+            z[:, i] = model.prior(asked)[0][:, i]
+        return model.mean_estimate(z).numpy().mean(axis=0)
+
+
+def compare(truth: np.ndarray, model: np.ndarray, trivial: np.ndarray, unchanged: np.ndarray) -> dict[str, float]:
+    """Squared errors of means over genes, less the noise of the true cells' mean."""
+    mean, noise = truth.mean(axis=0), float((truth.var(axis=0, ddof=1) / len(truth)).sum())
+    errors = {
+        name: float(((each - mean) ** 2).sum()) - noise
+        for name, each in (("model", model), ("trivial", trivial), ("unchanged", unchanged))
+    }
+    return {**errors, "cells": len(truth), "noise": noise}
+
+
+def leave_time_out(job: Job) -> dict[str, Any]:
+    """A bin of the worm's time that no training cell has."""
+    adata = anndata.read_h5ad(job["data"])
+    x = log1p(adata.X)
+    obs = adata.obs[["cell_type"]].copy()
+    obs["time_bin"] = pd.Categorical(adata.obs["time_bin"].astype(str), categories=BINS, ordered=True)
+    rank, left_out = obs["time_bin"].cat.codes.to_numpy(), BINS.index(job["bin"])
+    panel = np.argsort(-x[rank != left_out].var(axis=0))[: job["genes"]]
+    cells = anndata.AnnData(x[:, panel].astype(np.float32), obs=obs, var=adata.var.iloc[panel][[]])
+    seen = cells[rank != left_out].copy()
+    with tempfile.TemporaryDirectory() as folder:
+        model = train(seen, job, Path(folder), ["cell_type", "time_bin:ordinal"], [])
+    found = {}
+    for name in obs["cell_type"].unique():
+        own = (obs["cell_type"] == name).to_numpy()
+        before, after, true = (own & (rank == left_out + step) for step in (-1, 1, 0))
+        if true.sum() < FEWEST or before.sum() < FEWEST or after.sum() < FEWEST:
+            continue
+        beside = cells[before | after].copy()
+        means = [np.asarray(cells.X[rows]).mean(axis=0) for rows in (before, after)]
+        told = answer(model, beside, {"time_bin": job["bin"]})
+        found[str(name)] = compare(np.asarray(cells.X[true]), told, np.mean(means, axis=0), means[0])
+    return found
+
+
+def perturbench(path: str) -> anndata.AnnData:
+    """Log1p values of the panel, with perturbation and line."""
+    adata = anndata.read_h5ad(path)
+    obs = adata.obs[["perturbation", "cell_type"]].astype(str)
+    return anndata.AnnData(log1p(adata.X).astype(np.float32), obs=obs, var=adata.var[[]])
+
+
+def leave_pair_out(job: Job) -> dict[str, Any]:
+    """A pair of perturbations that no training cell has."""
+    adata = perturbench(job["data"])
+    cells = adata[(adata.obs["cell_type"] == "k562").to_numpy()].copy()
+    cells.obs = cells.obs[["perturbation"]]
+    own, (one, other) = cells.obs["perturbation"].to_numpy(), job["pair"].split("+")
+    with tempfile.TemporaryDirectory() as folder:
+        seen = cells[own != job["pair"]].copy()
+        model = train(seen, job, Path(folder), ["perturbation:set"], ["perturbation=control"])
+    mean = {label: np.asarray(cells.X[own == label]).mean(axis=0) for label in (one, other, "control")}
+    told = answer(model, cells[own == "control"].copy(), {"perturbation": job["pair"]})
+    additive = mean[one] + mean[other] - mean["control"]
+    return {job["pair"]: compare(np.asarray(cells.X[own == job["pair"]]), told, additive, mean["control"])}
+
+
+def leave_line_out(job: Job) -> dict[str, Any]:
+    """A perturbation that one line's training cells do not have."""
+    adata = perturbench(job["data"])
+    cells = adata[(adata.obs["cell_type"] != "k562").to_numpy()].copy()
+    own, line = cells.obs["perturbation"].to_numpy(), cells.obs["cell_type"].to_numpy()
+    away = (own == job["perturbation"]) & (line == job["line"])
+    with tempfile.TemporaryDirectory() as folder:
+        concepts = ["cell_type", "perturbation:set"]
+        model = train(cells[~away].copy(), job, Path(folder), concepts, ["perturbation=control"])
+
+    def mean(label: str, name: str) -> np.ndarray:
+        return np.asarray(cells.X[(own == label) & (line == name)]).mean(axis=0)
+
+    control = mean("control", job["line"])
+    others = [name for name in np.unique(line) if name != job["line"]]
+    shift = np.mean([mean(job["perturbation"], name) - mean("control", name) for name in others], axis=0)
+    source = cells[(own == "control") & (line == job["line"])].copy()
+    told = answer(model, source, {"perturbation": job["perturbation"]})
+    return {
+        f"{job['perturbation']} in {job['line']}": compare(np.asarray(cells.X[away]), told, control + shift, control)
+    }
+
+
+QUESTIONS = {"time": leave_time_out, "pairs": leave_pair_out, "line": leave_line_out}
+
+
+def ask(job: Job) -> dict[str, Any]:
+    """Answer a job's question."""
+    return QUESTIONS[job["question"]](job)
+
+
+def make_jobs(arguments: argparse.Namespace) -> dict[str, Job]:
+    """Make all jobs of the questions asked for."""
+    jobs: dict[str, Job] = {}
+    for seed in range(arguments.seeds):
+        base = {"seed": seed, "settings": arguments.settings}
+        if "time" in arguments.questions:
+            data = str(arguments.data / WORM)
+            for left_out in ("390-450", "450-510"):
+                job = {**base, "question": "time", "data": data, "bin": left_out, "genes": arguments.genes}
+                jobs[f"time {left_out} seed {seed}"] = job
+        adata = anndata.read_h5ad(arguments.data / PERTURBENCH, backed="r")
+        data = str(arguments.data / PERTURBENCH)
+        human = adata.obs[["perturbation", "cell_type"]].astype(str)
+        in_k562 = set(human.loc[human["cell_type"] == "k562", "perturbation"])
+        if "pairs" in arguments.questions:
+            for pair in sorted(p for p in in_k562 if "+" in p and set(p.split("+")) <= in_k562):
+                jobs[f"pairs {pair} seed {seed}"] = {**base, "question": "pairs", "data": data, "pair": pair}
+        if "line" in arguments.questions:
+            for line in ("A172", "T98G", "U87MG"):
+                for label in sorted(set(human.loc[human["cell_type"] == line, "perturbation"]) - {"control"}):
+                    job = {**base, "question": "line", "data": data, "line": line, "perturbation": label}
+                    jobs[f"line {label} {line} seed {seed}"] = job
+    return jobs
+
+
+def main() -> None:
+    """Run the jobs and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the h5ad files")
+    parser.add_argument("--questions", nargs="+", choices=list(QUESTIONS), default=list(QUESTIONS))
+    parser.add_argument("--genes", type=int, default=1000, help="panel of the worm")
+    add_job_options(parser)
+    arguments = parser.parse_args()
+    results = run_jobs(ask, make_jobs(arguments), arguments)
+    print("| job | what | cells | error, model | trivial | no change | model / trivial |")
+    for name, result in results.items():
+        for what, each in result.items():
+            ratio = each["model"] / each["trivial"] if each["trivial"] > 0 else float("nan")
+            shown = " | ".join(f"{each[key]:.2f}" for key in ("model", "trivial", "unchanged"))
+            print(f"| {name} | {what} | {each['cells']} | {shown} | {ratio:.2f} |")
+    write_result(arguments.out, {"results": json.loads(json.dumps(results))})
+
+
+if __name__ == "__main__":
+    main()
