@@ -11,6 +11,7 @@ from causcell._deprecation import moved_names
 from causcell._internal.waiting import wait_passively
 from causcell.cli import options
 from causcell.cli.flags import name_flags
+from causcell.errors import format_list
 
 __getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 
@@ -18,6 +19,15 @@ __getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 def train(
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Folder of a finished run whose model learns these cells too: new labels, more cells. It decides "
+            "concepts, edges, genes and networks.",
+            show_default=False,
+        ),
+    ] = None,
     concept: options.Concepts = None,
     edge: options.Edges = None,
     label_features: options.LabelFeatures = None,
@@ -33,6 +43,28 @@ def train(
     raw: options.Raw = False,
     totals: options.Totals = None,
     round_counts: options.RoundCounts = False,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="encoder|decoder|graph|none",
+            help="With --from: a part whose weights stay as they are; repeat. [default: encoder]",
+            show_default=False,
+        ),
+    ] = None,
+    replay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --from: share of a batch that the run's own model decodes in place of the cells it was trained "
+            "on. [default: 0.5]",
+        ),
+    ] = None,
+    allow_missing_genes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="With --from: share of the panel, and of a cell's total, that may be missing."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -58,6 +90,7 @@ def train(
         run = fit(
             data,
             out,
+            start_from=start_from,
             config=load_config(config, parse_overrides(setting or [])),
             concepts=concept,
             edges=edge,
@@ -73,6 +106,9 @@ def train(
             totals=totals,
             round_counts=round_counts or None,
             seed=seed,
+            freeze=freeze or None,
+            replay=replay,
+            allow_missing_genes=allow_missing_genes,
             split=split,
             resume=resume,
             overwrite=overwrite,
@@ -82,6 +118,9 @@ def train(
         if told := str(interrupt):
             interrupt.args = (name_flags(told, {"resume": "--resume", "unfinished": "causcell export --unfinished"}),)
         raise
+    if descent := run.provenance.get("descends_from"):
+        new = [f"{name}: {format_list(labels)}" for name, labels in descent[0]["new_labels"].items()]
+        typer.echo(f"started from {start_from}; new labels: {'; '.join(new) or 'none'}")
     measures = run.provenance["held_out"]
     quality = f"; held-out mean estimate: PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}" if measures else ""
     typer.echo(

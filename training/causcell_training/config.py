@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,13 @@ _OF_VALUES = ("label_features", "set_control")
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def listed(given: Any) -> Any:
+    """Take one text for a list of it, and a list for a tuple."""
+    if isinstance(given, str):
+        return (given,)
+    return tuple(given) if isinstance(given, list) else given  # a strict tuple is no list
 
 
 class ModelConfig(_Section):
@@ -148,6 +155,29 @@ class OptimisationConfig(_Section):
     and as near to a training on a CPU as another order of sums allows. Weights are float32 either way."""
 
 
+class DescentConfig(_Section):
+    """What is particular to a training that starts from a finished run."""
+
+    freeze: tuple[Literal["encoder", "decoder", "graph"], ...] = ("encoder",)
+    """Parts whose weights stay as they are: ``encoder``, ``decoder`` (the denoiser), ``graph`` (learned weights of
+    edges); ``none`` of them. With the encoder as it was, Kang's new donors were learned better from as many steps
+    (``docs/fine_tuning.md``), and cells are read as they were before."""
+    replay: float = Field(0.5, ge=0, lt=1)
+    """Share of the cells of each batch that are decoded from the run's reference cells by its own model: they stand for
+    the cells it was trained on, which are not needed again."""
+    steps: int | None = Field(None, ge=1, le=10**9)
+    """Optimiser steps, to the end of an epoch, in place of ``optimisation.epochs``; where neither is given, 7 % of
+    those of the training from nothing that the run descends from."""
+    allow_missing_genes: float = Field(0.0, ge=0, lt=1)
+    """Share of the panel's genes, and of a cell's total, that the new cells may lack; filled with the mean of the run's
+    training cells."""
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, given: Any) -> Any:
+        return () if listed(given) == ("none",) else listed(given)
+
+
 class TrainConfig(_Section):
     """All settings of a run.
 
@@ -197,18 +227,19 @@ class TrainConfig(_Section):
     optimisation: OptimisationConfig = OptimisationConfig()
     """Optimiser, batches, and when training stops."""
 
+    descent: DescentConfig | None = None
+    """What is particular to a training that starts from a finished run; none: it starts from nothing."""
+
     @field_validator("concept", "edge", "include_genes", "label_features", "set_control", mode="before")
     @classmethod
     def _one_is_a_list(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return (given,)
-        return tuple(given) if isinstance(given, list) else given  # a strict tuple is no list
+        return listed(given)
 
     @model_serializer(mode="wrap")
     def _leave_out_options_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out options of concepts with values: settings of plain labels are written as they were."""
+        """Leave out options of values and of a descent where there are none: settings are written as they were."""
         fields: dict[str, Any] = dump(self)
-        return {name: value for name, value in fields.items() if value or name not in _OF_VALUES}
+        return {name: value for name, value in fields.items() if value or name not in (*_OF_VALUES, "descent")}
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> TrainConfig:
@@ -270,9 +301,10 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Mapping[s
 def _unknown_setting(name: str, value: object) -> str:
     """Return the message for a setting that there is not, with the nearest one."""
     sections = {
-        key: tuple(field.annotation.model_fields)
+        key: tuple(each.model_fields)
         for key, field in TrainConfig.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
+        for each in (field.annotation, *get_args(field.annotation))
+        if isinstance(each, type) and issubclass(each, _Section)
     }
     section, _, key = name.rpartition(".")
     known = sections.get(section, tuple(TrainConfig.model_fields))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from causcell._internal.files import local_path
-from causcell.errors import ConfigurationError
+from causcell.errors import ConfigurationError, format_list
 from causcell_training.config import TrainConfig
 from causcell_training.data.split import Split
 from causcell_training.entrance import check_inputs
@@ -32,6 +32,7 @@ def fit(
     data: anndata.AnnData | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    start_from: Run | str | os.PathLike[str] | None = None,
     config: TrainConfig | None = None,
     concepts: Sequence[str] | str | None = None,
     edges: Sequence[str | tuple[str, str]] | str | None = None,
@@ -47,6 +48,9 @@ def fit(
     totals: str | None = None,
     round_counts: bool | None = None,
     seed: int | None = None,
+    freeze: Sequence[str] | str | None = None,
+    replay: float | None = None,
+    allow_missing_genes: float | None = None,
     split: Split | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -63,6 +67,9 @@ def fit(
         Cells with labels in ``obs`` (missing: unlabelled), raw counts or log1p values; or a path to them.
     out
         Folder of the run; see `causcell_training.run_folder`.
+    start_from
+        A finished run, or its folder, whose model learns these cells too: new labels, new donors, more cells. It
+        decides concepts, edges, panel, scale and networks; see ``docs/fine_tuning.md``.
     config
         Settings; `TrainConfig` documents those that ``concepts`` to ``seed`` override.
     concepts, edges, label_features, set_control
@@ -71,8 +78,12 @@ def fit(
     expression, genes, gene_selection, batch_key, include_genes, layer, raw, totals, round_counts, seed
         Scale; panel, how it is chosen and within which batches, and genes that are on it anyhow; the layer or
         ``adata.raw`` in place of ``X``; a column with cells' totals; whether to round counts; seed.
+    freeze, replay, allow_missing_genes
+        With ``start_from``: parts whose weights stay as they are, the share of replayed cells in a batch, the share of
+        genes that these cells may lack; see `causcell_training.config.DescentConfig`.
     split
-        Part of each cell; see `causcell_training.data.cells.prepare`.
+        Part of each cell; see `causcell_training.data.cells.prepare`. With ``start_from``, cells that the run knows by
+        name keep the part they had, and need not be in it.
     resume, overwrite
         Continue the interrupted run at ``out``; or remove the run there, once the data have been checked.
     progress, callbacks, logger
@@ -104,20 +115,49 @@ def fit(
     out = local_path(out)
     reading = {"expression": expression, "layer": layer, "raw": raw, "totals": totals, "round_counts": round_counts}
     panel = {"genes": genes, "gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
+    descent = {"freeze": freeze, "replay": replay, "allow_missing_genes": allow_missing_genes}
     values = {"label_features": label_features, "set_control": set_control}
-    settings = _merge_settings(config, concepts, edges, seed=seed, **values, **panel, **reading)
+    settings = _merge_settings(config, concepts, edges, descent, seed=seed, **values, **panel, **reading)
+    run = None if start_from is None else _open_start(start_from, out)
+    if run is not None:
+        from causcell_training.descent import inherit_settings, read_heritage
+
+        settings = inherit_settings(run, settings)
+    elif settings.descent is not None:
+        raise ConfigurationError(
+            f"{_name_descent(descent)} is for a training that starts from a run; name it (start_from=), or leave it out"
+        )
     _check_folder(out, settings, resume=resume, overwrite=overwrite)
-    check_inputs(data, settings, split)
+    if run is None:
+        check_inputs(data, settings, split)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds
 
+    heritage = None if run is None else read_heritage(run, settings.seed)
     options = LoopOptions(progress=progress, callbacks=callbacks, logger=logger, plan=plan)
-    return train_model(data, out, settings, split, options, resume=resume, overwrite=overwrite)
+    return train_model(data, out, settings, split, options, heritage=heritage, resume=resume, overwrite=overwrite)
+
+
+def _open_start(start_from: Run | str | os.PathLike[str], out: Path) -> Run:
+    """Open the run that training starts from; raises `ConfigurationError` if it is in the new run's folder."""
+    from causcell_training.run import Run
+
+    run = start_from if isinstance(start_from, Run) else Run.load(start_from)
+    if run.path.resolve() == out.resolve():
+        raise ConfigurationError(f"out={str(out)!r} is the run that training starts from, start_from; name another")
+    return run
+
+
+def _name_descent(descent: Mapping[str, object]) -> str:
+    """Name what is given of a descent; its section of the settings, where no argument is."""
+    given = [f"{name}={value!r}" for name, value in descent.items() if value is not None]
+    return format_list(given) if given else "the section 'descent' of config"
 
 
 def _merge_settings(
     config: TrainConfig | None,
     concepts: Sequence[str] | str | None,
     edges: Sequence[str | tuple[str, str]] | str | None,
+    descent: Mapping[str, Any],
     **others: Any,
 ) -> TrainConfig:
     """Put the arguments that are given over the settings; raises `ConfigurationError` naming the argument."""
@@ -127,11 +167,18 @@ def _merge_settings(
     if edges is not None:
         listed = (edges,) if isinstance(edges, str) else edges
         given["edge"] = tuple(_edge_text(edge) for edge in listed)
+    base = config or TrainConfig()
+    own = {name: getattr(base, name) for name in base.model_fields_set}  # the others are defaults, and stay so
+    of_descent = {name: value for name, value in descent.items() if value is not None}
+    if of_descent:
+        given["descent"] = {**(dict(base.descent) if base.descent else {}), **of_descent}
     try:
-        return TrainConfig.model_validate(dict(config or TrainConfig()) | given)
+        return TrainConfig.model_validate(own | given)
     except ValidationError as error:
         first = error.errors()[0]
-        setting = str(first["loc"][0]) if first["loc"] else ""
+        place = [str(each) for each in first["loc"]]
+        setting = place[1] if place[:1] == ["descent"] and len(place) > 1 else place[0] if place else ""
+        given |= of_descent
         named = f"{_ARGUMENTS.get(setting, setting)}={given.get(setting, first['input'])!r}: " if setting else ""
         raise ConfigurationError(named + first["msg"]) from error
 

@@ -166,9 +166,14 @@ class Run:
         held_out = f"{cells['choose']} validation and {cells['report']} test cells"
         if measures := self.provenance["held_out"]:
             held_out += f"; mean estimate of test cells: PCC {measures['pcc']:.3f}, MSE {measures['mse']:.3f}"
+        runs = self.provenance.get("descends_from", ())
+        descent = (
+            {"descends from": format_list(f"{each['run']} ({each['digest'][:12]})" for each in runs)} if runs else {}
+        )
         unfinished = ", the best so far of a run that has not finished" if self.provenance.get("unfinished") else ""
         return {
             "trained on": f"{cells['train']} cells x {len(self.model.preprocessing.genes)} genes",
+            **descent,
             "concepts": "; ".join(f"{each.name}: {format_list(each.labels)}" for each in schema.concepts),
             "edges": describe_graph(schema, self.provenance.get("edges", {})),
             "epochs": f"{self.provenance['epochs']} in {self.provenance['seconds']:.0f} s{unfinished}",

@@ -10,6 +10,7 @@ Both are written before the first step: what can't be written ends no training t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from scipy import sparse
 
 from causcell._internal.batching import batches
 from causcell._internal.files import new_file
+from causcell.concepts import UNLABELLED
 from causcell.errors import CausCellError, RunError
 from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.preprocessing import gene_digest
@@ -32,7 +34,7 @@ from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
 from causcell_training.data.groups import GROUPS, summarise_groups
-from causcell_training.data.split import PART, TEST, TRAINING, VALIDATION, Part
+from causcell_training.data.split import PART, REPLAYED, TEST, TRAINING, VALIDATION, Part
 from causcell_training.learned_graph import edge_strengths
 from causcell_training.model import CausCell
 from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
@@ -93,6 +95,11 @@ class RunData:
         Every combination of labels among all training cells, int32 [C x m].
     values
         Values of the reference cells side by side, float32 [P x V]; none where concepts are plain labels.
+    offset
+        What is added to the embeddings of those reference cells that are replayed, the last R ones, float32
+        [R x M x k]; see `ReplayedCells`. None in a training that starts from no run.
+    lineage
+        The runs that it descends from, the nearest first; see `Heritage.lineage`.
     """
 
     digest: str
@@ -103,24 +110,32 @@ class RunData:
     labels: np.ndarray
     combinations: np.ndarray
     values: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    lineage: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def of(cls, data: TrainingData, seed: int, embedding: int) -> RunData:
-        """Choose the reference cells among the training rows, and gather the facts."""
-        train = data.rows(TRAINING)
-        labels = data.labels[train]
+        """Choose the reference cells among the training rows and those replayed, and gather the facts."""
+        train, heritage = data.rows(TRAINING), data.heritage
+        candidates = np.concatenate([train, data.rows(REPLAYED)])
         count = sum(len(concept.labels) for concept in data.schema.concepts)
         most = cells_per_label(count, len(data.schema.concepts), embedding)
-        rows = train[select_reference_cells(labels, np.random.default_rng((seed, 1)), most)]
+        chosen = select_reference_cells(data.labels[candidates], np.random.default_rng((seed, 1)), most)
+        rows, names, combinations = candidates[chosen], data.names[train].tolist(), data.labels[train]
+        if heritage is not None:
+            names += [name for name, part in heritage.split.items() if part == TRAINING]
+            combinations = np.concatenate([combinations, heritage.replayed.combinations])
         return cls(
             data.digest(),
             ModelDescription.of(data.schema, data.preprocessing),
-            TrainingCells.of(data.names[train]),
+            TrainingCells.of(names),
             {part: len(data.rows(part)) for part in (TRAINING, VALIDATION, TEST)},
             data.expression[rows],
             data.labels[rows],
-            np.unique(labels, axis=0),
+            np.unique(combinations, axis=0),
             data.values_of(rows) if data.schema.has_values else None,
+            None if heritage is None else heritage.replayed.offset[chosen[chosen >= len(train)] - len(train)],
+            () if heritage is None else tuple(heritage.lineage(data.schema)),
         )
 
     def save(self, path: Path) -> None:
@@ -129,6 +144,8 @@ class RunData:
         arrays |= {"labels": self.labels, "combinations": self.combinations}
         if self.values is not None:
             arrays["concept_values"] = self.values
+        if self.offset is not None:
+            arrays["offset"] = self.offset
         tree: dict[str, Any] = {
             "digest": self.digest,
             "description": self.description.model_dump_json(),
@@ -136,6 +153,8 @@ class RunData:
             "counts": self.counts,
             "arrays": {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
         }
+        if self.lineage:
+            tree["lineage"] = json.dumps(self.lineage)
         write_checkpoint(tree, path / DATA_FILE)
 
     @classmethod
@@ -158,8 +177,24 @@ class RunData:
             counts: dict[Part, int] = {part: int(tree["counts"][part]) for part in (TRAINING, VALIDATION, TEST)}
             cells = TrainingCells.model_validate(tree["training_cells"])
             cells.check()
+            offset, lineage = arrays.get("offset"), tuple(json.loads(tree.get("lineage", "[]")))
+            if offset is not None:
+                fits = offset.ndim == 3 and offset.shape[1] == len(concepts) + 1 and len(offset) <= len(labels)
+                if not fits or offset.dtype != np.float32 or not np.isfinite(offset).all():
+                    raise ValueError(f"offsets of type {offset.dtype} and shape {offset.shape}, or not finite")
             values = _check_values(arrays.get("concept_values"), description, len(labels))
-            return cls(tree["digest"], description, cells, counts, expression, labels, arrays["combinations"], values)
+            return cls(
+                tree["digest"],
+                description,
+                cells,
+                counts,
+                expression,
+                labels,
+                arrays["combinations"],
+                values,
+                offset,
+                lineage,
+            )
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError, CausCellError) as error:
             raise RunError(
                 f"{path / DATA_FILE} can't be used: {type(error).__name__} {str(error)[:200]}; begin the run "
@@ -178,7 +213,8 @@ class RunData:
             "device": facts.device,
             "config": config.model_dump(mode="json"),
         }
-        return provenance | ({"plan": facts.plan} if facts.plan else {})
+        descent = {"descends_from": list(self.lineage)} if self.lineage else {}
+        return provenance | ({"plan": facts.plan} if facts.plan else {}) | descent
 
     def describe_edges(
         self, model: CausCell, found: Mapping[str, Mapping[str, Any]], reference: ReferenceCells
@@ -194,17 +230,29 @@ class RunData:
 
     @torch.no_grad()
     def embed_reference_cells(self, model: CausCell) -> ReferenceCells:
-        """Encode the reference cells by a model in evaluation mode on the CPU."""
+        """Encode the reference cells by a model in evaluation mode on the CPU.
+
+        Those that are replayed have the embedding that they had in the run they come from, moved by as much as the
+        encoder moved on the cells that they were decoded to.
+        """
         known = [torch.from_numpy(self.labels).long()]
         if self.values is not None:
             known.append(torch.from_numpy(self.values))
-        exogenous = [
-            model.inform(
-                model.encode(torch.from_numpy(self.expression[part].toarray()))[0], *(each[part] for each in known)
-            ).numpy()
-            for part in batches(len(self.labels), _ENCODED_ROWS)
-        ]
-        return ReferenceCells(np.concatenate(exogenous), self.labels, self.combinations)
+        replayed = 0 if self.offset is None else len(self.offset)
+        known[0][len(known[0]) - replayed :] = UNLABELLED  # they were informed by their labels before
+        exogenous = np.concatenate(
+            [
+                model.inform(
+                    model.encode(torch.from_numpy(self.expression[part].toarray()))[0], *(each[part] for each in known)
+                ).numpy()
+                for part in batches(len(self.labels), _ENCODED_ROWS)
+            ]
+        )
+        if self.offset is not None:
+            exogenous[len(exogenous) - replayed :] += self.offset
+        if not np.isfinite(exogenous).all():
+            raise RunError("the model's embeddings of the reference cells are not finite; train again")
+        return ReferenceCells(exogenous, self.labels, self.combinations)
 
 
 def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:

@@ -131,7 +131,7 @@ def _compare_settings(path: Path, config: TrainConfig) -> None:
             f"the run in {str(path)!r} has no readable {CONFIG_FILE} ({error}); begin again with overwrite=True"
         ) from error
     own, theirs = (_flatten(each.model_dump(mode="json")) for each in (config, begun))
-    free = {f"optimisation.{name}" for name in FREE_ON_RESUME}
+    free = {"descent.steps", *(f"optimisation.{name}" for name in FREE_ON_RESUME)}
     names = dict.fromkeys([*own, *theirs])  # an option that is not used is in neither
     differing = [name for name in names if name not in free and own.get(name) != theirs.get(name)]
     if differing:

@@ -10,6 +10,7 @@ import typer
 
 from causcell.cli import options
 from causcell.cli.tables import format_table
+from causcell.errors import format_list
 
 if TYPE_CHECKING:
     from causcell.engine.protocol import Engine
@@ -81,6 +82,21 @@ def _served(engine: Engine) -> dict[str, Any]:
     }
 
 
+def _lineage(manifest: Manifest) -> dict[str, Any]:
+    """Return the runs that a model descends from, the nearest first; nothing for one that was trained from nothing."""
+    lineage = manifest.provenance.get("descends_from")
+    return {"descends_from": lineage} if isinstance(lineage, list) and lineage else {}
+
+
+def _lineage_line(run: dict[str, Any]) -> str:
+    added = run.get("new_labels") or {}
+    new = "; ".join(f"{name}: {format_list(labels)}" for name, labels in added.items())
+    return (
+        f"  run {run.get('run')} ({str(run.get('digest'))[:12]}), {run.get('cells')} training cells, finished "
+        f"{run.get('finished')}; labels new since: {new or 'none'}"
+    )
+
+
 def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
     if name == "presets":
         head = f"presets, measured on {essentials['held_out_cells']} held-out cells (beside real cells):"
@@ -91,6 +107,8 @@ def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
         return [line for server in value for line in _server_lines(server, essentials["statistics"])]
     if name == "verdicts":
         return [*(["verdicts on the concepts, from held-out cells:"] if value else []), *map(_verdict_line, value)]
+    if name == "descends_from":
+        return ["descends from, the nearest first:", *map(_lineage_line, value)]
     if name == "statistics":
         return []  # in the servers' tables
     if isinstance(value, dict):
@@ -199,6 +217,7 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         "training_cells": manifest.training_cells.count,
         "trained": {key: manifest.provenance.get(key) for key in ("finished", "seconds", "epochs", "device")}
         | ({"unfinished": True} if manifest.provenance.get("unfinished") else {}),
+        **_lineage(manifest),
         "versions": manifest.versions,
     }
 

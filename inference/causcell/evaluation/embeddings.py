@@ -161,7 +161,10 @@ def tabulate_finer_labels(data: EvaluationData, columns: Sequence[str]) -> Table
     groups: dict[str, str] = {}
     rng = np.random.default_rng(0)
     for column in columns:
-        codes = obs[column].astype("category").cat.codes.to_numpy()
+        if column in data.schema.names:  # of numbers, those of their bins
+            codes = data.schema.encode(obs[[column]])[:, data.schema.index(column)]
+        else:
+            codes = obs[column].astype("category").cat.codes.to_numpy()
         known = codes != UNLABELLED
         for name, embedding in embeddings.items():
             clusters = cluster_cells(embedding[known], len(np.unique(codes[known])))

@@ -179,11 +179,13 @@ class ModelPredictor:
         embedded = self._sized(cells.n_obs).embed(cells, **self._read_options)
         names = self.schema.names
         every = (*names, UNEXPLAINED)
+        predicted = embedded.obs[[f"{name}_predicted" for name in names]].set_axis(list(names), axis=1)
+        codes = self.schema.encode(predicted)  # of numbers, those of their bins
         exogenous = np.split(embedded.obsm["X_causcell_exogenous"], len(every), axis=1)
         return Embeddings(
             {name: embedded.obsm[f"X_causcell_{name}"] for name in every},
             embedded.obsm["X_causcell"],
-            {name: embedded.obs[f"{name}_predicted"].cat.codes.to_numpy() for name in names},
+            {name: codes[:, i] for i, name in enumerate(names)},
             dict(zip(every, exogenous, strict=True)),
         )
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
 from causcell_training.config import TrainConfig
 from causcell_training.data.concepts import read_schema
 from causcell_training.data.genes import choose_panel
+from causcell_training.data.heritage import Heritage
 from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_panel
-from causcell_training.data.split import TRAINING, Part, Split, split_cells
+from causcell_training.data.split import REPLAYED, TRAINING, Part, Split, split_cells
 from causcell_training.data.variation import require_variation
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class TrainingData:
         Gene panel, and mean and deviation of the training rows.
     values
         Values of concepts that have more than labels, float32 [n x width] by index of the concept; NaN: unlabelled.
+    heritage
+        What is taken over from the run that the training starts from. Its held-out cells and its replayed cells (of the
+        part ``replay``) are among the rows; concepts, panel and moments are its own.
     """
 
     expression: sparse.csr_matrix
@@ -61,6 +65,7 @@ class TrainingData:
     schema: ConceptSchema
     preprocessing: Preprocessing
     values: Mapping[int, np.ndarray] = field(default_factory=dict)
+    heritage: Heritage | None = None
 
     def digest(self) -> str:
         """Compute the SHA-256 (hex) of cells, genes, expression, labels, values and parts."""
@@ -68,11 +73,19 @@ class TrainingData:
         arrays = [self.labels, self.expression.indptr, self.expression.indices, self.expression.data]
         for array in (*arrays, *self.values.values()):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.heritage is not None:
+            digest.update(self.heritage.digest.encode())
         return digest.hexdigest()
 
-    def rows(self, part: Part) -> np.ndarray:
+    def rows(self, part: Part | Literal["replay"]) -> np.ndarray:
         """Find the rows of one part, ascending int64."""
         return np.flatnonzero(self.part == part)
+
+    @property
+    def trained_labels(self) -> np.ndarray:
+        """Codes of labels of the training rows and of the replayed ones behind them, int32 [n x m]."""
+        labels: np.ndarray = self.labels[np.concatenate([self.rows(TRAINING), self.rows(REPLAYED)])]
+        return labels
 
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """Take some rows.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from causcell.cells.split import (
@@ -19,6 +21,7 @@ from causcell_training.config import TrainConfig
 
 __all__ = [
     "PART",
+    "REPLAYED",
     "TEST",
     "TRAINING",
     "VALIDATION",
@@ -30,6 +33,9 @@ __all__ = [
     "split_at_random",
     "split_cells",
 ]
+
+REPLAYED: Literal["replay"] = "replay"
+"""Part, in memory alone, of cells that a model decoded in place of those it was trained on."""
 
 PART = "causcell:part"
 """Column of ``held_out.h5ad`` with the part of each cell; no concept can have this name, for the colon."""

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import Batch, TrainingData
-from causcell_training.data.split import TRAINING
+from causcell_training.data.split import REPLAYED, TRAINING, VALIDATION
 
 EVALUATION_ROWS = 512
 """Cells of a batch that is not trained on."""
@@ -51,6 +51,36 @@ class ShuffledBatches(Sampler[np.ndarray]):
         yield from np.array_split(order, self._count)
 
 
+class ReplayingBatches(ShuffledBatches):
+    """Rows of new training cells in shuffled batches, each filled up with replayed cells.
+
+    An epoch goes over the new cells once, and over some of the replayed ones, drawn anew for each batch.
+
+    Parameters
+    ----------
+    rows, replayed
+        Rows of the new training cells and of the replayed ones, int64.
+    batch_size
+        Rows of a batch, at least.
+    share
+        Share of replayed cells in a batch, below 1.
+    seed
+        Seed of the order.
+    """
+
+    def __init__(self, rows: np.ndarray, replayed: np.ndarray, batch_size: int, share: float, seed: int) -> None:
+        super().__init__(rows, max(1, round(batch_size * (1 - share))), seed)
+        self._replayed = replayed
+        self._ratio = share / (1 - share)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch, int64, new cells first."""
+        rng = np.random.default_rng((self._seed, self._epoch, 1))
+        for rows in super().__iter__():
+            wanted = min(round(len(rows) * self._ratio), len(self._replayed))
+            yield np.concatenate([rows, rng.choice(self._replayed, wanted, replace=False)])
+
+
 class BatchesByRows(Dataset[Batch]):
     """Batches of training data, looked up by their rows: see `TrainingData.batch`."""
 
@@ -63,9 +93,40 @@ class BatchesByRows(Dataset[Batch]):
 
 
 def training_batches(data: TrainingData, config: TrainConfig) -> DataLoader[Batch]:
-    """Load the training rows in shuffled batches of ``config.optimisation.batch_size`` cells and a little more."""
-    sampler = ShuffledBatches(data.rows(TRAINING), config.optimisation.batch_size, config.seed)
+    """Load the training rows in shuffled batches of ``config.optimisation.batch_size`` cells and a little more.
+
+    In a training that starts from a run, ``config.descent.replay`` of each batch are replayed cells.
+    """
+    rows, size = data.rows(TRAINING), config.optimisation.batch_size
+    if config.descent is None:
+        sampler = ShuffledBatches(rows, size, config.seed)
+    else:
+        sampler = ReplayingBatches(rows, data.rows(REPLAYED), size, config.descent.replay, config.seed)
     return DataLoader(BatchesByRows(data), batch_size=None, sampler=sampler)
+
+
+def with_epochs(config: TrainConfig, batches: int) -> TrainConfig:
+    """Set as many epochs of some batches as take ``config.descent.steps``, where these are set."""
+    if config.descent is None or config.descent.steps is None:
+        return config
+    epochs = -(-config.descent.steps // batches)
+    return config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
+
+
+def validation_batches(data: TrainingData) -> DataLoader[Batch]:
+    """Load the validation rows.
+
+    In a training that starts from a run, the fewer of the run's own and the new ones are repeated to as many as the
+    others: a measure of all counts what is kept as much as what is learned.
+    """
+    rows = data.rows(VALIDATION)
+    if data.heritage is not None:
+        known = np.isin(data.names[rows].astype(str), list(data.heritage.split))
+        old, new = rows[known], rows[~known]
+        if len(old) and len(new):
+            size = max(len(old), len(new))
+            rows = np.concatenate([np.resize(old, size), np.resize(new, size)])
+    return evaluation_batches(data, rows)
 
 
 def evaluation_batches(data: TrainingData, rows: np.ndarray) -> DataLoader[Batch]:

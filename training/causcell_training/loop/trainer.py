@@ -19,8 +19,11 @@ from causcell.repository.description import ModelDescription
 from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData, prepare
-from causcell_training.data.split import VALIDATION, Split
-from causcell_training.loop.batches import evaluation_batches, training_batches
+from causcell_training.data.descended import prepare_descended
+from causcell_training.data.heritage import Heritage
+from causcell_training.data.split import REPLAYED, Split
+from causcell_training.descended_weights import frozen_weights
+from causcell_training.loop.batches import training_batches, validation_batches, with_epochs
 from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
 from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
 from causcell_training.loop.environment import OneProcess, check_accelerator
@@ -99,6 +102,7 @@ def train_model(
     split: Split | None,
     options: LoopOptions,
     *,
+    heritage: Heritage | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Run:
@@ -114,6 +118,8 @@ def train_model(
         Settings.
     options
         Callbacks, logger, plan and progress bar.
+    heritage
+        What is taken over from the run that training starts from.
     resume
         Go on with the run at ``path``, from its beginning where it has no checkpoint yet.
     overwrite
@@ -133,7 +139,11 @@ def train_model(
     """
     check_accelerator(config.optimisation.accelerator)
     with one_at_a_time(), own_torch_defaults(), own_threads(), own_rank():
-        prepared = prepare(data, config, split)
+        if heritage is None:
+            prepared = prepare(data, config, split)
+        else:
+            prepared = prepare_descended(data, config, split, heritage)
+        config = with_epochs(config, len(training_batches(prepared, config)))
         run_data = _resume_run(path, prepared, config) if resume else _begin_run(path, prepared, config, overwrite)
         checkpoints = RunCheckpoints(
             path,
@@ -179,7 +189,10 @@ def _resume_run(path: Path, data: TrainingData, config: TrainConfig) -> RunData:
 def _write_inputs(path: Path, data: TrainingData, config: TrainConfig) -> None:
     """Write the settings, the part of every cell, and the held-out cells."""
     write_config(path, config)
-    write_split(path, data.names, data.part)
+    parts = dict(zip(data.names[data.part != REPLAYED], data.part[data.part != REPLAYED], strict=True))
+    if data.heritage is not None:
+        parts = {**data.heritage.split, **parts}
+    write_split(path, parts, parts.values())
     write_held_out_cells(data, config.seed, path)
 
 
@@ -196,7 +209,7 @@ def _run_loop(
                 trainer.fit(
                     plan,
                     train_dataloaders=training_batches(data, config),
-                    val_dataloaders=evaluation_batches(data, data.rows(VALIDATION)),
+                    val_dataloaders=validation_batches(data),
                     ckpt_path=last if last.exists() else None,
                     weights_only=True,
                 )
@@ -210,6 +223,7 @@ def _run_loop(
         raise RunError("no validation gave a finite measure, so that there is no model; see metrics.csv")
     facts = checkpoints.facts(trainer, trainer.global_step)
     weights = select_model_weights(read_checkpoint(path / BEST_FILE)["state_dict"])
+    weights |= frozen_weights(data, config.descent)
     description = ModelDescription.of(plan.model.schema, data.preprocessing)
     return facts, make_model(description, config.model, weights)
 

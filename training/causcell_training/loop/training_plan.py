@@ -8,13 +8,14 @@ import lightning.pytorch as lightning
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LinearLR
 
 from causcell.concepts import UNLABELLED
 from causcell.errors import RunError
-from causcell_training.config import TrainConfig
+from causcell_training.config import DescentConfig, TrainConfig
 from causcell_training.data.cells import Batch, TrainingData
 from causcell_training.data.components import principal_axes
-from causcell_training.data.split import TRAINING
+from causcell_training.descended_weights import take_over
 from causcell_training.kinds.priors import LabelPrior
 from causcell_training.model import CausCell
 from causcell_training.objective import Objective
@@ -53,7 +54,8 @@ class TrainingPlan(lightning.LightningModule):
     config
         Settings.
     model
-        The model in training; its encoder already projects to the principal components of the training rows.
+        The model in training; its encoder already projects to the principal components of the training rows, or it
+        has the weights of the run that training starts from.
     objective
         The objective, with the parameters that only training needs.
 
@@ -74,12 +76,15 @@ class TrainingPlan(lightning.LightningModule):
         self.config = config
         self._data_digest = data.digest()
         self.model = CausCell(data.schema, data.preprocessing, config.model)
-        if config.model.graph == "learned":
-            self.model.scm.learn_edges()
-        axes = principal_axes(data, config.model.components, config.seed)
-        self.model.encoder.projection.copy_(torch.from_numpy(axes))
-        labels = torch.from_numpy(data.labels[data.rows(TRAINING)].astype(np.int64))
+        if data.heritage is None:
+            if config.model.graph == "learned":
+                self.model.scm.learn_edges()
+            axes = principal_axes(data, config.model.components, config.seed)
+            self.model.encoder.projection.copy_(torch.from_numpy(axes))
+        labels = torch.from_numpy(data.trained_labels.astype(np.int64))
         self.objective = Objective(data.schema, config.model.embedding, labels, config.objective)
+        if data.heritage is not None:
+            take_over(self.model, self.objective, data, config.descent or DescentConfig())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the digest of the data and the name of the plan in a checkpoint."""
@@ -149,12 +154,14 @@ class TrainingPlan(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimiser, AdamW (Loshchilov & Hutter 2019).
 
-        Matrices of the networks decay; biases, norms, deviations and label priors, which are levels, do not.
+        Matrices of the networks decay; biases, norms, deviations and label priors, which are levels, do not. In a
+        training that starts from a run, the learning rate falls linearly to zero at the last step.
 
         Returns
         -------
-        torch.optim.Optimizer
-            The optimiser; an override may return whatever Lightning takes.
+        torch.optim.Optimizer or dict
+            The optimiser, or the optimiser and the schedule of its learning rate; an override may return whatever
+            Lightning takes.
         """
         settings = self.config.optimisation
         tables = [prior for prior in self.model.priors if isinstance(prior, LabelPrior)]
@@ -162,12 +169,16 @@ class TrainingPlan(lightning.LightningModule):
         matrices = [each for each in self.model.parameters() if each.ndim > 1 and id(each) not in levels]
         decayed = {id(parameter) for parameter in matrices}
         others = [parameter for parameter in self.parameters() if id(parameter) not in decayed]
-        return torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
             betas=(0.9, 0.99),
             fused=self.device.type == "cpu",  # a fifth of a step; Lightning can't clip for it under mixed precision
         )
+        if self.config.descent is None:
+            return optimizer
+        falling = LinearLR(optimizer, 1.0, 0.0, max(1, int(self.trainer.estimated_stepping_batches)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
 
 
 def plan_name(plan: type[TrainingPlan]) -> str:

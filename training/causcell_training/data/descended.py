@@ -1,0 +1,257 @@
+"""Training data of a training that starts from a finished run: its panel and concepts, and labels that are new."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from causcell._internal.batching import batches
+from causcell._internal.labels import MOST_LABELS, number_text, read_labels
+from causcell.cells.collection import Cells
+from causcell.cells.panel_cells import PanelCells, Reading
+from causcell.cells.split import assign_parts
+from causcell.concept_columns import check_columns
+from causcell.concepts import Concept, ConceptSchema
+from causcell.errors import ConceptError, DataError, UnknownLabelError, format_list
+from causcell_training.config import DescentConfig, TrainConfig
+from causcell_training.data.cells import TrainingData
+from causcell_training.data.heritage import HeldOutCells, Heritage
+from causcell_training.data.split import (
+    REPLAYED,
+    TRAINING,
+    Part,
+    Split,
+    read_split,
+    require_trained_labels,
+    split_as_given,
+    split_at_random,
+)
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+_READ_ROWS = 1024
+
+_SAME_VALUE = 1e-3
+"""Largest difference, log scale, of two readings of one cell."""
+
+
+def prepare_descended(
+    source: anndata.AnnData | str | os.PathLike[str], config: TrainConfig, split: Split | None, heritage: Heritage
+) -> TrainingData:
+    """Read new cells as the model of a run reads cells, and put the run's held-out and replayed cells beside them.
+
+    Parameters
+    ----------
+    source, split
+        As for `causcell_training.data.cells.prepare`. Cells that the run knows by name keep the part they had in it;
+        a split need not name them.
+    config
+        How values are read, share of held-out cells, seed.
+    heritage
+        What is taken over from the run.
+
+    Returns
+    -------
+    TrainingData
+        The new cells, then the run's held-out cells that are not among them, then its replayed cells.
+
+    Raises
+    ------
+    CausCellError
+        What `prepare` finds; `GenePanelError` for genes of the panel that the cells lack; `DataError` for a split that
+        gives a known cell another part, or for new cells that have the names of other cells of the run.
+    """
+    descent = config.descent or DescentConfig()
+    reading = Reading(
+        config.layer,
+        config.raw,
+        totals=config.totals,
+        round_counts=config.round_counts,
+        allow_missing_genes=descent.allow_missing_genes,
+    )
+    with Cells(source, layer=config.layer, raw=config.raw) as cells:
+        check_columns(cells.columns, heritage.schema.names)
+        schema = grow_schema(heritage.schema, cells.obs)
+        bound = reading.bind(cells, schema, heritage.preprocessing)
+        labels, names = bound.labels, cells.names
+        part = split_descended(names, labels, schema, config, split, heritage)
+        expression = _read_expression(bound)
+        lacking = np.isin(heritage.preprocessing.genes, bound.missing)
+    held_out = _other_held_out_cells(heritage.held_out, names, expression, lacking)
+    replayed = heritage.replayed
+    numbered = np.array([f"replay:{i}" for i in range(len(replayed.labels))], dtype=object)
+    return TrainingData(
+        sparse.vstack([expression, held_out.expression, replayed.expression], format="csr", dtype=np.float32),
+        np.concatenate([labels, held_out.labels, replayed.labels]).astype(np.int32),
+        np.concatenate([names, held_out.names, numbered]),
+        np.concatenate([part, held_out.part, np.full(len(numbered), REPLAYED, dtype=object)]),
+        schema,
+        heritage.preprocessing,
+        heritage=heritage,
+    )
+
+
+def grow_schema(schema: ConceptSchema, obs: pd.DataFrame) -> ConceptSchema:
+    """Add the labels of cells that concepts do not have yet behind those that they have, whose codes stay.
+
+    Raises
+    ------
+    ConceptError
+        More labels than a concept may have, or a new label of an ordered concept whose place is not behind all others.
+    UnknownConceptError, UnknownLabelError
+        There is no such column; or a label is the number of several labels.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> schema = ConceptSchema((Concept("donor", ("d2", "d3")),))
+    >>> grow_schema(schema, pd.DataFrame({"donor": ["d3", "d1", None]})).concepts[0].labels
+    ('d2', 'd3', 'd1')
+    """
+    return replace(schema, concepts=tuple(_grow(concept, obs) for concept in schema.concepts))
+
+
+def _grow(concept: Concept, obs: pd.DataFrame) -> Concept:
+    labels, ordered = read_labels(obs, concept.name)
+    known = [_is_known(label, concept) for label in labels]
+    new = [label for label, is_known in zip(labels, known, strict=True) if not is_known]
+    if len(concept.labels) + len(new) > MOST_LABELS:
+        raise ConceptError(
+            f"concept {concept.name!r} has {len(concept.labels)} labels, and obs[{concept.name!r}] {len(new)} new "
+            f"ones, more than the {MOST_LABELS} that a concept may have"
+        )
+    if new and concept.kind == "ordinal":
+        behind = ordered and known == sorted(known, reverse=True) and (not any(known) or _names_last(concept, labels))
+        if not behind:
+            raise ConceptError(
+                f"concept {concept.name!r} is ordered ({format_list(concept.labels)}), and new labels "
+                f"{format_list(new)} can only stand behind its last one; give obs[{concept.name!r}] as an ordered "
+                f"categorical in which they follow {concept.labels[-1]!r}, or train anew"
+            )
+    return replace(concept, labels=(*concept.labels, *new))
+
+
+def _names_last(concept: Concept, labels: tuple[str, ...]) -> bool:
+    """Tell whether the file's order has the concept's labels in their own order."""
+    codes = [concept.code(label) for label in labels if _is_known(label, concept)]
+    return codes == sorted(codes)
+
+
+def _is_known(label: str, concept: Concept) -> bool:
+    """Tell whether a label is one of a concept's; raises `UnknownLabelError` for the number of several of them."""
+    try:
+        concept.code(label)
+    except UnknownLabelError:
+        number = number_text(label)
+        if number is not None and any(number_text(each) == number for each in concept.labels):
+            raise
+        return False
+    return True
+
+
+def split_descended(
+    names: np.ndarray,
+    labels: np.ndarray,
+    schema: ConceptSchema,
+    config: TrainConfig,
+    split: Split | None,
+    heritage: Heritage,
+) -> np.ndarray:
+    """Give cells that the run knows the part they had in it, and split the others as asked or at random.
+
+    Returns
+    -------
+    ndarray
+        Part of each cell, str objects [n].
+
+    Raises
+    ------
+    DataError
+        A split gives a known cell another part, leaves a new cell out, or leaves fewer than two cells to train on.
+    UnknownLabelError
+        A new label is carried by held-out cells alone.
+    """
+    part = np.array([heritage.split.get(name) for name in names], dtype=object)
+    new = np.flatnonzero([each is None for each in part])
+    given = None if split is None else read_split(split)
+    if given is not None:
+        _check_known_parts(names, part, given)
+    if len(new):
+        rng, held_out = np.random.default_rng(config.seed), config.optimisation.held_out
+        part[new] = (
+            split_at_random(labels[new], schema, held_out, rng)
+            if given is None
+            else split_as_given(names[new], labels[new], given, held_out, rng)
+        )
+    if (part == TRAINING).sum() < 2:
+        raise DataError(
+            f"{int((part == TRAINING).sum())} of {len(part)} cells are there to train on, the others are held-out "
+            "cells of the run that training starts from; give at least two"
+        )
+    _require_new_labels(schema, labels, part, heritage.schema)
+    return part
+
+
+def _check_known_parts(names: np.ndarray, part: np.ndarray, given: Mapping[str, str]) -> None:
+    """Raise `DataError` where a split moves a cell of the run to another part."""
+    for name, known in zip(names, part, strict=True):
+        if known is None or name not in given:
+            continue
+        asked: Part = assign_parts(np.array([name], dtype=object), {name: given[name]})[0]
+        if (asked == TRAINING) != (known == TRAINING):
+            was = "trained on" if known == TRAINING else "held out"
+            raise DataError(
+                f"the split has cell {name!r} as {given[name]!r}, and the run that training starts from has it "
+                f"{was} ({known}); cells keep their part, so that nothing tested was trained on: leave it out of the "
+                "split, or give it the part it had"
+            )
+
+
+def _require_new_labels(schema: ConceptSchema, labels: np.ndarray, part: np.ndarray, known: ConceptSchema) -> None:
+    """Check that training rows carry every label that the run did not know."""
+    of_run = np.arange(max(len(concept.labels) for concept in known.concepts), dtype=np.int32)
+    carried = np.stack([np.minimum(of_run, len(concept.labels) - 1) for concept in known.concepts], axis=1)
+    require_trained_labels(
+        schema, np.concatenate([labels, carried]), np.concatenate([part, np.full(len(carried), TRAINING, dtype=object)])
+    )
+
+
+def _read_expression(cells: PanelCells) -> sparse.csr_matrix:
+    """Read the panel expression of all cells in slices, float32 CSR [n x G]."""
+    parts = [sparse.csr_matrix(cells.read_expression(part)) for part in batches(len(cells), _READ_ROWS)]
+    return sparse.vstack(parts, format="csr")
+
+
+def _other_held_out_cells(
+    held_out: HeldOutCells, names: np.ndarray, expression: sparse.csr_matrix, lacking: np.ndarray
+) -> HeldOutCells:
+    """Take a run's held-out cells that are not among new cells; those that are have to be the same cells.
+
+    Raises
+    ------
+    DataError
+        A new cell has the name of a held-out one, and other values.
+    """
+    place = {name: row for row, name in enumerate(names)}
+    again = np.array([name in place for name in held_out.names], dtype=bool)
+    rows = np.array([place[name] for name in held_out.names[again]], dtype=np.int64)
+    for part in batches(len(rows), _READ_ROWS):
+        there, here = held_out.expression[again][part].toarray(), expression[rows[part]].toarray()
+        differing = np.abs(there - here)[:, ~lacking].max(axis=1, initial=0) > _SAME_VALUE
+        if differing.any():
+            other = held_out.names[again][part][differing]
+            raise DataError(
+                f"{len(other)} cells have names of held-out cells of the run that training starts from, and other "
+                f"values: {format_list(other)}; a cell is known by its name: give other cells other names (a prefix), "
+                "and the same ones in the scale they had"
+            )
+    return HeldOutCells(
+        held_out.expression[~again], held_out.labels[~again], held_out.names[~again], held_out.part[~again]
+    )
