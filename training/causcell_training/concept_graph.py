@@ -16,7 +16,7 @@ from causcell_training.config import ModelConfig, TrainConfig
 _UNTOLD = (
     "it keeps or drops edges and turns none, so directions are yours. Data alone tell a graph up to Markov equivalence "
     "(Verma & Pearl 1990); more only if causes act nonlinearly with additive noise on what is measured (Hoyer et al. "
-    "2009; Peters et al. 2014), and embeddings are not measured. A common cause without labels looks like an edge. See "
+    "2008; Peters et al. 2014), and embeddings are not measured. A common cause without labels looks like an edge. See "
     "how stable each edge is (causcell benchmark --folds 2 --seeds 5) and read docs/graph.md"
 )
 """What a learned graph can't tell."""
