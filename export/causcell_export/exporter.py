@@ -21,11 +21,11 @@ from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
-    SCHEMA_VERSION,
     GraphInfo,
     Manifest,
     Parity,
     Preset,
+    needed_version,
 )
 from causcell.repository.served import CARRIER_CONFIG, CARRIER_MODEL, manifest_parameter
 from causcell_export.effect_errors import with_effect_errors
@@ -153,7 +153,7 @@ def _write_graphs(
     """Write every graph with its configurations, and verify it; return what was measured, by name."""
     stamp = {
         "causcell.gene_digest": gene_digest(run.model.preprocessing.genes),
-        "causcell.schema_version": str(SCHEMA_VERSION),
+        "causcell.schema_version": str(needed_version(run.model.schema, run.training_cells)),
     }
     inputs = {batch: example_inputs(run.model, expression, batch) for batch in {*BATCHES, TRACE_BATCH}}
     trained = graphs(run.model)
@@ -197,6 +197,7 @@ def _describe_model(run: Run, root: Path, parity: dict[str, Parity]) -> Manifest
     presets = model.denoiser.head.presets
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return Manifest(
+        schema_version=needed_version(model.schema, run.training_cells),
         **run.description.manifest_parts(model.config.embedding),
         schedule=model.schedule,
         head=model.config.head,

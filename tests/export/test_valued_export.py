@@ -13,7 +13,7 @@ from valued_cells import valued_cells, valued_config
 
 from causcell import Generator
 from causcell.errors import CausCellError, CorruptFileError
-from causcell.repository.manifest import Manifest
+from causcell.repository.manifest import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION, Manifest
 from causcell_export import export
 from causcell_training import fit
 
@@ -31,6 +31,10 @@ def models(adata: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory) -> 
     return export(
         fit(adata, folder / "run", config=valued_config(folder, **{"optimisation.epochs": 2})), folder / "models"
     )
+
+
+def test_earlier_clients_are_told_to_be_updated(models: Path) -> None:
+    assert json.loads((models / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION > PLAIN_SCHEMA_VERSION
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,11 @@ from causcell.repository.training_cells import TrainingCells as TrainingCells
 from causcell.repository.value_facts import leave_out_plain_values
 from causcell.repository.verdicts import Verdict
 
-SCHEMA_VERSION = 2
-"""Version of the manifest's form that this CausCell writes; it reads this one and older ones."""
+SCHEMA_VERSION = 3
+"""Newest version of the manifest's form; this CausCell reads it and older ones."""
+
+PLAIN_SCHEMA_VERSION = 2
+"""Version of a model that has nothing which earlier clients do not know; see `needed_version`."""
 
 LARGEST_MANIFEST = 2**28
 """Bytes of a manifest at most. Those of today stay below 20 MB; earlier ones had 10.7 bytes a training cell."""
@@ -219,6 +222,12 @@ class Preset(_Part):
     quality: dict[str, float] | None = None
 
 
+def needed_version(schema: ConceptSchema, training_cells: TrainingCells) -> int:
+    """Return the version of the form that a model needs: a client that can't use it says that it is to be updated."""
+    newer = schema.has_values or schema.mechanism != "linear" or training_cells.hashes
+    return SCHEMA_VERSION if newer else PLAIN_SCHEMA_VERSION
+
+
 class Manifest(_Part):
     """The content of ``manifest.json``.
 
@@ -263,7 +272,7 @@ class Manifest(_Part):
         How the model was trained, and with which packages.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = PLAIN_SCHEMA_VERSION
     digest: str = ""
     genes: GenePanel
     expression: ExpressionInfo

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands import embed_words, generate_words, refused, says, truncate
 
-from causcell.repository.manifest import SCHEMA_VERSION
+from causcell.repository.manifest import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION
 
 
 def edited_manifest(models: Path) -> None:
@@ -18,7 +18,7 @@ def edited_manifest(models: Path) -> None:
 def newer_manifest(models: Path) -> None:
     text = (models / "manifest.json").read_text()
     (models / "manifest.json").write_text(
-        text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99', 1)
+        text.replace(f'"schema_version": {PLAIN_SCHEMA_VERSION}', '"schema_version": 99', 1)
     )
 
 

@@ -23,7 +23,7 @@ from causcell._internal.files import staging_place
 from causcell.atlas.executors import processes
 from causcell.atlas.journal import Journal
 from causcell.cli import main
-from causcell.repository.manifest import SCHEMA_VERSION
+from causcell.repository.manifest import PLAIN_SCHEMA_VERSION
 
 BASES = {
     "CausCellError": "a base; nothing raises it itself",
@@ -185,7 +185,7 @@ WAYS: dict[str, Callable[[Case], list[object]]] = {
     "SchemaVersionError": lambda case: case.generate(
         models=case.copied_models(
             lambda models: rewrite(
-                models / "manifest.json", f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'
+                models / "manifest.json", f'"schema_version": {PLAIN_SCHEMA_VERSION}', '"schema_version": 99'
             )
         )
     ),
