@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from results import read_jobs
 from systems import SYSTEMS
 from table import RESULTS, TESTED, TRAINED, UNSEEN, Row, spread_variants
@@ -72,17 +73,23 @@ def draw_rates(rows: Sequence[Row], result: Mapping[str, Any]) -> Figure:
         found = rates.get("counterfactual_sample", rates.get("counterfactual_mean"))
         return None if found is None else found["cells a CPU second"]
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    rates = averages(rows, rate)
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    rates = averages([row for row in rows if not row["title"].startswith("CausCell_IND,")], rate)
     panels = (("pcc", "Pearson of the mean shift"), ("MMD ratio", "MMD ratio (below 1: better than copying)"))
     for ax, (name, label) in zip(figure.subplots(1, 2), panels, strict=True):
-        for title, value in averages(rows, measure(TRAINED, UNSEEN, "model, do", name)).items():
-            if title in rates:
-                ax.plot(rates[title], value, "o", color=colour(title, result))
-                name_at = {"fontsize": 7, "xytext": (4, 2), "textcoords": "offset points"}
-                ax.annotate(title.rpartition(", preset ")[2], (rates[title], value), **name_at)
+        values = averages(rows, measure(TRAINED, UNSEEN, "model, do", name))
+        for number, title in enumerate(rates, 1):
+            if title in values:
+                place = (rates[title], values[title])
+                ax.plot(*place, "o", color=colour(title, result))
+                ax.annotate(str(number), place, fontsize=8, xytext=(4, 2), textcoords="offset points")
         ax.set(xscale="log", xlabel="counterfactual cells a CPU second, one thread", ylabel=label)
         ax.margins(x=0.25)
+    names = [
+        Line2D([], [], marker="o", linestyle="", color=colour(title, result), label=f"{number} {title}")
+        for number, title in enumerate(rates, 1)
+    ]
+    figure.legend(handles=names, loc="outside right center", fontsize=8)
     figure.suptitle("Kang, stimulated B cells unseen", fontsize=10)
     return figure
 
