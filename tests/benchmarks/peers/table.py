@@ -271,7 +271,7 @@ def costs_columns(rows: Sequence[Row]) -> dict[str, Cell]:
         "sample": relative("sample"),
         "counterfactual": relative("counterfactual"),
         "counterfactual cells a CPU s": absolute,
-        "peak memory, MB": lambda rows: spread(rows, lambda row: row["costs"]["peak memory, MB"]["all"], 0),
+        "peak memory, MB": lambda rows: spread(rows, lambda row: row["costs"]["peak memory, MB"].get("all"), 0),
         "on disk, MB": lambda rows: spread(rows, _megabytes, 1),
         "lines": lambda rows: str(rows[0]["costs"]["lines"] or DASH),
         "version": lambda rows: rows[0]["costs"]["version"],
