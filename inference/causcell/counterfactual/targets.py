@@ -133,8 +133,7 @@ def read_axis(schema: ConceptSchema, text: str) -> Axis:
 
     Examples
     --------
-    >>> from causcell.concept_encoding import encode_numbers
-    from causcell.concepts import Concept, ConceptSchema
+    >>> from causcell.concepts import Concept, ConceptSchema
     >>> read_axis(ConceptSchema((Concept("stim", ("IFN", "ctrl")),)), "stim").values
     ('IFN', 'ctrl')
     """

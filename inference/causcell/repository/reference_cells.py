@@ -245,7 +245,7 @@ def cells_per_label(labels: int, concepts: int, embedding: int) -> int:
 
     Examples
     --------
-    >>> cells_per_label(20, concepts=3, embedding=32), cells_per_label(506, concepts=3, embedding=32)
+    >>> cells_per_label(20, concepts=3, embedding=32), cells_per_label(508, concepts=3, embedding=32)
     (1024, 252)
     """
     bytes_a_cell = 4 * ((concepts + 1) * embedding + concepts)

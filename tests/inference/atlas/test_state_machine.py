@@ -56,10 +56,10 @@ STEPS = 12
 class RememberedTable(ResultTable):
     """A table that makes the annotations of the same cells once."""
 
-    def obs(self, names: Any, factual: Any, labels: Any, library: Any = None) -> Any:
+    def obs(self, names: Any, *columns: Any, **named: Any) -> Any:
         key = (names[0], len(names))
         if key not in MEMORY:
-            MEMORY[key] = super().obs(names, factual, labels, library)
+            MEMORY[key] = super().obs(names, *columns, **named)
         return MEMORY[key]
 
     def count_unseen(self, obs: Any) -> Unseen:

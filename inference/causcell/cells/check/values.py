@@ -104,8 +104,7 @@ def _sets(concept: Concept, value: ConceptValue, cells: Mapping[str, int]) -> It
         yield Finding(
             "control_member", "warning", (concept.name,),
             f"{concept.name}: {format_list(looks)} {'is' if len(looks) == 1 else 'are'} taken as a member; if these "
-            f"cells have none, say so: --set-control {concept.name}={looks[0]} "
-            f"(set_control=\"{concept.name}={looks[0]}\")",
+            f"cells have none, say so: set_control='{concept.name}={looks[0]}'",
             {"members": looks},
         )  # fmt: skip
 
