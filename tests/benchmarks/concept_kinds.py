@@ -1,6 +1,6 @@
 """Values that no training cell has, beside trivial answers: a time bin, pairs of perturbations, a line left out.
 
-    python tests/benchmarks/concept_kinds.py --data /work/shared/data --out build/kinds --seeds 1
+    python tests/benchmarks/concept_kinds.py --data DATA --out build/kinds --seeds 1
 
 ``time``: worm embryo, a middle bin of ``time_bin`` (ordinal) left out; asked of the cells of the bins beside it, each
 type's own. Beside it: each type's linear interpolation of the means of these bins.
