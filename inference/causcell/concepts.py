@@ -35,6 +35,9 @@ UNLABELLED = -1
 """Code of a cell without a label of a concept."""
 _RESERVED_CHARACTERS = "=:,;|/"  # they separate concepts, labels and cells in options, obs_names and atlases
 
+EXTRAPOLATED = "extrapolated"
+"""Column of results that marks values beyond those trained on, where concepts have values."""
+
 _RESERVED_NAMES = (UNEXPLAINED, "exogenous", "source_cell", "intervention", "draw", "unseen_combination")
 """Names that arrays and columns of results already have."""
 
@@ -212,6 +215,11 @@ class ConceptSchema:
                         f"edge {parent}:{child} names {name!r}, which is no concept; {suggest(name, names)}the "
                         f"concepts are {format_list(names)}"
                     )
+        if self.has_values and EXTRAPOLATED in names:
+            raise ConceptError(
+                f"concept {EXTRAPOLATED!r} has the name of the column that marks values beyond those trained on; "
+                "rename the column of obs"
+            )
         if len(set(pairs)) != len(pairs):
             raise ConceptGraphError(f"an edge is given twice: {format_list(f'{p}:{c}' for p, c in pairs)}")
         _ = self.order  # a cycle is found when the schema is made, not when it is used

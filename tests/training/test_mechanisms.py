@@ -139,7 +139,7 @@ def test_the_objective_reaches_every_weight_of_the_mechanisms() -> None:
 
 @torch.no_grad()
 def test_the_posterior_given_drawn_parents_has_the_marginal_mean_and_variance(scm: StructuralCausalModel) -> None:
-    """Of all draws of the parents: by the law of total variance, against embeddings drawn as a whole."""
+    """Compare, by the law of total variance, all draws of the parents with embeddings drawn as a whole."""
     generator = torch.Generator().manual_seed(4)
     mean, variance = (torch.randn(1, len(NAMES) + 1, EMBEDDING, generator=generator).abs() / 2 for _ in range(2))
     with torch.random.fork_rng():

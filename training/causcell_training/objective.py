@@ -126,18 +126,13 @@ class Objective(nn.Module):
         mean, logvar = model.encoder(x)
         exogenous = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
         sampled = model.scm(exogenous)
-        told = model.label_logits(sampled) if values is None else []
         z = model.scm(model.inform(exogenous, labels, values))
         timestep = torch.randint(model.schedule.timesteps, (len(x),), device=x.device)
         losses = model.denoiser.losses(x, timestep, torch.randn_like(x), z)
         weight = {"reconstruction": gene_weight(model), "likelihood": torch.ones((), device=x.device)}
         terms = {
             **{name: (weight[name] * loss).mean() for name, loss in losses.items()},
-            "classification": torch.stack(
-                [masked_cross_entropy(logits, labels[:, i]) for i, logits in enumerate(told)]
-            ).sum()
-            if values is None
-            else self._reading(model, sampled, labels, values),
+            "classification": self._classification(model, sampled, labels, values),
             "exogenous_kl": 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=(1, 2)).mean() / genes,
             "endogenous_kl": self._endogenous_kl(model, mean, logvar, labels, values) / genes,
             "adversary": self._adversary(mean[:, -1]),
@@ -152,8 +147,11 @@ class Objective(nn.Module):
         terms["total"] = total + terms["discriminators"]
         return terms
 
-    def _reading(self, model: CausCell, endogenous: Tensor, labels: Tensor, values: Tensor) -> Tensor:
-        """Sum (3) over concepts with values, each averaged over its labelled cells; see `causcell_training.kinds`."""
+    def _classification(self, model: CausCell, endogenous: Tensor, labels: Tensor, values: Tensor | None) -> Tensor:
+        """Sum (3) over concepts, each averaged over its labelled cells; see `causcell_training.kinds`."""
+        if values is None:
+            told = model.label_logits(endogenous)
+            return torch.stack([masked_cross_entropy(logits, labels[:, i]) for i, logits in enumerate(told)]).sum()
         total = torch.zeros((), device=values.device)
         for i, (reader, place) in enumerate(zip(model.readers, self._value_slices, strict=True)):
             known = values[:, place].isfinite().all(dim=1)

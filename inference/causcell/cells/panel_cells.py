@@ -17,6 +17,7 @@ from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
 from causcell.cells.log_scale import SumWatch
 from causcell.cells.panel import PanelReader
 from causcell.cells.totals import advise_column, read_totals
+from causcell.cells.untrained import warn_of_untrained
 from causcell.concept_encoding import encode_column
 from causcell.concepts import Concept, ConceptSchema
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
@@ -262,9 +263,11 @@ class PanelCells:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Label codes of all cells, int32 [n x m]; -1 is unlabelled."""
+        """Label codes of all cells, int32 [n x m]; -1 is unlabelled. It warns of labels that no training cell has."""
         self._refuse_closed()
-        return self.cells.labels(self._schema)
+        codes = self.cells.labels(self._schema)
+        warn_of_untrained(self.cells.parts, self._schema, codes)
+        return codes
 
     @cached_property
     def numbers(self) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from causcell._internal.choices import check_choice
 from causcell._internal.confidence import LEVEL, check_level
 from causcell._internal.numbers import whole_number
+from causcell.concepts import EXTRAPOLATED
 from causcell.counterfactual.counts import LARGEST_COUNT
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
@@ -30,9 +31,6 @@ DTYPES: tuple[DType, ...] = get_args(DType)
 
 Library = int | Literal["own"] | None
 """Library size that counts are made for: of all cells, or each cell's own; `None` where no counts are made."""
-
-EXTRAPOLATED = "extrapolated"
-"""Column of ``obs`` that marks rows whose intervention sets a value beyond what the model was trained on."""
 
 MOST_DRAWS = 2**31 - 1
 """Samples of a cell under one intervention at most: results number them by int32."""

@@ -34,12 +34,12 @@ from causcell._internal.digests import name_digests
 from causcell.cells.annotations import Annotations, Kept, select_annotations
 from causcell.cells.collection import AnyCells
 from causcell.cells.panel_cells import PanelCells
-from causcell.concepts import ConceptSchema, unseen_combinations
+from causcell.concepts import EXTRAPOLATED, ConceptSchema, unseen_combinations
 from causcell.counterfactual.counts import LIBRARY_SIZE
 from causcell.counterfactual.label_columns import label_columns
 from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import EMBEDDINGS, Block
-from causcell.counterfactual.request import EXTRAPOLATED, Request
+from causcell.counterfactual.request import Request
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
 from causcell.errors import CausCellWarning, CellNameError, format_list
 

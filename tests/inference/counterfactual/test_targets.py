@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from valued_model import SCHEMA
 
+from causcell.concepts import EXTRAPOLATED, Concept, ConceptSchema
 from causcell.counterfactual.interventions import Intervention, parse_do, parse_intervention, plan_interventions
 from causcell.counterfactual.label_columns import label_columns, shortest_numbers
 from causcell.counterfactual.targets import UNSEEN, describe_concept, find_code
@@ -177,3 +178,10 @@ def test_concepts_are_described_by_their_kind():
         "set of 3 members, control ctrl: A, A+B, C, ctrl",
         "ordinal, from 0 to 4: 0, 2, 4",
     ]
+
+
+def test_a_concept_is_not_named_as_what_marks_values_is():
+    marked = Concept(EXTRAPOLATED, ("no", "yes"))
+    assert ConceptSchema((marked,)).names == (EXTRAPOLATED,)  # a model of plain labels has no such column
+    with pytest.raises(ConceptError, match=r"^concept 'extrapolated' has the name of the column"):
+        ConceptSchema((marked, SCHEMA["age"]))

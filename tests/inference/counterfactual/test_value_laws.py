@@ -323,3 +323,27 @@ def test_counterfactual_results_are_written_and_read(mixed, tmp_path):
     again = anndata.read_h5ad(tmp_path / "mixed.h5ad")
     pd.testing.assert_series_equal(again.obs["age"], mixed.obs["age"])
     assert again.obs["extrapolated"].tolist() == mixed.obs["extrapolated"].tolist()
+
+
+# -- what no training cell has -----------------------------------------------------------------------------------------
+
+
+def test_cells_with_a_set_that_no_training_cell_has_are_told(valued: Generator, some: anndata.AnnData) -> None:
+    cells = some[:20].copy()
+    cells.obs["perturbation"] = ["A+C", None, "C+A", *["A"] * 17]
+    with (
+        valued.bind(open_cells(cells)) as bound,
+        pytest.warns(CausCellWarning, match=r"^2 cells carry 'A\+C' of"),
+    ):
+        codes = bound.labels[:, PERTURBATION]
+    assert codes.tolist() == [-1, -1, -1, *[0] * 17]
+
+
+def test_cells_without_a_label_are_not(
+    valued: Generator, some: anndata.AnnData, recwarn: pytest.WarningsRecorder
+) -> None:
+    cells = some[:20].copy()
+    cells.obs["perturbation"] = [None, *["A"] * 19]
+    with valued.bind(open_cells(cells)) as bound:
+        assert bound.labels[0, PERTURBATION] == -1
+    assert not recwarn.list

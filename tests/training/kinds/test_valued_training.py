@@ -1,7 +1,6 @@
 """Training on concepts of each kind: what is read, learned, kept and resumed; and plain labels as they were."""
 
 import csv
-import hashlib
 import json
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def test_what_was_read_is_in_the_run_folder(run: Run) -> None:
 
 
 def test_embeddings_come_to_tell_each_value(run: Run) -> None:
-    """Of 36 test cells: better than knowing nothing, by each kind's own measure."""
+    """Read 36 test cells: better than knowing nothing, by each kind's own measure."""
     measures = run.provenance["held_out"]
     assert measures["r2_age"] > 0.1
     assert measures["spearman_age"] > 0.3
@@ -247,12 +246,9 @@ PLAIN_BEFORE = {
 }
 """Terms of two epochs, by the code of commit 21424ad, which knew plain labels alone."""
 
-DIGEST_BEFORE = "04c086e677964e68c38d6a2d9d4587169c6bf99f3bc690b8730c490d5ed578ff"
-"""SHA-256 of the weights after them, where sums are in the order of the machine that this was made on."""
-
 
 def test_model_of_plain_labels_trains_as_before_there_were_others(tmp_path: Path) -> None:
-    """To six digits anywhere, and to the bit where the first digits' machine is this one (seen as the same digest)."""
+    """Terms agree to six digits: the order of sums is a machine's own."""
     world = World.make(genes=40)
     small = {"width": 32, "blocks": 1, "encoder_width": 32, "encoder_layers": 1, "components": 16, "embedding": 8}
     overrides = {f"model.{name}": value for name, value in small.items()}
@@ -273,9 +269,4 @@ def test_model_of_plain_labels_trains_as_before_there_were_others(tmp_path: Path
     for name, before in PLAIN_BEFORE.items():
         now = [float(row["value"]) for row in rows if row["name"] == name]
         assert now == pytest.approx(before, rel=2e-5), name
-    digest = hashlib.sha256()
-    for name, array in sorted(weights(run).items()):
-        digest.update(name.encode())
-        digest.update(array.tobytes())
-    print("weights as before:", digest.hexdigest() == DIGEST_BEFORE)
     assert not any(name.startswith("priors") for name in weights(run))

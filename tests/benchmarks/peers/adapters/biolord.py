@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from anndata import AnnData
+from packages import import_package
 from scvi_shared import (
     accelerator,
-    import_package,
     intervened,
     prepare,
     relabelled,

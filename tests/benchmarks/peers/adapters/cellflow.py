@@ -17,7 +17,8 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
-from rivals_shared import import_package, labels_of, log_values, repeated, single_concept, trained
+from packages import import_package
+from rivals_shared import labels_of, log_values, repeated, single_concept, trained
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 _cellflow = import_package("cellflow")

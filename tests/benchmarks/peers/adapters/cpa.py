@@ -20,13 +20,14 @@ import scvi.model._utils
 import scvi.train._callbacks
 import torch
 from anndata import AnnData
+from packages import import_package
 from scvi.distributions import NegativeBinomial
 from scvi_shared import (
     BATCH,
     PREDICTIVE_SAMPLES,
+    CountModel,
     control_label,
     expect_log1p,
-    import_package,
     intervened,
     log1p_of_counts,
     prepare,
@@ -173,7 +174,7 @@ for _name, _value in {
     setattr(_cpa._model, _name, _value)
 
 
-class Adapter:
+class Adapter(CountModel):
     """CPA: the first concept intervened on is the perturbation, the others are covariates.
 
     Where every concept is present or absent (``yes``, ``no``), together they are one perturbation of several parts.
@@ -215,18 +216,6 @@ class Adapter:
             enable_progress_bar=False,
         )
         self.facts = {"epochs": int(self.model.epoch_history["epoch"].max()) + 1}
-
-    def mean(self, cells: AnnData) -> np.ndarray:
-        return self._expect(cells, {})
-
-    def sample(self, cells: AnnData, draws: int = 1, seed: int = 0) -> np.ndarray:
-        return self._draw(cells, {}, draws, seed)
-
-    def counterfactual_mean(self, cells: AnnData, do: dict[str, str]) -> np.ndarray:
-        return self._expect(cells, do)
-
-    def counterfactual_sample(self, cells: AnnData, do: dict[str, str], draws: int = 1, seed: int = 0) -> np.ndarray:
-        return self._draw(cells, do, draws, seed)
 
     def embeddings(self, cells: AnnData) -> dict[str, np.ndarray]:
         latent = self.model.get_latent_representation(self._prepared(cells), batch_size=BATCH)
@@ -278,7 +267,7 @@ class Adapter:
         return NegativeBinomial(mu=rates, theta=self.model.module.px_r.detach().cpu().exp())
 
     @torch.inference_mode()
-    def _expect(self, cells: AnnData, do: dict[str, str]) -> np.ndarray:
+    def expect(self, cells: AnnData, do: dict[str, str]) -> np.ndarray:
         """Average log1p of samples of its negative binomial [n x G]."""
         parts = zip(self._rates(cells, do).split(BATCH), totals(cells).split(BATCH), strict=True)
         return torch.cat(
@@ -289,7 +278,7 @@ class Adapter:
         ).numpy()
 
     @torch.inference_mode()
-    def _draw(self, cells: AnnData, do: dict[str, str], draws: int, seed: int) -> np.ndarray:
+    def draw(self, cells: AnnData, do: dict[str, str], draws: int, seed: int) -> np.ndarray:
         """Draw samples of its negative binomial [draws x n x G]."""
         predictive, total = self._predictive(self._rates(cells, do)), totals(cells)
         torch.manual_seed(seed)

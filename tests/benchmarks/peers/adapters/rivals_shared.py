@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec
@@ -13,17 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-
-def import_package(name: str) -> ModuleType:
-    """Import a system's package, past the adapter of the same name in this folder."""
-    own, path = str(Path(__file__).parent), list(sys.path)
-    sys.modules.pop(name, None)
-    sys.path[:] = [each for each in path if each != own]
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path[:] = path
 
 
 def open_checkout(job: Any, system: str, packages: Iterable[str], url: str) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import scvi.module.base
 import torch
 from anndata import AnnData
-from scvi_shared import accelerator, import_package, intervened, prepare, saved_size, split_indices, version, with_log1p
+from packages import import_package
+from scvi_shared import accelerator, intervened, prepare, saved_size, split_indices, version, with_log1p
 from torch.distributions import Normal
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rivals_shared import import_package, labels_of, log_values, single_concept, stubbed, trained
+from packages import import_package
+from rivals_shared import labels_of, log_values, single_concept, stubbed, trained
 
 with stubbed("adjustText", adjust_text=None):
     import_package("scpram")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import logging
-import sys
 import tempfile
 import warnings
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,15 +22,28 @@ PREDICTIVE_SAMPLES = 25
 """Samples a cell that an expectation of log1p is averaged over."""
 
 
-def import_package(name: str) -> ModuleType:
-    """Import a system's package, past the adapter of the same name in this folder."""
-    own, path = str(Path(__file__).parent), list(sys.path)
-    sys.modules.pop(name, None)
-    sys.path[:] = [each for each in path if each != own]
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path[:] = path
+class CountModel:
+    """Answers of a system of counts: those about cells as they are, and those about cells with labels set, are one."""
+
+    def expect(self, cells: AnnData, do: dict[str, str]) -> np.ndarray:
+        """Average log1p of predictive samples of cells with labels set [n x G]."""
+        raise NotImplementedError
+
+    def draw(self, cells: AnnData, do: dict[str, str], draws: int, seed: int) -> np.ndarray:
+        """Draw predictive samples of cells with labels set [draws x n x G]."""
+        raise NotImplementedError
+
+    def mean(self, cells: AnnData) -> np.ndarray:
+        return self.expect(cells, {})
+
+    def sample(self, cells: AnnData, draws: int = 1, seed: int = 0) -> np.ndarray:
+        return self.draw(cells, {}, draws, seed)
+
+    def counterfactual_mean(self, cells: AnnData, do: dict[str, str]) -> np.ndarray:
+        return self.expect(cells, do)
+
+    def counterfactual_sample(self, cells: AnnData, do: dict[str, str], draws: int = 1, seed: int = 0) -> np.ndarray:
+        return self.draw(cells, do, draws, seed)
 
 
 def prepare(job: Any) -> None:

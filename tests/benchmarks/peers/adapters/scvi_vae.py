@@ -18,6 +18,7 @@ from scvi.model import SCVI
 from scvi_shared import (
     BATCH,
     PREDICTIVE_SAMPLES,
+    CountModel,
     accelerator,
     expect_log1p,
     intervened,
@@ -32,7 +33,7 @@ from scvi_shared import (
 )
 
 
-class Adapter:
+class Adapter(CountModel):
     """scVI with concepts as labels of its decoder."""
 
     name, version, licence = "scVI", version("scvi-tools"), "BSD-3-Clause"
@@ -67,18 +68,6 @@ class Adapter:
         )
         self.facts = {"epochs": len(self.model.history["elbo_validation"])}
 
-    def mean(self, cells: AnnData) -> np.ndarray:
-        return self._expect(cells, {})
-
-    def sample(self, cells: AnnData, draws: int = 1, seed: int = 0) -> np.ndarray:
-        return self._draw(cells, {}, draws, seed)
-
-    def counterfactual_mean(self, cells: AnnData, do: dict[str, str]) -> np.ndarray:
-        return self._expect(cells, do)
-
-    def counterfactual_sample(self, cells: AnnData, do: dict[str, str], draws: int = 1, seed: int = 0) -> np.ndarray:
-        return self._draw(cells, do, draws, seed)
-
     def embeddings(self, cells: AnnData) -> dict[str, np.ndarray]:
         return {"unexplained": self.model.get_latent_representation(with_counts(cells, self.concepts))}
 
@@ -86,7 +75,7 @@ class Adapter:
         return saved_size(self.model)
 
     @torch.inference_mode()
-    def _expect(self, cells: AnnData, do: dict[str, str]) -> np.ndarray:
+    def expect(self, cells: AnnData, do: dict[str, str]) -> np.ndarray:
         """Average log1p of posterior predictive samples [n x G]."""
         means = []
         for tensors, total in self._tensors(cells, do):
@@ -96,7 +85,7 @@ class Adapter:
             means.append(expect_log1p(generated["px"], total.to(self.model.device)).cpu())
         return torch.cat(means).numpy()
 
-    def _draw(self, cells: AnnData, do: dict[str, str], draws: int, seed: int) -> np.ndarray:
+    def draw(self, cells: AnnData, do: dict[str, str], draws: int, seed: int) -> np.ndarray:
         """Draw predictive samples [draws x n x G]."""
         torch.manual_seed(seed)
         return np.stack(
