@@ -17,7 +17,7 @@ __getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 
 
 def train(
-    data: options.Data,
+    data: options.Files,
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
     start_from: Annotated[
         Path | None,
@@ -43,6 +43,7 @@ def train(
     raw: options.Raw = False,
     totals: options.Totals = None,
     round_counts: options.RoundCounts = False,
+    cache: options.Cache = "auto",
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,7 +89,7 @@ def train(
 
     try:
         run = fit(
-            data,
+            options.name_files(data),
             out,
             start_from=start_from,
             config=load_config(config, parse_overrides(setting or [])),
@@ -110,6 +111,7 @@ def train(
             replay=replay,
             allow_missing_genes=allow_missing_genes,
             split=split,
+            cache=cache,
             resume=resume,
             overwrite=overwrite,
             progress=progress,
