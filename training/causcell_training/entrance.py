@@ -50,7 +50,8 @@ def check_inputs(source: AnySource, config: TrainConfig, split: Split | None, *,
         obs = cells.read_obs(list(dict.fromkeys(names)))
         schema = read_schema(obs, config)
         labels = schema.encode(obs)
-        part = split_cells(cells.names, labels, schema, config, given, np.random.default_rng(config.seed))
+        cell_names = None if given is None else cells.names
+        part = split_cells(cell_names, labels, schema, config, given, np.random.default_rng(config.seed))
         if schema.has_values:
             read_schema(obs, config, np.flatnonzero(part == TRAINING)).encode(obs)
         warn_of_labels(obs, config.concept, edges, features=features, controls=controls, stacklevel=stacklevel + 1)

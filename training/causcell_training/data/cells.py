@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from causcell._internal.batching import batches
 from causcell.cells.collection import AnySource
 from causcell.cells.joined import open_joined
 from causcell.cells.table import CellTable
@@ -31,6 +32,9 @@ from causcell_training.data.variation import PanelStatistics
 if TYPE_CHECKING:
     import pandas as pd
 
+_NAMES = 65_536
+"""Names that are read at a time."""
+
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 """Expression, labels, and where concepts have values these; see `TrainingData.batch`."""
 
@@ -46,7 +50,7 @@ class TrainingData:
     labels
         Label codes, int32 [n x m]; -1 is unlabelled.
     names
-        Cell names, str objects [n].
+        Cell names, str objects or numpy's variable-width strings [n].
     part
         ``train`` (a training row), ``choose`` (a validation row: early stopping) or ``report`` (a test row) for each
         cell, str objects [n].
@@ -72,7 +76,10 @@ class TrainingData:
 
     def digest(self) -> str:
         """Compute the SHA-256 (hex) of cells, genes, expression, labels, values and parts."""
-        digest = hashlib.sha256("\n".join([*self.names, *self.preprocessing.genes, *self.part]).encode())
+        digest = hashlib.sha256()
+        for name in itertools.chain(self.names, self.preprocessing.genes, self.part[:-1]):
+            digest.update(f"{name}\n".encode())
+        digest.update(str(self.part[-1]).encode())
         for array in itertools.chain([self.labels], matrix_arrays(self.expression), self.values.values()):
             digest.update(np.ascontiguousarray(array).tobytes())
         if self.heritage is not None:
@@ -154,7 +161,8 @@ def prepare(
         obs = read_concept_columns(cells, config)
         schema = read_schema(obs, config)
         labels = schema.encode(obs)
-        part = split_cells(cells.names, labels, schema, config, split, rng)
+        names = read_packed_names(cells)
+        part = split_cells(names, labels, schema, config, split, rng)
         train = np.flatnonzero(part == TRAINING)
         values: dict[int, np.ndarray] = {}
         if schema.has_values:
@@ -162,7 +170,7 @@ def prepare(
             labels, values = encode_compactly(schema, obs)
         panel = choose_panel(cells, labels, train, config, rng)
         expression, preprocessing = _read_expression(cells, config, panel, train, cache or PanelCache())
-        return TrainingData(expression, labels, cells.names, part, schema, preprocessing, values)
+        return TrainingData(expression, labels, names, part, schema, preprocessing, values)
 
 
 def read_concept_columns(cells: CellTable, config: TrainConfig) -> pd.DataFrame:
@@ -170,6 +178,14 @@ def read_concept_columns(cells: CellTable, config: TrainConfig) -> pd.DataFrame:
     names = [split_kind(each)[0] for each in config.concept]
     check_columns(cells.columns, names)
     return cells.read_obs(list(dict.fromkeys(names)))
+
+
+def read_packed_names(cells: CellTable) -> np.ndarray:
+    """Read the names of all cells as numpy's variable-width strings [n], a third of the memory of Python's."""
+    packed = np.empty(len(cells), dtype=np.dtypes.StringDType())
+    for part in batches(len(cells), _NAMES):
+        packed[part] = cells.read_names(part)
+    return packed
 
 
 def encode_compactly(schema: ConceptSchema, obs: pd.DataFrame) -> tuple[np.ndarray, dict[int, np.ndarray]]:

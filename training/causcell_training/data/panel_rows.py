@@ -76,9 +76,9 @@ def find_cache(cache: str | os.PathLike[str], out: Path) -> PanelCache:
 class PanelFile:
     """Panel expression in a file, float32 [n x G]: rows are read as they are asked for, and nothing of them is kept.
 
-    The file has no name and goes with this object, or when its process ends in whatever way. A nonzero takes 6 bytes, 8 of
-    a panel of more than 65,536 genes; memory is 8 bytes a cell. It is read by `os.preadv`, not mapped: pages of a map
-    count as the process's memory.
+    The file has no name and goes with this object, or when its process ends in whatever way. A nonzero takes 6 bytes,
+    8 of a panel of more than 65,536 genes; memory is 8 bytes a cell. It is read by `os.preadv`, not mapped: pages of a
+    map count as the process's memory.
 
     Parameters
     ----------
