@@ -16,6 +16,14 @@ from causcell.errors import format_list
 __getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 
 
+def _print_settings(asked: bool) -> None:
+    if asked:
+        from causcell_training.settings import format_settings
+
+        typer.echo(format_settings())
+        raise typer.Exit
+
+
 def train(
     data: options.Files,
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
@@ -71,6 +79,15 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Any setting: SECTION.KEY=VALUE, such as objective.adversary=0.2; repeat."),
     ] = None,
+    settings: Annotated[
+        bool,
+        typer.Option(
+            "--settings",
+            help="List every setting with its default, what it may be and what it does.",
+            callback=_print_settings,
+            is_eager=True,
+        ),
+    ] = False,
     split: Annotated[
         Path | None, typer.Option(help="CSV file, columns cell and split (train or test). [default: at random]")
     ] = None,
