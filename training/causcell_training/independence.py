@@ -148,12 +148,13 @@ class _Sets(NamedTuple):
     def of(cls, labels: Tensor, terms: Sequence[Independence], sizes: Sequence[int], dtype: torch.dtype) -> _Sets:
         """Find the sets: one for an embedding and ``given``, and, unless all cells are labelled, for each term."""
         known = labels != UNLABELLED
-        together = bool(known.all())
+        together = len(labels) > 1 and bool(known.all())
         groups: dict[tuple[int, int | None, int], list[Independence]] = {}
         for i, term in enumerate(terms):
             if together or int(known[:, term.concepts].all(dim=1).sum()) > 1:
                 groups.setdefault((term.embedding, term.given, 0 if together else i), []).append(term)
-        counted, within, codes, set_of, places = [], [], [], [], []
+        counted, within, codes, set_of = [], [], [], []
+        places: list[slice] = []
         first_code = first_within = 0
         for (_, given, _), asked in groups.items():
             counted.append(known[:, asked[0].concepts].all(dim=1))
@@ -167,7 +168,7 @@ class _Sets(NamedTuple):
                 first_code += count
             places.append(slice(begin, first_code))
         if not groups:
-            return cls(*([labels] * 6), [])
+            return cls(labels, labels, labels, labels, labels, labels, [])
         members = torch.stack(counted).to(dtype)
         return cls(
             torch.tensor([embedding for embedding, _, _ in groups], device=labels.device),

@@ -87,7 +87,8 @@ class SpikeSlabHead(Head):
         The likelihood is Bernoulli (zero or not) and Gaussian (the value), less its constant, weighted by 1 - abar:
         where x_t tells x0 there is nothing to learn.
         """
-        losses = SpikeSlabLosses.apply(*self.slab(hidden), self.log_deviation, self.zero, x_t, alpha_bar, x)
+        slab = self.slab(hidden)
+        losses = SpikeSlabLosses.apply(*slab, self.log_deviation, self.zero, x_t, alpha_bar, x)  # type: ignore[no-untyped-call]
         return dict(zip(self.loss_names, losses, strict=True))
 
     def denoise(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> tuple[Tensor, ...]:

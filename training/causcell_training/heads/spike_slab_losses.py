@@ -69,7 +69,7 @@ class SpikeSlabLosses(torch.autograd.Function):
         return error.square(), likelihood.mul_(noise)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, of_error: Tensor, of_likelihood: Tensor) -> tuple[Tensor | None, ...]:
         """Compute the gradients of log-odds, mean and log-deviation."""
         probability, error, beyond, scaled, inverse, variance, alpha_bar, *of_expressed = ctx.saved_tensors
