@@ -25,7 +25,7 @@ def _print_settings(asked: bool) -> None:
 
 
 def train(
-    data: options.Data,
+    data: options.Files,
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
     start_from: Annotated[
         Path | None,
@@ -51,6 +51,7 @@ def train(
     raw: options.Raw = False,
     totals: options.Totals = None,
     round_counts: options.RoundCounts = False,
+    cache: options.Cache = "auto",
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,7 +106,7 @@ def train(
 
     try:
         run = fit(
-            data,
+            options.name_files(data),
             out,
             start_from=start_from,
             config=load_config(config, parse_overrides(setting or [])),
@@ -127,6 +128,7 @@ def train(
             replay=replay,
             allow_missing_genes=allow_missing_genes,
             split=split,
+            cache=cache,
             resume=resume,
             overwrite=overwrite,
             progress=progress,
