@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,3 +94,16 @@ def check_columns(columns: Iterable[object]) -> None:
             f"obs has more than one column named {format_list(twice)}, and which is meant can't be told: rename or "
             "drop one (adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()] keeps the first)"
         )
+
+
+def find_genes(there: Sequence[str], genes: Sequence[str]) -> np.ndarray:
+    """Return the place of each gene among unique names, -1 where it is not there, int64 [genes].
+
+    Examples
+    --------
+    >>> find_genes(["CD3E", "GNLY"], ["GNLY", "LYZ"]).tolist()
+    [1, -1]
+    """
+    import pandas as pd
+
+    return np.asarray(pd.Index(there, dtype=object).get_indexer(pd.Index(genes, dtype=object)))
