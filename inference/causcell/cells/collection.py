@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -164,6 +164,11 @@ class Cells:
             obs = obs.set_axis(self._keyed(obs.index.to_numpy(dtype=object)))
         return obs if self._rows is None else obs.iloc[self._rows]
 
+    def read_obs(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Return some columns of ``obs`` that there are, without the cells' names, [n x columns]."""
+        obs = self._source.annotations(list(columns))
+        return obs if self._rows is None else obs.iloc[self._rows]
+
     @property
     def names(self) -> np.ndarray:
         """Names of all cells, str objects [n]."""
@@ -218,8 +223,7 @@ class Cells:
         """Return the label codes of all cells, int32 [n x m]; see `causcell.concepts.ConceptSchema.encode`."""
         if self._encoded is None or self._encoded[0] != schema:
             present = [name for name in schema.names if name in self._source.columns]
-            obs = self._source.annotations(present)
-            self._encoded = (schema, schema.encode(obs if self._rows is None else obs.iloc[self._rows]))
+            self._encoded = (schema, schema.encode(self.read_obs(present)))
         return self._encoded[1]
 
     @property
@@ -229,8 +233,7 @@ class Cells:
 
     def column(self, name: str) -> pd.Series:
         """Return a column of ``obs`` that there is, [n]."""
-        column = self._source.annotations([name])[name]
-        return column if self._rows is None else column.iloc[self._rows]
+        return self.read_obs([name])[name]
 
     def values(self, rows: slice | np.ndarray) -> Matrix:
         """Return the file's values of some cells, in the order asked for, [rows x file genes]."""
@@ -322,7 +325,7 @@ class Collection:
             raise
         self._starts = np.cumsum([0, *map(len, self.parts)])
 
-    def __enter__(self) -> Collection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -12,6 +12,8 @@ from causcell.errors import CellNameError, DataError, GenePanelError, format_lis
 if TYPE_CHECKING:
     import pandas as pd
 
+    from causcell.cells.table import CellTable
+
 _SUBJECTS = {
     "obs_names": ("cells", "every random number of a cell hangs on its name", CellNameError),
     "var_names": ("genes", "genes are matched by name", GenePanelError),
@@ -107,3 +109,25 @@ def find_genes(there: Sequence[str], genes: Sequence[str]) -> np.ndarray:
     import pandas as pd
 
     return np.asarray(pd.Index(there, dtype=object).get_indexer(pd.Index(genes, dtype=object)))
+
+
+class NamesInMessages(Sequence[str]):
+    """Names of some cells, of which one is read when the message of an error needs it.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    rows
+        Which of them.
+    """
+
+    def __init__(self, cells: CellTable, rows: Sequence[int] | np.ndarray) -> None:
+        self._cells, self._rows = cells, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        row = int(self._rows[place])
+        return self._cells.read_names(slice(row, row + 1))[0]

@@ -15,6 +15,7 @@ import numpy as np
 from causcell._internal.remote_file import state_of
 from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
 from causcell.cells.log_scale import SumWatch
+from causcell.cells.names import NamesInMessages
 from causcell.cells.panel import PanelReader
 from causcell.cells.totals import advise_column, read_totals
 from causcell.cells.untrained import warn_of_untrained
@@ -123,20 +124,6 @@ class CellSource:
         files: AnySource = self.files if isinstance(self.files, str) else dict(self.files)
         cells = self.reading.open(files, where=self.where, scratch=scratch, announce=announce)
         return self.reading.bind(cells, schema, preprocessing, announce=announce)
-
-
-class _NamesInMessages(Sequence[str]):
-    """Names of consecutive cells, of which one is read when the message of an error needs it."""
-
-    def __init__(self, cells: Cells, rows: slice) -> None:
-        self._cells, self._rows = cells, rows
-
-    def __len__(self) -> int:
-        return int(self._rows.stop - self._rows.start)
-
-    def __getitem__(self, place: Any) -> Any:
-        row = self._rows.start + place
-        return self._cells.read_names(slice(row, row + 1))[0]
 
 
 class PanelCells:
@@ -324,7 +311,7 @@ class PanelCells:
         for place, part, within in self.cells.split_rows(rows):
             totals, reader, values = self._totals[place], self._readers[place], part.values(within)
             here = None if totals is None else totals[within]
-            pieces.append(reader.read(values, _NamesInMessages(part, within), here))
+            pieces.append(reader.read(values, NamesInMessages(part, range(within.start, within.stop)), here))
             sizes.append(reader.library_sizes(values, here) if library else np.empty(0))
         return (pieces[0], sizes[0]) if len(pieces) == 1 else (np.concatenate(pieces), np.concatenate(sizes))
 
