@@ -124,7 +124,7 @@ class Group(TyperGroup):
                         f"{name} ", split_examples(self.commands[name].help or "")[0].partition("\n\n")[0], 15
                     )
         lines += ["", _bold("Options")]
-        lines += [line for each in self.params if not each.hidden for line in _entry(_label(each), explain(each))]
+        lines += [line for each in self.params for line in _entry(_label(each), explain(each))]
         lines += _entry("--help", "Show this message; causcell COMMAND --help says more of one.")
         formatter.write("\n".join(lines) + "\n")
 
