@@ -18,6 +18,7 @@ from causcell.atlas.pieces import count_bytes
 from causcell.atlas.plan import Plan
 from causcell.atlas.sharding import ShardFile, encode_chunk, read_chunks
 from causcell.atlas.zarr_store import annotation_columns
+from causcell.counterfactual.outputs import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +85,7 @@ def write_annotations(
 
 
 def encoded_bytes(
-    plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
+    plan: Plan, arrays: dict[str, Rows], obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
 ) -> tuple[int, int]:
     """Count the bytes on disk that some rows would take in the end, and while they are written.
 
