@@ -130,8 +130,8 @@ def go_on(
 ) -> Plan:
     """Return the plan of the atlas that was begun, if it differs in what nobody asked for alone.
 
-    Plans of earlier versions are dense and keep no annotations, cells may have got a column since, and the names of
-    many cells were digested one by one.
+    Plans of earlier versions are dense, keep no annotations and have no groups of shards; cells may have got a column
+    since, and the names of many cells were digested one by one.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def go_on(
         begun = Journal(path).plan()
     if begun is None or begun.digest == plan.digest:
         return plan
-    changes: dict[str, Any] = {"layout": begun.layout} if usual_layout else {}
+    changes: dict[str, Any] = {"group": begun.group} | ({"layout": begun.layout} if usual_layout else {})
     if usual_annotations is not None:
         kept = begun.annotations
         fewer = None if kept is None else usual_annotations.only(kept.obs, kept.obsm, kept.var)
