@@ -8,12 +8,13 @@ TRITON := $(VENV)/share/causcell/triton
 WORKERS ?= 2
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(WORKERS)
 
-.PHONY: help demo test lint coverage fuzz wheel-test versions audit benchmark peers triton clean
+.PHONY: help demo test lint docs coverage fuzz wheel-test versions audit benchmark peers triton clean
 
 help:
 	@echo "make demo        train on 700 real PBMC, export, generate, and show what came out (in demo/)"
 	@echo "make test        linters, types, import rules; then every test and every example in a docstring"
 	@echo "make lint        linters, types, import rules"
+	@echo "make docs        the site, into docs/_build/html, every warning an error"
 	@echo "make coverage    the tests, with the lines that none of them reaches"
 	@echo "make fuzz        every reader against twenty times the hostile inputs of make test"
 	@echo "make wheel-test  the built wheel with [cpu] alone, without torch"
@@ -38,6 +39,10 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(INSTALLED)
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 coverage: $(INSTALLED) $(TRITON)
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-report=html:build/coverage
@@ -86,8 +91,8 @@ $(TRITON): $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .coverage .coverage.*
+	rm -rf $(VENV) demo build dist docs/_build docs/generated .coverage .coverage.*

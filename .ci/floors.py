@@ -15,9 +15,14 @@ _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(\[[^]]*\])?>=(?P<floor>[0-
 
 
 def floors(path: Path = Path(__file__).parents[1] / "pyproject.toml") -> dict[str, str]:
-    """Return the lowest version of each direct dependency but those of development, by name."""
+    """Return the lowest version of each direct dependency but those of development and of the site, by name."""
     project = tomllib.loads(path.read_text())["project"]
-    return dict(_read(project["dependencies"], *(e for n, e in project["optional-dependencies"].items() if n != "dev")))
+    return dict(
+        _read(
+            project["dependencies"],
+            *(e for n, e in project["optional-dependencies"].items() if n not in ("dev", "docs")),
+        )
+    )
 
 
 def _read(*lists: list[str]) -> Iterator[tuple[str, str]]:

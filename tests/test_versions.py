@@ -16,7 +16,7 @@ DIRECT = {
     requirement.name: requirement
     for requirement in [
         *map(Requirement, PROJECT["dependencies"]),
-        *(each for name, listed in EXTRAS.items() if name != "dev" for each in listed),
+        *(each for name, listed in EXTRAS.items() if name not in ("dev", "docs") for each in listed),
     ]
     if requirement.name != "causcell"
 }

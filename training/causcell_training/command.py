@@ -16,8 +16,16 @@ from causcell.errors import format_list
 __getattr__ = moved_names(__name__, ["causcell.cli.evaluate"])
 
 
+def _print_settings(asked: bool) -> None:
+    if asked:
+        from causcell_training.settings import format_settings
+
+        typer.echo(format_settings())
+        raise typer.Exit
+
+
 def train(
-    data: options.Data,
+    data: options.Files,
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
     start_from: Annotated[
         Path | None,
@@ -43,6 +51,7 @@ def train(
     raw: options.Raw = False,
     totals: options.Totals = None,
     round_counts: options.RoundCounts = False,
+    cache: options.Cache = "auto",
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,6 +79,15 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Any setting: SECTION.KEY=VALUE, such as objective.adversary=0.2; repeat."),
     ] = None,
+    settings: Annotated[
+        bool,
+        typer.Option(
+            "--settings",
+            help="List every setting with its default, what it may be and what it does.",
+            callback=_print_settings,
+            is_eager=True,
+        ),
+    ] = False,
     split: Annotated[
         Path | None, typer.Option(help="CSV file, columns cell and split (train or test). [default: at random]")
     ] = None,
@@ -88,7 +106,7 @@ def train(
 
     try:
         run = fit(
-            data,
+            options.name_files(data),
             out,
             start_from=start_from,
             config=load_config(config, parse_overrides(setting or [])),
@@ -110,6 +128,7 @@ def train(
             replay=replay,
             allow_missing_genes=allow_missing_genes,
             split=split,
+            cache=cache,
             resume=resume,
             overwrite=overwrite,
             progress=progress,

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from causcell._internal.files import local_path
+from causcell.cells.collection import AnySource
 from causcell.errors import ConfigurationError, format_list
 from causcell_training.config import TrainConfig
+from causcell_training.data.panel_rows import find_cache
 from causcell_training.data.split import Split
 from causcell_training.entrance import check_inputs
 from causcell_training.run_folder import check_resumable, check_writable
 
 if TYPE_CHECKING:
-    import anndata
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers import Logger
 
@@ -29,7 +30,7 @@ _ARGUMENTS = {"concept": "concepts", "edge": "edges"}
 
 
 def fit(
-    data: anndata.AnnData | str | os.PathLike[str],
+    data: AnySource,
     out: str | os.PathLike[str],
     *,
     start_from: Run | str | os.PathLike[str] | None = None,
@@ -52,6 +53,7 @@ def fit(
     replay: float | None = None,
     allow_missing_genes: float | None = None,
     split: Split | None = None,
+    cache: str | os.PathLike[str] = "auto",
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -64,7 +66,8 @@ def fit(
     Parameters
     ----------
     data
-        Cells with labels in ``obs`` (missing: unlabelled), raw counts or log1p values; or a path to them.
+        Cells with labels in ``obs`` (missing: unlabelled), raw counts or log1p values; a path to them; or several
+        of either by key, whose cells are named ``key:name`` and of which the genes that all have are read.
     out
         Folder of the run; see `causcell_training.run_folder`.
     start_from
@@ -84,6 +87,9 @@ def fit(
     split
         Part of each cell; see `causcell_training.data.cells.prepare`. With ``start_from``, cells that the run knows by
         name keep the part they had, and need not be in it.
+    cache
+        Where the panel's values are kept meanwhile: ``auto``, ``memory``, ``disk`` (beside the run) or a folder; see
+        ``docs/training.md``. The model is the same, bit for bit.
     resume, overwrite
         Continue the interrupted run at ``out``; or remove the run there, once the data have been checked.
     progress, callbacks, logger
@@ -127,13 +133,14 @@ def fit(
         raise ConfigurationError(
             f"{_name_descent(descent)} is for a training that starts from a run; name it (start_from=), or leave it out"
         )
+    place = find_cache(cache, out)
     _check_folder(out, settings, resume=resume, overwrite=overwrite)
     if run is None:
         check_inputs(data, settings, split)
     from causcell_training.loop.trainer import LoopOptions, train_model  # late: torch takes seconds
 
     heritage = None if run is None else read_heritage(run, settings.seed)
-    options = LoopOptions(progress=progress, callbacks=callbacks, logger=logger, plan=plan)
+    options = LoopOptions(progress=progress, cache=place, callbacks=callbacks, logger=logger, plan=plan)
     return train_model(data, out, settings, split, options, heritage=heritage, resume=resume, overwrite=overwrite)
 
 

@@ -10,6 +10,7 @@ Both are written before the first step: what can't be written ends no training t
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,9 +122,10 @@ class RunData:
         count = sum(len(concept.labels) for concept in data.schema.concepts)
         most = cells_per_label(count, len(data.schema.concepts), embedding)
         chosen = select_reference_cells(data.labels[candidates], np.random.default_rng((seed, 1)), most)
-        rows, names, combinations = candidates[chosen], data.names[train].tolist(), data.labels[train]
+        rows, names, combinations = candidates[chosen], iter(data.names[train]), data.labels[train]
         if heritage is not None:
-            names += [name for name, part in heritage.split.items() if part == TRAINING]
+            inherited = (name for name, part in heritage.split.items() if part == TRAINING)
+            names = itertools.chain(names, inherited)
             combinations = np.concatenate([combinations, heritage.replayed.combinations])
         return cls(
             data.digest(),

@@ -8,6 +8,7 @@ Temporary folders are swept likewise.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -267,6 +268,11 @@ of this machine; give a path, and copy it from or to there by that service's own
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ConfigurationError(f"{what}={text!r}: {error}; give the path itself") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether an error says that a disk, quota or file size is exhausted."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_existing(path: str | os.PathLike[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from causcell._internal.digests import file_digest
+from causcell._internal.files import is_full
 from causcell.atlas.plan import Plan
 from causcell.counterfactual.tables import Unseen
 from causcell.errors import OutputFullError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_place(name: str) -> str:
@@ -161,7 +159,7 @@ def raise_on_full_disk(place: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full(error):
             raise
         raise OutputFullError(
             f"there is no space left for {place!r} ({error.strerror}); what is finished is kept: free some space "

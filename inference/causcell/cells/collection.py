@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -168,6 +168,11 @@ class Cells:
             obs = obs.set_axis(self._keyed(obs.index.to_numpy(dtype=object)))
         return obs if self._rows is None else obs.iloc[self._rows]
 
+    def read_obs(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Return some columns of ``obs`` that there are, without the cells' names, [n x columns]."""
+        obs = self._source.annotations(list(columns))
+        return obs if self._rows is None else obs.iloc[self._rows]
+
     @property
     def names(self) -> np.ndarray:
         """Names of all cells, str objects [n]."""
@@ -206,7 +211,7 @@ class Cells:
 
     @cached_property
     def texts_digest(self) -> str:
-        """SHA-256 of all cells' names; see `causcell.cells.unique_names.texts_digest`."""
+        """SHA-256 of all cells' names as texts."""
         return texts_digest(self._count, self.read_names)
 
     @property
@@ -216,17 +221,16 @@ class Cells:
 
     def _check_names(self) -> None:
         """Raise `CellNameError` for two of one name."""
-        if self._count > LARGE:
-            self.__dict__["texts_digest"] = check_texts(self._count, self.read_names)
-        else:
+        if self._count <= LARGE:
             check_digests(self.name_digests, self.read_names)
+        else:
+            self.__dict__["texts_digest"] = check_texts(self._count, self.read_names)
 
     def labels(self, schema: ConceptSchema) -> np.ndarray:
         """Return the label codes of all cells, int32 [n x m]; see `causcell.concepts.ConceptSchema.encode`."""
         if self._encoded is None or self._encoded[0] != schema:
             present = [name for name in schema.names if name in self._source.columns]
-            obs = self._source.annotations(present)
-            self._encoded = (schema, schema.encode(obs if self._rows is None else obs.iloc[self._rows]))
+            self._encoded = (schema, schema.encode(self.read_obs(present)))
         return self._encoded[1]
 
     @property
@@ -236,8 +240,7 @@ class Cells:
 
     def column(self, name: str) -> pd.Series:
         """Return a column of ``obs`` that there is, [n]."""
-        column = self._source.annotations([name])[name]
-        return column if self._rows is None else column.iloc[self._rows]
+        return self.read_obs([name])[name]
 
     def values(self, rows: slice | np.ndarray) -> Matrix:
         """Return the file's values of some cells, in the order asked for, [rows x file genes]."""
@@ -257,9 +260,7 @@ class Cells:
         if matrix is None:
             raise DataError("there is no expression in X; name a layer that holds it")
         if getattr(matrix, "format", "csr") == "csr":
-            if not self.checked:
-                check_begins(matrix)
-            return matrix
+            return matrix if self.checked else check_begins(matrix)
         if self._announce:
             warnings.warn(
                 f"{self.path or 'the file'} holds its matrix by columns (CSC), and cells are rows: a copy by rows is "
@@ -332,7 +333,7 @@ class Collection:
             raise
         self._starts = np.cumsum([0, *map(len, self.parts)])
 
-    def __enter__(self) -> Collection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

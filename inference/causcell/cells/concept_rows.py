@@ -58,7 +58,12 @@ def number_rows(cells: AnyCells, schema: ConceptSchema) -> ByRows:
 def all_numbers(cells: AnyCells, schema: ConceptSchema) -> np.ndarray:
     """Read the standardised numbers of all cells, float32 [n x c], NaN where a cell has none."""
     names = [schema.concepts[i].name for i in schema.numeric]
-    return np.concatenate([_encode_numbers(_columns(part, names), schema) for part in cells.parts])
+    return np.concatenate(
+        [
+            _encode_numbers(part.read_obs([name for name in names if name in part.columns]), schema)
+            for part in cells.parts
+        ]
+    )
 
 
 def _encode_numbers(obs: pd.DataFrame, schema: ConceptSchema) -> np.ndarray:
@@ -68,13 +73,6 @@ def _encode_numbers(obs: pd.DataFrame, schema: ConceptSchema) -> np.ndarray:
         if each.name in obs:
             numbers[:, place] = encode_column(obs, each.name, each.labels, each.value)[1][:, 0]
     return numbers
-
-
-def _columns(part: Cells, names: list[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    found = {name: part.column(name).array for name in names if name in part.columns}
-    return pd.DataFrame(found, index=range(len(part)))
 
 
 def _read_columns(part: Cells, names: Sequence[str], rows: slice) -> pd.DataFrame:

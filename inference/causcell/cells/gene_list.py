@@ -9,8 +9,8 @@ import numpy as np
 
 from causcell._internal.choices import suggest
 from causcell._internal.spreadsheet import DELIMITERS, read_rows, read_text
-from causcell.cells.collection import Cells
 from causcell.cells.panel import check_gene_names
+from causcell.cells.table import CellTable
 from causcell.errors import ConfigurationError, DataError, GenePanelError, format_list
 
 MARKED = "highly_variable"
@@ -115,7 +115,7 @@ def find_included_genes(given: Sequence[str], genes: Sequence[str]) -> list[str]
 
 
 def check_gene_choice(
-    cells: Cells, wanted: int | str, included: Sequence[str] = (), batch_key: str | None = None
+    cells: CellTable, wanted: int | str, included: Sequence[str] = (), batch_key: str | None = None
 ) -> int:
     """Check, before values are read, that a panel can be chosen as asked, and return the number of its genes.
 
@@ -171,7 +171,7 @@ def check_gene_choice(
     return min(wanted, len(genes))
 
 
-def find_marked_genes(cells: Cells) -> list[str]:
+def find_marked_genes(cells: CellTable) -> list[str]:
     """Find the genes that ``var["highly_variable"]`` marks, in the data's order.
 
     Raises

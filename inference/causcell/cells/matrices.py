@@ -243,11 +243,12 @@ def _check_entries(entries: int, indices: int, title: str, name: str) -> None:
         raise damaged(title, f"{name}/indices", f"it has {indices} values, and data {entries}")
 
 
-def check_begins(matrix: Any) -> None:
-    """Check where the rows of a matrix begin, if that was not done as it was opened."""
+def check_begins(matrix: Any) -> Any:
+    """Return a matrix once where its rows begin is checked, which was not done yet where they are many."""
     begins = getattr(matrix, "indptr", None)
     if isinstance(begins, RowBegins):
         begins.check()
+    return matrix
 
 
 def _check_range(indices: np.ndarray, limit: int, title: str, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from causcell.errors import CellNameError, DataError, GenePanelError, format_lis
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from causcell.cells.table import CellTable
 
 _SUBJECTS = {
     "obs_names": ("cells", "every random number of a cell hangs on its name", CellNameError),
@@ -94,3 +96,25 @@ def check_columns(columns: Iterable[object]) -> None:
             f"obs has more than one column named {format_list(twice)}, and which is meant can't be told: rename or "
             "drop one (adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()] keeps the first)"
         )
+
+
+class NamesInMessages(Sequence[str]):
+    """Names of some cells, of which one is read when the message of an error needs it.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    rows
+        Which of them.
+    """
+
+    def __init__(self, cells: CellTable, rows: Sequence[int] | np.ndarray) -> None:
+        self._cells, self._rows = cells, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        row = int(self._rows[place])
+        return self._cells.read_names(slice(row, row + 1))[0]

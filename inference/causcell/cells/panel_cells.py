@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from causcell.cells.by_rows import Rows
 from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
 from causcell.cells.concept_rows import all_numbers, can_read_by_rows, label_rows, number_rows
 from causcell.cells.log_scale import SumWatch
+from causcell.cells.names import NamesInMessages
 from causcell.cells.panel import PanelReader
 from causcell.cells.totals import advise_column, read_totals
 from causcell.cells.untrained import warn_of_untrained
@@ -126,20 +126,6 @@ class CellSource:
         files: AnySource = self.files if isinstance(self.files, str) else dict(self.files)
         cells = self.reading.open(files, where=self.where, scratch=scratch, announce=announce, checked=checked)
         return self.reading.bind(cells, schema, preprocessing, announce=announce)
-
-
-class _NamesInMessages(Sequence[str]):
-    """Names of consecutive cells, of which one is read when the message of an error needs it."""
-
-    def __init__(self, cells: Cells, rows: slice) -> None:
-        self._cells, self._rows = cells, rows
-
-    def __len__(self) -> int:
-        return int(self._rows.stop - self._rows.start)
-
-    def __getitem__(self, place: Any) -> Any:
-        row = self._rows.start + place
-        return self._cells.read_names(slice(row, row + 1))[0]
 
 
 class PanelCells:
@@ -344,7 +330,7 @@ class PanelCells:
         for place, part, within in self.cells.split_rows(rows):
             totals, reader, values = self._totals[place], self._readers[place], part.values(within)
             here = None if totals is None else totals[within]
-            pieces.append(reader.read(values, _NamesInMessages(part, within), here))
+            pieces.append(reader.read(values, NamesInMessages(part, range(within.start, within.stop)), here))
             sizes.append(reader.library_sizes(values, here) if library else np.empty(0))
         return (pieces[0], sizes[0]) if len(pieces) == 1 else (np.concatenate(pieces), np.concatenate(sizes))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from causcell._internal.choices import suggest
-from causcell.cells.collection import Cells
+from causcell.cells.table import CellTable
 from causcell.errors import DataError, ExpressionError, format_list
 from causcell.preprocessing import Names
 
@@ -20,7 +20,7 @@ _TOLERANCE = 0.01
 _USUAL = ("n_counts", "total_counts", "nCount_RNA", "ncounts", "n_umi", "nUMI", "n_UMI", "library_size", "total_umis")
 
 
-def read_totals(cells: Cells, column: str) -> np.ndarray:
+def read_totals(cells: CellTable, column: str) -> np.ndarray:
     """Read the totals of all cells from a column.
 
     Parameters

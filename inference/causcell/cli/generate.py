@@ -72,7 +72,7 @@ def generate(
 
     place = atlas_path(out)
     executor = _make_executor(workers, dask)
-    files = _name_files(data)
+    files = options.name_files(data)
     chosen: dict[str, Any] = {name: given[name] for name in DEFAULTS}
     with Generator.open(
         models,
@@ -99,29 +99,6 @@ def _make_executor(workers: int, dask: str | None) -> Executor | None:
     if dask is not None:
         return Dask(dask)
     return Processes(workers) if workers > 1 else None
-
-
-def _name_files(data: list[str]) -> str | dict[str, str]:
-    """Return a path, or paths by key; raises `ConfigurationError` for a key given twice."""
-    from causcell._internal.remote import READABLE, any_path
-    from causcell.errors import ConfigurationError
-
-    pairs = []
-    for text in data:
-        key, equals, path = text.partition("=")
-        named = equals and "://" not in key and not Path(text).exists()
-        pairs.append((key, path) if named else (None, text))
-    if len(pairs) == 1 and pairs[0][0] is None:
-        return str(any_path(data[0], "data", READABLE).absolute())
-    keyed = [(key or Path(path).stem, str(any_path(path, "data", READABLE).absolute())) for key, path in pairs]
-    keys = [key for key, _ in keyed]
-    twice = {key for key in keys if keys.count(key) > 1}
-    if twice:
-        raise ConfigurationError(
-            f"several files have the key {sorted(twice)[0]!r}, which their cells' names begin with; give each its own: "
-            "KEY=PATH"
-        )
-    return dict(keyed)
 
 
 def _write(atlas: OpenAtlas, executor: Executor | None, progress: bool, as_json: bool) -> None:

@@ -76,6 +76,14 @@ IncludeGenes = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE|NAME,...", help="Genes that are on the panel anyhow: names, or a file of them; repeat."),
 ]
+Cache = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|memory|disk|FOLDER",
+        help="Where the panel's values are kept while a model is trained: in memory, in a file beside the run or in "
+        "FOLDER (6 bytes a nonzero value, gone in the end); auto: in memory up to 128 MB.",
+    ),
+]
 Layer = Annotated[str | None, typer.Option(help="Read this layer in place of X.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Read genes and values of adata.raw in place of X.")]
 Totals = Annotated[
@@ -218,6 +226,29 @@ ShardSize = Annotated[str, typer.Option(help="What is made and committed at once
 
 Progress = Annotated[bool, typer.Option(help="Show progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def name_files(data: list[str]) -> str | dict[str, str]:
+    """Return a path, or paths by key; raises `ConfigurationError` for a key given twice."""
+    from causcell._internal.remote import READABLE, any_path
+    from causcell.errors import ConfigurationError
+
+    pairs = []
+    for text in data:
+        key, equals, path = text.partition("=")
+        named = equals and "://" not in key and not Path(text).exists()
+        pairs.append((key, path) if named else (None, text))
+    if len(pairs) == 1 and pairs[0][0] is None:
+        return str(any_path(data[0], "data", READABLE).absolute())
+    keyed = [(key or Path(path).stem, str(any_path(path, "data", READABLE).absolute())) for key, path in pairs]
+    keys = [key for key, _ in keyed]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        raise ConfigurationError(
+            f"several files have the key {sorted(twice)[0]!r}, which their cells' names begin with; give each its own: "
+            "KEY=PATH"
+        )
+    return dict(keyed)
 
 
 def read_genes(text: str) -> int | str:

@@ -58,6 +58,7 @@ def make_tables(result: dict[str, Any]) -> dict[str, str]:
     rows = spread_variants(result)
     tables = {
         "effects": "\n".join([table_of(rows, result, "kang", EFFECTS), *replicate(result, "kang", EFFECTS)]),
+        "brief": brief_table(rows, result),
         "cells": "\n".join([table_of(rows, result, "kang", CELLS), *replicate(result, "kang", CELLS)]),
         "costs": table_of(_beside_own(rows), result, "kang", costs_columns(rows)),
         "ahead": list_ahead(rows),
@@ -100,6 +101,16 @@ def table_of(rows: Iterable[Row], result: dict[str, Any], cases: str, columns: d
             why = "not run, see docs/peers.md" if system.adapter in result["not run"] else "not run"
             lines.append(f"| {system.title} ({why}) | {' | '.join([DASH] * len(columns))} |")
     return "\n".join(lines)
+
+
+def brief_table(rows: Iterable[Row], result: dict[str, Any]) -> str:
+    """Make the README's table: systems that ran, one measure a question, and the strongest trivial predictor."""
+    trivial = {each.title for each in SYSTEMS if each.group == "trivial" and each.adapter != "type_shift"}
+    kept = [row for row in rows if "variant" not in row and row["title"] not in trivial]
+    ran = {row["title"] for row in kept}
+    lines = table_of(kept, result, "kang", BRIEF).splitlines()
+    shown = [line for line in lines[2:] if line.split(" | ")[0].removeprefix("| ") in ran]
+    return "\n".join([*lines[:2], *shown])
 
 
 REPLICATES = {
@@ -191,6 +202,14 @@ EFFECTS: dict[str, Cell] = {
     "squared error ": _effect(TRAINED, UNSEEN, "squared error"),
     "MMD ratio ": _effect(TRAINED, UNSEEN, "MMD ratio"),
     "recall up / down ": _pair(_effect(TRAINED, UNSEEN, "recall up"), _effect(TRAINED, UNSEEN, "recall down")),
+}
+BRIEF = {
+    "seen types: Pearson": EFFECTS["seen types: Pearson"],
+    "squared error": EFFECTS["squared error"],
+    "MMD ratio": EFFECTS["MMD ratio"],
+    "unseen B cells: Pearson": EFFECTS["unseen B cells: Pearson"],
+    "squared error ": EFFECTS["squared error "],
+    "MMD ratio ": EFFECTS["MMD ratio "],
 }
 CELLS: dict[str, Cell] = {
     "seeds": _seeds,

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
-from causcell.cells.collection import Cells
+from causcell._internal.batching import batches
+from causcell.cells.collection import AnySource
+from causcell.cells.joined import open_joined
+from causcell.cells.table import CellTable
+from causcell.concept_columns import check_columns
+from causcell.concept_reading import split_kind
 from causcell.concepts import ConceptSchema
-from causcell.preprocessing import DEVIATION_FLOOR, SUM_QUANTILES, Preprocessing
+from causcell.preprocessing import Preprocessing
 from causcell_training.config import TrainConfig
 from causcell_training.data.concepts import read_schema
 from causcell_training.data.genes import choose_panel
 from causcell_training.data.heritage import Heritage
-from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_panel
+from causcell_training.data.panel_rows import PanelBuilder, PanelCache, PanelRows, matrix_arrays
+from causcell_training.data.reading import GeneShares, make_unit_preprocessing, read_slices
 from causcell_training.data.split import REPLAYED, TRAINING, Part, Split, split_cells
-from causcell_training.data.variation import require_variation
+from causcell_training.data.variation import PanelStatistics
 
 if TYPE_CHECKING:
-    import anndata
     import pandas as pd
+
+_NAMES = 65_536
+"""Names that are read at a time."""
 
 Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 """Expression, labels, and where concepts have values these; see `TrainingData.batch`."""
@@ -39,11 +46,11 @@ class TrainingData:
     Attributes
     ----------
     expression
-        Panel expression on the log scale, float32 CSR [n x G].
+        Panel expression on the log scale, float32 [n x G]; its rows are CSR matrices.
     labels
         Label codes, int32 [n x m]; -1 is unlabelled.
     names
-        Cell names, str objects [n].
+        Cell names, str objects or numpy's variable-width strings [n].
     part
         ``train`` (a training row), ``choose`` (a validation row: early stopping) or ``report`` (a test row) for each
         cell, str objects [n].
@@ -58,7 +65,7 @@ class TrainingData:
         part ``replay``) are among the rows; concepts, panel and moments are its own.
     """
 
-    expression: sparse.csr_matrix
+    expression: PanelRows
     labels: np.ndarray
     names: np.ndarray
     part: np.ndarray
@@ -69,9 +76,11 @@ class TrainingData:
 
     def digest(self) -> str:
         """Compute the SHA-256 (hex) of cells, genes, expression, labels, values and parts."""
-        digest = hashlib.sha256("\n".join([*self.names, *self.preprocessing.genes, *self.part]).encode())
-        arrays = [self.labels, self.expression.indptr, self.expression.indices, self.expression.data]
-        for array in (*arrays, *self.values.values()):
+        digest = hashlib.sha256()
+        for name in itertools.chain(self.names, self.preprocessing.genes, self.part[:-1]):
+            digest.update(f"{name}\n".encode())
+        digest.update(str(self.part[-1]).encode())
+        for array in itertools.chain([self.labels], matrix_arrays(self.expression), self.values.values()):
             digest.update(np.ascontiguousarray(array).tobytes())
         if self.heritage is not None:
             digest.update(self.heritage.digest.encode())
@@ -108,22 +117,26 @@ class TrainingData:
 
 
 def prepare(
-    source: anndata.AnnData | str | os.PathLike[str],
+    source: AnySource,
     config: TrainConfig,
     split: Split | None = None,
+    cache: PanelCache | None = None,
 ) -> TrainingData:
     """Read cells, split them, choose genes and normalise.
 
     Parameters
     ----------
     source
-        Cells [n x genes] with labels in ``obs``, or a path to them; a backed file is read in slices.
+        Cells [n x genes] with labels in ``obs``, or a path to them; or several by key, of which the genes that all
+        have are read: see `causcell.cells.joined.JoinedCells`. Files are read in slices.
     config
         Concepts, edges, how values are read, genes, share of held-out cells, seed.
     split
         Part of each cell by name: a mapping, Series or DataFrame, or a CSV file with columns ``cell`` and ``split``;
         see `causcell_training.data.split.read_split`. The parts are ``train``, ``test`` (or ``report``), and
         optionally ``validation`` (or ``choose``). Without it cells are held out at random.
+    cache
+        Where the panel's values are kept; in memory, if not given.
 
     Raises
     ------
@@ -140,21 +153,39 @@ def prepare(
         The way to choose genes lacks its package.
     DataError
         Too few cells, no genes, cells that are all the same, or a split that does not fit the cells.
+    OutputFullError
+        The disk of the cache is full.
     """
-    with Cells(source, layer=config.layer, raw=config.raw) as cells:
+    with open_joined(source, layer=config.layer, raw=config.raw) as cells:
         rng = np.random.default_rng(config.seed)
-        obs = cells.obs
+        obs = read_concept_columns(cells, config)
         schema = read_schema(obs, config)
         labels = schema.encode(obs)
-        part = split_cells(cells.names, labels, schema, config, split, rng)
+        names = read_packed_names(cells)
+        part = split_cells(names, labels, schema, config, split, rng)
         train = np.flatnonzero(part == TRAINING)
         values: dict[int, np.ndarray] = {}
         if schema.has_values:
             schema = read_schema(obs, config, train)
             labels, values = encode_compactly(schema, obs)
         panel = choose_panel(cells, labels, train, config, rng)
-        expression, preprocessing = _read_expression(cells, config, panel, train)
-        return TrainingData(expression, labels, cells.names, part, schema, preprocessing, values)
+        expression, preprocessing = _read_expression(cells, config, panel, train, cache or PanelCache())
+        return TrainingData(expression, labels, names, part, schema, preprocessing, values)
+
+
+def read_concept_columns(cells: CellTable, config: TrainConfig) -> pd.DataFrame:
+    """Read the columns of ``obs`` that hold concepts, [n x m]; raises `UnknownConceptError` where one is not there."""
+    names = [split_kind(each)[0] for each in config.concept]
+    check_columns(cells.columns, names)
+    return cells.read_obs(list(dict.fromkeys(names)))
+
+
+def read_packed_names(cells: CellTable) -> np.ndarray:
+    """Read the names of all cells as numpy's variable-width strings [n], a third of the memory of Python's."""
+    packed = np.empty(len(cells), dtype=np.dtypes.StringDType())
+    for part in batches(len(cells), _NAMES):
+        packed[part] = cells.read_names(part)
+    return packed
 
 
 def encode_compactly(schema: ConceptSchema, obs: pd.DataFrame) -> tuple[np.ndarray, dict[int, np.ndarray]]:
@@ -177,21 +208,25 @@ def gather_values(schema: ConceptSchema, labels: np.ndarray, values: Mapping[int
 
 
 def _read_expression(
-    cells: Cells, config: TrainConfig, panel: list[str], train: np.ndarray
-) -> tuple[sparse.csr_matrix, Preprocessing]:
-    """Read the panel expression of all cells, and describe how by the training rows."""
+    cells: CellTable, config: TrainConfig, panel: list[str], train: np.ndarray, cache: PanelCache
+) -> tuple[PanelRows, Preprocessing]:
+    """Read the panel expression of all cells, and describe how by the training rows, in one pass."""
     counted = cells.genes if config.expression == "counts" else []
-    shares = GeneShares(train) if config.expression == "counts" and config.totals is None else None
-    expression = read_panel(
-        cells,
-        make_unit_preprocessing(panel, config.expression, counted),
-        totals=config.totals,
-        round_counts=config.round_counts,
-        shares=shares,
+    trained = np.zeros(len(cells), dtype=bool)
+    trained[train] = True
+    shares = GeneShares(trained) if config.expression == "counts" and config.totals is None else None
+    unit = make_unit_preprocessing(panel, config.expression, counted)
+    statistics, builder, done = PanelStatistics(len(train), panel), PanelBuilder(len(panel), cache), 0
+    slices = read_slices(
+        cells, unit, np.arange(len(cells)), totals=config.totals, round_counts=config.round_counts, shares=shares
     )
-    require_variation(expression[train], panel)
-    mean, deviation = _compute_moments(expression[train])
-    return expression, Preprocessing(
+    for block in slices:
+        builder.add(block)
+        statistics.add(block[trained[done : done + block.shape[0]]])
+        done += block.shape[0]
+    statistics.require_variation()
+    mean, deviation = statistics.moments
+    return builder.finish(), Preprocessing(
         tuple(panel),
         config.expression,
         () if shares is None else tuple(counted),
@@ -199,13 +234,5 @@ def _read_expression(
         deviation,
         totals=config.totals,
         shares=None if shares is None else shares.mean,
-        panel_sums=np.quantile(np.asarray(expression[train].expm1().sum(axis=1, dtype=np.float64)), SUM_QUANTILES),
+        panel_sums=statistics.panel_sums,
     )
-
-
-def _compute_moments(expression: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mean and floored standard deviation of each gene, float32 [G], over expression [n x G]."""
-    mean = np.asarray(expression.mean(axis=0, dtype=np.float64)).ravel()
-    square = np.asarray(expression.astype(np.float64).power(2).mean(axis=0)).ravel()
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    return mean.astype(np.float32), np.maximum(deviation, DEVIATION_FLOOR).astype(np.float32)

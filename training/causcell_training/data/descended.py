@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,8 +11,9 @@ from scipy import sparse
 
 from causcell._internal.batching import batches
 from causcell._internal.labels import MOST_LABELS, number_text, read_labels
-from causcell.cells.collection import Cells
-from causcell.cells.panel_cells import PanelCells, Reading
+from causcell.cells.collection import AnySource
+from causcell.cells.joined import join_columns, join_obs
+from causcell.cells.panel_cells import Reading
 from causcell.cells.split import assign_parts
 from causcell.concept_columns import check_columns
 from causcell.concepts import Concept, ConceptSchema
@@ -21,6 +21,7 @@ from causcell.errors import ConceptError, DataError, UnknownLabelError, format_l
 from causcell_training.config import DescentConfig, TrainConfig
 from causcell_training.data.cells import TrainingData
 from causcell_training.data.heritage import HeldOutCells, Heritage
+from causcell_training.data.panel_rows import PanelBuilder, PanelCache, PanelRows
 from causcell_training.data.split import (
     REPLAYED,
     TRAINING,
@@ -33,7 +34,6 @@ from causcell_training.data.split import (
 )
 
 if TYPE_CHECKING:
-    import anndata
     import pandas as pd
 
 _READ_ROWS = 1024
@@ -43,7 +43,11 @@ _SAME_VALUE = 1e-3
 
 
 def prepare_descended(
-    source: anndata.AnnData | str | os.PathLike[str], config: TrainConfig, split: Split | None, heritage: Heritage
+    source: AnySource,
+    config: TrainConfig,
+    split: Split | None,
+    heritage: Heritage,
+    cache: PanelCache | None = None,
 ) -> TrainingData:
     """Read new cells as the model of a run reads cells, and put the run's held-out and replayed cells beside them.
 
@@ -56,6 +60,8 @@ def prepare_descended(
         How values are read, share of held-out cells, seed.
     heritage
         What is taken over from the run.
+    cache
+        Where the panel's values are kept; in memory, if not given.
 
     Returns
     -------
@@ -76,19 +82,23 @@ def prepare_descended(
         round_counts=config.round_counts,
         allow_missing_genes=descent.allow_missing_genes,
     )
-    with Cells(source, layer=config.layer, raw=config.raw) as cells:
-        check_columns(cells.columns, heritage.schema.names)
-        schema = grow_schema(heritage.schema, cells.obs)
+    with reading.open(source) as cells:
+        check_columns(join_columns(cells.parts), heritage.schema.names)
+        schema = grow_schema(heritage.schema, join_obs(cells.parts, heritage.schema.names))
         bound = reading.bind(cells, schema, heritage.preprocessing)
         labels, names = bound.labels, cells.names
         part = split_descended(names, labels, schema, config, split, heritage)
-        expression = _read_expression(bound)
+        builder = PanelBuilder(len(heritage.preprocessing.genes), cache or PanelCache())
+        for rows in batches(len(bound), _READ_ROWS):
+            builder.add(sparse.csr_matrix(bound.read_expression(rows)))
         lacking = np.isin(heritage.preprocessing.genes, bound.missing)
-    held_out = _other_held_out_cells(heritage.held_out, names, expression, lacking)
+    held_out = _other_held_out_cells(heritage.held_out, names, builder.finish(), lacking)
     replayed = heritage.replayed
     numbered = np.array([f"replay:{i}" for i in range(len(replayed.labels))], dtype=object)
+    builder.add(held_out.expression)
+    builder.add(replayed.expression)
     return TrainingData(
-        sparse.vstack([expression, held_out.expression, replayed.expression], format="csr", dtype=np.float32),
+        builder.finish(),
         np.concatenate([labels, held_out.labels, replayed.labels]).astype(np.int32),
         np.concatenate([names, held_out.names, numbered]),
         np.concatenate([part, held_out.part, np.full(len(numbered), REPLAYED, dtype=object)]),
@@ -223,14 +233,8 @@ def _require_new_labels(schema: ConceptSchema, labels: np.ndarray, part: np.ndar
     )
 
 
-def _read_expression(cells: PanelCells) -> sparse.csr_matrix:
-    """Read the panel expression of all cells in slices, float32 CSR [n x G]."""
-    parts = [sparse.csr_matrix(cells.read_expression(part)) for part in batches(len(cells), _READ_ROWS)]
-    return sparse.vstack(parts, format="csr")
-
-
 def _other_held_out_cells(
-    held_out: HeldOutCells, names: np.ndarray, expression: sparse.csr_matrix, lacking: np.ndarray
+    held_out: HeldOutCells, names: np.ndarray, expression: PanelRows, lacking: np.ndarray
 ) -> HeldOutCells:
     """Take a run's held-out cells that are not among new cells; those that are have to be the same cells.
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from causcell.cells.collection import Cells
+from causcell.cells.table import CellTable
 from causcell.errors import DataError, RuntimeUnavailableError
 from causcell_training.config import GeneSelection, TrainConfig
 from causcell_training.data.label_differences import LabelMoments, rank_raised_genes
@@ -49,7 +49,7 @@ class RankedCells:
         Settings of how values are read.
     """
 
-    cells: Cells
+    cells: CellTable
     rows: np.ndarray
     labels: np.ndarray
     batches: np.ndarray

@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 
 from causcell._internal.labels import label_column
-from causcell.cells.collection import Cells
 from causcell.cells.gene_list import MARKED, check_gene_choice, find_included_genes, find_marked_genes, read_gene_list
+from causcell.cells.table import CellTable
 from causcell.concepts import UNLABELLED
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
 from causcell_training.config import TrainConfig
@@ -24,7 +24,7 @@ _BY_LABELS = ("labels", "variance_labels")
 
 
 def choose_panel(
-    cells: Cells, labels: np.ndarray, train: np.ndarray, config: TrainConfig, rng: np.random.Generator
+    cells: CellTable, labels: np.ndarray, train: np.ndarray, config: TrainConfig, rng: np.random.Generator
 ) -> list[str]:
     """Choose the panel's genes: all, those of a list or marked in ``var``, or the best of the training rows.
 
@@ -81,7 +81,7 @@ def choose_panel(
     return [genes[i] for i in sorted(list(chosen)[: config.genes])]
 
 
-def check_panel(cells: Cells, config: TrainConfig) -> None:
+def check_panel(cells: CellTable, config: TrainConfig) -> None:
     """Check, before values are read, that the panel can be chosen from a file's genes; raises as `choose_panel`."""
     check_gene_choice(cells, config.genes, config.include_genes, config.batch_key)
     if isinstance(config.genes, str):
@@ -116,7 +116,7 @@ def _sample_rows(labels: np.ndarray, train: np.ndarray, config: TrainConfig, rng
     return np.unique(np.concatenate(more))
 
 
-def _find_batches(cells: Cells, rows: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
+def _find_batches(cells: CellTable, rows: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Find the rows whose batch can be used, and codes of their batches, int64 [rows]."""
     import pandas as pd
 

@@ -8,8 +8,9 @@ import numpy as np
 from scipy import sparse
 
 from causcell._internal.batching import batches
-from causcell.cells.collection import Cells
+from causcell.cells.names import NamesInMessages
 from causcell.cells.panel import PanelReader
+from causcell.cells.table import CellTable
 from causcell.cells.totals import read_totals
 from causcell.cells.values import check_values, round_to_counts
 from causcell.preprocessing import Matrix, Preprocessing, Scale
@@ -30,34 +31,33 @@ class GeneShares:
 
     Parameters
     ----------
-    cells
-        Rows that count, int64.
+    counting
+        Which rows count, bool [n].
     """
 
-    def __init__(self, cells: np.ndarray) -> None:
-        self._cells = cells
+    def __init__(self, counting: np.ndarray) -> None:
+        self._counting = counting
         self._sums: np.ndarray | float = 0.0
 
     def add(self, rows: np.ndarray, reader: PanelReader, values: Matrix) -> None:
         """Add rows of counts [rows x file genes]."""
-        counting = np.isin(rows, self._cells)
+        counting = self._counting[rows]
         if counting.any():
             self._sums = self._sums + reader.sum_shares(values[counting])
 
     @property
     def mean(self) -> np.ndarray:
         """Mean share of each gene of the file, float32."""
-        return np.asarray(self._sums / len(self._cells), dtype=np.float32)
+        return np.asarray(self._sums / np.count_nonzero(self._counting), dtype=np.float32)
 
 
 def read_panel(
-    cells: Cells,
+    cells: CellTable,
     preprocessing: Preprocessing,
     rows: np.ndarray | None = None,
     *,
     totals: str | None = None,
     round_counts: bool = False,
-    shares: GeneShares | None = None,
 ) -> sparse.csr_matrix:
     """Read panel expression in slices.
 
@@ -71,8 +71,6 @@ def read_panel(
         Rows to read, int64 [n]; all cells where none are given.
     totals, round_counts
         See `TrainConfig`.
-    shares
-        Sees every slice; for counts whose totals are over the file's genes.
 
     Returns
     -------
@@ -87,12 +85,12 @@ def read_panel(
         Totals can't be used; see `causcell.cells.totals.read_totals`.
     """
     wanted = np.arange(len(cells)) if rows is None else rows
-    slices = read_slices(cells, preprocessing, wanted, totals=totals, round_counts=round_counts, shares=shares)
+    slices = read_slices(cells, preprocessing, wanted, totals=totals, round_counts=round_counts)
     return sparse.vstack(list(slices), format="csr")
 
 
 def read_slices(
-    cells: Cells,
+    cells: CellTable,
     preprocessing: Preprocessing,
     rows: np.ndarray,
     *,
@@ -100,20 +98,22 @@ def read_slices(
     round_counts: bool = False,
     shares: GeneShares | None = None,
 ) -> Iterator[sparse.csr_matrix]:
-    """Read panel expression slice by slice, in the order of ``rows``; arguments and errors as for `read_panel`."""
+    """Read panel expression slice by slice, in the order of ``rows``; arguments and errors as for `read_panel`.
+
+    ``shares`` sees every slice, once it has been taken; for counts whose totals are over the file's genes.
+    """
     reader = PanelReader(preprocessing, cells.genes, totals=totals, round_counts=round_counts)
     all_totals = None if totals is None else read_totals(cells, totals)
-    names = cells.names
     for part in batches(len(rows), _READ_ROWS):
         chosen = rows[part]
         values = cells.values(chosen)
         of_column = None if all_totals is None else all_totals[chosen]
-        yield sparse.csr_matrix(reader.read(values, names[chosen], of_column))
+        yield sparse.csr_matrix(reader.read(values, NamesInMessages(cells, chosen), of_column))
         if shares is not None:
             shares.add(chosen, reader, values)
 
 
-def read_counts(cells: Cells, rows: np.ndarray, *, round_counts: bool = False) -> sparse.csr_matrix:
+def read_counts(cells: CellTable, rows: np.ndarray, *, round_counts: bool = False) -> sparse.csr_matrix:
     """Read the raw counts of some rows (int64 [n]) and all genes of the file, float32 CSR [n x file genes].
 
     Raises
@@ -124,7 +124,7 @@ def read_counts(cells: Cells, rows: np.ndarray, *, round_counts: bool = False) -
     blocks = []
     for part in batches(len(rows), _READ_ROWS):
         values = cells.values(rows[part])
-        check_values(values, "counts", cells.names[rows[part]], round_counts=round_counts)
+        check_values(values, "counts", NamesInMessages(cells, rows[part]), round_counts=round_counts)
         blocks.append(sparse.csr_matrix(round_to_counts(values) if round_counts else values, dtype=np.float32))
     return sparse.vstack(blocks, format="csr")
 

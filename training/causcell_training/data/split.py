@@ -42,7 +42,7 @@ PART = "causcell:part"
 
 
 def split_cells(
-    names: np.ndarray,
+    names: np.ndarray | None,
     labels: np.ndarray,
     schema: ConceptSchema,
     config: TrainConfig,
@@ -51,13 +51,15 @@ def split_cells(
 ) -> np.ndarray:
     """Split cells as asked or at random, and check that every label is trained on; see the functions below.
 
+    Names are needed where a split is given.
+
     Returns
     -------
     ndarray
         Part of each cell, str objects [n].
     """
     held_out = config.optimisation.held_out
-    if split is None:
+    if split is None or names is None:
         part = split_at_random(labels, schema, held_out, rng)
     else:
         part = split_as_given(names, labels, split, held_out, rng)
@@ -100,7 +102,7 @@ def split_at_random(labels: np.ndarray, schema: ConceptSchema, held_out: float, 
         )
     order = rng.permutation(count)
     needed = _first_of_each_label(labels, order)
-    free = np.array([row for row in order if row not in needed], dtype=np.int64)[:wanted]
+    free = order[~np.isin(order, list(needed))][:wanted]
     if len(free) < 2:
         most = max(schema.concepts, key=lambda concept: len(concept.labels))
         raise DataError(
@@ -152,7 +154,7 @@ def split_as_given(
         wanted = max(1, round(held_out / 2 * len(train)))
         order = rng.permutation(train)
         needed = _first_of_each_label(labels, order)
-        part[[row for row in order if row not in needed][:wanted]] = VALIDATION
+        part[order[~np.isin(order, list(needed))][:wanted]] = VALIDATION
     if (part == TRAINING).sum() < 2:
         raise DataError(f"the split leaves {int((part == TRAINING).sum())} cells to train on; give at least two")
     return part

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
+from causcell.cells.collection import AnySource
 from causcell.errors import CausCellError, ConfigurationError, RunError
 from causcell.repository.description import ModelDescription
 from causcell_training.checkpoint_file import read_checkpoint
@@ -21,6 +20,7 @@ from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData, prepare
 from causcell_training.data.descended import prepare_descended
 from causcell_training.data.heritage import Heritage
+from causcell_training.data.panel_rows import PanelCache
 from causcell_training.data.split import REPLAYED, Split
 from causcell_training.descended_weights import frozen_weights
 from causcell_training.loop.batches import training_batches, validation_batches, with_epochs
@@ -54,9 +54,6 @@ from causcell_training.run_folder import (
 from causcell_training.torch_defaults import own_torch_defaults
 from causcell_training.trained_model import make_model, select_model_weights
 
-if TYPE_CHECKING:
-    import anndata
-
 
 @dataclass(frozen=True)
 class LoopOptions:
@@ -66,6 +63,8 @@ class LoopOptions:
     ----------
     progress
         Show a progress bar.
+    cache
+        Where the panel's values are kept; in memory, where none is given.
     callbacks
         Lightning callbacks, beside fit's own.
     logger
@@ -80,6 +79,7 @@ class LoopOptions:
     """
 
     progress: bool = False
+    cache: PanelCache | None = None
     callbacks: Sequence[lightning.Callback] = ()
     logger: Logger | bool = False
     plan: type[TrainingPlan] | None = None
@@ -96,7 +96,7 @@ class LoopOptions:
 
 
 def train_model(
-    data: anndata.AnnData | str | os.PathLike[str],
+    data: AnySource,
     path: Path,
     config: TrainConfig,
     split: Split | None,
@@ -140,9 +140,9 @@ def train_model(
     check_accelerator(config.optimisation.accelerator)
     with one_at_a_time(), own_torch_defaults(), own_threads(), own_rank():
         if heritage is None:
-            prepared = prepare(data, config, split)
+            prepared = prepare(data, config, split, options.cache)
         else:
-            prepared = prepare_descended(data, config, split, heritage)
+            prepared = prepare_descended(data, config, split, heritage, options.cache)
         config = with_epochs(config, len(training_batches(prepared, config)))
         run_data = _resume_run(path, prepared, config) if resume else _begin_run(path, prepared, config, overwrite)
         checkpoints = RunCheckpoints(
@@ -189,10 +189,12 @@ def _resume_run(path: Path, data: TrainingData, config: TrainConfig) -> RunData:
 def _write_inputs(path: Path, data: TrainingData, config: TrainConfig) -> None:
     """Write the settings, the part of every cell, and the held-out cells."""
     write_config(path, config)
-    parts = dict(zip(data.names[data.part != REPLAYED], data.part[data.part != REPLAYED], strict=True))
-    if data.heritage is not None:
-        parts = {**data.heritage.split, **parts}
-    write_split(path, parts, parts.values())
+    if data.heritage is None:
+        write_split(path, data.names, data.part)
+    else:
+        own = data.part != REPLAYED
+        parts = {**data.heritage.split, **dict(zip(data.names[own], data.part[own], strict=True))}
+        write_split(path, parts, parts.values())
     write_held_out_cells(data, config.seed, path)
 
 
