@@ -58,12 +58,8 @@ def number_rows(cells: AnyCells, schema: ConceptSchema) -> ByRows:
 def all_numbers(cells: AnyCells, schema: ConceptSchema) -> np.ndarray:
     """Read the standardised numbers of all cells, float32 [n x c], NaN where a cell has none."""
     names = [schema.concepts[i].name for i in schema.numeric]
-    return np.concatenate(
-        [
-            _encode_numbers(part.read_obs([name for name in names if name in part.columns]), schema)
-            for part in cells.parts
-        ]
-    )
+    found = (part.read_obs([name for name in names if name in part.columns]) for part in cells.parts)
+    return np.concatenate([_encode_numbers(obs, schema) for obs in found])
 
 
 def _encode_numbers(obs: pd.DataFrame, schema: ConceptSchema) -> np.ndarray:
