@@ -7,8 +7,9 @@ The client needs numpy, anndata and ONNX Runtime, never torch. `Generator` is wh
     with Generator.open("models") as generator:
         stimulated = generator.counterfactual(adata, do={"stim": "IFN"}, seed=0)
 
-`check` tells, before training, what labels, concepts and graph let a model learn. Errors are one tree, described in
-`causcell.errors`; figures of results are in `causcell.plot`, tables in `causcell.get`.
+`fit` trains such a model in one call, where training is installed. `check` tells, before training, what labels,
+concepts and graph let a model learn. Errors are one tree, described in `causcell.errors`; figures of results are in
+`causcell.plot` (`causcell.pl`), tables in `causcell.get`.
 """
 
 from __future__ import annotations
@@ -21,15 +22,26 @@ if TYPE_CHECKING:
     from causcell.atlas.executors import Dask, InProcess, Processes
     from causcell.cells.check import check
     from causcell.errors import CausCellError
+    from causcell.fitting import fit
     from causcell.generator import Generator
     from causcell.repository.folder import open_repository
 
 __version__ = "0.1.0"
 """The version; pyproject.toml reads it from here."""
 
-__all__ = ["CausCellError", "Dask", "Generator", "InProcess", "Processes", "__version__", "check", "open_repository"]
+__all__ = [
+    "CausCellError",
+    "Dask",
+    "Generator",
+    "InProcess",
+    "Processes",
+    "__version__",
+    "check",
+    "fit",
+    "open_repository",
+]
 
-_MODULES = ("errors", "get", "plot")
+_MODULES = {"errors": "errors", "get": "get", "pl": "plot", "plot": "plot"}
 _HOME = {
     "CausCellError": "errors",
     "Dask": "atlas.executors",
@@ -37,13 +49,14 @@ _HOME = {
     "InProcess": "atlas.executors",
     "Processes": "atlas.executors",
     "check": "cells.check",
+    "fit": "fitting",
     "open_repository": "repository.folder",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"causcell.{name}")
+        return importlib.import_module(f"causcell.{_MODULES[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'causcell' has no attribute {name!r}")
     return getattr(importlib.import_module(f"causcell.{_HOME[name]}"), name)

@@ -76,7 +76,7 @@ def graph_svg(graph: _Graph) -> str:
     graph
         Names of the concepts, and edges between them; it has no cycle.
     """
-    places, size = _place(graph)
+    places, size = place_concepts(graph)
     middle = _BOX[0] / 2
     lines = []
     depths = _depths(graph)
@@ -107,7 +107,7 @@ def graph_svg(graph: _Graph) -> str:
     )
 
 
-def _place(graph: _Graph) -> tuple[dict[_Key, tuple[float, float, float]], tuple[float, float]]:
+def place_concepts(graph: _Graph) -> tuple[dict[_Key, tuple[float, float, float]], tuple[float, float]]:
     """Give left, right and upper edge of each concept, and of each edge in the columns that it skips; and the size."""
     depths = _depths(graph)
     columns: list[list[_Key]] = [[] for _ in range(max(depths.values()) + 1)]

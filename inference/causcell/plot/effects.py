@@ -1,8 +1,4 @@
-"""Figures of counterfactual results. Each takes an ``ax`` and returns it; matplotlib comes with ``causcell[plot]``.
-
-The effect of an intervention is the difference of mean expression (log scale) between its rows and the factual rows of
-the same cells; an atlas of effects (``store="effects"``) holds the differences already.
-"""
+"""Effects of an intervention by gene and label: numbers, a heat map, the genes that change most."""
 
 from __future__ import annotations
 
@@ -13,20 +9,12 @@ import numpy as np
 from causcell._internal.choices import suggest
 from causcell._internal.figures import distinct_colours, plain_text
 from causcell.errors import ConfigurationError, DataError, format_list
-from causcell.plot_courses import value_course as value_course
+from causcell.plot.shared import draw_legend, legend_size, read_labels, require_expression
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import anndata
     import pandas as pd
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-
-_UNLABELLED = "(unlabelled)"
-
-_MOST_NUMBERS = 40
-"""Distinct numbers of a column that figures take for labels, at most."""
 
 
 def intervention_effects(
@@ -80,9 +68,9 @@ def intervention_effects(
             f"intervention {intervention!r} is not in the atlas; {suggest(intervention, named)}name one of "
             f"{format_list(named)}"
         )
-    _require_expression(atlas)
+    require_expression(atlas)
     chosen = there == intervention
-    labels, order = (np.full(len(there), "all cells"), ["all cells"]) if by is None else _labels(atlas, by)
+    labels, order = (np.full(len(there), "all cells"), ["all cells"]) if by is None else read_labels(atlas, by)
     differences = atlas.uns.get("causcell", {}).get("store") == "effects"
     weights = None if differences else _FactualRows(atlas, there == "factual")
     means = {}
@@ -130,57 +118,6 @@ class _FactualRows:
 
 def _mean(atlas: anndata.AnnData, rows: np.ndarray) -> np.ndarray:
     return np.asarray(atlas.X[rows].mean(axis=0, dtype=np.float64)).ravel()
-
-
-def _labels(results: anndata.AnnData, column: str) -> tuple[np.ndarray, list[str]]:
-    """Return the label of each row as text, and all labels in their order."""
-    import pandas as pd
-
-    if column not in results.obs:
-        raise ConfigurationError(
-            f"obs has no column {column!r}; {suggest(column, results.obs.columns)}its columns are "
-            f"{format_list(results.obs.columns, 40)}"
-        )
-    values = results.obs[column]
-    if values.dtype.kind == "f" and values.nunique() > _MOST_NUMBERS:
-        raise ConfigurationError(
-            f"obs[{column!r}] holds {values.nunique()} distinct numbers, and each would be a label; cut it into bins "
-            "(pandas.cut), or draw a course over numbers that were set (causcell.plot.value_course)"
-        )
-    order = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else _sorted(values)
-    labels = np.where(values.isna(), _UNLABELLED, values.astype(str))
-    return labels, [*map(str, order), *([_UNLABELLED] if values.isna().any() else [])]
-
-
-def _sorted(values: pd.Series) -> list[object]:
-    """Return the different values, numbers by size; values of several types come one type after another."""
-    return sorted(values.dropna().unique().tolist(), key=lambda value: (type(value).__name__, value))
-
-
-_LEGEND_ROWS = 20
-
-
-def _legend_size(labels: Sequence[str]) -> tuple[float, float]:
-    """Return about the width and height of a legend, in inches."""
-    columns = -(-len(labels) // _LEGEND_ROWS)
-    return columns * (0.5 + 0.062 * max(map(len, labels))), 0.5 + 0.16 * min(len(labels), _LEGEND_ROWS)
-
-
-def _draw_legend(ax: Axes, handles: Sequence[Artist], labels: Sequence[str], title: str | None) -> None:
-    """Draw a legend on the right of the axes, in columns; labels are set last, for matplotlib leaves some out."""
-    legend = ax.legend(
-        handles,
-        list(map(str, range(len(labels)))),
-        title=None if title is None else plain_text(title),
-        title_fontsize=8,
-        fontsize=7,
-        frameon=False,
-        ncols=-(-len(labels) // _LEGEND_ROWS),
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-    )
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(plain_text(label))
 
 
 def effect_heatmap(
@@ -282,7 +219,7 @@ def top_genes(
     order = largest[overall[largest].argsort(kind="stable")]
     shown, names = overall[order], [plain_text(name) for name in atlas.var_names[order]]
     if ax is None:
-        width, height = (0.0, 0.0) if effects is None else _legend_size(list(effects.index))
+        width, height = (0.0, 0.0) if effects is None else legend_size(list(effects.index))
         size = (5.5 + width + 0.07 * max(map(len, names)), max(1.2 + 0.24 * len(shown), height))
         ax = plt.subplots(figsize=size, layout="constrained")[1]
     places = np.arange(len(shown))
@@ -292,7 +229,7 @@ def top_genes(
             ax.scatter(effect[order], places, s=18, color=[colour], edgecolors="white", linewidths=0.4, zorder=2)
             for colour, effect in zip(distinct_colours(len(effects)), effects.to_numpy(), strict=True)
         ]
-        _draw_legend(ax, dots, list(effects.index), by)
+        draw_legend(ax, dots, list(effects.index), by)
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set_yticks(places, names, fontsize=8)
     ax.set_xlabel("mean change, log scale")
@@ -303,97 +240,3 @@ def top_genes(
 def _title(atlas: anndata.AnnData, intervention: str | None) -> str:
     named = [name for name in dict.fromkeys(atlas.obs["intervention"].astype(str)) if name != "factual"]
     return f"do({plain_text(intervention or named[0])})"
-
-
-def counterfactual_embedding(
-    factual: anndata.AnnData,
-    counterfactual: anndata.AnnData,
-    *,
-    color: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw factual and counterfactual cells in the plane of the factual cells' first two principal components.
-
-    Parameters
-    ----------
-    factual, counterfactual
-        Results for the same cells and panel, in the same order; a thin line joins each cell to its counterfactual.
-    color
-        Column of ``obs`` that colours the cells: a dot by the factual row's label, a cross by the counterfactual row's
-        own; one colour for all, if not given.
-    ax
-        Axes to draw on; a new figure's, if not given.
-
-    Returns
-    -------
-    The axes.
-
-    Raises
-    ------
-    ConfigurationError
-        Results of other cells or genes, no such column, or less than two cells or genes.
-    DataError
-        A value that is not finite.
-    """
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-
-    x, y = (_expression(results) for results in _same_cells(factual, counterfactual))
-    centre = x.mean(axis=0)
-    components = np.linalg.svd(x - centre, full_matrices=False)[2][:2].T
-    a, b = (x - centre) @ components, (y - centre) @ components
-    own, labels = (np.full(len(a), "cells"), ["cells"]) if color is None else _labels(factual, color)
-    after, others = (own, []) if color is None else _labels(counterfactual, color)
-    labels = [label for label in dict.fromkeys([*labels, *others]) if label in own or label in after]
-    if ax is None:
-        width, height = _legend_size(labels)
-        ax = plt.subplots(figsize=(5.5 + width, max(5.0, height)), layout="constrained")[1]
-    ax.plot(np.stack([a[:, 0], b[:, 0]]), np.stack([a[:, 1], b[:, 1]]), color="0.8", linewidth=0.3, zorder=1)
-    colours = distinct_colours(len(labels))
-    for label, colour in zip(labels, colours, strict=True):
-        dots, crosses = a[own == label], b[after == label]
-        ax.scatter(dots[:, 0], dots[:, 1], s=9, color=[colour], marker="o", zorder=2)
-        ax.scatter(crosses[:, 0], crosses[:, 1], s=9, color=[colour], marker="x", linewidths=0.8, zorder=3)
-    ax.set(xlabel="PC 1 of the factual cells", ylabel="PC 2 of the factual cells")
-    ax.set_title("factual (dots) and counterfactual (crosses)", fontsize=10)
-    handles = [Line2D([], [], color=colour, marker="o", markersize=4, linestyle="none") for colour in colours]
-    _draw_legend(ax, handles, labels, color)
-    return ax
-
-
-def _same_cells(factual: anndata.AnnData, other: anndata.AnnData) -> tuple[anndata.AnnData, anndata.AnnData]:
-    """Return both results, once they are of the same cells and genes."""
-    if factual.shape != other.shape or not factual.var_names.equals(other.var_names):
-        raise ConfigurationError(
-            f"factual results of {factual.n_obs} rows x {factual.n_vars} genes and counterfactual ones of "
-            f"{other.n_obs} x {other.n_vars} are not of the same cells and panel; take one row a cell of each"
-        )
-    if "source_cell" in factual.obs and "source_cell" in other.obs:
-        named, others = (each.obs["source_cell"].astype(str).to_numpy() for each in (factual, other))
-        differ = np.flatnonzero(named != others)
-        if len(differ):
-            pair = format_list([str(results.obs["source_cell"].iloc[differ[0]]) for results in (factual, other)])
-            raise ConfigurationError(
-                f"row {differ[0]} is of two cells, {pair}; take the counterfactual rows in the factual ones' order"
-            )
-    if min(factual.shape) < 2:
-        raise ConfigurationError(
-            f"{factual.n_obs} cells x {factual.n_vars} genes have no plane to draw; take at least two of both"
-        )
-    return factual, other
-
-
-def _require_expression(results: anndata.AnnData) -> None:
-    if results.X is None:
-        raise ConfigurationError("the results hold no expression; generate or materialize it first")
-    if results.uns.get("causcell", {}).get("store") == "counts" and results.X.dtype.kind == "i":
-        raise ConfigurationError("the results hold counts; take log1p of counts per 10,000 first (obs['library_size'])")
-
-
-def _expression(results: anndata.AnnData) -> np.ndarray:
-    """Return expression as a dense array; raises where there is none or a value is not finite."""
-    _require_expression(results)
-    values = results.X.toarray() if hasattr(results.X, "toarray") else np.asarray(results.X)
-    if not np.isfinite(values).all():
-        raise DataError("the results hold values that are not finite; generate them again")
-    return values
