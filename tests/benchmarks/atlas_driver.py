@@ -7,9 +7,9 @@ in a process of its own, which tells its seconds, CPU seconds and peak memory:
 - ``plan``: `Generator.plan_atlas` of the source;
 - ``worker``: what a worker does before its first shard: unpickle the task, open it, read the first batch;
 - ``unseen``: labels that no training cell carries together, in a million rows of a shard;
-- ``restart``: `write_atlas` until the executor is asked for the shards that are missing, 60,000 of 63,000 done;
-- ``files``: files of an atlas by shard, from a small one that is made with the large one's layout;
-- ``dask``: shards in the scheduler's hands, and memory of the driver, for 63,000 shards of no work.
+- ``restart``: `write_atlas` until the executor is asked for the shards that are missing, 60,000 of 63,000 done, and the
+  files of these shards;
+- ``dask``: the first 2,000 of 63,000 shards of no work: until the first is back, and the most in the scheduler's hands.
 
     python tests/benchmarks/atlas_driver.py --folder /some/place --out results.json
     python tests/benchmarks/atlas_driver.py --folder /some/place --code /checkout/of/another/version
@@ -18,6 +18,7 @@ in a process of its own, which tells its seconds, CPU seconds and peak memory:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -253,40 +254,175 @@ def measure_unseen(arguments: argparse.Namespace) -> dict[str, Any]:
     return timed.figures | {"rows": len(codes), "unseen": int(unseen.sum())}
 
 
+def simulated_atlas(arguments: argparse.Namespace, layout: str, done: int) -> tuple[Any, Path]:
+    """Begin an atlas of many shards of one small batch each, and put the files of some shards where they would be.
+
+    One shard is made, and its files stand for those of every other one: small, as is all that is not counted.
+    """
+    from causcell.atlas.records import FileRecord
+    from causcell.atlas.task import ShardMaker
+    from causcell.cells.collection import Cells
+    from causcell.counterfactual.stream import MeasuredCells
+
+    path = Path(arguments.folder) / f"{layout}.zarr"
+    shutil.rmtree(path, ignore_errors=True)
+    generator = open_generator()
+    model, schema = generator.model, generator.schema
+    source = generator.bind(Cells(few_cells()))
+    plan = plan_of_shards(arguments, model, layout)
+    maker = ShardMaker(plan, path, model, Repeated(MeasuredCells(model, source), plan.cells, schema))
+    journal = maker.journal
+    with journal.locked():
+        begin(maker, journal)
+        (first,) = (event.record for event in maker.make([0]) if hasattr(event, "record"))
+        pieces = Path(path, ".causcell", "pieces")
+        staged = {name: (path / name).read_bytes() for name in first.files}
+        own = [each for each in pieces.rglob("*") if each.is_file()]
+        for shard in range(1, done):
+            files = {}
+            for name, content in staged.items():
+                other = of_shard(name, shard)
+                (path / other).parent.mkdir(parents=True, exist_ok=True)
+                (path / other).write_bytes(content)
+                files[other] = FileRecord(bytes=len(content), sha256=first.files[name].sha256)
+            for each in own:
+                target = Path(str(each).replace("000000", f"{shard:06d}"))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(each.read_bytes())
+            journal_write(journal, first.model_copy(update={"shard": shard, "files": files}))
+    return maker, path
+
+
+def journal_write(journal: Any, record: Any) -> None:
+    """Write a record as `Journal.commit` does, without waiting for the disk."""
+    place = Path(journal.place, ".causcell", "shards", f"{record.shard:06d}.json")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
+
+
+def of_shard(name: str, shard: int) -> str:
+    """Return the name of another shard's file, of the first's."""
+    head, separator, tail = name.rpartition("/c")
+    return head + separator + tail.replace("0", str(shard), 1)
+
+
+def begin(maker: Any, journal: Any) -> None:
+    """Put the plan and the metadata in place."""
+    from causcell.atlas import write
+
+    write._begin(maker, journal, {"files": []})
+
+
+def plan_of_shards(arguments: argparse.Namespace, model: Any, layout: str) -> Any:
+    """Plan an atlas of so many shards of four cells."""
+    from causcell.atlas.plan import plan_layout
+    from causcell.atlas.source_digests import SourceDigests
+    from causcell.counterfactual.request import make_request
+
+    manifest = model.manifest
+    settings = manifest.presets[manifest.default_preset].solver
+    request = make_request(manifest, grid=["phase"], settings=settings)
+    digests = SourceDigests(names="0" * 64, labels="0" * 64, genes="0" * 64, values="0" * 64)
+    row = 4 * len(manifest.genes.names)
+    sizes = {"chunk_size": 3 * row, "shard_size": 12 * row}
+    return plan_layout(model, 4 * arguments.shards, digests, request, layout=layout, **sizes)
+
+
+class Repeated:
+    """A few cells again and again, each time by other names: the source of an atlas that is simulated."""
+
+    def __init__(self, source: Any, cells: int, schema: Any) -> None:
+        self._source, self._cells = source, cells
+        self.labels = np.zeros((8, len(schema.concepts)), dtype=np.int32)
+        self.numbers, self.missing = None, ()
+
+    def __len__(self) -> int:
+        return self._cells
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+class ExecutorAskedError(Exception):
+    """The executor was asked for shards."""
+
+
 class Nothing:
     """An executor that tells when it is asked, and makes nothing."""
 
-    asked = 0.0
-    shards = 0
+    def __init__(self) -> None:
+        self.shards = 0
 
     def run(self, maker: Any, shards: Any) -> Any:
-        """Note the time."""
-        self.asked, self.shards = time.perf_counter(), len(shards)
-        return iter(())
-
-
-def simulated_task(arguments: argparse.Namespace, folder: Path) -> Any:
-    """A maker of an atlas of many shards of one small batch each."""
-    from causcell.atlas.open import open_atlas
-    from causcell.atlas.options import complete_options
-
-    del open_atlas, complete_options
-    raise NotImplementedError
+        """Note how many shards are missing."""
+        self.shards = len(shards)
+        raise ExecutorAskedError
 
 
 def measure_restart(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Restart an atlas of which 60,000 shards of 63,000 are done."""
-    raise NotImplementedError
+    """Restart an atlas of which all but 3,000 shards are done, dense and as CSR: the first time, and again."""
+    from causcell.atlas.write import write_atlas
+
+    found: dict[str, Any] = {}
+    done = arguments.shards - 3000
+    for layout in ("dense", "csr"):
+        maker, path = simulated_atlas(arguments, layout, done)
+        for name in ("first", "again", "third"):
+            executor = Nothing()
+            with Timed() as timed, contextlib.suppress(ExecutorAskedError):
+                write_atlas(maker, {"files": []}, executor=executor)
+            found[f"{layout} {name}"] = timed.figures | {"missing": executor.shards}
+        kinds = {"files": 0, "records": 0}
+        for place in path.rglob("*"):
+            if place.is_file():
+                of_records = "/.causcell/shards/" in str(place) or "/.causcell/records/" in str(place)
+                kinds["records" if of_records else "files"] += 1
+        found[f"{layout} files a shard"] = round(kinds["files"] / done, 2)
+        found[f"{layout} records a shard"] = round(kinds["records"] / done, 3)
+        shutil.rmtree(path)
+    return found
 
 
-def measure_files(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Count the files of an atlas's shards."""
-    raise NotImplementedError
+def do_nothing(task: Any, shard: int) -> Any:
+    """Stand for a worker that makes a shard in no time."""
+    from causcell.atlas.records import ShardRecord
+    from causcell.counterfactual.tables import Unseen
+
+    return ShardRecord(shard=shard, rows=1, files={}, unmatched=0, unseen=Unseen(), seconds={}, worker="none")
 
 
 def measure_dask(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Hand shards of no work to a Dask cluster of one worker."""
-    raise NotImplementedError
+    """Hand shards of no work to a Dask cluster of one worker; count those in the scheduler's hands."""
+    import distributed
+
+    from causcell.atlas.executors import dask as module
+
+    module.make_shard = do_nothing
+    task = open_task(arguments)
+    maker = type("Maker", (), {"task": task})()
+    most = 0
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tcp://",
+            dashboard_address=":0",
+            host="127.0.0.1",
+        ) as cluster,
+        Timed() as timed,
+    ):
+        events = module.Dask(cluster.scheduler_address).run(maker, range(arguments.shards))
+        started = time.perf_counter()
+        for place, _ in enumerate(events):
+            if place == 0:
+                first = time.perf_counter() - started
+            if place % 50 == 0:
+                most = max(most, len(cluster.scheduler.tasks))
+            if place == 2000:
+                events.close()
+                break
+    return timed.figures | {"first_seconds": round(first, 3), "most_in_scheduler": most, "taken": place}
 
 
 MEASURED = {
@@ -294,7 +430,6 @@ MEASURED = {
     "worker": measure_worker,
     "unseen": measure_unseen,
     "restart": measure_restart,
-    "files": measure_files,
     "dask": measure_dask,
 }
 
