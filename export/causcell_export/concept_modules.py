@@ -15,9 +15,16 @@ from causcell_training.model import CausCell
 class EncoderScm(nn.Module):
     """Encoder and structural causal model: a cell's concepts from its expression."""
 
+    projection: Tensor
+    offset: Tensor
+
     def __init__(self, model: CausCell) -> None:
         super().__init__()
         self.model = model
+        with torch.no_grad():  # standardisation goes into the projection: two passes over the genes are none
+            projection = model.encoder.projection.double() / model.deviation.double()[:, None]
+            self.register_buffer("projection", projection.float())
+            self.register_buffer("offset", (-model.mean.double() @ projection).float())
 
     def forward(self, expression: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return exogenous mean, its log-variance and endogenous embeddings.
@@ -31,7 +38,7 @@ class EncoderScm(nn.Module):
         -------
         float32 [B x M x k] each.
         """
-        mean, logvar = self.model.encode(expression)
+        mean, logvar = self.model.encoder.read_scores(expression @ self.projection + self.offset)
         return mean, logvar, self.model.scm(mean)
 
 

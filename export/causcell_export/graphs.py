@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
+from causcell.diffusion.sampling import POSTERIOR_OUTPUTS
 from causcell.diffusion.solvers import ddim, dpmpp
 from causcell.repository.manifest import (
     ABDUCTION,
     EXPRESSION_FLOAT16,
     INFORMED,
     PRIOR,
+    SLAB,
     GraphInfo,
     TensorInfo,
     logits_name,
@@ -94,6 +96,29 @@ class Decoder(nn.Module):
         constants = {name: self.get_buffer(name) for name in self._constants}
         expression = self.denoiser.head.draw(hidden, uniforms, self.mean, self.deviation, **constants)
         return expression, expression.half()
+
+
+class Slab(nn.Module):
+    """What `Decoder` draws from: spike and slab at pure noise, given the concepts alone."""
+
+    time: Tensor
+
+    def __init__(self, model: CausCell) -> None:
+        super().__init__()
+        self.denoiser = model.denoiser
+        with torch.no_grad():
+            self.register_buffer("time", model.denoiser.time_table()[-1])
+
+    def forward(self, endogenous: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the slab's probability, mean and deviation, standardised, float32 [B x G] each.
+
+        Parameters
+        ----------
+        endogenous
+            float32 [B x M x k].
+        """
+        probability, mean, deviation = self.denoiser.head.prior(self.denoiser.hidden_at_noise(self.time, endogenous))
+        return probability, mean, deviation
 
 
 class SamplerStep(nn.Module):
@@ -220,7 +245,7 @@ class Graph:
 
 
 def graphs(model: CausCell) -> dict[str, Graph]:
-    """Build all graphs of a model, by name; there is a ``decoder`` where the head draws."""
+    """Build all graphs of a model, by name; ``decoder`` and ``slab`` where the head draws so."""
     return _concept_graphs(model) | _diffusion_graphs(model)
 
 
@@ -288,6 +313,9 @@ def _diffusion_graphs(model: CausCell) -> dict[str, Graph]:
             # quantiles are steep near 0 and 1; where u is within rounding of the slab's probability a value flips
             Tolerance(limit=1e-3, beyond=1e-4),
         )
+    if head.gaussian_slab:
+        slab = GraphInfo(inputs={"endogenous": concept}, outputs=dict.fromkeys(POSTERIOR_OUTPUTS, expression))
+        found[SLAB] = Graph(Slab(model).eval(), slab)
     return found
 
 
@@ -321,7 +349,7 @@ def example_inputs(
 
     Returns
     -------
-    Arrays by name of the input, by name of the graph; a graph ``decoder`` included, which not every model has.
+    Arrays by name of the input, by name of the graph; graphs included that not every model has.
     """
     rng = np.random.default_rng((seed, batch))
     x = np.resize(rng.permutation(expression), (batch, expression.shape[1])).astype(np.float32)
@@ -351,6 +379,7 @@ def example_inputs(
             "noise": noise,
             "solver": np.resize(solvers, (batch, *solvers.shape[1:])).astype(np.float32),
         },
+        SLAB: {"endogenous": endogenous},
         "decoder": {"endogenous": endogenous, "uniforms": np.clip(rng.random(x.shape, dtype=np.float32), 1e-7, 1)},
     }
 

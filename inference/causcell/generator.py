@@ -151,7 +151,8 @@ class Generator(OpenedModel):
             table = ResultTable.of(self.model, request)
             annotations = table.select_annotations(cells.cells, Kept(keep_obs, keep_obsm))
             annotations.warn_of_left_out()
-            return table.to_anndata(self.generate(cells, request, progress=progress), cells.missing, annotations)
+            blocks = self.generate(cells, request, progress=progress, sparse=True)
+            return table.to_anndata(blocks, cells.missing, annotations)
 
     def reconstruct(self, adata: AnySource, **options: Any) -> anndata.AnnData:
         """Generate the cells themselves from their own embeddings: `counterfactual` without any intervention.

@@ -144,7 +144,9 @@ class OpenedModel:
             cells.close()
             raise
 
-    def generate(self, cells: PanelCells, request: Request, *, progress: bool = False) -> Iterator[Block]:
+    def generate(
+        self, cells: PanelCells, request: Request, *, progress: bool = False, sparse: bool = False
+    ) -> Iterator[Block]:
         """Generate results for all cells, block by block (one block a batch of cells), in input order.
 
         A warning names concepts that are intervened on although export judged their effects not usable, and one the
@@ -158,10 +160,13 @@ class OpenedModel:
             What to generate.
         progress
             Show a progress bar.
+        sparse
+            Give expression of draws as CSR matrices where the model draws them so.
         """
         warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
         request.warn_of_extrapolation(self.schema)
-        return stream_all(self.model, MeasuredCells(self.model, cells, request.library), request, progress=progress)
+        source = MeasuredCells(self.model, cells, request.library)
+        return stream_all(self.model, source, request, progress=progress, sparse=sparse)
 
     @property
     def manifest(self) -> Manifest:

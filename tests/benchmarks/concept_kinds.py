@@ -2,8 +2,9 @@
 
     python tests/benchmarks/concept_kinds.py --data DATA --out build/kinds --seeds 1
 
-``time``: worm embryo, a middle bin of ``time_bin`` (ordinal) left out; asked of the cells of the bins beside it, each
-type's own. Beside it: each type's linear interpolation of the means of these bins.
+``time``: worm embryo, a middle bin of its time left out, the bins' middles in minutes (`MINUTES`) being an ordinal and,
+in jobs of their own, a continuous concept; asked of the cells of the bins beside it, each type's own. Beside it: each
+type's linear interpolation of the means of these bins.
 ``pairs``: perturbench, each pair whose members are there alone left out (``perturbation`` as a set); asked of control
 cells. Beside it: control plus both members' shifts.
 ``line``: perturbench, a perturbation left out of one of three lines; asked of that line's control cells. Beside it: the
@@ -17,6 +18,7 @@ sampling variance of the true mean. A quotient below 1 is better than trivial. N
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -24,10 +26,20 @@ from typing import Any
 
 import anndata
 import numpy as np
-import pandas as pd
 from jobs import Job, add_job_options, run_jobs, write_result
 
-BINS = ["210-270", "270-330", "330-390", "390-450", "450-510", "510-580", "580-650", "> 650"]
+MINUTES = {
+    "210-270": 240,
+    "270-330": 300,
+    "330-390": 360,
+    "390-450": 420,
+    "450-510": 480,
+    "510-580": 545,
+    "580-650": 615,
+    "> 650": 680,
+}
+"""Middle of each bin of the worm's time; of the last, which has no end, 30 minutes after its beginning."""
+
 FEWEST = 20
 """Cells of a type in the bin left out, for it to be asked."""
 
@@ -87,23 +99,27 @@ def leave_time_out(job: Job) -> dict[str, Any]:
     adata = anndata.read_h5ad(job["data"])
     x = log1p(adata.X)
     obs = adata.obs[["cell_type"]].copy()
-    obs["time_bin"] = pd.Categorical(adata.obs["time_bin"].astype(str), categories=BINS, ordered=True)
-    rank, left_out = obs["time_bin"].cat.codes.to_numpy(), BINS.index(job["bin"])
-    panel = np.argsort(-x[rank != left_out].var(axis=0))[: job["genes"]]
+    obs["time"] = adata.obs["time_bin"].astype(str).map(MINUTES).astype(int)
+    time, times = obs["time"].to_numpy(), list(MINUTES.values())
+    left_out, place = MINUTES[job["bin"]], times.index(MINUTES[job["bin"]])
+    before_it, after_it = times[place - 1], times[place + 1]
+    share = (left_out - before_it) / (after_it - before_it)
+    panel = np.argsort(-x[time != left_out].var(axis=0))[: job["genes"]]
     cells = anndata.AnnData(x[:, panel].astype(np.float32), obs=obs, var=adata.var.iloc[panel][[]])
-    seen = cells[rank != left_out].copy()
+    seen = cells[time != left_out].copy()
     with tempfile.TemporaryDirectory() as folder:
-        model = train(seen, job, Path(folder), ["cell_type", "time_bin:ordinal"], [])
+        model = train(seen, job, Path(folder), ["cell_type", f"time:{job['kind']}"], [])
     found = {}
     for name in obs["cell_type"].unique():
         own = (obs["cell_type"] == name).to_numpy()
-        before, after, true = (own & (rank == left_out + step) for step in (-1, 1, 0))
+        before, after, true = (own & (time == each) for each in (before_it, after_it, left_out))
         if true.sum() < FEWEST or before.sum() < FEWEST or after.sum() < FEWEST:
             continue
         beside = cells[before | after].copy()
         means = [np.asarray(cells.X[rows]).mean(axis=0) for rows in (before, after)]
-        told = answer(model, beside, {"time_bin": job["bin"]})
-        found[str(name)] = compare(np.asarray(cells.X[true]), told, np.mean(means, axis=0), means[0])
+        told = answer(model, beside, {"time": left_out})
+        between = (1 - share) * means[0] + share * means[1]
+        found[str(name)] = compare(np.asarray(cells.X[true]), told, between, means[0])
     return found
 
 
@@ -167,9 +183,9 @@ def make_jobs(arguments: argparse.Namespace) -> dict[str, Job]:
         base = {"seed": seed, "settings": arguments.settings}
         if "time" in arguments.questions:
             data = str(arguments.data / WORM)
-            for left_out in ("390-450", "450-510"):
-                job = {**base, "question": "time", "data": data, "bin": left_out, "genes": arguments.genes}
-                jobs[f"time {left_out} seed {seed}"] = job
+            for left_out, kind in itertools.product(("390-450", "450-510"), ("ordinal", "continuous")):
+                job = {**base, "question": "time", "data": data, "bin": left_out, "kind": kind}
+                jobs[f"time {left_out} {kind} seed {seed}"] = {**job, "genes": arguments.genes}
         adata = anndata.read_h5ad(arguments.data / PERTURBENCH, backed="r")
         data = str(arguments.data / PERTURBENCH)
         human = adata.obs[["perturbation", "cell_type"]].astype(str)

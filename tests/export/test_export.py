@@ -212,9 +212,10 @@ def test_every_preset_has_its_quality_on_the_test_cells(run: Run, manifest: Mani
         assert {"pcc", "mse", "cells", "nonzero", "nonzero_real", "nonzero_mean"} <= set(preset.quality)
         assert preset.quality["cells"] == run.provenance["cells"]["report"]
         assert np.isfinite(list(preset.quality.values())).all()
-    # the mean preset is the mean estimate that training measured on the same cells; both are rounded to 4 digits
+    # the mean preset is the mean estimate that training measured on the same cells, at abar 0 in place of 4e-5; both
+    # are rounded to 4 digits
     for measure, value in run.provenance["held_out"].items():
-        assert manifest.presets["mean"].quality[measure] == pytest.approx(value, abs=2e-4)
+        assert manifest.presets["mean"].quality[measure] == pytest.approx(value, abs=2e-4, rel=2e-4)
 
 
 def test_every_preset_has_its_speed(manifest: Manifest) -> None:

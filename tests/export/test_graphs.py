@@ -46,6 +46,7 @@ def inputs_of(model: CausCell, cells: anndata.AnnData, batch: int) -> dict[str, 
             "noise": x_t,
             "solver": torch.from_numpy(rng.permutation(np.resize(SOLVERS, (batch, 4, 5))).astype(np.float32)),
         },
+        "slab": {"endogenous": model.scm(exogenous)},
         "decoder": {
             "endogenous": model.scm(exogenous),
             "uniforms": torch.from_numpy(rng.random(expression.shape).astype(np.float32)).clamp(1e-6, 1 - 1e-6),
@@ -65,8 +66,10 @@ def answers_of(model: CausCell, graph: str, inputs: dict[str, torch.Tensor]) -> 
         logits = zip(model.schema.names, model.label_logits(endogenous), strict=True)
         return {"endogenous": endogenous} | {f"logits_{name}": values for name, values in logits}
     denoiser, z = model.denoiser, inputs["endogenous"]
-    if graph == "decoder":
+    if graph in ("decoder", "slab"):
         prior = denoiser.head.prior(denoiser.hidden_at_noise(denoiser.time_table()[-1], z))
+        if graph == "slab":
+            return {f"slab_{name}": value for name, value in prior._asdict().items()}
         u = inputs["uniforms"]
         quantile = torch.special.ndtri((u.double() / prior.probability).clamp(max=1 - 2**-24)).float()
         slab = (prior.mean + prior.deviation * quantile) * model.deviation + model.mean

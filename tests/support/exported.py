@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as triton
 from causcell_export import export, exporter
 from causcell_training import Run
 
-GRAPHS = ("encoder_scm", "scm", "abduction", "denoiser", "decoder", "sampler")
+GRAPHS = ("encoder_scm", "scm", "abduction", "denoiser", "decoder", "slab", "sampler")
 """Graphs of the default head's model."""
 
 

@@ -91,6 +91,7 @@ class ValuedEngine:
     def __init__(self, engine: Engine) -> None:
         self._engine, self._lock = engine, threading.Lock()
         self.description, self.concurrency, self.threads = engine.description, engine.concurrency, engine.threads
+        self.at_hand = engine.at_hand
         self.runs: Counter[str] = Counter()
         self.manifest = _manifest(engine.manifest)
         rng = np.random.default_rng(5)

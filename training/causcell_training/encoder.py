@@ -58,6 +58,9 @@ class Encoder(nn.Module):
         tuple of Tensor
             Mean and log-variance (within -10 and 4), each [B x M x k].
         """
-        scores = self.dropout(standardised) @ self.projection
+        return self.read_scores(self.dropout(standardised) @ self.projection)
+
+    def read_scores(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute mean and log-variance, each [B x M x k], of principal components, [B x components]."""
         mean, logvar = self.output(self.body(scores)).unflatten(1, (2, *self._shape)).unbind(dim=1)
         return mean + self.linear(scores).unflatten(1, self._shape), logvar.clamp(-10, 4)

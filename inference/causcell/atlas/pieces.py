@@ -19,6 +19,7 @@ from causcell.atlas.plan import Plan
 from causcell.atlas.records import PIECE_ARRAYS, FileRecord, PieceArray, PieceRecord
 from causcell.atlas.sharding import ShardFile, encode_chunk, read_chunks
 from causcell.atlas.storage import FOLDER
+from causcell.counterfactual.outputs import Rows
 
 INDICES = LENGTHS = "int32"
 """Types of a piece's columns and lengths of rows."""
@@ -65,9 +66,9 @@ class PieceWriter:
         """Where each file is, by its name in the store."""
         return {writer.target: writer.staged for writer in self._writers.values()}
 
-    def append(self, rows: np.ndarray) -> None:
+    def append(self, rows: Rows) -> None:
         """Write further rows, [n x columns]."""
-        for part in batches(len(rows), _ROWS):
+        for part in batches(rows.shape[0], _ROWS):
             arrays = compress_rows(rows[part])
             self.nonzeros += len(arrays["data"])
             for array, writer in self._writers.items():
@@ -89,14 +90,18 @@ class PieceWriter:
         return {self._place: PieceRecord(nonzeros=self.nonzeros, files=files)}
 
 
-def compress_rows(rows: np.ndarray) -> dict[PieceArray, np.ndarray]:
+def compress_rows(rows: Rows) -> dict[PieceArray, np.ndarray]:
     """Return the nonzero values of rows, their columns in ascending order, and the number of each row's.
+
+    A CSR matrix has these already.
 
     Examples
     --------
     >>> {name: array.tolist() for name, array in compress_rows(np.array([[0, 5, 7], [0, 0, 0], [2, 0, 0]])).items()}
     {'data': [5, 7, 2], 'indices': [1, 2, 0], 'lengths': [2, 0, 1]}
     """
+    if not isinstance(rows, np.ndarray):
+        return {"data": rows.data, "indices": rows.indices, "lengths": np.diff(rows.indptr).astype(LENGTHS)}
     count, width = rows.shape
     present = rows != 0
     lengths = np.count_nonzero(present, axis=1).astype(LENGTHS)
@@ -105,7 +110,7 @@ def compress_rows(rows: np.ndarray) -> dict[PieceArray, np.ndarray]:
     return {"data": rows.ravel()[places], "indices": indices.astype(INDICES), "lengths": lengths}
 
 
-def count_bytes(plan: Plan, place: str, rows: np.ndarray) -> tuple[int, int]:
+def count_bytes(plan: Plan, place: str, rows: Rows) -> tuple[int, int]:
     """Count the bytes on disk that rows of a CSR matrix would take in the end, and in pieces."""
     arrays, size = compress_rows(rows), plan.chunk_nonzeros
     sums = [0, 0]

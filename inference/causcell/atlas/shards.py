@@ -21,6 +21,7 @@ from causcell.atlas.plan import Plan
 from causcell.atlas.records import shard_file
 from causcell.atlas.sharding import ShardFile, encode_chunk, read_chunks
 from causcell.atlas.zarr_store import annotation_columns
+from causcell.counterfactual.outputs import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def _encode_annotations(plan: Plan, shard: int, obs: pd.DataFrame, obsm: Mapping
 
 
 def encoded_bytes(
-    plan: Plan, arrays: dict[str, np.ndarray], obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
+    plan: Plan, arrays: dict[str, Rows], obs: pd.DataFrame, obsm: Mapping[str, np.ndarray] | None = None
 ) -> tuple[int, int]:
     """Count the bytes on disk that some rows would take in the end, and while they are written.
 

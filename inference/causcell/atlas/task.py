@@ -134,7 +134,7 @@ class ShardMaker:
 
     def blocks(self, ranges: Iterable[slice], clock: StageClock | None = None) -> Iterator[Block]:
         """Generate results for ranges of cells; see `causcell.counterfactual.stream.stream_blocks`."""
-        return stream_blocks(self.model, self.source, self.plan.request, ranges, clock)
+        return stream_blocks(self.model, self.source, self.plan.request, ranges, clock, sparse=bool(self.plan.sparse))
 
     def annotate(self, obs: pd.DataFrame, cells: slice) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """Add what is kept of consecutive cells' annotations to ``obs`` of their rows, and read that of ``obsm``."""

@@ -31,6 +31,7 @@ class MeteredEngine:
         self._engine = engine
         self.manifest, self.reference = engine.manifest, engine.reference
         self.description, self.concurrency, self.threads = engine.description, engine.concurrency, engine.threads
+        self.at_hand = engine.at_hand
         self.seconds, self.bytes = 0.0, 0
 
     def run(

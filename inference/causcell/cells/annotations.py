@@ -277,7 +277,7 @@ def _form_of(parts: Sequence[Cells], name: str) -> Form | Uncarried:
 
 def _lost_order(parts: Sequence[Cells], name: str, form: Form) -> list[str]:
     """Say where labels that have an order in a file have none in the result."""
-    if getattr(form, "ordered", True):
+    if len(parts) == 1 or getattr(form, "ordered", True):
         return []
     forms = [part.file.column_form(name) for part in parts if name in part.columns]
     if not any(getattr(each, "ordered", False) for each in forms):

@@ -128,7 +128,10 @@ class ObjectSource:
 
     def column_form(self, name: str) -> Form | Uncarried:
         """Return the form in which a column of ``obs`` travels; see `causcell.cells.columns`."""
-        return find_form(self.annotations([name])[name])
+        import pandas as pd
+
+        obs: Any = self._adata.obs
+        return find_form(obs[name] if isinstance(obs, pd.DataFrame) else self.annotations([name])[name])
 
     def read_columns(self, names: Sequence[str], rows: slice | np.ndarray) -> pd.DataFrame:
         """Return columns of ``obs`` for some cells (ascending), without their names."""

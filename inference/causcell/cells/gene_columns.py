@@ -9,6 +9,7 @@ import numpy as np
 
 from causcell.cells.collection import Cells
 from causcell.cells.columns import Form, Uncarried, find_form, join_forms
+from causcell.cells.names import find_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ def read_gene_table(parts: Sequence[Cells], genes: Sequence[str]) -> tuple[pd.Da
     import pandas as pd
 
     files = [(part, part.file.gene_columns()) for part in parts]
-    places = [_find(part.file.genes, genes) for part in parts]
+    places = [find_genes(part.file.genes, genes) if columns else np.empty(0) for part, columns in files]
     found: dict[str, Any] = {}
     left_out = []
     for name in dict.fromkeys(name for _, columns in files for name in columns):
@@ -44,12 +45,6 @@ def read_gene_table(parts: Sequence[Cells], genes: Sequence[str]) -> tuple[pd.Da
         else:
             found[name] = column
     return pd.DataFrame(found, index=pd.Index(genes, dtype=object)), left_out
-
-
-def _find(there: Sequence[str], genes: Sequence[str]) -> np.ndarray:
-    """Return the place of each gene in a file, -1 where it has none."""
-    places = {gene: place for place, gene in reversed(list(enumerate(there)))}
-    return np.array([places.get(gene, -1) for gene in genes], dtype=np.int64)
 
 
 def _join(pieces: list[tuple[str, pd.Series, np.ndarray]]) -> Any:

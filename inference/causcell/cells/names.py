@@ -98,6 +98,19 @@ def check_columns(columns: Iterable[object]) -> None:
         )
 
 
+def find_genes(there: Sequence[str], genes: Sequence[str]) -> np.ndarray:
+    """Return the place of each gene among unique names, -1 where it is not there, int64 [genes].
+
+    Examples
+    --------
+    >>> find_genes(["CD3E", "GNLY"], ["GNLY", "LYZ"]).tolist()
+    [1, -1]
+    """
+    import pandas as pd
+
+    return np.asarray(pd.Index(there, dtype=object).get_indexer(pd.Index(genes, dtype=object)))
+
+
 class NamesInMessages(Sequence[str]):
     """Names of some cells, of which one is read when the message of an error needs it.
 

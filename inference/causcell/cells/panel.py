@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from causcell.cells.log_scale import LogScaleCheck, SumWatch
+from causcell.cells.names import find_genes
 from causcell.cells.totals import check_sums
 from causcell.cells.values import check_values, round_to_counts
 from causcell.errors import ConfigurationError, ExpressionError, GenePanelError, format_list
@@ -17,6 +18,8 @@ from causcell.preprocessing import TARGET_SUM, Matrix, Names, Preprocessing, Sca
 
 def check_gene_names(var_names: Sequence[str]) -> None:
     """Raise `GenePanelError` if a gene name stands twice."""
+    if len(set(var_names)) == len(var_names):
+        return
     names, counts = np.unique(np.asarray(var_names, dtype=object).astype(str), return_counts=True)
     if (counts > 1).any():
         raise GenePanelError(
@@ -120,11 +123,10 @@ class PanelReader:
         self._scale = preprocessing.scale if expression is None else expression
         self._totals, self._round, self._watch = totals, round_counts, watch
         self._check_options(preprocessing)
-        place = {str(gene): i for i, gene in enumerate(var_names)}
-        source = np.array([place.get(gene, -1) for gene in preprocessing.genes])
+        source = find_genes(var_names, preprocessing.genes)
         self.missing = tuple(np.asarray(preprocessing.genes, dtype=object)[source < 0])
-        self._require_panel(preprocessing.genes, allow_missing, place)
-        self._panel_column = np.full(len(var_names), -1)  # file column -> panel column
+        self._require_panel(preprocessing.genes, allow_missing, var_names)
+        self._panel_column = np.full(len(var_names), -1, dtype=np.int32)  # file column -> panel column
         self._panel_column[source[source >= 0]] = np.flatnonzero(source >= 0)
         self._fill = np.where(source < 0, preprocessing.mean, 0).astype(np.float32)
         self.missing_totals: MissingTotals | None = None
@@ -132,7 +134,7 @@ class PanelReader:
         self._in_total: np.ndarray | None = None
         self._log_check: LogScaleCheck | None = None
         if preprocessing.scale == "counts":
-            self._place_totals(preprocessing, place, allow_missing, totals_advice)
+            self._place_totals(preprocessing, var_names, allow_missing, totals_advice)
 
     def _check_options(self, preprocessing: Preprocessing) -> None:
         """Raise `ConfigurationError` for options that do not go together."""
@@ -147,12 +149,12 @@ class PanelReader:
                 "normalised to 10,000 over all genes (expression='log1p')"
             )
 
-    def _require_panel(self, genes: Sequence[str], allowed: float, place: dict[str, int]) -> None:
+    def _require_panel(self, genes: Sequence[str], allowed: float, var_names: Sequence[str]) -> None:
         absent, total = self.missing, len(genes)
         if not absent or len(absent) / total <= allowed:  # the quotient, not allowed * total: 0.29 * 100 < 29
             return
         hint = ""
-        upper = {name.upper() for name in place}
+        upper = {name.upper() for name in var_names}
         if sum(gene.upper() in upper for gene in genes) > total - len(absent):
             hint = " (more match when upper and lower case are ignored: is it another species, or another spelling?)"
         raise GenePanelError(
@@ -161,11 +163,12 @@ class PanelReader:
         )
 
     def _place_totals(
-        self, preprocessing: Preprocessing, place: dict[str, int], allowed: float, totals_advice: str
+        self, preprocessing: Preprocessing, var_names: Sequence[str], allowed: float, totals_advice: str
     ) -> None:
         """Find the genes of a cell's total among the file's; raises `GenePanelError` if too much is missing."""
         genes = preprocessing.normalisation_genes or preprocessing.genes  # totals of a column count the panel, and more
-        here = np.array([gene in place for gene in genes])
+        places = find_genes(var_names, genes)
+        here = places >= 0
         share = None
         if preprocessing.shares is not None and preprocessing.totals is None:
             share = float(min(preprocessing.shares[~here].sum(dtype=np.float64), 1.0))
@@ -177,9 +180,9 @@ class PanelReader:
                     f"that has them{_allow(missing.judged_share)}"
                 )
             self.missing_totals = missing
-        columns = [place[gene] for gene in np.asarray(genes, dtype=object)[here]]
-        if len(columns) < len(place):
-            self._in_total = np.zeros(len(place), dtype=bool)
+        columns = places[here]
+        if len(columns) < len(var_names):
+            self._in_total = np.zeros(len(var_names), dtype=bool)
             self._in_total[columns] = True
         self._exact = share is not None and not missing.genes
         if self._scale == "log1p":
@@ -276,15 +279,14 @@ class PanelReader:
         """Take the panel's columns, counts scaled by a factor a row and logged; absent genes are filled."""
         expression = np.zeros((values.shape[0], len(self._fill)), dtype=np.float32)
         if sparse.issparse(values):
-            rows, columns = _rows(values), self._panel_column[values.indices]
-            data = values.data.astype(np.float32)
+            places, data, lengths = self._find_in_panel(values)
             if factors is not None:
-                data = np.log1p(data * factors[rows])
-            in_panel = columns >= 0
-            expression[rows[in_panel], columns[in_panel]] = data[in_panel]
+                data *= np.repeat(factors, lengths)
+                np.log1p(data, out=data)
+            np.put(expression, places, data)
             if self._watch is not None:
-                raised = np.expm1(data[in_panel])
-                self._watch.see(np.bincount(rows[in_panel], weights=raised, minlength=values.shape[0]))
+                rows = np.repeat(np.arange(len(lengths)), lengths)
+                self._watch.see(np.bincount(rows, weights=np.expm1(data), minlength=len(lengths)))
         else:
             file_columns = np.flatnonzero(self._panel_column >= 0)
             panel = values[:, file_columns].astype(np.float32)
@@ -296,6 +298,15 @@ class PanelReader:
         if self.missing:
             expression += self._fill
         return expression
+
+    def _find_in_panel(self, values: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find the panel's values: their places in the flattened panel, themselves (a copy), and each row's number."""
+        columns = self._panel_column.take(values.indices)
+        inside = (columns >= 0).nonzero()[0]
+        lengths = np.diff(inside.searchsorted(values.indptr))
+        places = columns.take(inside).astype(np.int64)
+        places += np.repeat(np.arange(0, len(lengths) * len(self._fill), len(self._fill)), lengths)
+        return places, values.data.take(inside).astype(np.float32, copy=False), lengths
 
 
 def _rows(values: sparse.csr_matrix) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,15 +19,18 @@ from causcell.counterfactual.outputs import OutputKind, array_widths
 from causcell.counterfactual.scm import StructuralCausalModel
 from causcell.counterfactual.targets import describe_concept
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS, draw_spike_slab, sample
+from causcell.diffusion.slab import SlabScale
 from causcell.diffusion.solvers import Solver, SolverSettings
 from causcell.engine.open import is_address, open_engine
 from causcell.engine.protocol import Engine
 from causcell.engine.triton.connection import Connection
 from causcell.errors import ConfigurationError, EngineError
 from causcell.randomness import CellNoise, Purpose, normals
-from causcell.repository.manifest import EXPRESSION_FLOAT16, Manifest
+from causcell.repository.manifest import EXPRESSION_FLOAT16, SLAB, Manifest
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
     from causcell.counterfactual.request import Request
 
 LARGEST_BATCH = 2**20
@@ -179,9 +183,15 @@ class CounterfactualModel:
         Log scale, of that type, [B x G].
         """
         shape = (len(endogenous), len(self.preprocessing.genes))
-        if solver.draw and solver.steps == 1:
+        if solver.one_draw:
+            if self._slab_at_hand:
+                return _cast(self.draw(endogenous, noise, solver).toarray(), dtype)
             uniforms = noise.posterior(int(solver.table[0, 0]))
             return self._expression("decoder", {"endogenous": endogenous, "uniforms": uniforms}, dtype)
+        if solver.one_mean and SLAB in self.manifest.graphs:
+            probability, mean = self._slab(endogenous)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return _sound(self._slab_scale.mean_expression(probability, mean), dtype)
         if solver.deterministic:
             inputs = {
                 "endogenous": endogenous,
@@ -203,6 +213,50 @@ class CounterfactualModel:
             x0 = sample(denoise, solver, shape, initial_noise=lambda: noise.initial, step_noise=noise.fresh)
             expression = self.preprocessing.expression(x0)
         return _sound(expression, dtype)
+
+    def draws_sparse(self, solver: Solver) -> bool:
+        """Tell if `draw` is how this model draws by a solver: zeros, most of the values, are then never written."""
+        return solver.one_draw and self._slab_at_hand
+
+    def draw(self, endogenous: np.ndarray, noise: CellNoise, solver: Solver) -> sparse.csr_matrix:
+        """Draw expression of cells with given concepts, zeros left out: the values that `decode` gives.
+
+        Parameters
+        ----------
+        endogenous, noise, solver
+            See `decode`; of a solver that `draws_sparse`.
+
+        Returns
+        -------
+        Log scale, float32 [B x G].
+        """
+        probability, mean = self._slab(endogenous)
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            drawn = self._slab_scale.draw(probability, mean, noise.posterior(int(solver.table[0, 0])))
+        place = first_unsound(drawn.data, low=0)
+        if place is not None:
+            row = int(np.searchsorted(drawn.indptr, place[0], side="right")) - 1
+            raise _unsound(drawn.data[place], row, "float32")
+        return drawn
+
+    @property
+    def _slab_at_hand(self) -> bool:
+        return self.engine.at_hand and SLAB in self.manifest.graphs
+
+    def _slab(self, endogenous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the slab's probability and mean, standardised, float32 [B x G] each."""
+        probability, mean, _ = POSTERIOR_OUTPUTS
+        outputs = self.engine.run(SLAB, {"endogenous": endogenous}, (probability, mean))
+        return outputs[probability], outputs[mean]
+
+    @cached_property
+    def _slab_scale(self) -> SlabScale:
+        """The slab's scale; its deviation is the same for every cell."""
+        any_cell = np.zeros((1, self.schema.size, self.manifest.dimensions.embedding), dtype=np.float32)
+        name = POSTERIOR_OUTPUTS[2]
+        deviation = self.engine.run(SLAB, {"endogenous": any_cell}, (name,))[name][0]
+        scale = self.preprocessing
+        return SlabScale(scale.mean, scale.deviation, deviation * scale.deviation)
 
     def _expression(self, graph: str, inputs: dict[str, np.ndarray], dtype: str) -> np.ndarray:
         """Return the graph's expression output in ``dtype``; older exports fall back to float32 and are cast."""
@@ -240,12 +294,15 @@ def _sound(expression: np.ndarray, dtype: str) -> np.ndarray:
         cast = expression.astype(dtype, copy=False)
     place = first_unsound(cast, low=0)
     if place is not None:
-        raise EngineError(
-            f"the model gave expression of {expression[place]:.3g} (log scale) in row {place[0]} of the batch, which "
-            f"is no {dtype} value to keep; nothing of this batch is used: real cells have values up to 10, so look at "
-            "the model"
-        )
+        raise _unsound(expression[place], place[0], dtype)
     return cast
+
+
+def _unsound(value: float, row: int, dtype: str) -> EngineError:
+    return EngineError(
+        f"the model gave expression of {value:.3g} (log scale) in row {row} of the batch, which is no {dtype} value to "
+        "keep; nothing of this batch is used: real cells have values up to 10, so look at the model"
+    )
 
 
 def abduct(posterior: tuple[np.ndarray, np.ndarray], keys: np.ndarray, draw: int = 0) -> np.ndarray:

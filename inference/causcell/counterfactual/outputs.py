@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
 from causcell.randomness import CellNoise
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 OutputKind = Literal["expression", "counts", "embeddings", "effects", "summary"]
 OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
@@ -37,8 +40,11 @@ SIGNED = frozenset({EFFECT, LOWER, UPPER})
 PARTIAL = frozenset({LOWER, UPPER})
 """Places whose values may be missing, NaN."""
 
-Decode = Callable[[np.ndarray, CellNoise], np.ndarray]
-"""(endogenous float32 [B x M x k], noise) -> expression, or counts of it, [B x G]."""
+Rows: TypeAlias = "np.ndarray | sparse.csr_matrix"
+"""Values of rows, [rows x columns]; zeros left out where most values are zero."""
+
+Decode = Callable[[np.ndarray, CellNoise], Any]
+"""(endogenous float32 [B x M x k], noise) -> `Rows` of expression, or counts of it, [B x G]."""
 
 HalfWidth = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
 """(place of the intervention, effect, its deviation over draws, each [B x G]) -> half the interval's width [B x G]."""
@@ -87,7 +93,7 @@ class Block:
         Their own label codes, int32 [cells x m].
     arrays
         What is kept, [rows x columns], by place in an AnnData. Float32; expression itself is of the request's type,
-        counts are int32.
+        counts are int32. ``X`` of draws is a CSR matrix where the stream was asked for sparse blocks.
     labels
         Label codes after the intervention, int32 [rows x m].
     unmatched
@@ -102,7 +108,7 @@ class Block:
     cells: slice
     names: np.ndarray
     factual: np.ndarray
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Rows]
     labels: np.ndarray
     unmatched: np.ndarray
     library: np.ndarray | None = None
@@ -136,8 +142,8 @@ class Accumulator(Protocol):
         """Take a prediction, with the cells' random numbers of its draw."""
         ...
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return what is kept, [cells x interventions x draws x columns], by place in an AnnData."""
+    def arrays(self) -> dict[str, Rows]:
+        """Return what is kept, rows (cell, intervention, draw), the last fastest, by place in an AnnData."""
         ...
 
 
@@ -190,17 +196,46 @@ class _Samples:
         self._kept: np.ndarray | None = None
 
     def vectors(self, prediction: Prediction, noise: CellNoise) -> np.ndarray:
-        return self._decode(prediction.endogenous, noise)
+        return np.asarray(self._decode(prediction.endogenous, noise))
 
     def add(self, prediction: Prediction, noise: CellNoise) -> None:
         vectors = self.vectors(prediction, noise)[: self._shape[0]]
+        if self._shape[1:] == (1, 1):
+            self._kept = vectors[:, None, None]
+            return
         if self._kept is None:
             self._kept = np.empty((*self._shape, vectors.shape[1]), dtype=vectors.dtype)
         self._kept[:, prediction.intervention, prediction.draw] = vectors
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Rows]:
         assert self._kept is not None
-        return {self.places[0]: self._kept}
+        return {self.places[0]: _flatten(self._kept)}
+
+
+class SparseSamples:
+    """Expression of draws as a CSR matrix: an `Accumulator` whose ``decode`` gives such matrices."""
+
+    places: ClassVar[tuple[str, ...]] = ("X",)
+
+    def __init__(self, decode: Decode, shape: tuple[int, int, int], half_width: HalfWidth) -> None:
+        self._decode, self._shape = decode, shape
+        self._kept: dict[tuple[int, int], sparse.csr_matrix] = {}
+
+    def add(self, prediction: Prediction, noise: CellNoise) -> None:
+        """Take a prediction; see `Accumulator.add`."""
+        drawn = self._decode(prediction.endogenous, noise)
+        cells = self._shape[0]
+        self._kept[prediction.intervention, prediction.draw] = drawn if drawn.shape[0] == cells else drawn[:cells]
+
+    def arrays(self) -> dict[str, Rows]:
+        """Return the matrix; see `Accumulator.arrays`."""
+        from scipy import sparse
+
+        matrices = [self._kept[place] for place in sorted(self._kept)]
+        if len(matrices) == 1:
+            return {"X": matrices[0]}
+        order = np.arange(len(matrices) * self._shape[0]).reshape(len(matrices), -1).T.ravel()
+        return {"X": sparse.vstack(matrices, format="csr")[order]}
 
 
 class _Embeddings(_Samples):
@@ -272,13 +307,17 @@ class _Summary:
         for moments, values in zip(self._moments, (drawn, effect), strict=True):
             moments.add(prediction.intervention, values)
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Rows]:
         assert self._moments is not None
         expression, effects = self._moments
         effect, deviation = effects.mean(), effects.deviation()
         half = np.stack([self._half_width(i, effect[:, i], deviation[:, i]) for i in range(self._shape[1])], axis=1)
         found = (expression.mean(), expression.deviation(), effect, effect - half, effect + half)
-        return {place: array[:, :, None].astype(np.float32) for place, array in zip(self.places, found, strict=True)}
+        return {place: _flatten(array.astype(np.float32)) for place, array in zip(self.places, found, strict=True)}
+
+
+def _flatten(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1, array.shape[-1])
 
 
 ACCUMULATORS: Mapping[OutputKind, type[Accumulator]] = {

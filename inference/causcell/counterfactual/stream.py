@@ -16,7 +16,16 @@ from causcell.cells.by_rows import Rows
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.counterfactual.counts import panel_totals, share_out
 from causcell.counterfactual.model import CounterfactualModel, Posterior, abduct
-from causcell.counterfactual.outputs import Block, Decode, Prediction, make_accumulator, mean_numbers, most_frequent
+from causcell.counterfactual.outputs import (
+    Accumulator,
+    Block,
+    Decode,
+    Prediction,
+    SparseSamples,
+    make_accumulator,
+    mean_numbers,
+    most_frequent,
+)
 from causcell.counterfactual.request import Library, Request
 from causcell.counterfactual.tables import warn_unmatched
 from causcell.counterfactual.uncertainty import EffectUncertainty, cell_half_width
@@ -197,6 +206,8 @@ def stream_blocks(
     request: Request,
     ranges: Iterable[slice],
     clock: StageClock | None = None,
+    *,
+    sparse: bool = False,
 ) -> Iterator[Block]:
     """Generate results for ranges of cells: one block a batch, and batches start anew with each range.
 
@@ -212,6 +223,9 @@ def stream_blocks(
         Places of cells, in the order of the results.
     clock
         Counts the stages ``read``, ``encode`` and ``sample``.
+    sparse
+        Give expression of draws as CSR matrices where the model draws them so; see
+        `causcell.counterfactual.model.CounterfactualModel.draws_sparse`.
 
     Raises
     ------
@@ -236,20 +250,26 @@ def stream_blocks(
             keys = pad_batch(cell_keys(request.seed, batch.names), model.batch_size)
             predictions = source.predict(encoded, keys, request, solver)
             own = labels[batch.rows], None if numbers is None else numbers[batch.rows]
-            return _collect(model, batch, own, predictions, keys, request, solver)
+            return _collect(model, batch, own, predictions, keys, request, solver, sparse)
 
-    return map_ordered(generate, prefetch(read(), _READ_AHEAD), model.engine.concurrency)
+    ahead = prefetch(read(), _READ_AHEAD) if len(source) > model.batch_size else read()  # one batch is no pipeline
+    return map_ordered(generate, ahead, model.engine.concurrency)
 
 
 def stream_all(
-    model: CounterfactualModel, source: EmbeddingSource[B, E], request: Request, *, progress: bool = False
+    model: CounterfactualModel,
+    source: EmbeddingSource[B, E],
+    request: Request,
+    *,
+    progress: bool = False,
+    sparse: bool = False,
 ) -> Iterator[Block]:
     """Generate results for all cells in their order, behind a progress bar; warns of unmatched reference cells."""
     from tqdm.auto import tqdm
 
     total, unmatched = len(source) * request.rows_per_cell, 0
     with tqdm(total=total, desc="generating", unit="row", disable=not progress) as bar:
-        for block in stream_blocks(model, source, request, [slice(0, len(source))]):
+        for block in stream_blocks(model, source, request, [slice(0, len(source))], sparse=sparse):
             unmatched += int(block.unmatched.sum())
             yield block
             bar.update(len(block.labels))
@@ -264,6 +284,7 @@ def _collect(
     keys: np.ndarray,
     request: Request,
     solver: Solver,
+    sparse: bool,
 ) -> Block:
     """Decode predictions and keep of them what the request asks for, beside the cells' own labels and numbers."""
     factual, own_numbers = own
@@ -281,7 +302,11 @@ def _collect(
         targets = request.interventions[place].targets
         return cell_half_width(uncertainty, targets, factual, effect, deviation, request.draws, request.interval)
 
-    accumulator = make_accumulator(request.store, decode, shape, half_width)
+    accumulator: Accumulator
+    if sparse and request.store == "expression" and dtype == "float32" and model.draws_sparse(solver):
+        accumulator = SparseSamples(functools.partial(model.draw, solver=solver), shape, half_width)
+    else:
+        accumulator = make_accumulator(request.store, decode, shape, half_width)
     labels, unmatched = np.empty((*shape, concepts), dtype=np.int32), np.empty(shape, dtype=bool)
     numbers = None if own_numbers is None else np.empty((*shape, own_numbers.shape[1]), dtype=np.float32)
     for draw, of_draw in itertools.groupby(predictions, key=lambda prediction: prediction.draw):
@@ -296,9 +321,9 @@ def _collect(
     if request.store == "summary":
         labels, unmatched = most_frequent(labels), np.logical_or.reduce(unmatched, axis=2)
         numbers = None if numbers is None else mean_numbers(numbers)
-    arrays = {place: array.reshape(-1, array.shape[-1]) for place, array in accumulator.arrays().items()}
     flat = labels.reshape(-1, concepts)
     rows = None if numbers is None else numbers.reshape(-1, numbers.shape[-1])
+    arrays = accumulator.arrays()
     return Block(batch.rows, batch.names, factual, arrays, flat, unmatched.ravel(), batch.library, own_numbers, rows)
 
 

@@ -151,22 +151,23 @@ class ResultTable:
         source = np.repeat(np.arange(len(names)), per_cell)
         titles = [each.name for each in self.request.interventions]
         intervention = np.tile(np.repeat(np.arange(len(titles)), draws), len(names))
-        obs = pd.DataFrame(index=pd.Index(_row_names(names, titles, draws), dtype=object))
-        obs["source_cell"] = pd.Categorical.from_codes(source, categories=pd.Index(names, dtype=object))
-        obs["intervention"] = pd.Categorical.from_codes(intervention, categories=titles)
+        columns: dict[str, Any] = {
+            "source_cell": pd.Categorical.from_codes(source, categories=pd.Index(names, dtype=object)),
+            "intervention": pd.Categorical.from_codes(intervention, categories=titles),
+        }
         if self.request.store != "summary":
-            obs["draw"] = np.tile(np.arange(draws, dtype=np.int32), len(names) * len(titles))
+            columns["draw"] = np.tile(np.arange(draws, dtype=np.int32), len(names) * len(titles))
         for i, column in enumerate(label_columns(self.schema, self.request.interventions)):
             own = column.values(factual[:, i], own_numbers)
-            obs[column.concept.name] = column.values(labels[:, i], numbers, intervention)
-            obs[f"{column.concept.name}_factual"] = own.repeat(per_cell)
-        obs["unseen_combination"] = unseen_combinations(labels, self.combinations)
+            columns[column.concept.name] = column.values(labels[:, i], numbers, intervention)
+            columns[f"{column.concept.name}_factual"] = own.repeat(per_cell)
+        columns["unseen_combination"] = unseen_combinations(labels, self.combinations)
         if self.schema.has_values:
             beyond = [each.extrapolates(self.schema) for each in self.request.interventions]
-            obs[EXTRAPOLATED] = np.array(beyond)[intervention]
+            columns[EXTRAPOLATED] = np.array(beyond)[intervention]
         if library is not None:
-            obs[LIBRARY_SIZE] = np.repeat(library, per_cell)
-        return obs
+            columns[LIBRARY_SIZE] = np.repeat(library, per_cell)
+        return pd.DataFrame(columns, index=pd.Index(_row_names(names, titles, draws), dtype=object))
 
     def example(self, cells: int) -> pd.DataFrame:
         """Return ``obs`` of so many cells that there are not: its columns and their types."""
@@ -246,13 +247,26 @@ class ResultTable:
             var = annotations.var
         result = anndata.AnnData(obs=obs, var=self.var(missing, var), obsm=obsm, uns=self.uns())
         for place in gathered[0].arrays:
-            array = np.concatenate([block.arrays[place] for block in gathered])
+            array = _join_dense([block.arrays[place] for block in gathered])
             element, _, name = place.partition("/")
             if name:
                 getattr(result, element)[name] = array
             else:
                 result.X = array
         return result
+
+
+def _join_dense(pieces: Sequence[Any]) -> np.ndarray:
+    """Join rows of consecutive blocks, [rows x columns]; CSR matrices are written out."""
+    from scipy import sparse
+
+    if not sparse.issparse(pieces[0]):
+        return np.asarray(pieces[0]) if len(pieces) == 1 else np.concatenate(pieces)
+    bounds = np.cumsum([0, *(piece.shape[0] for piece in pieces)])
+    joined = np.empty((bounds[-1], pieces[0].shape[1]), dtype=pieces[0].dtype)
+    for start, piece in zip(bounds, pieces, strict=False):
+        piece.toarray(out=joined[start : start + piece.shape[0]])
+    return joined
 
 
 def concatenate_cells(blocks: Sequence[Block]) -> dict[str, Any]:

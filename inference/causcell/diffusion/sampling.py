@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from causcell.diffusion.slab import find_expressed
 from causcell.diffusion.solvers import Solver
 
 Denoise = Callable[[np.ndarray, int], np.ndarray]
@@ -37,13 +38,12 @@ def draw_spike_slab(
     -------
     x0 on the standardised scale, float32 [B x G].
     """
-    from scipy.special import ndtri
-
     drawn = np.empty(uniforms.shape, dtype=np.float32)
     drawn[:] = zero
-    expressed = np.flatnonzero(uniforms < probability)  # most are not, and quantiles are dear
-    u, r, centre, spread = (each.ravel()[expressed] for each in (uniforms, probability, mean, deviation))
-    drawn.ravel()[expressed] = centre + spread * ndtri(np.minimum(u / r, np.float32(1 - 2**-24)))
+    places, quantile = find_expressed(probability, uniforms)
+    quantile *= deviation.ravel()[places]
+    quantile += mean.ravel()[places]
+    drawn.ravel()[places] = quantile
     return drawn
 
 

@@ -83,6 +83,7 @@ class OnnxEngine:
                 f"ONNX Runtime here has no {self._provider}; it has {format_list(available)}: install causcell[gpu] in "
                 "place of causcell[cpu]"
             )
+        self.at_hand = provider == "cpu"
         self._missing = load_cuda_libraries(self._runtime) if provider == "cuda" else ""
         self._repository = open_repository(path)
         self._options = self._runtime.SessionOptions()

@@ -31,6 +31,9 @@ class Engine(Protocol):
         Number of evaluations worth asking for at once, each from its own thread.
     threads
         Compute threads in this process; `None` where the model is served.
+    at_hand
+        True if graphs are evaluated by this process's CPUs: their outputs cost next to nothing to fetch, and what is
+        quicker outside a graph is done outside.
     """
 
     manifest: Manifest
@@ -38,6 +41,7 @@ class Engine(Protocol):
     description: str
     concurrency: int
     threads: int | None
+    at_hand: bool
 
     def run(
         self, graph: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from causcell.diffusion.sampling import POSTERIOR_OUTPUTS
 from causcell.errors import format_list
 from causcell.repository.names import (
     ABDUCTION,
@@ -16,6 +17,7 @@ from causcell.repository.names import (
     INFORMED,
     PRIOR,
     REFERENCE_FILE,
+    SLAB,
     logits_name,
     value_name,
 )
@@ -160,6 +162,7 @@ def _check_graphs(manifest: Manifest) -> None:
         "denoiser": ({"x_t": genes, "timestep": ("int64", (1,)), "endogenous": concept}, {"x0": genes}),
         "sampler": ({"endogenous": concept, "noise": genes, "solver": table}, {"expression": genes}),
         "decoder": ({"endogenous": concept, "uniforms": genes}, {"expression": genes}),
+        SLAB: ({"endogenous": concept}, dict.fromkeys(POSTERIOR_OUTPUTS, genes)),
     }
     for name, info in manifest.graphs.items():
         if name == PRIOR and not schema.has_values:

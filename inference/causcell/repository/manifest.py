@@ -40,6 +40,7 @@ from causcell.repository.names import INFORMED as INFORMED
 from causcell.repository.names import MANIFEST_FILE as MANIFEST_FILE
 from causcell.repository.names import PRIOR as PRIOR
 from causcell.repository.names import REFERENCE_FILE as REFERENCE_FILE
+from causcell.repository.names import SLAB as SLAB
 from causcell.repository.names import graph_file as graph_file
 from causcell.repository.names import logits_name as logits_name
 from causcell.repository.names import value_name as value_name

@@ -18,6 +18,10 @@ INFORMED = "informed"
 PRIOR = "prior"
 """Graph of p(z_i | value of concept i), for all concepts at once. Models of plain labels have no such graph."""
 
+SLAB = "slab"
+"""Graph of what ``decoder`` draws from: probability, mean and deviation of each gene's slab at pure noise, on the
+standardised scale. Older exports have no such graph, nor have heads that draw otherwise."""
+
 
 def graph_file(graph: str) -> str:
     """Return the path of a graph's ONNX file in its repository, a key of `Manifest.files`.

@@ -145,7 +145,7 @@ def test_an_atlas_of_almost_nothing(sparse, tmp_path, monkeypatch, kept):
 
     def emptied(self, ranges, clock=None):
         for block in made(self, ranges, clock):
-            values = np.zeros_like(block.arrays["X"])
+            values = np.zeros(block.arrays["X"].shape, dtype=np.float32)
             if kept == 1 and block.cells.stop == CELLS:
                 values[-1, 3:5] = 2
             if kept == 4 and block.cells.start == 0:
@@ -445,7 +445,7 @@ def test_a_shard_that_comes_out_otherwise_is_assembled_anew(sparse, finished_spa
 
     def otherwise(self, ranges, clock=None):
         for block in made(self, ranges, clock):
-            values = block.arrays["X"].copy()
+            values = block.arrays["X"].toarray()
             values[0, 0] = 0 if values[0, 0] else 1
             yield replace(block, arrays={"X": values})
 

@@ -85,7 +85,7 @@ def test_a_metered_engine_counts_and_passes_on(generator):
     found = engine.run("encoder_scm", {"expression": expression}, ["endogenous"])
     assert engine.bytes == expression.nbytes + found["endogenous"].nbytes
     assert engine.seconds > 0
-    for name in ("manifest", "reference", "description", "concurrency", "threads"):
+    for name in ("manifest", "reference", "description", "concurrency", "threads", "at_hand"):
         assert getattr(engine, name) is getattr(generator.engine, name)
     assert engine.status() == generator.engine.status()
 

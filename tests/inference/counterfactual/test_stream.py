@@ -154,6 +154,26 @@ def test_blocks_are_consecutive_cells_without_their_padding(repository, few, bat
         assert len(block.labels) == len(block.unmatched) == len(block.arrays["X"]) == 4 * count
 
 
+@pytest.mark.parametrize("batch_size", [40, 96])
+def test_sparse_blocks_hold_the_values_of_dense_ones(repository, few, batch_size):
+    """Interventions and draws interleaved; zeros are left out, and only of what draws in one step."""
+    with Generator.open(repository, threads=1, batch_size=batch_size) as generator:
+        draw, other = (generator.solver_settings(preset=name) for name in ("draw", "balanced"))
+        request = make_request(generator.manifest, grid=["stim"], draws=3, settings=draw)
+        with generator.bind(open_cells(few)) as bound:
+            dense = list(generator.generate(bound, request))
+            thin = list(generator.generate(bound, request, sparse=True))
+            looped = next(generator.generate(bound, replace(request, settings=other), sparse=True))
+            means = next(generator.generate(bound, replace(request, store="effects"), sparse=True))
+    for full, left_out in zip(dense, thin, strict=True):
+        matrix = left_out.arrays["X"]
+        assert matrix.has_canonical_format
+        assert matrix.data.all()
+        np.testing.assert_array_equal(matrix.toarray(), full.arrays["X"])
+    assert isinstance(looped.arrays["X"], np.ndarray)
+    assert isinstance(means.arrays["X"], np.ndarray)
+
+
 def test_labels_are_assembled_once(generator, few, monkeypatch, quiet):
     """However many batches and interventions there are: a cell's labels do not change on the way."""
     calls, encode = [], ConceptSchema.encode

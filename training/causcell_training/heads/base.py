@@ -46,6 +46,9 @@ class Head(nn.Module, ABC):
     draws
         True if `draw` makes a posterior draw at pure noise: then the exporter writes the graph ``decoder``, which the
         solver ``draw`` evaluates at one step.
+    gaussian_slab
+        True if `draw` is zero or, with the probability that `prior` gives, a Gaussian's quantile at u / probability:
+        then the exporter writes the graph ``slab`` too, from which a client draws without a graph's tail.
     denoiser_outputs
         Names of what `denoise` returns, ``x0`` first: outputs of the graph ``denoiser``. The solver ``draw`` takes more
         than one step only where they include `causcell.diffusion.sampling.POSTERIOR_OUTPUTS`.
@@ -54,6 +57,7 @@ class Head(nn.Module, ABC):
     loss_names: ClassVar[tuple[str, ...]] = ("reconstruction",)
     presets: ClassVar[Mapping[str, SolverSettings]] = REGRESSION_PRESETS
     draws: ClassVar[bool] = False
+    gaussian_slab: ClassVar[bool] = False
     denoiser_outputs: ClassVar[tuple[str, ...]] = ("x0",)
 
     @abstractmethod
@@ -96,6 +100,18 @@ class Head(nn.Module, ABC):
     def denoise(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of the graph ``denoiser``, float32 [B x G] each, in the order of `denoiser_outputs`."""
         return (self.x0(hidden, x_t, alpha_bar),)
+
+    def prior(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return probability, mean and deviation of the slab at pure noise (abar = 0), float32 [B x G] each.
+
+        They are `causcell.diffusion.sampling.POSTERIOR_OUTPUTS` there, on the standardised scale.
+
+        Raises
+        ------
+        NotImplementedError
+            The head is no `gaussian_slab`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no slab")
 
     def draw_constants(self, deviation: Tensor) -> dict[str, Tensor]:
         """Return tensors that `draw` takes by name and that no cell changes: they are computed once, at export.

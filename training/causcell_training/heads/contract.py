@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS
 from causcell.diffusion.schedule import NoiseSchedule
+from causcell.diffusion.slab import SlabScale
 from causcell.diffusion.solvers import SolverSettings
 from causcell_training.heads.base import Head
 from causcell_training.heads.registry import LOSSES, head_class
@@ -33,6 +34,7 @@ def check_head(head: str | type[Head]) -> None:
     - `torch.export` can trace it for a batch of any size, as the exporter does;
     - `draw`, if it draws: expression that is finite, not negative, changed by its uniform numbers, and whose mean over
       them is that of `x0` at pure noise (within 3 %);
+    - `prior`, if it is a Gaussian slab: a client's draw from it, for the same uniform numbers, is that of `draw`;
     - its presets can be built, name only what it can do, and include ``mean``.
 
     Parameters
@@ -66,6 +68,8 @@ def check_head(head: str | type[Head]) -> None:
         _check_export(built)
         if cls.draws:
             _check_draws(built)
+        if cls.gaussian_slab:
+            _check_slab(built)
 
 
 def _cells(count: int = CELLS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -208,3 +212,17 @@ def _check_draws(head: Head) -> None:
         f"the mean of draws over uniform numbers differs by {difference:.2g} of 1 + |x| from x0 at pure noise: "
         f"{drawn.mean(dim=0)}, {expected}"
     )
+
+
+@torch.no_grad()
+def _check_slab(head: Head) -> None:
+    """Check that `draw` is what clients draw from `prior`: 1e-3 of 1 + value, for steep quantiles."""
+    assert head.draws, "gaussian_slab is set, and the head does not draw"
+    hidden, uniforms = torch.randn(CELLS, WIDTH), torch.rand(CELLS, GENES).clamp(1e-6, 1 - 1e-6)
+    mean, deviation = torch.full((GENES,), -ZERO), torch.ones(GENES)
+    drawn = head.draw(hidden, uniforms, mean, deviation, **head.draw_constants(deviation)).numpy()
+    probability, slab_mean, slab_deviation = (each.numpy() for each in head.prior(hidden))
+    assert (slab_deviation == slab_deviation[0]).all(), "prior's deviation differs between cells: clients read one's"
+    scale = SlabScale(mean.numpy(), deviation.numpy(), slab_deviation[0])
+    told = scale.draw(probability, slab_mean, uniforms.numpy()).toarray()
+    assert (abs(told - drawn) <= 1e-3 * (1 + drawn)).all(), "draw differs from a client's draw from prior"

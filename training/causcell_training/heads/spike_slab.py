@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS
+from causcell.diffusion.slab import LARGEST_BELOW_ONE as LARGEST_BELOW_ONE
+from causcell.diffusion.slab import QUANTILE_ABOVE, QUANTILE_BELOW
 from causcell.diffusion.solvers import SolverSettings
 from causcell_training.heads.base import Head
-
-LARGEST_BELOW_ONE = 1 - 2**-24
-"""The largest float32 below 1: a quantile at 1 would be infinite."""
 
 
 class Posterior(NamedTuple):
@@ -47,6 +46,7 @@ class SpikeSlabHead(Head):
         "mean": SolverSettings("mean"),
     }
     draws: ClassVar[bool] = True
+    gaussian_slab: ClassVar[bool] = True
     denoiser_outputs: ClassVar[tuple[str, ...]] = ("x0", *POSTERIOR_OUTPUTS)
 
     zero: Tensor
@@ -156,15 +156,10 @@ def spike_slab_posterior(
 
 
 def normal_quantile(u: Tensor) -> Tensor:
-    """Compute the standard normal's quantile for u from 1e-8 to `LARGEST_BELOW_ONE`, in ONNX's operators, branch-free.
-
-    (2u - 1) P(v) / Q(v), with v = log(4u(1 - u)): the quotient of the quantile and 2u - 1 is even about 1/2, and smooth
-    in v down to the tails. P and Q are a least-squares fit, reweighted towards the largest relative error: 1e-6 in
-    float32.
-    """
+    """Compute `causcell.diffusion.slab.normal_quantile` in ONNX's operators, branch-free."""
     v = torch.log(4 * u * (1 - u))
-    above = _polynomial(v, (1.2533147, -0.52178413, 0.11035535, -0.015189446, 1.3312763e-3, -1.113459e-5))
-    below = _polynomial(v, (1.0, -0.15453541, 0.034517743, -3.765802e-3, 1.3596929e-4))
+    above = _polynomial(v, QUANTILE_ABOVE)
+    below = _polynomial(v, QUANTILE_BELOW)
     return (2 * u - 1) * above / below
 
 

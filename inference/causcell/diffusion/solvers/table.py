@@ -38,6 +38,16 @@ class Solver:
         return self.draw or self.from_noise
 
     @property
+    def one_draw(self) -> bool:
+        """True if the result is one posterior draw given the concepts alone."""
+        return self.draw and self.steps == 1
+
+    @property
+    def one_mean(self) -> bool:
+        """True if the result is the posterior mean given the concepts alone."""
+        return not self.random and self.steps == 1
+
+    @property
     def deterministic(self) -> bool:
         """True if nothing is random after the initial noise: neither fresh noise nor posterior draws."""
         return not self.draw and not self.table[:, 4].any()

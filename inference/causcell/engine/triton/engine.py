@@ -59,6 +59,7 @@ class TritonEngine:
         self._endpoints = Endpoints(servers)
         self._in_flight = threading.Semaphore(self.connection.in_flight)
         self.concurrency = self.connection.in_flight
+        self.at_hand = False
         try:
             model = read_served_model(servers, min(_OPENING_PATIENCE, self.connection.patience))
             self.manifest, self._largest_batch = model.manifest, model.largest_batch
