@@ -15,6 +15,7 @@ from typing import Any
 
 import typer.main
 
+from causcell.cli.help import by_subject, explain, split_examples
 from causcell.cli.main import build_app
 
 DOCS = Path(__file__).parents[1]
@@ -66,9 +67,11 @@ def command_line() -> str:
         "",
     ]
     for name, command in group.commands.items():
-        lines += [f"## {name}", "", _plain(command.help or ""), "", "| | | default |", "|---|---|---|"]
-        lines += [_row(parameter) for parameter in command.params if parameter.name != "help"]
-        lines.append("")
+        does, examples = split_examples(command.help or "")
+        lines += [f"## {name}", "", _plain(does), "", "```", *examples, "```", ""]
+        for subject, parameters in by_subject(command.params):
+            lines += [f"**{subject}**", "", "| | | default |", "|---|---|---|"]
+            lines += [*map(_row, parameters), ""]
     return "\n".join(lines)
 
 
@@ -76,10 +79,8 @@ def _row(parameter: Any) -> str:
     names = " ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     if parameter.param_type_name == "argument":
         names = f"`{parameter.name.upper()}`"
-    help_, _, told = (parameter.help or "").partition("[default: ")
-    default = told.rstrip("]") or ("" if parameter.default in (None, False, ()) else str(parameter.default))
-    if parameter.required:
-        default = "(required)"
+    help_, _, told = explain(parameter).partition("[default: ")
+    default = "(required)" if parameter.required else told.rstrip("]")
     return f"| {names} | {_plain(help_).replace('|', chr(92) + '|')} | {default} |"
 
 

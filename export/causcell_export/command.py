@@ -33,7 +33,13 @@ def export(
     ] = False,
     progress: options.Progress = True,
 ) -> None:
-    """Export a trained run to a verified model repository."""
+    """Export a trained run to a verified model repository.
+
+    Examples
+    --------
+    causcell export run --out models
+    causcell export run --out models --precision fp16
+    """
     wait_passively()
     from causcell.repository.folder import open_repository
     from causcell_export.exporter import export as write
@@ -58,7 +64,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     progress: options.Progress = True,
 ) -> None:
-    """Run the main job on bundled real cells (700 PBMC), start to finish: train, export, verify, generate, look."""
+    """Run the main job on bundled real cells (700 PBMC), start to finish: train, export, verify, generate, look.
+
+    Examples
+    --------
+    causcell demo
+    causcell demo --out my_demo
+    """
     wait_passively()
     from causcell_export.demo import run_demo
 
@@ -97,7 +109,14 @@ def benchmark(
     ] = None,
     progress: options.Progress = True,
 ) -> None:
-    """Train and measure over splits and seeds: in distribution, and on held-out combinations of labels."""
+    r"""Train and measure over splits and seeds: in distribution, and on held-out combinations of labels.
+
+    Examples
+    --------
+    causcell benchmark cells.h5ad --concept stim --concept type --out report
+    causcell benchmark cells.h5ad --concept stim --concept type --out report \
+        --hold-out 'stim=IFN,type=B' --seeds 3
+    """
     wait_passively()
     from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_report

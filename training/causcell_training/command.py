@@ -99,7 +99,13 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder.")] = False,
     progress: options.Progress = True,
 ) -> None:
-    """Train a model on labelled cells."""
+    """Train a model on labelled cells.
+
+    Examples
+    --------
+    causcell train cells.h5ad --concept stim --concept donor --out run
+    causcell train new.h5ad --from run --out run2
+    """
     wait_passively()
     from causcell_training.config import load_config, parse_overrides
     from causcell_training.fitting import fit

@@ -21,7 +21,13 @@ def bench(
     provider: options.Provider = None,
     connection: options.ConnectionFile = None,
 ) -> None:
-    """Measure how fast a model generates here or on a server: rates, latencies, and what they are held against."""
+    """Measure how fast a model generates here or on a server: rates, latencies, and what they are held against.
+
+    Examples
+    --------
+    causcell bench models --out bench.json
+    causcell bench grpc://localhost:8001 --out served.json
+    """
     from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.bench.measure import BATCHES, run_bench
 

@@ -26,7 +26,13 @@ def check(
     raw: options.Raw = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check labels, concepts, graph and values before training: what a model could learn, and what it could not."""
+    """Check labels, concepts, graph and values before training: what a model could learn, and what it could not.
+
+    Examples
+    --------
+    causcell check cells.h5ad --concept stim --concept donor
+    causcell check cells.h5ad --concept donor --concept type --edge donor:type
+    """
     from causcell.cells.check import check as check_cells
 
     report = check_cells(

@@ -27,7 +27,13 @@ def embed(
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
-    """Write concept embeddings and predicted labels of cells."""
+    """Write concept embeddings and predicted labels of cells.
+
+    Examples
+    --------
+    causcell embed cells.h5ad --models models --out embedded.h5ad
+    causcell embed cells.h5ad --models models --out b.h5ad --where 'type == "B"'
+    """
     from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.generator import Generator
 

@@ -84,7 +84,14 @@ def evaluate(
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
-    """Measure a model, or any method's predictions, on cells it was not trained on, beside baselines and ceilings."""
+    r"""Measure a model, or any method's predictions, on cells it was not trained on, beside baselines and ceilings.
+
+    Examples
+    --------
+    causcell evaluate cells.h5ad --models models --out report
+    causcell evaluate cells.h5ad --predictions scgen.h5ad --estimate mean \
+        --concept stim --concept type --split split.csv --out report
+    """
     compute_on_one_thread()
     from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_report

@@ -62,7 +62,13 @@ def generate(
     progress: options.Progress = True,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write an atlas of counterfactual cells; if interrupted, the same command goes on with it."""
+    """Write an atlas of counterfactual cells; if interrupted, the same command goes on with it.
+
+    Examples
+    --------
+    causcell generate cells.h5ad --models models --do stim=IFN --out atlas.zarr
+    causcell generate cells.h5ad --models models --grid type --out a.zarr --plan
+    """
     given = dict(locals())
     from causcell.atlas.open import atlas_path, open_atlas
     from causcell.atlas.options import DEFAULTS

@@ -53,7 +53,13 @@ def inspect(
     connection: options.ConnectionFile = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what is inside a model repository, every digest checked; of a server its models and statistics too."""
+    """Show what is inside a model repository, every digest checked; of a server its models and statistics too.
+
+    Examples
+    --------
+    causcell inspect models
+    causcell inspect grpc://localhost:8001 --json
+    """
     from causcell.engine.open import is_address, open_engine
     from causcell.repository.folder import open_repository
 

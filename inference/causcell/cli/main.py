@@ -20,7 +20,6 @@ from importlib import metadata
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from causcell import __version__
 from causcell._internal.files import remove_own_scratch
@@ -31,6 +30,7 @@ from causcell.cli.embed import embed
 from causcell.cli.evaluate import evaluate
 from causcell.cli.flags import command_flags, name_flags
 from causcell.cli.generate import generate
+from causcell.cli.help import Command, Group
 from causcell.cli.inspect import inspect
 from causcell.cli.materialize import materialize
 from causcell.cli.serve import serve
@@ -54,7 +54,7 @@ _RESUMABLE = ("generate", "materialize")
 """Commands that go on where they were stopped."""
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     """The commands; one that is stopped says how to go on."""
 
     def invoke(self, context: Any) -> Any:
@@ -87,28 +87,31 @@ def _version(show: bool) -> None:
 
 
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logging.")] = False,
 ) -> None:
     """Causal counterfactuals of single cells: train, export, generate, measure."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 def build_app() -> typer.Typer:
     """Build the command line with every command that is installed."""
     app = typer.Typer(
         name="causcell",
-        no_args_is_help=True,
+        invoke_without_command=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
         callback=_options,
         cls=_Commands,
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
-        app.command(entry.name)(entry.load())
+        app.command(entry.name, cls=Command)(entry.load())
     for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
-        app.command(command.__name__)(command)
+        app.command(command.__name__, cls=Command)(command)
     return app
 
 

@@ -28,7 +28,14 @@ def materialize(
     progress: options.Progress = True,
     as_json: options.AsJson = False,
 ) -> None:
-    """Generate the expression that an atlas of embeddings stands for, bit for bit as if it had been stored."""
+    r"""Generate the expression that an atlas of embeddings stands for, bit for bit as if it had been stored.
+
+    Examples
+    --------
+    causcell materialize embeddings.zarr --models models --out atlas.zarr
+    causcell materialize embeddings.zarr --models models --out small.zarr \
+        --dtype float16
+    """
     from causcell._internal.choices import check_choice
     from causcell._internal.remote import any_path
     from causcell._internal.units import parse_size

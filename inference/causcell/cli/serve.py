@@ -29,6 +29,11 @@ def serve(
 
     Ctrl-C and SIGTERM end it after the requests in flight, with exit status 0; a second one ends it at once. Nothing is
     left in shared memory. The status is 1 if Triton ends by itself.
+
+    Examples
+    --------
+    causcell serve models
+    causcell serve models --grpc-port 9001 --threads 4
     """
     from causcell.serve.server import TritonServer
 

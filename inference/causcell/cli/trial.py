@@ -68,7 +68,14 @@ def trial(
     connection: options.ConnectionFile = None,
     progress: options.Progress = True,
 ) -> None:
-    """Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell."""
+    r"""Write effects and their uncertainty: of a concept's labels on average, as in a trial, or on each cell.
+
+    Examples
+    --------
+    causcell trial cells.h5ad --models models --concept stim --baseline ctrl \
+        --out effects.h5ad --table effects.csv
+    causcell trial cells.h5ad --models models --do stim=IFN --out on_cells.h5ad
+    """
     from causcell._internal.files import local_path, new_file, refuse_existing
     from causcell.counterfactual.interventions import parse_do
     from causcell.generator import Generator

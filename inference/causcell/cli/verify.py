@@ -15,7 +15,13 @@ def verify(
     progress: options.Progress = True,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check every file of an atlas by its digest; what is damaged is made anew by the next generate."""
+    """Check every file of an atlas by its digest; what is damaged is made anew by the next generate.
+
+    Examples
+    --------
+    causcell verify atlas.zarr
+    causcell verify atlas.zarr --json
+    """
     from causcell._internal.remote import any_path
     from causcell.atlas.verify import verify_atlas
     from causcell.cli.events import print_verification

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from causcell.cells.collection import AnySource
@@ -28,6 +28,7 @@ from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
 from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
 from causcell_training.loop.environment import OneProcess, check_accelerator
 from causcell_training.loop.finish import find_versions, finish_run
+from causcell_training.loop.progress import TrainingProgress
 from causcell_training.loop.surroundings import (
     one_at_a_time,
     own_interrupt,
@@ -256,7 +257,7 @@ def _make_trainer(
     ]
     own_bar = any(isinstance(callback, ProgressBar) for callback in options.callbacks)
     if options.progress and not own_bar:
-        callbacks.append(TQDMProgressBar())
+        callbacks.append(TrainingProgress())
     return lightning.Trainer(
         default_root_dir=path,
         accelerator=settings.accelerator,
