@@ -3,14 +3,57 @@
 import numpy as np
 import pytest
 import torch
+from probes import variance_explained_by_probe
 from torch import Tensor, nn
 
 from causcell.concepts import Concept, ConceptSchema, Edge
-from causcell_training.objective import explained_variance, independencies
+from causcell_training.independence import Independence, independencies
+from causcell_training.independence import explained_variance as explained_by_moments
 
 
 def one_hot(codes: Tensor, size: int) -> Tensor:
     return nn.functional.one_hot(codes, size).float()
+
+
+def explained_variance(embedding: Tensor, labels: Tensor, given: Tensor | None = None) -> Tensor:
+    """The definition, from labels that are one-hot."""
+    return variance_explained_by_probe(embedding, labels, given)
+
+
+TERMS = [
+    *(Independence(0, (0, 1), 0), Independence(0, (0, 2), 0), Independence(1, (0,), None)),
+    *(Independence(2, (0, 1), None), Independence(2, (1, 2), None), Independence(1, (1, 2), 1)),
+]
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_value_and_gradient_are_those_of_the_definition(unlabelled: bool) -> None:
+    """In double precision, of several terms of one embedding, of labels without cells, and of cells without labels."""
+    sizes, generator = (5, 7, 3), torch.Generator().manual_seed(6)
+    labels = torch.stack([torch.randint(size - 1, (90,), generator=generator) for size in sizes], dim=1)
+    if unlabelled:
+        labels[::7, 1] = -1
+        labels[3:20, 0] = -1
+        labels[5] = -1
+    exogenous = torch.randn(90, 3, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    found = explained_by_moments(exogenous, labels, TERMS, sizes)
+    expected = torch.zeros((), dtype=torch.float64)
+    for embedding, concepts, given in TERMS:
+        there = (labels[:, concepts] >= 0).all(dim=1)
+        codes = labels[there][:, concepts[0]]
+        for j in concepts[1:]:
+            codes = codes * sizes[j] + labels[there][:, j]
+        groups = None if given is None else one_hot(labels[there][:, given], sizes[given])
+        told = one_hot(codes, int(np.prod([sizes[j] for j in concepts])))
+        expected = expected + variance_explained_by_probe(exogenous[there, embedding], told, groups)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    gradients = [torch.autograd.grad(value, exogenous)[0] for value in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
+
+
+def test_nothing_is_explained_where_no_cell_carries_the_labels() -> None:
+    labels = torch.full((4, 3), -1)
+    assert explained_by_moments(torch.randn(4, 3, 6), labels, TERMS, (5, 7, 3)) == 0
 
 
 def test_explained_variance_of_two_labels_is_the_share_of_a_linear_regression() -> None:

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from probes import variance_explained_by_probe
 from torch import Tensor, nn
 
 from causcell.concepts import UNLABELLED, Concept, ConceptSchema, Edge
 from causcell.preprocessing import Preprocessing
 from causcell_training.config import ModelConfig, ObjectiveConfig
 from causcell_training.model import CausCell
-from causcell_training.objective import Objective, explained_variance, masked_cross_entropy
+from causcell_training.objective import Objective, masked_cross_entropy
 
 SIZES = (2, 3, 4)
 CELLS, GENES, EMBEDDING = 24, 12, 4
@@ -365,7 +366,7 @@ def test_independence_is_the_sum_over_what_should_not_be_explained(
         for j in concepts[1:]:
             codes = codes * SIZES[j] + labels[:, j]
         groups = None if given is None else nn.functional.one_hot(labels[:, given], SIZES[given])
-        return explained_variance(
+        return variance_explained_by_probe(
             mean[:, i], nn.functional.one_hot(codes, math.prod(SIZES[j] for j in concepts)), groups
         )
 

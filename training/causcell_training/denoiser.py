@@ -205,6 +205,6 @@ class Denoiser(nn.Module):
         Losses by name, float32 [B x G] each; see `causcell_training.heads.Head.losses`.
         """
         alpha_bar = self.alpha_bar[timestep, None]
-        x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
+        x_t = (alpha_bar.sqrt() * x).add_((1 - alpha_bar).sqrt() * noise)
         hidden = self.hidden(x_t, self.time(self.frequencies[timestep]), alpha_bar, z)
         return self.head.losses(hidden, x_t, alpha_bar, x)

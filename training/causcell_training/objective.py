@@ -27,11 +27,6 @@ concept i are left out of every term that reads y_i. Log-likelihoods are up to a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from itertools import combinations
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -39,12 +34,10 @@ from torch.nn import functional as F
 
 from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell_training.config import ObjectiveConfig
+from causcell_training.independence import explained_variance, independencies
 from causcell_training.model import CausCell
 
 _DISCRIMINATOR_WIDTH = 64
-
-_MOST_COMBINATIONS = 2**14
-"""Combinations of labels that get a column each; of more, only those that a batch carries do."""
 
 
 class Objective(nn.Module):
@@ -62,6 +55,7 @@ class Objective(nn.Module):
         Weight of each term.
     """
 
+    first_label: Tensor
     earlier_mean: Tensor
     earlier_labels: Tensor
 
@@ -88,6 +82,7 @@ class Objective(nn.Module):
         for i, size in enumerate(sizes):
             counts = torch.bincount(labels[labels[:, i] != UNLABELLED, i], minlength=size)
             self.register_buffer(f"frequency_{i}", counts / counts.sum(), persistent=False)
+        self.register_buffer("first_label", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
         earlier = config.independence_cells
         self.register_buffer("earlier_mean", torch.zeros(earlier, schema.size, embedding))
         self.register_buffer("earlier_labels", torch.full((earlier, len(sizes)), UNLABELLED))
@@ -129,9 +124,11 @@ class Objective(nn.Module):
         z = model.scm(model.inform(exogenous, labels, values))
         timestep = torch.randint(model.schedule.timesteps, (len(x),), device=x.device)
         losses = model.denoiser.losses(x, timestep, torch.randn_like(x), z)
-        weight = {"reconstruction": gene_weight(model), "likelihood": torch.ones((), device=x.device)}
         terms = {
-            **{name: (weight[name] * loss).mean() for name, loss in losses.items()},
+            **{
+                name: _average(loss, gene_weight(model) if name == "reconstruction" else None)
+                for name, loss in losses.items()
+            },
             "classification": self._classification(model, sampled, labels, values),
             "exogenous_kl": 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=(1, 2)).mean() / genes,
             "endogenous_kl": self._endogenous_kl(model, mean, logvar, labels, values) / genes,
@@ -163,24 +160,18 @@ class Objective(nn.Module):
         self, model: CausCell, mean: Tensor, logvar: Tensor, labels: Tensor, values: Tensor | None
     ) -> Tensor:
         """Sum (5) over concepts, each averaged over its labelled cells, from mu and log sigma^2 [B x M x k]."""
-        z_mean, z_variance = model.scm.posterior(mean, logvar.exp())
-        total = torch.zeros((), device=mean.device)
-        prior = None if values is None else model.prior(values)
-        for i in range(len(self.names)):
-            labelled = labels[:, i] != UNLABELLED
-            if values is not None:
-                labelled = values[:, self._value_slices[i]].isfinite().all(dim=1)
-            if not labelled.any():
-                continue
-            if prior is None:
-                code = labels[labelled, i]
-                prior_mean, prior_logvar = model.label_mean[i][code], self.label_logvar[i][code]
-            else:
-                prior_mean, prior_logvar = (each[labelled, i] for each in prior)
-            variance = z_variance[labelled, i]
-            distance = (variance + (z_mean[labelled, i] - prior_mean) ** 2) / prior_logvar.exp()
-            total = total + 0.5 * (distance - 1 + prior_logvar - variance.log()).sum(dim=1).mean()
-        return total
+        z_mean, z_variance = (each[:, : len(self.names)] for each in model.scm.posterior(mean, logvar.exp()))
+        if values is None:
+            known = labels != UNLABELLED
+            code = (labels.clamp(min=0) + self.first_label).flatten()
+            tables = (torch.cat([*table]) for table in (model.label_mean, self.label_logvar))
+            prior_mean, prior_logvar = (each.index_select(0, code).view_as(z_mean) for each in tables)
+        else:
+            known = torch.stack([values[:, place].isfinite().all(dim=1) for place in self._value_slices], dim=1)
+            prior_mean, prior_logvar = model.prior(values)
+        distance = (z_variance + (z_mean - prior_mean) ** 2) / prior_logvar.exp()
+        divergence = 0.5 * (distance - 1 + prior_logvar - z_variance.log()).sum(dim=2)
+        return ((divergence * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum()
 
     def _adversary(self, unexplained: Tensor) -> Tensor:
         """Sum (6) over concepts from the unexplained embedding [B x k]; zero where no label can be read from it.
@@ -214,29 +205,10 @@ class Objective(nn.Module):
         return together, labels_together
 
     def _independence(self, mean: Tensor, labels: Tensor) -> Tensor:
-        """Sum (7) over `independencies`, each over the cells of the batch that carry all labels of its combination.
-
-        It is how much a linear probe reads of labels that exogenous embeddings mu [B x M x k] should not tell.
-        """
-        total = torch.zeros((), device=mean.device)
-        for embedding, concepts, given in self._independencies:
-            labelled = (labels[:, concepts] != UNLABELLED).all(dim=1)
-            if labelled.sum() > 1:
-                one_hot = self._encode_combinations(labels[labelled], concepts)
-                within = None if given is None else self._encode_combinations(labels[labelled], (given,))
-                total = total + explained_variance(mean[labelled, embedding], one_hot, within)
-        return total
-
-    def _encode_combinations(self, labels: Tensor, concepts: Sequence[int]) -> Tensor:
-        """Encode the combination of the concepts' labels that each cell carries, one-hot int64 [B x combinations]."""
-        code = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
-        for concept in concepts:
-            code = code * self._sizes[concept] + labels[:, concept]
-        count = math.prod(self._sizes[concept] for concept in concepts)
-        if count > _MOST_COMBINATIONS:  # of which the batch carries few: the others' columns would be zero
-            carried, code = code.unique(return_inverse=True)
-            count = len(carried)
-        return F.one_hot(code, count)
+        """Sum (7) over `independencies`, from exogenous embeddings mu [B x M x k]."""
+        taken = (labels != UNLABELLED).any(dim=1)  # without places of earlier cells that none has taken yet
+        with torch.autocast(mean.device.type, enabled=False):  # at half precision a matrix can't be factored
+            return explained_variance(mean[taken].float(), labels[taken], self._independencies, self._sizes)
 
     def _discriminators(self, unexplained: Tensor, labels: Tensor) -> Tensor:
         """Sum (9) over concepts: the discriminators read labels from the unexplained embedding [B x k]."""
@@ -244,42 +216,10 @@ class Objective(nn.Module):
         return torch.stack(losses).sum()
 
 
-class Independence(NamedTuple):
-    """Labels that the structural causal model takes an exogenous embedding to be independent of.
-
-    Attributes
-    ----------
-    embedding
-        Index of the concept whose exogenous embedding it is; m is the unexplained one.
-    concepts
-        Indices of one or two concepts: the combination of their labels is what the embedding should not tell.
-    given
-        Index of the concept within whose labels it should not; none: among all cells.
-    """
-
-    embedding: int
-    concepts: tuple[int, ...]
-    given: int | None
-
-
-def independencies(schema: ConceptSchema) -> list[Independence]:
-    """List the labels that each exogenous embedding should be independent of, by the structural causal model.
-
-    For the unexplained embedding these are the labels of all concepts; for eps_i those of i's ancestors, and, given the
-    label of i, those of every other concept. Labels are taken by two: an embedding that tells treatment by another sign
-    in each patient tells nothing of treatment on average, and yet keeps a patient's cells where they were under
-    do(treatment). (Glioblastoma, five patients, size of do(panobinostat) over the real shift: labels one by one .40, by
-    two .54.)
-    """
-    concepts = range(len(schema.concepts))
-    found: list[Independence] = []
-    for i in range(schema.size):
-        marginal = [j for j in concepts if i == len(concepts) or i in schema.descendants({j})]
-        pairs = combinations(marginal, min(2, len(marginal)))
-        found += [Independence(i, pair, None) for pair in pairs if pair]
-        conditional = [j for j in concepts if i < len(concepts) and j != i and j not in marginal]
-        found += [Independence(i, (i, j), i) for j in conditional]
-    return found
+def _average(loss: Tensor, weight: Tensor | None) -> Tensor:
+    """Average a loss over cells and genes [B x G], genes weighted [G]; neither it nor its gradient makes a matrix."""
+    total = loss.sum() if weight is None else loss.sum(dim=0) @ weight
+    return total / loss.numel()
 
 
 def gene_weight(model: CausCell) -> Tensor:
@@ -299,46 +239,3 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     labelled = labels != UNLABELLED
     return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum") / labelled.sum().clamp(min=1)
-
-
-def explained_variance(embedding: Tensor, one_hot: Tensor, given: Tensor | None = None) -> Tensor:
-    """Measure the variance of labels that the best linear probe of an embedding explains.
-
-    The sum of squared canonical correlations (Hotelling 1936) of embedding and labels. It does not depend on the
-    embedding's scale, which an embedding could shrink to hide from a probe that learns by steps; and it is bounded by
-    the number of labels less one. What the numbers of an embedding explain by chance, in a batch of few cells, is taken
-    off (its mean over permutations of the labels): else an embedding would be asked to have few dimensions. A ridge of
-    0.02 on the correlation matrix keeps it finite.
-
-    Parameters
-    ----------
-    embedding
-        Embeddings of one concept, float [B x k].
-    one_hot
-        Labels, one-hot [B x labels].
-    given
-        Labels within which both are compared, one-hot [B x labels]; none: among all cells.
-
-    Returns
-    -------
-    Tensor
-        Explained variance, a scalar; a little below zero where less is explained than by chance.
-    """
-    with torch.autocast(embedding.device.type, enabled=False):  # at half precision a matrix can't be factored
-        cells, numbers = embedding.shape
-        groups = embedding.new_ones(cells, 1).float() if given is None else given.float()
-        share = one_hot.float().mean(dim=0).clamp(min=1 / cells)
-        x, y = (_centre_within(each, groups) for each in (embedding.float(), one_hot.float() / share.sqrt()))
-        x = x * (x.square().mean(dim=0) + 1e-8).rsqrt()
-        correlation = x.T @ x / cells + 0.02 * torch.eye(numbers, device=x.device)
-        factor, _ = torch.linalg.cholesky_ex(correlation)  # not finite where the embedding is not: training says so
-        white = torch.linalg.solve_triangular(factor, x.T, upper=False)
-        sizes = (groups.T @ each.square().sum(dim=1) for each in (white.T, y))
-        chance = (math.prod(sizes) / (groups.sum(dim=0) - 1).clamp(min=1)).sum()
-        explained: Tensor = ((white @ y).square().sum() - chance) / cells**2
-        return explained
-
-
-def _centre_within(values: Tensor, groups: Tensor) -> Tensor:
-    """Subtract from values [B x n] the mean of their group (one-hot [B x groups])."""
-    return values - groups @ ((groups.T @ values) / groups.sum(dim=0).clamp(min=1)[:, None])

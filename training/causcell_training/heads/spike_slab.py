@@ -7,13 +7,13 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS
 from causcell.diffusion.slab import LARGEST_BELOW_ONE as LARGEST_BELOW_ONE
 from causcell.diffusion.slab import QUANTILE_ABOVE, QUANTILE_BELOW
 from causcell.diffusion.solvers import SolverSettings
 from causcell_training.heads.base import Head
+from causcell_training.heads.spike_slab_losses import SpikeSlabLosses
 
 
 class Posterior(NamedTuple):
@@ -87,13 +87,9 @@ class SpikeSlabHead(Head):
         The likelihood is Bernoulli (zero or not) and Gaussian (the value), less its constant, weighted by 1 - abar:
         where x_t tells x0 there is nothing to learn.
         """
-        deviation = self.log_deviation.exp()
-        logit, mean, variance = spike_slab_posterior(*self.slab(hidden), deviation, self.zero, x_t, alpha_bar)
-        expressed = (x > self.zero + 1e-4).to(x.dtype)
-        value = 0.5 * ((x - mean) ** 2 / variance + variance.log())
-        likelihood = F.binary_cross_entropy_with_logits(logit, expressed, reduction="none") + expressed * value
-        x0 = self.zero + torch.sigmoid(logit) * (mean - self.zero)
-        return {"reconstruction": (x0 - x) ** 2, "likelihood": (1 - alpha_bar) * likelihood}
+        slab = self.slab(hidden)
+        losses = SpikeSlabLosses.apply(*slab, self.log_deviation, self.zero, x_t, alpha_bar, x)  # type: ignore[no-untyped-call]
+        return dict(zip(self.loss_names, losses, strict=True))
 
     def denoise(self, hidden: Tensor, x_t: Tensor, alpha_bar: Tensor) -> tuple[Tensor, ...]:
         """Return the posterior mean of x0, and the slab's probability, mean and deviation, float32 [B x G] each."""

@@ -1,0 +1,111 @@
+"""CPU time of a training step, this code against another checkout of it, by turns.
+
+    git worktree add --detach /tmp/old v0.1.0
+    python tests/benchmarks/training_step.py --old /tmp/old --data kang2018_ifnb_main.h5ad \
+        --concept stim donor cell_type --edge donor:cell_type
+
+Each code trains in a process of its own, one thread, without Lightning's loop: batch, loss, gradients, clipping, AdamW.
+Both do a round of steps by turns; a round's figure is the mean of its steps, and the medians over rounds are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    """Start both codes, let them step by turns, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--old", type=Path, help="checkout of the other code; none: this one alone")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--concept", nargs="+", required=True)
+    parser.add_argument("--edge", nargs="*", default=[])
+    parser.add_argument("--genes", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=15, help="steps of a round")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments)
+        return
+    codes = {"new": HERE} | ({"old": arguments.old.resolve()} if arguments.old else {})
+    workers = {name: start(root, sys.argv[1:]) for name, root in codes.items()}
+    rounds: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(arguments.rounds):
+        for name, worker in workers.items():
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+            found = json.loads(worker.stdout.readline())
+            rounds[name].append(found["ms"])
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    print("| code | CPU ms a step, median | least | cells a step |\n|---|---|---|---|")
+    for name, times in rounds.items():
+        print(f"| {name} | {statistics.median(times):.1f} | {min(times):.1f} | {found['cells']} |")
+    if "old" in rounds:
+        ratio = statistics.median(old / new for old, new in zip(rounds["old"], rounds["new"], strict=True))
+        print(f"\nold over new, median of rounds: {ratio:.2f}")
+
+
+def start(root: Path, words: list[str]) -> Any:
+    """Start a worker that runs the code below a folder."""
+    paths = os.pathsep.join(str(root / part) for part in ("inference", "training", "export"))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, __file__, *words, "--worker"]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Do a round of steps for each line of input."""
+    import warnings
+
+    import torch
+
+    from causcell_training.config import load_config
+    from causcell_training.data.cells import prepare
+    from causcell_training.loop.batches import training_batches
+    from causcell_training.loop.training_plan import TrainingPlan
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    settings = {"concept": arguments.concept, "edge": arguments.edge, "genes": arguments.genes}
+    config = load_config(overrides=settings)
+    data = prepare(arguments.data, config)
+    plan = TrainingPlan(data, config).train()
+    plan.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    optimizer = plan.configure_optimizers()
+    batches = training_batches(data, config)
+
+    def steps(count: int) -> float:
+        started, done = time.process_time(), 0
+        while done < count:
+            for batch in batches:
+                optimizer.zero_grad()
+                plan.training_step(batch).backward()
+                torch.nn.utils.clip_grad_norm_(plan.parameters(), 1.0)
+                optimizer.step()
+                done += 1
+                if done == count:
+                    break
+        return 1e3 * (time.process_time() - started) / count
+
+    steps(12)  # so that the independence term has all its cells
+    cells = len(next(iter(batches))[0])
+    for _ in sys.stdin:
+        print(json.dumps({"ms": steps(arguments.steps), "cells": cells}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
