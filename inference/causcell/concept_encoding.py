@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,9 @@ from causcell.errors import ConceptError, UnknownLabelError, format_list
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_TABLE = 2**20
+"""Combinations of labels up to which a table has a place for each."""
 
 _UNLABELLED = -1  # `causcell.concepts.UNLABELLED`, whose module imports this one
 
@@ -64,7 +69,24 @@ def encode_codes(obs: pd.DataFrame, name: str, labels: Sequence[str], value: Con
     """Encode a column's labels alone: the codes of `encode_column`, int32 [n]."""
     if value is not None:
         return encode_column(obs, name, labels, value)[0]
+    with contextlib.suppress(ConceptError):  # of which all cells are counted below
+        return _codes_by_category(obs, name, labels)
     return _codes(label_column(obs, name), name, labels, None)
+
+
+def _codes_by_category(obs: pd.DataFrame, name: str, labels: Sequence[str]) -> np.ndarray:
+    """Encode the labels of a categorical column, int32 [n], each category that is there once; others as ever."""
+    import pandas as pd
+
+    column = obs.get(name)
+    if not isinstance(column, pd.Series) or not isinstance(column.dtype, pd.CategoricalDtype):
+        return _codes(label_column(obs, name), name, labels, None)
+    places = column.cat.codes.to_numpy()
+    there = np.flatnonzero(np.bincount(places + 1, minlength=1)[1:]) if len(places) else places
+    distinct = pd.DataFrame({name: pd.Categorical.from_codes(there, dtype=column.dtype)})
+    table = np.full(len(column.dtype.categories) + 1, _UNLABELLED, dtype=np.int32)  # -1, missing, takes the last
+    table[there] = _codes(label_column(distinct, name), name, labels, None)
+    return np.asarray(table[places])
 
 
 def _is_numeric(value: ConceptValue) -> bool:
@@ -230,7 +252,7 @@ def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
     >>> unseen_combinations(np.array([[0, 1], [1, 1], [1, -1]]), seen=np.array([[0, 1], [1, 0]]))
     array([False,  True, False])
     """
-    distinct, inverse = np.unique(codes, axis=0, return_inverse=True)
+    distinct, inverse = distinct_rows(codes)
     known = {tuple(row) for row in seen.tolist()}
     unseen = np.zeros(len(distinct), dtype=bool)
     for i, row in enumerate(distinct):
@@ -238,4 +260,48 @@ def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
         unseen[i] = tuple(row.tolist()) not in known and not (
             not labelled.all() and (seen[:, labelled] == row[labelled]).all(axis=1).any()
         )
-    return unseen[inverse.ravel()]
+    return np.asarray(unseen[inverse])
+
+
+def distinct_rows(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the distinct rows of codes of labels, without sorting rows: each is a number with a digit a concept.
+
+    Parameters
+    ----------
+    codes
+        Codes of labels, int [n x m], -1 or more.
+
+    Returns
+    -------
+    distinct
+        The distinct rows, ascending, int [k x m].
+    inverse
+        Place of each row among them, int64 [n].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> distinct_rows(np.array([[2, 0], [-1, 5], [2, 0]]))
+    (array([[-1,  5],
+           [ 2,  0]]), array([1, 0, 1]))
+    """
+    if not codes.size:
+        return codes[:1], np.zeros(len(codes), dtype=np.int64)
+    least = codes.min(axis=0)
+    sizes = [int(size) for size in codes.max(axis=0).astype(np.int64) - least + 1]
+    if math.prod(sizes) >= 2**63:
+        distinct, places = np.unique(codes, axis=0, return_inverse=True)
+        return distinct, places.ravel()
+    numbers = np.zeros(len(codes), dtype=np.int64)
+    for column, size, low in zip(codes.T, sizes, least.tolist(), strict=True):
+        numbers *= size
+        numbers += column
+        numbers -= low
+    if math.prod(sizes) <= _TABLE:
+        present = np.zeros(math.prod(sizes), dtype=bool)
+        present[numbers] = True
+        found = np.flatnonzero(present)
+        inverse = (np.cumsum(present) - 1)[numbers]
+    else:
+        found, inverse = np.unique(numbers, return_inverse=True)
+    return np.stack(np.unravel_index(found, sizes), axis=1).astype(codes.dtype) + least, inverse

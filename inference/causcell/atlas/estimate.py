@@ -7,11 +7,14 @@ import time
 
 import numpy as np
 
+from causcell._internal.batching import batches
 from causcell._internal.remote import AnyPath, RemotePath
 from causcell._internal.units import format_size
 from causcell.atlas.plan import Forecast
 from causcell.atlas.shards import encoded_bytes
 from causcell.atlas.task import ShardMaker
+from causcell.cells.by_rows import Rows
+from causcell.concept_encoding import distinct_rows
 from causcell.concepts import UNLABELLED, ConceptSchema, unseen_combinations
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.tables import concatenate_cells
@@ -19,6 +22,9 @@ from causcell.errors import OutputFullError
 
 _BATCHES = 4
 """Batches that are timed, after one that loads the graphs."""
+
+_SLICE = 2**18
+"""Cells whose labels are counted at once."""
 
 
 def forecast_atlas(maker: ShardMaker) -> Forecast:
@@ -67,7 +73,7 @@ def require_space(maker: ShardMaker) -> None:
         )
 
 
-def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchema, combinations: np.ndarray) -> int:
+def count_unseen_rows(labels: Rows, request: Request, schema: ConceptSchema, combinations: np.ndarray) -> int:
     """Count the counterfactual rows whose labels no training cell carries together, as far as labels tell.
 
     A descendant's label after the intervention is not known before it is generated, and matches any.
@@ -75,7 +81,7 @@ def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchem
     Parameters
     ----------
     labels
-        The cells' own label codes, int32 [n x m].
+        The cells' own label codes, int32 [n x m], in memory or read by rows.
     request
         The interventions.
     schema
@@ -83,7 +89,7 @@ def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchem
     combinations
         Combinations of labels among the training cells, int32 [C x m].
     """
-    distinct, counts = np.unique(labels, axis=0, return_counts=True)
+    distinct, counts = _count_combinations(labels)
     unseen = 0
     for intervention in request.interventions:
         if not intervention.targets:
@@ -95,3 +101,14 @@ def count_unseen_rows(labels: np.ndarray, request: Request, schema: ConceptSchem
             after[:, concept] = label
         unseen += int(counts[unseen_combinations(after, combinations)].sum())
     return unseen * request.kept_draws
+
+
+def _count_combinations(labels: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct rows of labels, int32 [k x m], and how often each is there, int64 [k]."""
+    distinct, counts = np.empty((0, labels[0:1].shape[1]), dtype=np.int32), np.empty(0, dtype=np.int64)
+    for rows in batches(len(labels), _SLICE):
+        found, inverse = distinct_rows(labels[rows])
+        every = np.concatenate([counts, np.bincount(inverse)])
+        distinct, inverse = distinct_rows(np.concatenate([distinct, found]))
+        counts = np.bincount(inverse, every).astype(np.int64)
+    return distinct, counts

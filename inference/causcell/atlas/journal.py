@@ -6,8 +6,10 @@
     plan.json           the plan and where its cells came from; there once the store's metadata are
     zarr.json           the store's root metadata until it is finished; without them it is no zarr group
     shards/000017.json  record of a shard's files: sizes, SHA-256; there once all of these are on disk
+    records/            records of many shards in a file, of atlases that have many; see causcell.atlas.record_batches
     pieces/             shards of CSR matrices, until these are assembled; see causcell.atlas.pieces
-    assembled/          records of the files of CSR matrices
+    pieces/annotations/ annotations of shards, until they are grouped; see causcell.atlas.annotation_pieces
+    assembled/          records of the files of CSR matrices, and of groups of annotations
     metadata.json       record of the files that belong to no shard
     work/               files being written
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +31,7 @@ from typing import Any
 from causcell._internal.remote import AnyPath, RemotePath
 from causcell.atlas.object_storage import ObjectStorage
 from causcell.atlas.plan import Plan
+from causcell.atlas.record_batches import BATCH, gather, read_batches, withdraw_from_batch
 from causcell.atlas.records import FileRecord, ShardArrays, ShardRecord, check_place, fits_plan
 from causcell.atlas.storage import FOLDER, LocalStorage, Storage
 from causcell.errors import AtlasError, CausCellError, OutputExistsError, format_list
@@ -55,6 +59,7 @@ class Journal:
     def __init__(self, path: AnyPath, lease: str = "") -> None:
         self.storage: Storage = ObjectStorage(path, lease) if isinstance(path, RemotePath) else LocalStorage(path)
         self.place = self.storage.place
+        self._single: set[int] = set()  # shards with a record of their own, as far as that matters
 
     @property
     def work(self) -> Path:
@@ -147,6 +152,9 @@ class Journal:
         """
         found: dict[int, ShardRecord] = {}
         arrays = None if plan is None else self._shard_arrays(plan)
+        for record in read_batches(self.storage):
+            if plan is None or fits_plan(record, plan, arrays):
+                found[record.shard] = record
         for name in sorted(self.storage.names(f"{FOLDER}/shards")):
             if not name.endswith(".json"):
                 continue
@@ -169,7 +177,25 @@ class Journal:
                 self.unfinish()
                 self.withdraw(shard)
                 del records[shard]
+        if plan.group is not None:
+            names = self.storage.names(f"{FOLDER}/shards")
+            self._single = {shard for shard in map(_shard_of, names) if shard in records}
+            for number in sorted({shard // BATCH for shard in self._single}):
+                gather(self.storage, plan.shards, number, records, self._single)
         return records
+
+    def note(self, plan: Plan, records: Mapping[int, ShardRecord], shard: int) -> None:
+        """Note that a shard is complete: of atlases that have groups, records of many go into one file."""
+        if plan.group is not None:
+            self._single.add(shard)
+            gather(self.storage, plan.shards, shard // BATCH, records, self._single)
+
+    def grouped_arrays(self, plan: Plan) -> tuple[str, ...]:
+        """Return the arrays of annotations of which groups of shards have a file, by the metadata of the store."""
+        names = (self.metadata() or {}) if plan.group is not None else {}
+        nodes = (name.removesuffix(f"/{ROOT_METADATA}") for name in names if name.endswith(f"/{ROOT_METADATA}"))
+        found = (node for node in nodes if node.startswith(("obs/", "obsm/")) and node not in plan.arrays)
+        return tuple(node for node in sorted(found) if _is_sharded(self.read_layout(node)))
 
     def _shard_arrays(self, plan: Plan) -> ShardArrays | None:
         """Return the arrays that are written by shards, by the metadata of the store; `None` where these can't be read.
@@ -185,6 +211,8 @@ class Journal:
         whole = {name.rpartition("/c/")[0] for name in names}
         obs = {node for node in nodes - groups - whole if node.startswith("obs/")}
         ahead = {node for node in obs if node.count("/") > 1 and node.endswith("/categories")}
+        if plan.group is not None:  # whose annotations are no files of shards
+            return ShardArrays(frozenset(plan.dense), frozenset(), frozenset(), flat=True)
         values = {*plan.dense, *(node for node in nodes - groups if node.startswith("obsm/"))}
         return ShardArrays(frozenset(values), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
 
@@ -206,6 +234,7 @@ class Journal:
 
     def withdraw(self, shard: int) -> None:
         """Withdraw a shard's record, so that it is made again."""
+        withdraw_from_batch(self.storage, shard)
         self.storage.remove(_record_name(shard))
 
     def metadata(self) -> dict[str, FileRecord] | None:
@@ -236,7 +265,7 @@ class Journal:
         """
         others = self.storage.entries()
         strange = [name for name, is_folder in others.items() if name not in _STORE or not is_folder]
-        if strange or any(self.storage.names(f"{FOLDER}/shards")):
+        if strange or any(any(self.storage.names(f"{FOLDER}/{each}")) for each in ("shards", "records")):
             what = format_list(strange) if strange else "finished shards"
             raise OutputExistsError(
                 f"{self.place!r} has {what} and no {FOLDER}/plan.json, which is not overwritten; remove it, or "
@@ -307,6 +336,19 @@ class Journal:
 def _digest_fields(fields: Any) -> str:
     """Return the digest of a plan by its fields, as they stand in the file."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _is_sharded(layout: dict[str, Any]) -> bool:
+    """Tell whether an array's files hold several chunks."""
+    codecs = layout.get("codecs")
+    first = codecs[0] if isinstance(codecs, list) and codecs else None
+    return isinstance(first, dict) and first.get("name") == "sharding_indexed"
+
+
+def _shard_of(name: str) -> int:
+    """Return the shard that a record's file is of; -1 for another file."""
+    number = PurePosixPath(name).stem
+    return int(number) if number.isdecimal() and name == _record_name(int(number)) else -1
 
 
 def _record_name(shard: int) -> str:

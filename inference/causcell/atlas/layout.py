@@ -17,6 +17,12 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 DENSER = 8
 """A chunk of a dense array has so many times the values of one of a CSR matrix, which are nonzero."""
 
+GROUPED_FROM = 1000
+"""Shards up to which each has files of annotations of its own, a dozen or so, as in earlier versions."""
+
+GROUP = 64
+"""Shards of which an atlas of more has the annotations in one file an array."""
+
 _SPARSE: frozenset[OutputKind] = frozenset({"expression", "counts"})
 """Kinds of output of which most values are zero, if they are drawn."""
 

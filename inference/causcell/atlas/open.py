@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from causcell._internal.units import parse_size
 from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan, make_plan
+from causcell.atlas.source_digests import TEXTS, digest_names
 from causcell.atlas.task import AtlasTask, ShardMaker
 from causcell.cells.annotations import Annotations, Kept
 from causcell.cells.collection import AnySource
@@ -103,7 +105,14 @@ def open_atlas(
         plan = make_plan(model, bound, request, annotations=travelling, layout=options["layout"], **sizes)
         if path is not None:
             usual = None if kept.chosen else annotations
-            plan = go_on(path, plan, usual_layout=options["layout"] is None, usual_annotations=usual)
+            by_digests = functools.partial(digest_names, opened, texts=False)
+            plan = go_on(
+                path,
+                plan,
+                usual_layout=options["layout"] is None,
+                usual_annotations=usual,
+                names=by_digests,
+            )
         place, shared = path or Path("atlas.zarr"), bound.source
         task = AtlasTask(plan, str(place.absolute()), source, shared) if source and shared else None
         found = None if plan.annotations is None else plan.annotations.find(annotations, str(place))
@@ -111,10 +120,18 @@ def open_atlas(
         yield OpenAtlas(maker, bound.describe_origin())
 
 
-def go_on(path: AnyPath, plan: Plan, *, usual_layout: bool, usual_annotations: Annotations | None = None) -> Plan:
+def go_on(
+    path: AnyPath,
+    plan: Plan,
+    *,
+    usual_layout: bool,
+    usual_annotations: Annotations | None = None,
+    names: Callable[[], str] | None = None,
+) -> Plan:
     """Return the plan of the atlas that was begun, if it differs in what nobody asked for alone.
 
-    Plans of earlier versions are dense and keep no annotations, and cells may have got a column since.
+    Plans of earlier versions are dense, keep no annotations and have no groups of shards; cells may have got a column
+    since, and the names of many cells were digested one by one.
 
     Parameters
     ----------
@@ -124,19 +141,24 @@ def go_on(path: AnyPath, plan: Plan, *, usual_layout: bool, usual_annotations: A
         Whether no layout was asked for.
     usual_annotations
         The annotations that travel, where none were asked for.
+    names
+        Digests all names as earlier versions did, where that is needed.
     """
     begun = None
     with contextlib.suppress(AtlasError):  # which the run tells, if there is to be one
         begun = Journal(path).plan()
     if begun is None or begun.digest == plan.digest:
         return plan
-    changes: dict[str, Any] = {"layout": begun.layout} if usual_layout else {}
+    changes: dict[str, Any] = {"group": begun.group} | ({"layout": begun.layout} if usual_layout else {})
     if usual_annotations is not None:
         kept = begun.annotations
         fewer = None if kept is None else usual_annotations.only(kept.obs, kept.obsm, kept.var)
         changes["annotations"] = None if fewer is None else KeptAnnotations.of(fewer)
+    by_digests = plan.source.names.startswith(TEXTS) and not begun.source.names.startswith(TEXTS)
+    if by_digests:
+        changes["source"] = plan.source.model_copy(update={"names": begun.source.names})
     candidate = plan.model_copy(update=changes)
-    if candidate.digest != begun.digest:
+    if candidate.digest != begun.digest or (by_digests and (names is None or names() != begun.source.names)):
         return plan
     if candidate.annotations != plan.annotations:
         there = "none" if candidate.annotations is None else candidate.annotations.describe()

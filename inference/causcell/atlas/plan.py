@@ -29,7 +29,7 @@ from pydantic import (
 from causcell._internal.html import html_card
 from causcell._internal.units import format_duration, format_size
 from causcell.atlas.annotations import KeptAnnotations
-from causcell.atlas.layout import DENSER, Layout, check_csr, choose_layout, fit_rows
+from causcell.atlas.layout import DENSER, GROUP, GROUPED_FROM, Layout, check_csr, choose_layout, fit_rows
 from causcell.atlas.source_digests import SourceDigests, digest_source
 from causcell.cells.panel_cells import PanelCells
 from causcell.counterfactual.model import CounterfactualModel
@@ -101,6 +101,9 @@ class Plan(BaseModel):
         digests.
     annotations
         What is kept of the cells' annotations; `None`, and left out of the plan's text, where nothing is.
+    group
+        Shards that have their annotations together in one file an array; `None`, and left out of the plan's text, where
+        each has files of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -118,6 +121,7 @@ class Plan(BaseModel):
     chunk_rows: int = Field(ge=1)
     layout: Layout = "dense"
     annotations: KeptAnnotations | None = None
+    group: Annotated[int, Field(ge=2)] | None = None
     _forecast: Forecast | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -144,7 +148,7 @@ class Plan(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        usual = {"annotations": None, "layout": "dense"}
+        usual = {"annotations": None, "layout": "dense", "group": None}
         return {name: value for name, value in dump(self).items() if name not in usual or value != usual[name]}
 
     @property
@@ -170,6 +174,16 @@ class Plan(BaseModel):
     def cells_of(self, shard: int) -> slice:
         """Return the places of a shard's cells."""
         return slice(shard * self.cells_per_shard, min((shard + 1) * self.cells_per_shard, self.cells))
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of shards, 0 where there are none."""
+        return -(-self.shards // self.group) if self.group else 0
+
+    def shards_of(self, group: int) -> range:
+        """Return the shards of a group."""
+        size = self.group or 1
+        return range(group * size, min((group + 1) * size, self.shards))
 
     @property
     def sparse(self) -> tuple[str, ...]:
@@ -339,9 +353,10 @@ def plan_layout(
     cells_per_shard, chunk_rows = fit_rows(
         cells, request.rows_per_cell, model.batch_size, chunk_size // row, shard_size // (genes * itemsize)
     )
-    if -(-cells // cells_per_shard) > MOST_SHARDS:
+    shards = -(-cells // cells_per_shard)
+    if shards > MOST_SHARDS:
         raise ConfigurationError(
-            f"shards of {shard_size} bytes would be {-(-cells // cells_per_shard)}; take larger ones (shard_size=), of "
+            f"shards of {shard_size} bytes would be {shards}; take larger ones (shard_size=), of "
             f"which there are up to {MOST_SHARDS}"
         )
     return Plan(
@@ -357,4 +372,5 @@ def plan_layout(
         chunk_rows=chunk_rows,
         layout=chosen,
         annotations=annotations,
+        group=GROUP if shards > GROUPED_FROM else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -19,8 +19,7 @@ from causcell.errors import OutputFullError
 
 def check_place(name: str) -> str:
     """Return the path of a file in the store; raises `ValueError` for one that could leave it."""
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or str(path) != name or ".." in path.parts or "\0" in name:
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"{name!r} is no place in the store")
     return name
 
@@ -80,6 +79,9 @@ class ShardRecord(BaseModel):
         Time by stage: ``read``, ``encode``, ``sample``, ``write``.
     worker
         Host and process that made it.
+    annotations
+        Record of the file with its annotations, until they are put together with those of other shards; left out of
+        the text where each shard has files of its own. See `causcell.atlas.annotation_pieces`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -92,31 +94,44 @@ class ShardRecord(BaseModel):
     seconds: dict[str, float]
     worker: str
     pieces: dict[Place, PieceRecord] = Field(default_factory=dict)
+    annotations: FileRecord | None = None
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_pieces(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: each for name, each in dump(self).items() if name != "pieces" or each}
+    def _leave_out_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: each for name, each in dump(self).items() if name not in ("pieces", "annotations") or each}
 
     @property
     def bytes(self) -> int:
         """Bytes of its files and pieces."""
-        pieces = (file for piece in self.pieces.values() for file in piece.files.values())
+        pieces = [file for piece in self.pieces.values() for file in piece.files.values()]
+        pieces += [] if self.annotations is None else [self.annotations]
         return sum(file.bytes for file in (*self.files.values(), *pieces))
 
 
 @dataclass(frozen=True)
 class ShardArrays:
-    """Arrays that are written by shards: of values, of ``obs``, and those of ``obs`` that perhaps are not."""
+    """Arrays that are written by shards: of values, of ``obs``, and those of ``obs`` that perhaps are not.
+
+    ``flat`` tells that files of values lie in one folder; see `shard_file`.
+    """
 
     values: frozenset[str]
     obs: frozenset[str]
     perhaps: frozenset[str]
+    flat: bool = False
 
     def are_named(self, files: Iterable[str], shard: int) -> bool:
         """Tell whether files are those of a shard, each of them and no other."""
         names = set(files)
-        every = {f"{place}/c/{shard}/0" for place in self.values} | {f"{name}/c/{shard}" for name in self.obs}
+        every = {shard_file(place, shard, flat=self.flat) for place in self.values} | {
+            f"{name}/c/{shard}" for name in self.obs
+        }
         return names <= every and every - names <= {f"{name}/c/{shard}" for name in self.perhaps}
+
+
+def shard_file(place: str, shard: int, *, flat: bool) -> str:
+    """Return the place of a shard's file of an array of values: of many shards all lie in one folder."""
+    return f"{place}/c.{shard}.0" if flat else f"{place}/c/{shard}/0"
 
 
 def fits_plan(record: ShardRecord, plan: Plan, arrays: ShardArrays | None) -> bool:
@@ -125,7 +140,7 @@ def fits_plan(record: ShardRecord, plan: Plan, arrays: ShardArrays | None) -> bo
         return False
     cells = plan.cells_of(record.shard)
     rows = (cells.stop - cells.start) * plan.request.rows_per_cell
-    if record.pieces.keys() != set(plan.sparse):
+    if record.pieces.keys() != set(plan.sparse) or (record.annotations is None) != (plan.group is None):
         return False
     for place, piece in record.pieces.items():
         if piece.files.keys() != set(PIECE_ARRAYS) or piece.nonzeros > rows * plan.arrays[place]:

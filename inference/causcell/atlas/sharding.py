@@ -78,10 +78,13 @@ class ShardFile:
                 self._flush()
 
     def _flush(self) -> None:
-        encoded = encode_chunk(self._chunk, self._dtype, self._level)
-        self._index.append((self._file.tell(), len(encoded)))
-        self._file.write(encoded)
+        self.append_encoded(encode_chunk(self._chunk, self._dtype, self._level))
         self._filled = 0
+
+    def append_encoded(self, content: bytes) -> None:
+        """Write a further chunk that is encoded already."""
+        self._index.append((self._file.tell(), len(content)))
+        self._file.write(content)
 
     def finish(self) -> None:
         """Write the last chunk, filled up with zeros, and the index."""

@@ -1,7 +1,8 @@
 """Files of the shards of an atlas, with the same bytes as zarr's own writer.
 
 A shard of values is a file of the sharding codec of zarr v3, `causcell.atlas.sharding`; of a matrix that is kept as CSR
-it is a piece, `causcell.atlas.pieces`. A shard of an annotation is a file of one chunk.
+it is a piece, `causcell.atlas.pieces`. A shard of an annotation is a file of one chunk, or a chunk of a file that many
+shards have, `causcell.atlas.annotation_pieces`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from causcell.atlas.annotation_pieces import group_files, piece_name, write_piece
 from causcell.atlas.journal import Journal
 from causcell.atlas.pieces import count_bytes
 from causcell.atlas.plan import Plan
+from causcell.atlas.records import shard_file
 from causcell.atlas.sharding import ShardFile, encode_chunk, read_chunks
 from causcell.atlas.zarr_store import annotation_columns
 from causcell.counterfactual.outputs import Rows
@@ -38,7 +41,8 @@ class ShardWriter(ShardFile):
     """
 
     def __init__(self, journal: Journal, plan: Plan, place: str, shard: int) -> None:
-        target, chunk = f"{place}/c/{shard}/0", (plan.chunk_rows, plan.arrays[place])
+        target = shard_file(place, shard, flat=plan.group is not None)
+        chunk = (plan.chunk_rows, plan.arrays[place])
         super().__init__(target, journal.work, plan.array_dtype(place), chunk, _chunks(plan))
 
 
@@ -64,24 +68,30 @@ def write_annotations(
 
     Returns
     -------
-    Where each file is, beside its place, by where it belongs.
+    Where each file is, beside its place, by where it belongs: a file an array, or one of all where shards are grouped.
     """
-    first = plan.cells_of(shard).start
+    chunks = _encode_annotations(plan, shard, obs, obsm or {})
+    if plan.group is not None:
+        return {piece_name(shard): write_piece(journal.work, chunks)}
     files = {}
-
-    def write(place: str, values: np.ndarray, kind: str, chunk: int) -> None:
+    for array, place in group_files(chunks, shard).items():
         with tempfile.NamedTemporaryFile(dir=journal.work, delete=False) as file:
-            file.write(encode_chunk(_fill_chunk(values, chunk), kind))
+            file.write(chunks[array])
         files[place] = Path(file.name)
+    return files
 
+
+def _encode_annotations(plan: Plan, shard: int, obs: pd.DataFrame, obsm: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Encode a shard's chunk of each array of annotations, by the array's place."""
+    chunks = {}
     for name, (kind, _, chunk) in annotation_columns(plan, obs).items():
         values = _annotation(obs, name)
         if name == "source_cell/codes":
-            values = values.astype(np.int32) + np.int32(first)
-        write(f"obs/{name}/c/{shard}", values, kind, chunk)
-    for name, values in (obsm or {}).items():
-        write(f"obsm/{name}/c/{shard}/0", values, str(values.dtype), plan.shard_rows)
-    return files
+            values = values.astype(np.int32) + np.int32(plan.cells_of(shard).start)
+        chunks[f"obs/{name}"] = encode_chunk(_fill_chunk(values, chunk), kind)
+    for name, values in obsm.items():
+        chunks[f"obsm/{name}"] = encode_chunk(_fill_chunk(values, plan.shard_rows), str(values.dtype))
+    return chunks
 
 
 def encoded_bytes(

@@ -19,6 +19,7 @@ import numpy as np
 
 from causcell._internal.prefetch import StageClock, prefetch
 from causcell._internal.remote import AnyPath, any_path
+from causcell.atlas.annotation_pieces import piece_name
 from causcell.atlas.annotations import AnnotationSource
 from causcell.atlas.events import AtlasEvent, RowsWritten, ShardCommitted
 from causcell.atlas.journal import Journal
@@ -70,7 +71,7 @@ class AtlasTask:
         """Open the model and the cells; whoever shared the work out was told of missing genes and copies already."""
         plan = self.plan
         model = self.model.open(threads=plan.threads, batch_size=plan.batch_size, spinning=False)
-        cells = self.cells.open(model.schema, model.preprocessing, announce=False)
+        cells = self.cells.open(model.schema, model.preprocessing, announce=False, checked=True)
         annotations = None
         if plan.annotations is not None:
             table, kept = (
@@ -199,6 +200,7 @@ class ShardMaker:
             for writer in writers.values():
                 if isinstance(writer, PieceWriter):
                     pieces |= writer.record(records)
+            annotations = records.pop(piece_name(shard), None)
         record = ShardRecord(
             shard=shard,
             rows=len(obs),
@@ -208,6 +210,7 @@ class ShardMaker:
             seconds=clock.take(),
             worker=f"{platform.node()}:{os.getpid()}",
             pieces=pieces,
+            annotations=annotations,
         )
         journal.commit(record)
         return record

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from causcell._internal.remote import RemotePath, any_path
+from causcell.atlas.annotation_pieces import group_files, list_grouped, piece_name, read_group, withdraw_group
 from causcell.atlas.assemble import list_assembled
 from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import FileRecord, ShardRecord
+from causcell.atlas.records import FileRecord, ShardRecord, shard_file
 from causcell.atlas.shards import read_shard
 from causcell.atlas.value_checks import describe_values
 from causcell.atlas.verify_matrices import check_matrices
@@ -97,6 +98,7 @@ def verify_atlas(path: str | os.PathLike[str] | RemotePath, *, progress: bool = 
             elif wrong := _invalid_files(journal, plan, shard):
                 invalid[shard] = wrong
         matrices = check_matrices(journal, plan, records, progress=progress)
+        groups = _check_groups(journal, plan, records, damaged)
         for place, names in matrices.damaged.items():
             damaged[place] = (*damaged.get(place, ()), *names)
         for place, wrong in matrices.invalid.items():
@@ -107,6 +109,8 @@ def verify_atlas(path: str | os.PathLike[str] | RemotePath, *, progress: bool = 
         unknown = _unknown_files(journal, plan, records, metadata or {})
         if writable:
             matrices.withdraw(journal)
+            for group in groups:
+                withdraw_group(journal, group)
             if None in damaged:
                 journal.withdraw_metadata()
             for place in {*damaged, *invalid}:
@@ -116,6 +120,30 @@ def verify_atlas(path: str | os.PathLike[str] | RemotePath, *, progress: bool = 
     return Verification(
         plan.rows, plan.shards, missing, damaged, journal.finished, invalid, unknown, read_only=not writable
     )
+
+
+def _check_groups(
+    journal: Journal, plan: Plan, records: Mapping[int, ShardRecord], damaged: dict[int | None, tuple[str, ...]]
+) -> list[int]:
+    """Add the annotations of groups of shards that are not what was written, by shard; return their groups."""
+    withdrawn, arrays = [], journal.grouped_arrays(plan)
+    for group in range(plan.groups):
+        shards = [shard for shard in plan.shards_of(group) if shard in records]
+        made, expected = read_group(journal, group), tuple(group_files(arrays, group).values())
+        bad: tuple[str, ...] = () if made is None else _damaged_files(journal, made.files)
+        if (made is None and journal.finished) or (made is not None and made.files.keys() != set(expected)):
+            bad = expected
+        if bad:
+            withdrawn.append(group)
+            places: list[int | None] = [*shards] or [None]
+            for place in places:
+                damaged[place] = (*damaged.get(place, ()), *bad)
+        elif made is None:
+            for shard in shards:
+                name, piece = piece_name(shard), records[shard].annotations
+                if piece is not None and journal.is_damaged(name, piece):
+                    damaged[shard] = (*damaged.get(shard, ()), name)
+    return withdrawn
 
 
 def _damaged_files(journal: Journal, files: Mapping[str, FileRecord]) -> tuple[str, ...]:
@@ -137,7 +165,7 @@ def _invalid_files(journal: Journal, plan: Plan, shard: int) -> dict[str, str]:
     """Return the files of a shard with values that can't be, and what is wrong with them."""
     found = {}
     for place in plan.dense:
-        name = f"{place}/c/{shard}/0"
+        name = shard_file(place, shard, flat=plan.group is not None)
         try:
             with journal.storage.open(name) as file:
                 wrong = describe_values(read_shard(file, plan, place), plan, place)
@@ -153,12 +181,14 @@ def _unknown_files(
 ) -> tuple[str, ...]:
     """Return the files that nothing was recorded of, but for hidden ones and those of what is not finished yet."""
     known = {name for record in records.values() for name in record.files} | metadata.keys() | {ROOT_METADATA}
-    known |= {*list_assembled(journal, plan), *list_counting(plan)}
-    unfinished = () if journal.finished else tuple(f"{place}/" for place in plan.sparse)
+    known |= {*list_assembled(journal, plan), *list_counting(plan), *list_grouped(journal, plan)}
+    places = (*plan.sparse, *journal.grouped_arrays(plan))
+    unfinished = () if journal.finished else tuple(f"{place}/" for place in places)
     found = []
     for place in journal.storage.names():
-        chunk = re.search(r"/c/(\d+)(/0)?$", place)
-        under_way = chunk is not None and int(chunk[1][:18]) not in records
+        chunk = re.search(r"/c[./](\d+)([./]0)?$", place)
+        grouped = plan.group is not None and not place.startswith(tuple(f"{each}/" for each in plan.dense))
+        under_way = chunk is not None and not grouped and int(chunk[1][:18]) not in records
         under_way = under_way or (place.startswith(unfinished) if unfinished else False)
         hidden = PurePosixPath(place).name.startswith(".")
         if place not in known and not hidden and not under_way and metadata:

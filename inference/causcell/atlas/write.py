@@ -23,6 +23,7 @@ from typing import Any
 from causcell._internal.files import local_path, new_file, refuse_existing, staging_folder
 from causcell._internal.locks import flush_folder
 from causcell._internal.units import format_size
+from causcell.atlas.annotation_pieces import AnnotationAssembly, open_annotations
 from causcell.atlas.assemble import Assembly, open_matrices
 from causcell.atlas.estimate import require_space
 from causcell.atlas.events import AtlasEvent, OnEvent, RowsWritten, ShardCommitted
@@ -39,6 +40,8 @@ from causcell.errors import AtlasError, CausCellWarning, ConfigurationError
 
 LARGEST_H5AD = 2 * 10**9
 """Uncompressed bytes up to which results are written as one ``.h5ad`` file, which takes them into memory."""
+
+_Assemblies = Assembly | AnnotationAssembly
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class AtlasSummary:
         Time that the run took.
     stages
         Time by stage, where stages of several threads and workers add up: those of shards, and ``assemble``, which CSR
-        matrices take.
+        matrices and the annotations of many shards take.
     unseen
         Rows with combinations of labels never seen, in the whole atlas.
     """
@@ -114,18 +117,19 @@ def write_atlas(
             for event in _watch(events, plan, records, progress):
                 if isinstance(event, ShardCommitted):
                     records[event.record.shard] = event.record
+                    journal.note(plan, records, event.record.shard)
                     for stage, seconds in event.record.seconds.items():
                         stages[stage] += seconds
                     made += event.record.rows
                 if on_event is not None:
                     on_event(event)
-        matrices = _finish(journal, plan, records, stages, progress)
+        assembled = _finish(journal, plan, records, stages, progress)
     unseen = sum((record.unseen for record in records.values()), Unseen())
     if made:
         unseen.warn(plan.rows)
         warn_unmatched(sum(record.unmatched for record in records.values()), plan.rows)
     size = sum(file.bytes for record in records.values() for file in record.files.values())
-    size += sum(matrix.bytes for matrix in matrices)
+    size += sum(each.bytes for each in assembled)
     seconds = time.perf_counter() - started
     return AtlasSummary(plan.rows, plan.shards, made, size, seconds, dict(stages), unseen.rows)
 
@@ -254,14 +258,14 @@ def _watch(
 
 
 def _find_pending(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> Iterator[list[int]]:
-    """Give the shards that are not complete; when they are, those of which a CSR matrix lacks pieces, until none does.
+    """Give the shards that are not complete; when they are, those of which pieces are missing, until none is.
 
     The latter's records are withdrawn.
     """
     if missing := _find_missing(plan, records):
         yield missing
     while not _find_missing(plan, records):
-        lacking = sorted({shard for matrix in open_matrices(journal, plan, records) for shard in matrix.lacking()})
+        lacking = sorted({shard for each in _open_assemblies(journal, plan, records) for shard in each.lacking()})
         if not lacking:
             return
         journal.unfinish()
@@ -271,26 +275,34 @@ def _find_pending(journal: Journal, plan: Plan, records: dict[int, ShardRecord])
         yield lacking
 
 
+def _open_assemblies(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> list[_Assemblies]:
+    return [*open_annotations(journal, plan, records), *open_matrices(journal, plan, records)]
+
+
 def _find_missing(plan: Plan, records: dict[int, ShardRecord]) -> list[int]:
     return [shard for shard in range(plan.shards) if shard not in records]
 
 
 def _finish(
     journal: Journal, plan: Plan, records: dict[int, ShardRecord], stages: dict[str, float], progress: bool
-) -> list[Assembly]:
-    """Assemble CSR matrices and put the root's metadata in place, unless all of it is; return the matrices."""
+) -> list[_Assemblies]:
+    """Assemble CSR matrices and annotations and put the root's metadata in place, unless all of it is; return them."""
     from tqdm.auto import tqdm
 
     missing = _find_missing(plan, records)
     if missing:
         raise AtlasError(f"{journal.place!r} lacks {len(missing)} of {plan.shards} shards; run it again")
-    matrices = open_matrices(journal, plan, records)
+    matrices, annotations = open_matrices(journal, plan, records), open_annotations(journal, plan, records)
+    assemblies: list[_Assemblies] = [*annotations, *matrices]
     counted = counted_metadata(journal, plan, {matrix.place: matrix.nonzeros for matrix in matrices})
-    done = journal.finished and not any(matrix.needed() for matrix in matrices)
+    done = journal.finished and not any(each.needed() for each in assemblies)
     if not done or (matrices and not all(journal.has(*each) for each in counted.items())):
         started = time.perf_counter()
         with raise_on_full_disk(journal.storage.disk):
             journal.unfinish()
+            for each in annotations:
+                with tqdm(total=plan.shards, desc="assembling obs", unit="shard", disable=not progress) as bar:
+                    each.run(bar.update)
             for matrix in matrices:
                 with tqdm(
                     total=matrix.nonzeros, desc="assembling", unit="value", unit_scale=True, disable=not progress
@@ -298,7 +310,7 @@ def _finish(
                     matrix.run(bar.update)
             for name, content in counted.items():  # the root's last
                 journal.storage.write(name, content)
-        if matrices:
+        if assemblies:
             stages["assemble"] += time.perf_counter() - started
     journal.storage.remove_folder(PIECES)
-    return matrices
+    return assemblies

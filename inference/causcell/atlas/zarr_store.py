@@ -99,6 +99,7 @@ def _describe(
             chunks=(plan.chunk_rows, width),
             shards=(shard_rows, width),
             attributes=dict(_ARRAY),
+            chunk_key_encoding=None if plan.group is None else {"name": "default", "separator": "."},
             **compressed,
         )
     for place in plan.sparse:
@@ -109,8 +110,8 @@ def _describe(
         matrix.create_array("indptr", shape=(plan.rows + 1,), dtype="int32", **pieces, **compressed)
     for name, values in obsm.items():
         width, rows = values.shape[1], plan.shard_rows
-        options = {"shape": (plan.rows, width), "dtype": values.dtype, "chunks": (rows, width)}
-        _create_array(group, f"obsm/{name}", **options)
+        shape, chunks = (plan.rows, width), (rows, width)
+        _create_array(group, f"obsm/{name}", plan.group, shape=shape, dtype=values.dtype, chunks=chunks)
     obs = group.create_group(
         "obs", attributes=_DATAFRAME | {"column-order": [str(name) for name in example], "_index": "_index"}
     )
@@ -121,7 +122,7 @@ def _describe(
         elif is_nullable(kind):
             obs.create_group(name, attributes=_nullable(kind))
     for name, (kind, size, chunk) in annotation_columns(plan, example).items():
-        _create_array(obs, name, shape=(size,), dtype=kind, chunks=(chunk,))
+        _create_array(obs, name, plan.group, shape=(size,), dtype=kind, chunks=(chunk,))
     for name in example:
         if _is_categorical(example, name) and name != "source_cell":
             labels = example[name].cat.categories
@@ -188,14 +189,19 @@ def _to_json(fields: Any) -> bytes:
     return json.dumps(fields, indent=2).encode()
 
 
-def _create_array(group: Any, name: str, *, dtype: Any, **options: Any) -> None:
-    """Create an array of annotations, which is written by shards."""
+def _create_array(
+    group: Any, name: str, grouped: int | None, *, dtype: Any, chunks: tuple[int, ...], **options: Any
+) -> None:
+    """Create an array of annotations, which is written by shards, one chunk each, or in files of a group's chunks."""
     from zarr.codecs import ZstdCodec
 
     text = dtype == "str"
+    if grouped is not None:
+        options["shards"] = (chunks[0] * grouped, *chunks[1:])
     group.create_array(
         name,
         dtype=dtype,
+        chunks=chunks,
         compressors=[ZstdCodec(level=ZSTD_LEVEL)],
         fill_value="" if text else np.dtype(dtype).type(0),
         attributes=dict(_STRINGS if text else _ARRAY),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +18,11 @@ from causcell.cells.backing import Source, open_source
 from causcell.cells.columns import join_tables
 from causcell.cells.csc import rowwise_copy
 from causcell.cells.guard import IN_MEMORY
-from causcell.cells.matrices import as_values, take_rows
+from causcell.cells.matrices import as_values, check_begins, take_rows
+from causcell.cells.unique_names import LARGE, check_digests, check_texts, texts_digest
 from causcell.cells.where import Where
 from causcell.cells.where_tree import INDEX
-from causcell.errors import CausCellWarning, CellNameError, ConfigurationError, DataError, format_list
+from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ _SLICE = 65536
 class Cells:
     """Names, labels and values of cells, in input order. A context manager that closes the file it opened.
 
-    Names and values are read as they are asked for, so that memory does not grow with them; what stays is a digest of
-    each name, 8 bytes.
+    Names and values are read as they are asked for, so that memory does not grow with them; of up to 8 million cells
+    what stays is a digest of each name, 8 bytes.
 
     Parameters
     ----------
@@ -59,12 +59,14 @@ class Cells:
         that is there already is used.
     announce
         Whether to warn before such a copy is made.
+    checked
+        The file was opened before, and its names and its matrix as a whole are not checked again.
 
     Attributes
     ----------
     path
         File or URL, or `None` for cells in memory.
-    layer, raw, where, key, scratch
+    layer, raw, where, key, scratch, checked
         As given.
 
     Raises
@@ -96,12 +98,13 @@ class Cells:
         key: str | None = None,
         scratch: Path | None = None,
         announce: bool = True,
+        checked: bool = False,
     ) -> None:
         if raw and layer is not None:
             raise ConfigurationError(f"layer={layer!r} and raw=True exclude each other; leave one out")
         self.path = any_path(source, "data", READABLE).absolute() if isinstance(source, str | os.PathLike) else None
         self.layer, self.raw, self.where, self.key, self.scratch = layer, raw, where, key, scratch
-        self._announce = announce
+        self._announce, self.checked = announce, checked
         self._source = open_source(source, raw=raw)
         self._by_rows: Any = None
         self._encoded: tuple[ConceptSchema, np.ndarray] | None = None
@@ -121,7 +124,8 @@ class Cells:
         self._count = self._source.count if self._rows is None else len(self._rows)
         if not self._count:
             raise DataError("there are no cells" + (f" for which {self.where}" if self.where else ""))
-        self._check_names()
+        if not self.checked:
+            self._check_names()
 
     def __enter__(self) -> Cells:
         return self
@@ -205,19 +209,22 @@ class Cells:
         pieces = [name_digests(self.read_names(slice(i, min(i + _SLICE, self._count)))) for i in starts]
         return np.concatenate(pieces)  # memory grows as names are found: a damaged file may state any number of them
 
+    @cached_property
+    def texts_digest(self) -> str:
+        """SHA-256 of all cells' names as texts."""
+        return texts_digest(self._count, self.read_names)
+
+    @property
+    def read_by_rows(self) -> bool:
+        """Tell whether what is known of each cell is better read as it is asked for than kept."""
+        return self.checked or self._count > LARGE
+
     def _check_names(self) -> None:
-        order = np.argsort(self.name_digests, kind="stable")
-        again = np.diff(self.name_digests[order]) == 0
-        if not again.any():
-            return
-        suspects = np.unique(np.concatenate([order[:-1][again], order[1:][again]]))
-        counts = Counter(self.read_names(slice(row, row + 1))[0] for row in suspects.tolist())
-        twice = [name for name, count in counts.items() if count > 1]
-        if twice:
-            raise CellNameError(
-                f"{len(twice)} cell names are duplicated: {format_list(twice)}; every random number of a cell "
-                "hangs on its name: make them unique (adata.obs_names_make_unique(), or a prefix for each file)"
-            )
+        """Raise `CellNameError` for two of one name."""
+        if self._count <= LARGE:
+            check_digests(self.name_digests, self.read_names)
+        else:
+            self.__dict__["texts_digest"] = check_texts(self._count, self.read_names)
 
     def labels(self, schema: ConceptSchema) -> np.ndarray:
         """Return the label codes of all cells, int32 [n x m]; see `causcell.concepts.ConceptSchema.encode`."""
@@ -253,7 +260,7 @@ class Cells:
         if matrix is None:
             raise DataError("there is no expression in X; name a layer that holds it")
         if getattr(matrix, "format", "csr") == "csr":
-            return matrix
+            return matrix if self.checked else check_begins(matrix)
         if self._announce:
             warnings.warn(
                 f"{self.path or 'the file'} holds its matrix by columns (CSC), and cells are rows: a copy by rows is "
@@ -278,7 +285,7 @@ class Collection:
     ----------
     sources
         What `Cells` takes, by key. Files may differ in the genes they have and in their order.
-    layer, raw, where, scratch, announce
+    layer, raw, where, scratch, announce, checked
         As for `Cells`, for every file; a file may have no cell for which ``where`` holds.
 
     Raises
@@ -298,6 +305,7 @@ class Collection:
         where: str | None = None,
         scratch: Path | None = None,
         announce: bool = True,
+        checked: bool = False,
     ) -> None:
         strange = [key for key in sources if not isinstance(key, str) or not key or ":" in key]
         if strange or not sources:
@@ -307,7 +315,7 @@ class Collection:
                 else "there are no files; give at least one"
             )
         self.layer, self.raw, self.where, self.scratch = layer, raw, where, scratch
-        options: dict[str, Any] = {"layer": layer, "raw": raw, "where": where, "scratch": scratch}
+        options: dict[str, Any] = {"layer": layer, "raw": raw, "where": where, "scratch": scratch, "checked": checked}
         self._parts: tuple[Cells, ...] = ()
         try:
             for key, source in sources.items():
@@ -359,6 +367,11 @@ class Collection:
         """Digest of each cell's name, uint64 [n]."""
         return np.concatenate([part.name_digests for part in self.parts])
 
+    @property
+    def read_by_rows(self) -> bool:
+        """Tell whether what is known of each cell is better read as it is asked for than kept."""
+        return len(self) > LARGE or any(part.read_by_rows for part in self.parts)
+
     def read_names(self, rows: slice) -> np.ndarray:
         """Return the names of consecutive cells, str objects [rows]."""
         return np.concatenate([part.read_names(within) for _, part, within in self.split_rows(rows)])
@@ -382,15 +395,6 @@ AnySource: TypeAlias = "anndata.AnnData | str | os.PathLike[str] | Mapping[str, 
 """An AnnData, a path to one, or a mapping from keys to either."""
 
 
-def open_cells(
-    source: AnySource,
-    *,
-    layer: str | None = None,
-    raw: bool = False,
-    where: str | None = None,
-    scratch: Path | None = None,
-    announce: bool = True,
-) -> AnyCells:
-    """Open the `Cells` of one source, or the `Collection` of a mapping from keys to sources."""
-    options: dict[str, Any] = {"layer": layer, "raw": raw, "where": where, "scratch": scratch, "announce": announce}
+def open_cells(source: AnySource, **options: Any) -> AnyCells:
+    """Open the `Cells` of one source, or the `Collection` of a mapping from keys to sources; both say the options."""
     return Collection(source, **options) if isinstance(source, Mapping) else Cells(source, **options)

@@ -9,6 +9,8 @@ from scipy import sparse
 
 from causcell.cells.disk_array import DiskArray
 from causcell.cells.guard import damaged, reading
+from causcell.cells.row_begins import RowBegins
+from causcell.cells.unique_names import LARGE
 from causcell.errors import DataError
 from causcell.preprocessing import Matrix
 
@@ -125,7 +127,8 @@ class LazyRows:
 class CompressedRows:
     """A sparse matrix on disk, by rows (CSR) or by columns (CSC), whose parts are checked against each other.
 
-    ``indptr`` is checked as a whole when the matrix is opened, indices as they are read.
+    ``indptr`` is checked as a whole when the matrix is opened, or where it is long by `check_begins`; indices as they
+    are read.
 
     Parameters
     ----------
@@ -145,7 +148,7 @@ class CompressedRows:
     shape, format
         As given.
     indptr
-        Where each row, or column, begins, int64.
+        Where each row, or column, begins, int64; of more than 8 million it is read as it is asked for.
     dtype
         Type of the values that are read.
 
@@ -173,11 +176,16 @@ class CompressedRows:
         if indptr.shape != (major + 1,):
             raise damaged(title, indptr.name, f"it has {indptr.shape[0]} values, and {major + 1} are needed")
         entries = self._data.shape[0]
+        self.indptr: np.ndarray | RowBegins
+        if major > LARGE:
+            _check_entries(entries, self._indices.shape[0], title, name)
+            self.indptr = RowBegins(indptr, entries)
+            return
         begins, absent = indptr.read(slice(None))
         if absent and entries:
             raise damaged(title, indptr.name, "a chunk of its values is missing")
         _check_indptr(begins, major, entries, self._indices.shape[0], title, name, exact=True)
-        self.indptr = begins.astype(np.int64)
+        self.indptr = begins.astype(np.int64, copy=False)
 
     def __getitem__(self, rows: slice | np.ndarray) -> sparse.csr_matrix:
         """Return rows (ascending) of a matrix by rows."""
@@ -225,10 +233,22 @@ def _check_indptr(
     falls = np.flatnonzero(indptr[1:] < indptr[:-1])
     if len(falls):
         raise damaged(title, where, f"it falls from {indptr[falls[0]]} to {indptr[falls[0] + 1]} at {falls[0] + 1}")
-    if indices != entries:
-        raise damaged(title, f"{name}/indices", f"it has {indices} values, and data {entries}")
+    _check_entries(entries, indices, title, name)
     if (exact and indptr[-1] != entries) or indptr[-1] > entries:
         raise damaged(title, where, f"it ends with {indptr[-1]}, and {entries} values are there")
+
+
+def _check_entries(entries: int, indices: int, title: str, name: str) -> None:
+    if indices != entries:
+        raise damaged(title, f"{name}/indices", f"it has {indices} values, and data {entries}")
+
+
+def check_begins(matrix: Any) -> Any:
+    """Return a matrix once where its rows begin is checked, which was not done yet where they are many."""
+    begins = getattr(matrix, "indptr", None)
+    if isinstance(begins, RowBegins):
+        begins.check()
+    return matrix
 
 
 def _check_range(indices: np.ndarray, limit: int, title: str, name: str) -> None:

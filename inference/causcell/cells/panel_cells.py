@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from causcell._internal.remote_file import state_of
+from causcell.cells.by_rows import Rows
 from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
+from causcell.cells.concept_rows import all_numbers, can_read_by_rows, label_rows, number_rows
 from causcell.cells.log_scale import SumWatch
 from causcell.cells.names import NamesInMessages
 from causcell.cells.panel import PanelReader
 from causcell.cells.totals import advise_column, read_totals
 from causcell.cells.untrained import warn_of_untrained
-from causcell.concept_encoding import encode_column
-from causcell.concepts import Concept, ConceptSchema
+from causcell.concepts import ConceptSchema
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
 from causcell.preprocessing import Preprocessing, Scale, check_scale
 
@@ -118,11 +118,13 @@ class CellSource:
     where: str | None = None
     scratch: str | None = None
 
-    def open(self, schema: ConceptSchema, preprocessing: Preprocessing, *, announce: bool = True) -> PanelCells:
-        """Open the files and bind their cells to a model's concepts and panel; see `PanelCells`."""
+    def open(
+        self, schema: ConceptSchema, preprocessing: Preprocessing, *, announce: bool = True, checked: bool = False
+    ) -> PanelCells:
+        """Open the files and bind their cells to a model's concepts and panel; see `PanelCells` and `Cells`."""
         scratch = Path(self.scratch) if self.scratch is not None and Path(self.scratch).is_dir() else None
         files: AnySource = self.files if isinstance(self.files, str) else dict(self.files)
-        cells = self.reading.open(files, where=self.where, scratch=scratch, announce=announce)
+        cells = self.reading.open(files, where=self.where, scratch=scratch, announce=announce, checked=checked)
         return self.reading.bind(cells, schema, preprocessing, announce=announce)
 
 
@@ -260,8 +262,25 @@ class PanelCells:
     def numbers(self) -> np.ndarray | None:
         """Standardised numbers of all cells, float32 [n x c], of concepts that have some; `None` where none do."""
         self._refuse_closed()
-        concepts = [self._schema.concepts[i] for i in self._schema.numeric]
-        return np.concatenate([_read_numbers(part, concepts) for part in self.cells.parts]) if concepts else None
+        if not self._schema.numeric:
+            return None
+        return all_numbers(self.cells, self._schema)
+
+    @cached_property
+    def label_rows(self) -> Rows:
+        """`labels`, read by rows where there are many cells or a worker needs few: ``label_rows[slice]``."""
+        self._refuse_closed()
+        if can_read_by_rows(self.cells, self._schema):
+            return label_rows(self.cells, self._schema, lambda: self.labels)
+        return self.labels
+
+    @cached_property
+    def number_rows(self) -> Rows | None:
+        """`numbers`, read by rows as `label_rows` are."""
+        self._refuse_closed()
+        if self._schema.numeric and can_read_by_rows(self.cells, self._schema):
+            return number_rows(self.cells, self._schema)
+        return self.numbers
 
     def read_names(self, rows: slice) -> np.ndarray:
         """Return the names of consecutive cells, str objects [rows]."""
@@ -343,16 +362,6 @@ class PanelCells:
         """Ways to read values that decide them and were chosen: ``raw``, ``totals`` and ``round_counts``."""
         ways = {name: getattr(self.reading, name) for name in ("raw", "totals", "round_counts")}
         return {name: way for name, way in ways.items() if way}
-
-
-def _read_numbers(cells: Cells, concepts: Sequence[Concept]) -> np.ndarray:
-    """Read the standardised numbers of concepts, float32 [n x c], NaN where a cell has none."""
-    numbers = np.full((len(cells), len(concepts)), np.nan, dtype=np.float32)
-    for place, each in enumerate(concepts):
-        if each.name in cells.columns:
-            column = cells.column(each.name).to_frame()
-            numbers[:, place] = encode_column(column, each.name, each.labels, each.value)[1][:, 0]
-    return numbers
 
 
 def _watch_sums(cells: Cells, declared: Scale, preprocessing: Preprocessing, totals: str | None) -> SumWatch | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from causcell._internal.batching import batches, pad_batch
 from causcell._internal.prefetch import StageClock, map_ordered, prefetch
+from causcell.cells.by_rows import Rows
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.counterfactual.counts import panel_totals, share_out
 from causcell.counterfactual.model import CounterfactualModel, Posterior, abduct
@@ -71,13 +72,13 @@ class EmbeddingSource(Protocol[B, E]):
     """
 
     @property
-    def labels(self) -> np.ndarray:
-        """The cells' own label codes, int32 [n x m]."""
+    def labels(self) -> Rows:
+        """The cells' own label codes, int32 [n x m], by slices."""
         ...
 
     @property
-    def numbers(self) -> np.ndarray | None:
-        """The cells' own standardised numbers, float32 [n x c]; `None` where no concept has numbers."""
+    def numbers(self) -> Rows | None:
+        """The cells' own standardised numbers, float32 [n x c], by slices; `None` where no concept has numbers."""
         ...
 
     @property
@@ -136,14 +137,14 @@ class MeasuredCells:
             self.cells.require_library_sizes()
 
     @property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> Rows:
         """The cells' own label codes, int32 [n x m]."""
-        return self.cells.labels
+        return self.cells.label_rows
 
     @property
-    def numbers(self) -> np.ndarray | None:
+    def numbers(self) -> Rows | None:
         """The cells' own standardised numbers, float32 [n x c]; `None` where no concept has numbers."""
-        return self.cells.numbers
+        return self.cells.number_rows
 
     @property
     def missing(self) -> Sequence[str]:

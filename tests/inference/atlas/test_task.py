@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 from atlases import AtlasRecipe, tree
 
@@ -27,7 +28,7 @@ def test_what_a_task_opens_is_what_it_was_made_from(two_files, tmp_path):
         assert again.plan == maker.plan
         assert again.model.manifest.digest == maker.model.manifest.digest
         assert (again.model.batch_size, again.model.engine.threads) == (maker.plan.batch_size, maker.plan.threads)
-        assert (again.source.labels == maker.source.labels).all()
+        assert (np.asarray(again.source.labels) == maker.source.labels).all()
         here, there = (each.source.read(slice(0, 64)) for each in (maker, again))
         assert (here.names == there.names).all()
         assert (here.expression == there.expression).all()

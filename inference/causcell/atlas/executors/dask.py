@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from importlib import import_module
@@ -16,6 +19,15 @@ from causcell.atlas.events import AtlasEvent, ShardCommitted
 from causcell.atlas.executors.base import require_task
 from causcell.atlas.task import ShardMaker, make_shard
 from causcell.errors import RuntimeUnavailableError, WorkerLostError
+
+_QUEUED = 4
+"""Shards that the scheduler has for each thread of the workers, so that none waits for the next."""
+
+_LEAST = 64
+"""Shards that the scheduler has at least, for workers that are yet to come."""
+
+_ASK_AGAIN = 5.0
+"""Seconds after which workers are counted again."""
 
 
 class Dask:
@@ -46,7 +58,7 @@ class Dask:
         return f"Dask({self.scheduler!r})"
 
     def run(self, maker: ShardMaker, shards: Sequence[int]) -> Iterator[AtlasEvent]:
-        """Make the shards, and report each when it is committed.
+        """Make the shards, and report each when it is committed; the scheduler has a few for each worker at a time.
 
         Raises
         ------
@@ -61,21 +73,29 @@ class Dask:
         task = require_task(maker)
         with self._connect() as client:
             key = f"causcell-{task.plan.digest[:12]}"
-            futures = [
-                client.submit(make_shard, task, shard, key=f"{key}-{shard}-{os.getpid()}", pure=False)
-                for shard in shards
-            ]
-            done = distributed.as_completed(futures, loop=client.loop)
+            waiting = iter(shards)
+            done = distributed.as_completed(loop=client.loop)
+            pending: set[Any] = set()
+
+            def submit(count: int) -> None:
+                for shard in itertools.islice(waiting, max(count, 0)):
+                    name = f"{key}-{shard}-{os.getpid()}"
+                    pending.add(future := client.submit(make_shard, task, shard, key=name, pure=False))
+                    done.add(future)
+
             try:
-                for _ in futures:
+                window = _Window(client)
+                for _ in shards:
                     with self._losses():
+                        submit(window.size() - len(pending))
                         future = next(done)
                         record = future.result()
+                        pending.discard(future)
                         future.release()
                     yield ShardCommitted(record)
             finally:
                 with contextlib.suppress(Exception, asyncio.CancelledError):  # where the scheduler is lost, too
-                    client.cancel(futures)
+                    client.cancel(list(pending))
 
     @contextlib.contextmanager
     def _losses(self) -> Iterator[None]:
@@ -106,3 +126,18 @@ class Dask:
                 f"no Dask scheduler answers at {self.scheduler!r} ({error}); give its address, such as "
                 "tcp://host:8786, or its scheduler file"
             ) from error
+
+
+class _Window:
+    """Number of shards in the scheduler's hands at once: a few for each thread of the workers that there are now."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self._size, self._asked = client, 0, -math.inf
+
+    def size(self) -> int:
+        """Return the number, which follows workers that come and go."""
+        if time.monotonic() - self._asked > _ASK_AGAIN:
+            self._asked = time.monotonic()
+            with contextlib.suppress(OSError):  # a lost scheduler is told by what is under way
+                self._size = _QUEUED * sum(self._client.nthreads().values())
+        return max(_LEAST, self._size)

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 import pytest
-from atlases import kill_once_a_shard_is_done, tree
+from atlases import SHARDS, kill_once_a_shard_is_done, tree
 
 from causcell.atlas.executors import Dask
 from causcell.atlas.executors import dask as dask_module
@@ -47,6 +47,28 @@ def test_a_killed_worker_loses_its_shard_which_is_made_again(two_files, whole_of
     watcher.join()
     assert killed
     assert tree(path) == whole_of_two
+
+
+def test_the_scheduler_has_a_few_shards_for_each_worker_at_a_time(recipe, whole, cluster, tmp_path, monkeypatch):
+    """Not those of the whole atlas, which may be many thousands."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(dask_module, "_QUEUED", 1)
+    monkeypatch.setattr(dask_module, "_LEAST", 1)
+    submitted, ahead = [], []
+    submit = distributed.Client.submit
+    monkeypatch.setattr(
+        distributed.Client, "submit", lambda client, *args, **kw: submitted.append(args) or submit(client, *args, **kw)
+    )
+    done = []
+
+    def count(event):
+        done.append(event)
+        ahead.append(len(submitted) - len(done))
+
+    recipe.write(tmp_path / "atlas.zarr", executor=Dask(cluster.scheduler_address), on_event=count)
+    assert len(submitted) == len(done) == SHARDS
+    assert max(ahead) < 2  # two workers of one thread: what is under way, but for the shard that was just done
+    assert tree(tmp_path / "atlas.zarr") == whole
 
 
 @pytest.mark.slow
