@@ -8,10 +8,11 @@ TRITON := $(VENV)/share/causcell/triton
 WORKERS ?= 2
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(WORKERS)
 
-.PHONY: help demo test lint docs coverage fuzz wheel-test versions audit benchmark peers triton clean
+.PHONY: help demo figure test lint docs coverage fuzz wheel-test versions audit benchmark peers triton clean
 
 help:
-	@echo "make demo        train on 700 real PBMC, export, generate, and show what came out (in demo/)"
+	@echo "make demo        train on 700 real PBMC, export, generate, and show what came out (demo/index.html)"
+	@echo "make figure      the README's figure, from the demo"
 	@echo "make test        linters, types, import rules; then every test and every example in a docstring"
 	@echo "make lint        linters, types, import rules"
 	@echo "make docs        the site, into docs/_build/html, every warning an error"
@@ -28,6 +29,10 @@ help:
 demo: $(INSTALLED)
 	rm -rf demo
 	$(VENV)/bin/causcell demo --out demo
+
+# The README's figure, from a demo made anew.
+figure: demo
+	cp demo/map_bulk_labels_CD19_B.svg docs/_static/demo.svg
 
 test: $(INSTALLED) $(TRITON) lint
 	@echo "Tests of tests/ and examples in docstrings, some against a real Triton; the summary at the end names what was"

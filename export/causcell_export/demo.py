@@ -14,7 +14,7 @@ import numpy as np
 from causcell._internal.files import local_path, refuse_existing
 from causcell.evaluation.metrics import mean_squared_error, pearson
 from causcell.generator import Generator
-from causcell.plot import counterfactual_embedding
+from causcell_export.demo_page import Question, choose_questions, write_page
 from causcell_export.exporter import export
 from causcell_training.config import TrainConfig, load_config
 from causcell_training.curves import training_curves
@@ -26,9 +26,17 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
+_CURVES = ("train/reconstruction", "held_out/mse", "train/classification", "train/adversary")
+
 CONCEPTS = ("bulk_labels", "phase")
 EDGES = ("bulk_labels:phase",)
 LABEL = "S"
+
+B_CELL_GENES = (
+    "BANK1", "BLK", "CD19", "CD22", "CD37", "CD40", "CD74", "CD79A", "CD79B", "FCRLA", "HLA-DMA", "HLA-DMB", "HLA-DQA1",
+    "HLA-DQB1", "HLA-DRA", "IGLL5", "MS4A1", "PAX5", "SPIB", "TNFRSF13B", "TNFRSF13C", "VPREB3",
+)  # fmt: skip
+"""Genes of B cells by common knowledge: their receptor and what it signals by, class II, and their markers."""
 
 S_PHASE_GENES = (
     "ATAD2", "CDC45", "CDC6", "CENPU", "CHAF1B", "CLSPN", "DHFR", "DTL", "DUT", "FEN1", "GINS2", "GMNN", "HELLS",
@@ -36,6 +44,13 @@ S_PHASE_GENES = (
     "RRM2", "SLBP", "STMN1", "TK1", "TUBA1B", "TYMS", "UHRF1", "UNG", "USP1",
 )  # fmt: skip
 """Genes of DNA replication and S phase, from the literature on the cell cycle (Whitfield et al. 2002, and later)."""
+
+
+QUESTIONS = (
+    Question("bulk_labels", "CD19+ B", "CD14+ Monocyte", B_CELL_GENES, "genes of B cells"),
+    Question("phase", LABEL, "G1", S_PHASE_GENES, "genes of S phase"),
+)
+"""What the demo asks, unless the model's own verdict calls it unusable."""
 
 
 def demo_config() -> TrainConfig:
@@ -97,12 +112,16 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
             with _timed(seconds, name):
                 written = generator.write_atlas(data, out / f"{name}_phase.zarr", do, grid=grid, progress=progress)
             rows[name] = written.rows
-        factual = generator.reconstruct(data, preset="mean")
-        counterfactual = generator.counterfactual(data, do={"phase": LABEL}, preset="mean")
-        predicted = generator.embed(data).obs
-    _print_table([*_describe_job(run, seconds, rows), *_describe_estimate(run), *_describe_labels(run, predicted)])
-    _print_effect(factual, counterfactual)
-    _save_figures(out, factual, counterfactual)
+        lines = [*_describe_job(run, seconds, rows), *_describe_estimate(run)]
+        lines += _describe_labels(run, generator.embed(data).obs)
+        _save_training_curves(out)
+        shown = choose_questions(QUESTIONS, generator.manifest.verdicts)
+        page = write_page(out, demo_cells(), generator, shown, dict(lines), by=CONCEPTS[0])
+    _print_table(lines)
+    for question in QUESTIONS:
+        if question not in shown:
+            print(f"\n  not shown: {question.name}, which the model's own verdict calls unusable")
+    print(f"\n  open {page.resolve().as_uri()}")
 
 
 @contextmanager
@@ -174,37 +193,11 @@ def _label_means(run: Run) -> np.ndarray:
     return np.stack([expression[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
 
 
-def _print_effect(factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:
-    """Print the genes that move most, and where known S-phase genes stand among them."""
-    moved = np.asarray(counterfactual.obs["phase_factual"] != LABEL)
-    effect = (np.asarray(counterfactual.X) - np.asarray(factual.X))[moved].mean(axis=0)
-    genes = factual.var_names.to_numpy()
-    print(f"\n  Genes that move most under do(phase={LABEL}), {moved.sum()} cells (* known S-phase gene):")
-    print(f"    {_format_top_genes(genes, effect)}")
-    print(f"  Known S-phase genes of the panel, by rank among {len(genes)} from most raised to most lowered:")
-    print(f"    {_format_known_genes(genes, effect)}")
-
-
-def _format_top_genes(genes: np.ndarray, effect: np.ndarray) -> str:
-    largest = np.argsort(-np.abs(effect))[:15]
-    return ", ".join(f"{genes[i]} {effect[i]:+.2f}" + ("*" if genes[i] in S_PHASE_GENES else "") for i in largest)
-
-
-def _format_known_genes(genes: np.ndarray, effect: np.ndarray) -> str:
-    ranked = enumerate(np.argsort(-effect), start=1)
-    return ", ".join(f"{genes[i]} {effect[i]:+.2f} (#{rank})" for rank, i in ranked if genes[i] in S_PHASE_GENES)
-
-
-def _save_figures(out: Path, factual: anndata.AnnData, counterfactual: anndata.AnnData) -> None:
+def _save_training_curves(out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figures = {"training.png": Figure(figsize=(6, 4)), "counterfactual.png": Figure(figsize=(8, 5))}
-    names = ("train/reconstruction", "held_out/mse", "train/classification", "train/adversary")
-    training_curves(out / "run", names, ax=figures["training.png"].add_subplot())
-    counterfactual_embedding(factual, counterfactual, color=CONCEPTS[0], ax=figures["counterfactual.png"].add_subplot())
-    print()
-    for name, figure in figures.items():
-        FigureCanvasAgg(figure)
-        figure.savefig(out / name, dpi=150, bbox_inches="tight")
-        print(f"  {out / name}")
+    figure = Figure(figsize=(6, 4))
+    FigureCanvasAgg(figure)
+    training_curves(out / "run", _CURVES, ax=figure.add_subplot())
+    figure.savefig(out / "training.png", dpi=150, bbox_inches="tight")

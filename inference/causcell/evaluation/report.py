@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 import os
 import platform
@@ -18,6 +16,7 @@ from causcell._internal.cpus import available_cpus
 from causcell._internal.figures import plain_text
 from causcell._internal.files import new_folder
 from causcell._internal.versions import installed_versions
+from causcell.evaluation.dot_plot import STYLE, draw_dots
 from causcell.evaluation.scores import Role
 from causcell.evaluation.table import Table
 from causcell.repository.verdicts import Verdict
@@ -38,11 +37,23 @@ _COLOURS: dict[Role, str] = {"model": "tab:blue", "trivial": "0.8", "replicate":
 """Colour of a row's bars by its part; those of no part are as light as trivial ones."""
 
 _STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;font-size:13px}td,th{padding:.2em .7em;border-bottom:1px solid #ddd;"
-    "text-align:right}td:first-child,th:first-child{text-align:left}pre{background:#f5f5f5;padding:.7em;"
-    "overflow:auto}img{max-width:100%}.silent,.doubtful{color:#744}.usable{color:#252}"
-)
+    ":root{color-scheme:light dark;--text:#1c2430;--quiet:#5b6675;--back:#fff;--card:#f4f6f9;--line:#d3dae3}"
+    "@media(prefers-color-scheme:dark){:root{--text:#e6e9ee;--quiet:#a3adba;--back:#14181d;--card:#1e242c;"
+    "--line:#3a4450}}body{font:16px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;"
+    "color:var(--text);background:var(--back)}h1{margin-bottom:.2rem}h2{margin-top:2.6rem}p{max-width:48rem}"
+    "nav{columns:2;font-size:.92rem;background:var(--card);border-radius:8px;padding:.8rem 1.2rem}"
+    "nav a{display:block;color:inherit;margin:.1rem 0}.silent{color:var(--quiet)}"
+    ".verdicts{list-style:none;padding:0}.verdicts li{background:var(--card);border-left:6px solid #888;"
+    "border-radius:6px;padding:.6rem 1rem;margin:.6rem 0}.usable{border-color:#007a5a!important}"
+    ".doubtful{border-color:#c04f00!important}.word{font-weight:600;text-transform:uppercase;font-size:.78rem;"
+    "letter-spacing:.04em;margin-right:.5rem}table{border-collapse:collapse;font-size:13px;margin-top:.6rem}"
+    "td,th{padding:.2em .7em;border-bottom:1px solid var(--line);text-align:right;font-variant-numeric:tabular-nums}"
+    "td:first-child,th:first-child{text-align:left}pre,.scroll{overflow:auto}pre{background:var(--card);padding:.7em;"
+    "border-radius:6px}summary{cursor:pointer;color:var(--quiet)}dt{float:left;clear:left;font-weight:600;"
+    "margin-right:.6rem}dd{margin:0 0 .3rem 0}"
+) + STYLE
+
+_VERDICT_WORDS = {True: "usable", False: "don't intervene on it", None: "not judged"}
 
 
 def run_environment() -> dict[str, Any]:
@@ -96,31 +107,54 @@ def write_report(
 def _format_page(
     title: str, facts: Mapping[str, Any], tables: Sequence[Table], verdicts: Sequence[Verdict] = ()
 ) -> str:
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    if verdicts:
-        items = "".join(
-            f'<li class="{_CLASSES[each.usable]}"><b>{html.escape(each.title)}</b>: {html.escape(each.reason)}</li>'
-            for each in verdicts
-        )
-        parts.append(f"<h2>Verdicts</h2><ul>{items}</ul>")
-    parts.append(f"<pre>{html.escape(str(facts.get('command', '')))}</pre>")
-    parts += [f"<p><b>{html.escape(name)}</b>: {html.escape(_format_fact(value))}</p>" for name, value in facts.items()]
-    for table in tables:
-        parts += [
-            f"<h2>{html.escape(table.name)}</h2>",
-            f"<p>{html.escape(table.interpretation)}</p>",
-            f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',
-            _format_html_table(table),
-            *(
-                f'<p class="silent">{html.escape(f"{measure} is not to be trusted on these data: it {why}")}.</p>'
-                for measure, why in table.distrusted.items()
-            ),
-            *([_format_figure(table)] if table.measures else []),
-        ]
+    """Lay the page out: verdicts first, contents, a figure and below it the numbers of each table, then the facts."""
+    named = {f"table-{number}": table for number, table in enumerate(tables, 1)}
+    links = [f'<a href="#{anchor}">{html.escape(table.name)}</a>' for anchor, table in named.items()]
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        *(
+            [f'<h2>Verdicts</h2><ul class="verdicts">{"".join(map(_format_verdict, verdicts))}</ul>']
+            if verdicts
+            else []
+        ),
+        f'<nav aria-label="contents">{"".join(links)}<a href="#facts">Cells, model, command and versions</a></nav>',
+        *(_format_table_section(anchor, table) for anchor, table in named.items()),
+        '<h2 id="facts">Cells, model, command and versions</h2>',
+        f"<pre>{html.escape(str(facts.get('command', '')))}</pre><dl>",
+        *(f"<dt>{html.escape(name)}</dt><dd>{html.escape(_format_fact(value))}</dd>" for name, value in facts.items()),
+        "</dl>",
+    ]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _format_verdict(verdict: Verdict) -> str:
+    word = f'<span class="word">{html.escape(_VERDICT_WORDS[verdict.usable])}</span>'
+    return (
+        f'<li class="{_CLASSES[verdict.usable]}"><b>{html.escape(verdict.title)}</b> {word}<br>'
+        f"{html.escape(verdict.reason)}</li>"
+    )
+
+
+def _format_table_section(anchor: str, table: Table) -> str:
+    distrusted = (
+        f'<p class="silent">{html.escape(f"{measure} is not to be trusted on these data: it {why}")}.</p>'
+        for measure, why in table.distrusted.items()
+    )
+    parts = [
+        f'<h2 id="{anchor}">{html.escape(table.name)}</h2>',
+        f"<p>{html.escape(table.interpretation)}</p>",
+        draw_dots(table) if table.measures else "<p>Nothing could be measured.</p>",
+        *distrusted,
+        f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',
+    ]
+    if table.measures:
+        parts.append(
+            f'<details><summary>Numbers</summary><div class="scroll">{_format_html_table(table)}</div></details>'
+        )
+    return "".join(parts)
 
 
 def _format_fact(value: Any) -> str:
@@ -129,13 +163,7 @@ def _format_fact(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _format_figure(table: Table) -> str:
-    return f'<p><img alt="{html.escape(table.name)}" src="data:image/png;base64,{_draw_figure(table)}"></p>'
-
-
 def _format_html_table(table: Table) -> str:
-    if not table.measures:
-        return "<p>Nothing could be measured.</p>"
     head = "".join(f"<th>{html.escape(measure)}</th>" for measure in table.measures)
     lines = [
         f"<tr><td>{html.escape(row)}</td>"
@@ -149,30 +177,6 @@ def _format_html_table(table: Table) -> str:
 def _format_cell(table: Table, row: str, measure: str) -> str:
     score = table.format_score(row, measure)
     return table.format_value(row, measure) + (f"<br><small>score {html.escape(score)}</small>" if score else "")
-
-
-def _draw_figure(table: Table) -> str:
-    """Draw a panel of bars for each measure, and return it as base64 of a PNG; a user's own settings change nothing."""
-    import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    count = len(table.measures)
-    panel = max(2.2, 0.08 * max(map(len, table.measures)))
-    names = 0.062 * max(map(len, table.rows))
-    with matplotlib.style.context("default"):
-        width, height = 0.8 + names + panel * count, 0.9 + 0.26 * len(table.rows)
-        figure = Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
-        # the sizes of texts are known well enough: to have them measured takes as long as all the rest of an evaluation
-        places = {"left": (0.3 + names) / width, "right": 1 - 0.1 / width, "wspace": 0.15}
-        figure.subplots_adjust(**places, top=1 - 0.35 / height, bottom=0.35 / height)
-        panels = np.atleast_1d(figure.subplots(1, count, sharey=True))
-        for ax, measure in zip(panels, table.measures, strict=True):
-            draw_bars(table, measure, ax)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def draw_bars(table: Table, measure: str, ax: Axes) -> Axes:

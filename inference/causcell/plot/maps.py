@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,36 +26,38 @@ def umap_pair(
     cells: anndata.AnnData,
     counterfactual: anndata.AnnData,
     *,
+    factual: anndata.AnnData | None = None,
     color: str | None = None,
     most: int = 3_000,
     seed: int = 0,
-    axes: tuple[Axes, Axes] | None = None,
-) -> tuple[Axes, Axes]:
+    axes: Sequence[Axes] | None = None,
+) -> tuple[Axes, ...]:
     """Draw real cells beside counterfactual ones on one UMAP: where they were, and where they would be.
 
-    Both are projected on the principal components of the real cells, and one map is made of both (McInnes, Healy and
-    Melville 2018), so that places in the two panels mean the same. Distances on such a map are no measure of an effect.
+    All are projected on the principal components of the real cells, and one map is made of all (McInnes, Healy and
+    Melville 2018): places in the panels mean the same. Distances on such a map are no measure of an effect.
 
     Parameters
     ----------
     cells
-        Real cells with the panel's genes, or factual results. Whole numbers are counts, and are taken as log1p of
-        counts per 10,000 over all genes.
+        Real cells with the panel's genes, or factual results; whole numbers are taken for counts, and scaled.
     counterfactual
-        Results of `causcell.Generator.counterfactual`, as samples: means lie inside the cloud of cells.
+        Results of `causcell.Generator.counterfactual`: samples, as means lie inside the cloud of cells.
+    factual
+        Results of `causcell.Generator.reconstruct`, for a panel between the two: the cells as the model makes them.
     color
-        Column of ``obs`` of both that colours cells, such as ``cell_type``; a counterfactual cell has the colour that
+        Column of ``obs`` of all that colours cells, such as ``cell_type``; a counterfactual cell has the colour that
         it had before (``<color>_factual``), so that one sees where it went. scanpy's stored colours are taken.
     most
         Cells of each kind at most, evenly spaced.
     seed
         Seed of the map.
     axes
-        Two axes to draw on; a new figure's, if not given.
+        Axes to draw on, one a panel; a new figure's, if not given.
 
     Returns
     -------
-    Both axes.
+    The axes, one a panel.
 
     Raises
     ------
@@ -65,37 +69,47 @@ def umap_pair(
         umap-learn is not installed; it comes with ``causcell[evaluate]``.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
     _require_genes(cells, counterfactual)
-    cells, counterfactual = (_spaced(each, most) for each in (cells, counterfactual))
-    real, other = _log_expression(cells, list(counterfactual.var_names)), dense_expression(counterfactual)
-    places = _map(real, other, seed)
-    before, after = places[: len(real)], places[len(real) :]
+    shown = [_spaced(each, most) for each in (cells, factual, counterfactual) if each is not None]
+    genes = list(counterfactual.var_names)
+    values = [_log_expression(shown[0], genes), *(dense_expression(each[:, genes]) for each in shown[1:])]
+    places = _map(values, seed)
     if axes is None:
-        axes = plt.subplots(1, 2, figsize=(10.5, 4.6), sharex=True, sharey=True, layout="constrained")[1]
-    left, right = axes
-    _dots(right, before, "0.88")
+        size = (5.0 * len(shown) + 0.6, 4.6)
+        axes = plt.subplots(1, len(shown), figsize=size, sharex=True, sharey=True, layout="constrained")[1]
+    for ax in axes[1:]:
+        _dots(ax, places[0], "0.88")
     if color is None:
-        _dots(left, before, "#0072B2")
-        _dots(right, after, "#D55E00")
+        for ax, own in zip(axes, places, strict=True):
+            _dots(ax, own, "#0072B2" if ax is axes[0] else "#D55E00")
     else:
-        own, labels = read_labels(cells, color)
-        kept = f"{color}_factual" if f"{color}_factual" in counterfactual.obs else color
-        theirs, others = read_labels(counterfactual, kept)
-        labels = [label for label in dict.fromkeys([*labels, *others]) if label in own or label in theirs]
-        colours = label_colours(cells, color, labels)
-        for label in labels:
-            _dots(left, before[own == label], colours[label])
-            _dots(right, after[theirs == label], colours[label])
-        dots = [Line2D([], [], color=colours[each], marker="o", markersize=5, linestyle="none") for each in labels]
-        draw_legend(right, dots, labels, color)
-    left.set_title(f"{len(real):,} real cells", fontsize=10)
-    right.set_title(f"{len(other):,} counterfactual cells, {_interventions(counterfactual)}", fontsize=10)
-    for ax in axes:
+        _draw_labels(axes, places, shown, color)
+    words = ["real cells", *(["cells as the model makes them"] if factual is not None else []), "counterfactual cells"]
+    for ax, word, own in zip(axes, words, places, strict=True):
+        ax.set_title(f"{len(own):,} {word}", fontsize=10)
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
         ax.spines[["top", "right"]].set_visible(False)
-    return left, right
+    axes[-1].set_title(f"{axes[-1].get_title()}, {_interventions(counterfactual)}", fontsize=10)
+    return tuple(axes)
+
+
+def _draw_labels(
+    axes: Sequence[Axes], places: Sequence[np.ndarray], shown: Sequence[anndata.AnnData], color: str
+) -> None:
+    """Draw each panel's cells by their labels before the intervention, with one legend."""
+    from matplotlib.lines import Line2D
+
+    kept = f"{color}_factual"
+    labelled = [read_labels(each, kept if each is not shown[0] and kept in each.obs else color) for each in shown]
+    labels = list(dict.fromkeys(itertools.chain(*(names for _, names in labelled))))
+    labels = [name for name in labels if any(name in own for own, _ in labelled)]
+    colours = label_colours(shown[0], color, labels)
+    for label in labels:
+        for ax, own, (of_cells, _) in zip(axes, places, labelled, strict=True):
+            _dots(ax, own[of_cells == label], colours[label])
+    dots = [Line2D([], [], color=colours[each], marker="o", markersize=5, linestyle="none") for each in labels]
+    draw_legend(axes[-1], dots, labels, color)
 
 
 def _dots(ax: Axes, places: np.ndarray, colour: Any) -> None:
@@ -130,8 +144,8 @@ def _log_expression(cells: anndata.AnnData, genes: list[str]) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _map(real: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
-    """Place real and other cells on one map, float32 [N x 2]."""
+def _map(values: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Place several groups of cells on one map, float32 [N x 2] each; the first makes the components."""
     try:
         from umap import UMAP
     except ModuleNotFoundError as error:
@@ -140,16 +154,15 @@ def _map(real: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
         ) from error
     import warnings
 
-    centre = real.mean(axis=0)
-    axes = np.linalg.svd(real - centre, full_matrices=False)[2][:_COMPONENTS].T
-    points = np.concatenate([(real - centre) @ axes, (other - centre) @ axes])
+    centre = values[0].mean(axis=0)
+    axes = np.linalg.svd(values[0] - centre, full_matrices=False)[2][:_COMPONENTS].T
+    points = np.concatenate([(each - centre) @ axes for each in values])
     neighbours = min(15, len(points) - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a seed costs it its threads
-        placed: np.ndarray = UMAP(n_neighbors=neighbours, min_dist=0.3, random_state=seed, init="pca").fit_transform(
-            points
-        )
-    return placed
+        umap = UMAP(n_neighbors=neighbours, min_dist=0.3, random_state=seed, init="pca")
+        placed = umap.fit_transform(points)
+    return np.split(placed, np.cumsum([len(each) for each in values])[:-1])
 
 
 def _interventions(results: anndata.AnnData) -> str:

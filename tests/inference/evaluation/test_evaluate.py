@@ -242,11 +242,13 @@ def test_a_report_is_json_and_one_page_that_needs_nothing_else(evaluation: Evalu
     assert content["command"] == facts["command"]
     assert [table["name"] for table in content["tables"]] == [table.name for table in evaluation.tables]
     page = (tmp_path / "report" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == len(evaluation.tables)
+    assert page.count('<svg class="dots"') == len(evaluation.tables)
+    assert page.count("<summary>Numbers</summary>") == len(evaluation.tables)
     assert page.count("What it can't tell") == len(evaluation.tables)
     assert "causcell evaluate &lt;cells&gt;" in page
     assert "Title &amp; more" in page
-    assert "http" not in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert all(f'href="#table-{number + 1}"' in page for number in range(len(evaluation.tables)))
     with pytest.raises(OutputExistsError):
         write_report(tmp_path / "report", "again", facts, evaluation.tables)
 

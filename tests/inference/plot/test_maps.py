@@ -44,6 +44,16 @@ def test_both_stand_on_one_map(pair):
     assert "do(kind=T)" in right.get_title()
 
 
+def test_factual_cells_have_a_panel_between(pair):
+    real, other = pair
+    panels = causcell.pl.umap_pair(real, other, factual=other[:40], color="kind")
+    assert [ax.get_title().partition(",")[0] for ax in panels] == [
+        "60 real cells",
+        "40 cells as the model makes them",
+        "60 counterfactual cells",
+    ]
+
+
 def test_a_counterfactual_cell_keeps_the_colour_that_it_had_as_scanpy_stored_it(pair):
     real, other = pair
     real.uns["kind_colors"] = ["#112233", "#445566"]
