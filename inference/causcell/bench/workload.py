@@ -19,6 +19,7 @@ from causcell.counterfactual.model import abduct
 from causcell.diffusion.solvers import Solver
 from causcell.generator import Generator
 from causcell.randomness import CellNoise, Purpose, cell_keys, normals, uniforms
+from causcell.repository.manifest import SLAB
 
 
 class WorkloadCells(NamedTuple):
@@ -65,7 +66,8 @@ class Workload:
     engine
         The generator's engine, with time and bytes of its evaluations.
     network
-        Name of the graph whose arithmetic is measured: ``decoder``, or ``sampler`` where there is none.
+        Name of the graph whose arithmetic is measured, the one that draws here: ``slab``, ``decoder``, or ``sampler``
+        where there is neither.
 
     Examples
     --------
@@ -82,7 +84,8 @@ class Workload:
         self.manifest = generator.manifest
         concept = self.manifest.concepts[0]
         (self.intervention,) = plan_interventions(generator.schema, {concept.name: concept.labels[0]})
-        self.network = "decoder" if "decoder" in self.manifest.graphs else "sampler"
+        drawing = ([SLAB] if self.engine.at_hand else []) + ["decoder", "sampler"]
+        self.network = next(name for name in drawing if name in self.manifest.graphs)
 
     def take_cells(self, count: int) -> WorkloadCells:
         """Return so many cells, the reference cells over and over, each with a name of its own."""
@@ -208,9 +211,10 @@ class Workload:
         graph = self.manifest.graphs[self.network]
         endogenous = self.intervene(self.take_cells(BATCH_SIZE))
         shape = (BATCH_SIZE, self.manifest.dimensions.genes)
+        given: dict[str, np.ndarray] = {}
         if self.network == "decoder":
             given = {"uniforms": np.random.default_rng(0).random(shape, dtype=np.float32)}
-        else:
+        elif self.network == "sampler":
             row = np.array([self.manifest.schedule.timesteps - 1, 0, 1, 0, 0], dtype=np.float32)
             given = {"noise": np.zeros(shape, dtype=np.float32), "solver": np.tile(row, (BATCH_SIZE, 1, 1))}
         inputs = {"endogenous": endogenous, **given}

@@ -9,7 +9,7 @@ import numpy as np
 
 from causcell.cells.collection import Cells
 from causcell.cells.columns import Form, Uncarried, find_form, join_forms
-from causcell.cells.names import find_genes
+from causcell.cells.names import find_genes, number_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def read_gene_table(parts: Sequence[Cells], genes: Sequence[str]) -> tuple[pd.Da
     import pandas as pd
 
     files = [(part, part.file.gene_columns()) for part in parts]
-    places = [find_genes(part.file.genes, genes) if columns else np.empty(0) for part, columns in files]
+    places = [find_genes(number_genes(part.file.genes), genes) if columns else np.empty(0) for part, columns in files]
     found: dict[str, Any] = {}
     left_out = []
     for name in dict.fromkeys(name for _, columns in files for name in columns):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
 from causcell.cells.log_scale import LogScaleCheck, SumWatch
-from causcell.cells.names import find_genes
+from causcell.cells.names import find_genes, number_genes
 from causcell.cells.totals import check_sums
 from causcell.cells.values import check_values, round_to_counts
 from causcell.errors import ConfigurationError, ExpressionError, GenePanelError, format_list
@@ -123,7 +123,8 @@ class PanelReader:
         self._scale = preprocessing.scale if expression is None else expression
         self._totals, self._round, self._watch = totals, round_counts, watch
         self._check_options(preprocessing)
-        source = find_genes(var_names, preprocessing.genes)
+        place = number_genes(var_names)
+        source = find_genes(place, preprocessing.genes)
         self.missing = tuple(np.asarray(preprocessing.genes, dtype=object)[source < 0])
         self._require_panel(preprocessing.genes, allow_missing, var_names)
         self._panel_column = np.full(len(var_names), -1, dtype=np.int32)  # file column -> panel column
@@ -134,7 +135,7 @@ class PanelReader:
         self._in_total: np.ndarray | None = None
         self._log_check: LogScaleCheck | None = None
         if preprocessing.scale == "counts":
-            self._place_totals(preprocessing, var_names, allow_missing, totals_advice)
+            self._place_totals(preprocessing, place, allow_missing, totals_advice)
 
     def _check_options(self, preprocessing: Preprocessing) -> None:
         """Raise `ConfigurationError` for options that do not go together."""
@@ -163,11 +164,11 @@ class PanelReader:
         )
 
     def _place_totals(
-        self, preprocessing: Preprocessing, var_names: Sequence[str], allowed: float, totals_advice: str
+        self, preprocessing: Preprocessing, place: Mapping[str, int], allowed: float, totals_advice: str
     ) -> None:
         """Find the genes of a cell's total among the file's; raises `GenePanelError` if too much is missing."""
         genes = preprocessing.normalisation_genes or preprocessing.genes  # totals of a column count the panel, and more
-        places = find_genes(var_names, genes)
+        places = find_genes(place, genes)
         here = places >= 0
         share = None
         if preprocessing.shares is not None and preprocessing.totals is None:
@@ -181,8 +182,8 @@ class PanelReader:
                 )
             self.missing_totals = missing
         columns = places[here]
-        if len(columns) < len(var_names):
-            self._in_total = np.zeros(len(var_names), dtype=bool)
+        if len(columns) < len(place):
+            self._in_total = np.zeros(len(place), dtype=bool)
             self._in_total[columns] = True
         self._exact = share is not None and not missing.genes
         if self._scale == "log1p":

@@ -180,7 +180,10 @@ class ResultTable:
 
     def own_columns(self) -> list[str]:
         """Return the columns of ``obs`` that results have of their own."""
-        return [str(name) for name in self.example(0)]
+        concepts = [name for each in self.schema.names for name in (each, f"{each}_factual")]
+        last = [EXTRAPOLATED] * self.schema.has_values + [LIBRARY_SIZE] * bool(self.request.library)
+        draw = [] if self.request.store == "summary" else ["draw"]
+        return ["source_cell", "intervention", *draw, *concepts, "unseen_combination", *last]
 
     def select_annotations(self, cells: AnyCells, kept: Kept) -> Annotations:
         """Select the annotations of cells that travel into results; see `causcell.cells.annotations`."""

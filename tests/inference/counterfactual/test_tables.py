@@ -8,6 +8,9 @@ import pandas as pd
 import pytest
 from simulation import CONCEPTS
 
+from causcell.counterfactual.outputs import OUTPUT_KINDS
+from causcell.counterfactual.request import make_request
+from causcell.counterfactual.tables import ResultTable
 from causcell.errors import CausCellWarning
 
 # -- rows and columns --------------------------------------------------------------------------------------------------
@@ -28,6 +31,13 @@ def test_columns_of_obs(table):
     assert table.obs["draw"].dtype == np.int32
     assert table.obs["unseen_combination"].dtype == bool
     assert all(isinstance(table.obs[concept].dtype, pd.CategoricalDtype) for concept in CONCEPTS)
+
+
+@pytest.mark.parametrize("store", OUTPUT_KINDS)
+def test_the_columns_that_are_announced_are_those_of_results(generator, store):
+    request = make_request(generator.manifest, {"stim": "IFN"}, draws=2, store=store, library_size=None)
+    form = ResultTable.of(generator.model, request)
+    assert form.own_columns() == list(form.example(0))
 
 
 def test_rows_are_cells_then_interventions_then_draws(table, few):

@@ -14,7 +14,9 @@ from valued_model import SCHEMA, ValuedEngine, valued_cells
 
 from causcell.cells.collection import open_cells
 from causcell.counterfactual.interventions import Intervention
+from causcell.counterfactual.request import make_request
 from causcell.counterfactual.scm import StructuralCausalModel
+from causcell.counterfactual.tables import ResultTable
 from causcell.errors import CausCellWarning, ConfigurationError
 from causcell.generator import Generator
 from causcell.randomness import cell_keys
@@ -347,3 +349,11 @@ def test_cells_without_a_label_are_not(
     with valued.bind(open_cells(cells)) as bound:
         assert bound.labels[0, PERTURBATION] == -1
     assert not recwarn.list
+
+
+def test_the_columns_that_are_announced_are_those_of_results(valued: Generator, mixed: anndata.AnnData) -> None:
+    """With the mark of what is extrapolated."""
+    form = ResultTable.of(valued.model, make_request(valued.manifest, MIXED))
+    columns = form.own_columns()
+    assert columns == list(form.example(0))
+    assert mixed.obs.columns[: len(columns)].tolist() == columns
