@@ -3,9 +3,9 @@
     python tests/benchmarks/value_truth.py --out build/value_truth --seeds 3
 
 ``dose``: `causcell.evaluation.value_simulator` (state is caused by dose and cell type). No training cell has a dose
-within `GAP`, in the middle of which the state turns. Asked of 300 new cells of dose 0: do(dose=d) for `DOSES`, the effect
-on each cell's expected expression, and the mean effect in each cell type. Beside it, by cell type: means of training
-cells by bins of the dose, interpolated linearly, at d less those at 0.
+within `GAP`, in the middle of which the state turns. Asked of 300 new cells of dose 0: do(dose=d) for `DOSES`, the
+effect on each cell's expected expression, and the mean effect in each cell type. Beside it, by cell type: means of
+training cells by bins of the dose, interpolated linearly, at d less those at 0.
 ``features``: `DRUGS` drugs whose effects on genes are a nonlinear map of four features, `LEFT_OUT` of them without a
 training cell, `--label-features`. Asked of new control cells: do(drug=d). Beside it: the shift of the drug with the
 nearest features, and ridge of shifts on features (its penalty by leaving drugs out).
