@@ -5,9 +5,16 @@ from pathlib import Path
 
 import anndata
 import pytest
-from short_runs import interrupt, short_config
+from short_runs import interrupt, short_config, small_config
 
 from causcell_training import Run, fit
+from causcell_training.data.cells import TrainingData, prepare
+
+
+@pytest.fixture(scope="session")
+def prepared(cells: anndata.AnnData) -> TrainingData:
+    """50 highly variable genes of 60, cells held out at random."""
+    return prepare(cells, small_config())
 
 
 @pytest.fixture(scope="session")

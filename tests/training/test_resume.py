@@ -394,3 +394,11 @@ def test_provenance_is_that_of_an_uninterrupted_run(whole: Run) -> None:
     fields = json.loads((whole.path / "run.json").read_text())
     assert fields["provenance"]["epochs"] == EPOCHS
     assert set(fields["files"]) == {"weights.safetensors", "reference.npz", "held_out.h5ad"}
+
+
+def test_a_pass_of_several_epochs_is_resumed_within(cells: anndata.AnnData, tmp_path: Path) -> None:
+    few = tiny_config(optimisation__epoch_cells=150, optimisation__batch_size=32)
+    whole = fit(cells, tmp_path / "whole", config=few)
+    run = fit(cells, broken_off(cells, tmp_path / "run", 5, few), config=few, resume=True)
+    assert_the_same(run, whole)
+    assert whole.provenance["steps"] == EPOCHS * (288 // 2 // 32)

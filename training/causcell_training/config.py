@@ -140,6 +140,9 @@ class OptimisationConfig(_Section):
     """Largest norm of a gradient."""
     epochs: int = Field(200, ge=1, le=10**9)
     """Largest number of epochs."""
+    epoch_cells: int = Field(100_000, ge=2, le=10**12)
+    """Most cells of an epoch: of more training cells, a pass over all of them is several epochs, so that ``epochs``,
+    ``patience`` and ``validate_every`` are numbers of cells seen."""
     patience: int = Field(8, ge=1, le=10**9)
     """Validations without improvement on held-out cells before training stops."""
     validate_every: int = Field(5, ge=1, le=10**9)

@@ -35,7 +35,7 @@ from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import TrainingData
 from causcell_training.data.groups import GROUPS, summarise_groups
-from causcell_training.data.split import PART, REPLAYED, TEST, TRAINING, VALIDATION, Part
+from causcell_training.data.split import MOST_VALIDATED, PART, REPLAYED, TEST, TRAINING, VALIDATION, Part
 from causcell_training.learned_graph import edge_strengths
 from causcell_training.model import CausCell
 from causcell_training.run_folder import DATA_FILE, HELD_OUT_FILE
@@ -215,6 +215,8 @@ class RunData:
             "device": facts.device,
             "config": config.model_dump(mode="json"),
         }
+        if self.counts[VALIDATION] > MOST_VALIDATED:
+            provenance["validated_cells"] = MOST_VALIDATED
         descent = {"descends_from": list(self.lineage)} if self.lineage else {}
         return provenance | ({"plan": facts.plan} if facts.plan else {}) | descent
 

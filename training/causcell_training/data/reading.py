@@ -129,8 +129,6 @@ def read_counts(cells: CellTable, rows: np.ndarray, *, round_counts: bool = Fals
     return sparse.vstack(blocks, format="csr")
 
 
-def sample_rows(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sample as many rows (int64 [n]) as statistics need, ascending; all of them where there are no more."""
-    if len(rows) <= _ROWS_FOR_STATISTICS:
-        return rows
-    return np.sort(rng.choice(rows, _ROWS_FOR_STATISTICS, replace=False))
+def sample_rows(rows: np.ndarray, rng: np.random.Generator, most: int = _ROWS_FOR_STATISTICS) -> np.ndarray:
+    """Sample at most so many rows (int64 [n]), ascending: by default as many as statistics need."""
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

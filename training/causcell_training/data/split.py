@@ -20,6 +20,7 @@ from causcell.errors import DataError, UnknownLabelError, format_list
 from causcell_training.config import TrainConfig
 
 __all__ = [
+    "MOST_VALIDATED",
     "PART",
     "REPLAYED",
     "TEST",
@@ -36,6 +37,9 @@ __all__ = [
 
 REPLAYED: Literal["replay"] = "replay"
 """Part, in memory alone, of cells that a model decoded in place of those it was trained on."""
+
+MOST_VALIDATED = 10_000
+"""Validation cells that a validation measures; of more, a sample."""
 
 PART = "causcell:part"
 """Column of ``held_out.h5ad`` with the part of each cell; no concept can have this name, for the colon."""

@@ -10,16 +10,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causcell_training.config import TrainConfig
 from causcell_training.data.cells import Batch, TrainingData
-from causcell_training.data.split import REPLAYED, TRAINING, VALIDATION
+from causcell_training.data.reading import sample_rows
+from causcell_training.data.split import MOST_VALIDATED, REPLAYED, TRAINING, VALIDATION
 
 EVALUATION_ROWS = 512
 """Cells of a batch that is not trained on."""
 
 
 class ShuffledBatches(Sampler[np.ndarray]):
-    """Rows of the training cells in batches, shuffled anew each epoch; the same for the same seed and epoch.
+    """Rows of the training cells in batches, shuffled anew each pass; the same for the same seed and epoch.
 
-    Batches are of equal size as nearly as can be, at least the size asked for.
+    Batches are of equal size as nearly as can be, at least the size asked for. A pass over all rows is an epoch, or
+    several of nearly equal size where there are many rows.
 
     Parameters
     ----------
@@ -29,11 +31,14 @@ class ShuffledBatches(Sampler[np.ndarray]):
         Least number of rows in a batch; fewer rows than that are one batch.
     seed
         Seed of the order.
+    epoch_cells
+        Most rows of an epoch; all rows, if not given.
     """
 
-    def __init__(self, rows: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: np.ndarray, batch_size: int, seed: int, epoch_cells: int | None = None) -> None:
         self._rows = rows
-        self._count = max(1, len(rows) // batch_size)
+        self._epochs = -(-len(rows) // (epoch_cells or len(rows)))  # of a pass
+        self._count = max(1, len(rows) // self._epochs // batch_size)
         self._seed = seed
         self._epoch = 0
 
@@ -47,14 +52,15 @@ class ShuffledBatches(Sampler[np.ndarray]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield the rows of each batch, int64."""
-        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._rows)
-        yield from np.array_split(order, self._count)
+        nth, part = divmod(self._epoch, self._epochs)
+        order = np.random.default_rng((self._seed, nth)).permutation(self._rows)
+        yield from np.array_split(np.array_split(order, self._epochs)[part], self._count)
 
 
 class ReplayingBatches(ShuffledBatches):
     """Rows of new training cells in shuffled batches, each filled up with replayed cells.
 
-    An epoch goes over the new cells once, and over some of the replayed ones, drawn anew for each batch.
+    A pass goes over the new cells once, and over some of the replayed ones, drawn anew for each batch.
 
     Parameters
     ----------
@@ -64,12 +70,20 @@ class ReplayingBatches(ShuffledBatches):
         Rows of a batch, at least.
     share
         Share of replayed cells in a batch, below 1.
-    seed
-        Seed of the order.
+    seed, epoch_cells
+        As for `ShuffledBatches`.
     """
 
-    def __init__(self, rows: np.ndarray, replayed: np.ndarray, batch_size: int, share: float, seed: int) -> None:
-        super().__init__(rows, max(1, round(batch_size * (1 - share))), seed)
+    def __init__(
+        self,
+        rows: np.ndarray,
+        replayed: np.ndarray,
+        batch_size: int,
+        share: float,
+        seed: int,
+        epoch_cells: int | None = None,
+    ) -> None:
+        super().__init__(rows, max(1, round(batch_size * (1 - share))), seed, epoch_cells)
         self._replayed = replayed
         self._ratio = share / (1 - share)
 
@@ -97,11 +111,11 @@ def training_batches(data: TrainingData, config: TrainConfig) -> DataLoader[Batc
 
     In a training that starts from a run, ``config.descent.replay`` of each batch are replayed cells.
     """
-    rows, size = data.rows(TRAINING), config.optimisation.batch_size
+    rows, size, most = data.rows(TRAINING), config.optimisation.batch_size, config.optimisation.epoch_cells
     if config.descent is None:
-        sampler = ShuffledBatches(rows, size, config.seed)
+        sampler = ShuffledBatches(rows, size, config.seed, most)
     else:
-        sampler = ReplayingBatches(rows, data.rows(REPLAYED), size, config.descent.replay, config.seed)
+        sampler = ReplayingBatches(rows, data.rows(REPLAYED), size, config.descent.replay, config.seed, most)
     return DataLoader(BatchesByRows(data), batch_size=None, sampler=sampler)
 
 
@@ -113,13 +127,13 @@ def with_epochs(config: TrainConfig, batches: int) -> TrainConfig:
     return config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
 
 
-def validation_batches(data: TrainingData) -> DataLoader[Batch]:
-    """Load the validation rows.
+def validation_batches(data: TrainingData, config: TrainConfig) -> DataLoader[Batch]:
+    """Load the validation rows; of more than `MOST_VALIDATED` so many, drawn by the seed and ascending.
 
     In a training that starts from a run, the fewer of the run's own and the new ones are repeated to as many as the
     others: a measure of all counts what is kept as much as what is learned.
     """
-    rows = data.rows(VALIDATION)
+    rows = sample_rows(data.rows(VALIDATION), np.random.default_rng((config.seed, 5)), MOST_VALIDATED)
     if data.heritage is not None:
         known = np.isin(data.names[rows].astype(str), list(data.heritage.split))
         old, new = rows[known], rows[~known]

@@ -212,7 +212,7 @@ def _run_loop(
                 trainer.fit(
                     plan,
                     train_dataloaders=training_batches(data, config),
-                    val_dataloaders=validation_batches(data),
+                    val_dataloaders=validation_batches(data, config),
                     ckpt_path=last if last.exists() else None,
                     weights_only=True,
                 )

@@ -14,11 +14,14 @@ from causcell._internal.units import format_duration, format_size
 
 _PER_CELL = 6.0e-5  # seconds
 _PER_VALUE = 1.1e-7
+_EPOCH_CELLS = 100_000  # at most, as optimisation.epoch_cells has it
 _EPOCHS = 200
 _USUAL_EPOCHS = 70
 _START = 10.0
 _MEMORY = 700e6  # bytes: torch, lightning, the weights of a small model
 _BYTES_A_VALUE = 16  # of CSR float32 and int32, twice: a copy is made while it is put together
+_MOST_VALUES = 256e6  # bytes of these: beyond it they are in a file
+_BYTES_A_CELL = 100  # name, labels, order
 _BYTES_A_GENE = 45e3  # weights, moments and averages of the layers as wide as the panel
 
 
@@ -44,8 +47,9 @@ def estimate_training(cells: int, genes: int, nonzero: float) -> dict[str, Any]:
     ['bytes', 'cpus', 'seconds', 'text', 'usual_seconds']
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    epoch = cells * (_PER_CELL + _PER_VALUE * genes)
-    size = int(_MEMORY + cells * genes * nonzero * _BYTES_A_VALUE + genes * _BYTES_A_GENE)
+    epoch = min(cells, _EPOCH_CELLS) * (_PER_CELL + _PER_VALUE * genes)
+    values = min(cells * genes * nonzero * _BYTES_A_VALUE, _MOST_VALUES)
+    size = int(_MEMORY + values + cells * _BYTES_A_CELL + genes * _BYTES_A_GENE)
     seconds, usual = _START + _EPOCHS * epoch, _START + _USUAL_EPOCHS * epoch
     text = (
         f"training would take about {format_duration(usual)} to {format_duration(seconds)} of one CPU core and "
