@@ -31,6 +31,10 @@ def export(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Export the best model so far of a run that has not finished.")
     ] = False,
+    deploy: Annotated[
+        bool,
+        typer.Option("--deploy", help="Also write how to serve it: guide, Caddyfile, Compose, Kubernetes, Dockerfile."),
+    ] = False,
     progress: options.Progress = True,
 ) -> None:
     """Export a trained run to a verified model repository.
@@ -54,6 +58,10 @@ def export(
         threads_per_instance=threads_per_instance,
         progress=progress,
     )
+    if deploy:
+        from causcell.serve.deployment import write_deployment
+
+        write_deployment(written)
     manifest = open_repository(written).manifest
     for name, parity in manifest.parity.items():
         typer.echo(f"{name}: largest difference {parity.maximum:.1e}, mean {parity.mean:.1e}, limit {parity.limit:.0e}")

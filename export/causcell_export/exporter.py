@@ -37,6 +37,7 @@ from causcell_export.torchscript import write_torchscript
 from causcell_export.triton_config import CpuSettings, graph_parameters, reference_config, triton_config
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
 from causcell_training.heads import head_class, known_heads
+from causcell_training.loop.surroundings import own_threads
 from causcell_training.run import Run
 from causcell_training.torch_defaults import own_torch_defaults
 
@@ -123,7 +124,7 @@ def export(
     report("reading the run")
     run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
     held_out = run.held_out()
-    with new_folder(out) as staging, own_torch_defaults():
+    with new_folder(out) as staging, own_torch_defaults(), own_threads():
         parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu, report)
         run.reference.save(staging / REFERENCE_FILE)
         write_chunks((staging / REFERENCE_FILE).read_bytes(), staging / CARRIER_MODEL / "1" / "model.onnx")

@@ -16,6 +16,7 @@ import onnx
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from causcell._internal.collection_pause import pause_collection
 from causcell._internal.quiet import quiet_loggers
 from causcell.repository.manifest import TensorInfo
 from causcell.repository.served import CHUNK
@@ -45,7 +46,7 @@ def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, meta
         Entries of ``metadata_props``.
     """
     inputs = tuple(torch.from_numpy(example[name]) for name in graph.info.inputs)
-    with torch.no_grad(), _quiet(), _operators_built_once():
+    with torch.no_grad(), _quiet(), _operators_built_once(), pause_collection():
         program = torch.onnx.export(
             graph.module,
             inputs,

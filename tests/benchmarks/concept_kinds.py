@@ -52,8 +52,10 @@ def log1p(counts: Any) -> np.ndarray:
     return np.log1p(dense / np.maximum(dense.sum(axis=1, keepdims=True), 1) * 1e4)
 
 
-def train(adata: anndata.AnnData, job: Job, folder: Path, concepts: list[str], controls: list[str]) -> Any:
-    """Train on cells given as log1p values."""
+def train(
+    adata: anndata.AnnData, job: Job, folder: Path, concepts: list[str], controls: list[str], **others: Any
+) -> Any:
+    """Train on cells given as log1p values, with other settings by name."""
     from causcell_training import fit
     from causcell_training.config import load_config, parse_overrides
 
@@ -63,6 +65,7 @@ def train(adata: anndata.AnnData, job: Job, folder: Path, concepts: list[str], c
         "concept": concepts,
         "set_control": controls,
         "seed": job["seed"],
+        **others,
     }
     config = load_config(overrides=settings | parse_overrides(job["settings"]))
     return fit(adata, folder / "run", config=config).model

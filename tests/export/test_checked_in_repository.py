@@ -1,5 +1,7 @@
 """The model repository that stands in the source tree: the demo's model, as exported."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from paths import MODEL_REPOSITORY
@@ -8,12 +10,13 @@ from causcell._internal.digests import file_digest
 from causcell.generator import Generator
 from causcell.repository.folder import open_repository
 from causcell.repository.manifest import Manifest
+from causcell.serve.deployment import FILES, write_deployment
 from causcell_export.demo import demo_cells
 from causcell_export.triton_config import graph_parameters, triton_config
 
 REPOSITORY = MODEL_REPOSITORY
 
-DOCUMENTS = ("README.md", "Caddyfile", "kubernetes.yaml")
+DOCUMENTS = FILES
 """How to deploy it: not exported, and for people to change."""
 
 MOST_BYTES = 8_000_000
@@ -32,6 +35,12 @@ def test_digests_hold_and_cover_every_file(manifest: Manifest) -> None:
     for name in DOCUMENTS:
         del files[name]
     assert manifest.files == {name: file_digest(path) for name, path in files.items()}
+
+
+def test_its_documents_are_those_that_export_writes(tmp_path: Path) -> None:
+    write_deployment(tmp_path)
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (REPOSITORY / name).read_bytes(), f"copy {name}, they are one text"
 
 
 def test_it_is_the_demos_model(manifest: Manifest) -> None:

@@ -7,12 +7,11 @@ same. ``.causcell/records/000003.json`` holds those of shards 3,072 to 4,095.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Iterator, Mapping
 
 from pydantic import TypeAdapter, ValidationError
 
+from causcell._internal.collection_pause import pause_collection
 from causcell.atlas.records import ShardRecord
 from causcell.atlas.storage import FOLDER, Storage
 
@@ -30,7 +29,7 @@ _ADAPTER: TypeAdapter[list[ShardRecord]] = TypeAdapter(list[ShardRecord])
 
 def read_batches(storage: Storage) -> Iterator[ShardRecord]:
     """Yield the records of all files; a file that is damaged vouches for nothing."""
-    with _no_collection():
+    with pause_collection():
         for name in sorted(storage.names(RECORDS)):
             for record in _read(storage, name):
                 if name == _name(record.shard // BATCH):
@@ -85,15 +84,3 @@ def _read(storage: Storage, name: str) -> list[ShardRecord]:
 
 def _name(number: int) -> str:
     return f"{RECORDS}/{number:06d}.json"
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Leave the search for circles of objects out: records have none, and it takes as long as reading them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

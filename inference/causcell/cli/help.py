@@ -46,7 +46,7 @@ SUBJECTS = {
     ),
     "Result": (
         *("store", "dtype", "layout", "library_size", "keep_obs", "keep_obsm", "table", "chunk_size", "shard_size"),
-        *("plan_only", "precision", "torchscript", "unfinished"),
+        *("plan_only", "precision", "torchscript", "unfinished", "deploy"),
     ),
     "Machine": (
         *("workers", "dask", "threads", "batch_size", "provider", "connection", "instances", "threads_per_instance"),

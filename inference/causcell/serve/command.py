@@ -72,7 +72,7 @@ def find_server(
     if not installation.binary.exists():
         raise RuntimeUnavailableError(
             "there is no tritonserver on the PATH, and none beside this environment; lay one down with "
-            "`make triton` (python -m causcell.serve.install), or run inside NVIDIA's container"
+            "`python -m causcell.serve.install` (in a checkout: make triton), or run inside NVIDIA's container"
         )
     command = [
         str(installation.binary),

@@ -13,12 +13,15 @@ from causcell_training import Run
 
 @pytest.mark.slow
 def test_export_tells_what_it_verified(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command("export", made / "run", "--out", tmp_path / "models", "--torchscript") == 0
+    assert run_command("export", made / "run", "--out", tmp_path / "models", "--torchscript", "--deploy") == 0
     out, err = capsys.readouterr()
     for graph in ("encoder_scm", "scm", "denoiser"):
         assert f"{graph}: largest difference" in out
         assert f"{graph}_torchscript: largest difference" in out
     assert f"exported and verified: {tmp_path / 'models'}" in out
+    assert {"README.md", "Caddyfile", "compose.yaml", "Dockerfile"} <= {
+        path.name for path in (tmp_path / "models").iterdir()
+    }
     assert err.splitlines()[:2] == ["reading the run", "writing and verifying encoder_scm"]
     assert run_command("export", made / "run", "--out", tmp_path / "again", "--no-progress") == 0
     assert capsys.readouterr().err == ""

@@ -48,7 +48,17 @@ def test_a_file_that_is_not_listed(copy, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "Caddyfile", "kubernetes.yaml", "LICENSE", ".DS_Store", "scm/.DS_Store", ".git/index", "scm/._1"],
+    [
+        "README.md",
+        "Caddyfile",
+        "Dockerfile",
+        "kubernetes.yaml",
+        "LICENSE",
+        ".DS_Store",
+        "scm/.DS_Store",
+        ".git/index",
+        "scm/._1",
+    ],
 )
 def test_documents_and_what_systems_leave_may_lie_beside(copy, name):
     (copy / name).parent.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,7 @@ def test_the_deployment_contains_what_a_request_can_do(pod, containers):
 
 def test_the_guide_says_what_the_development_server_is_for():
     text = " ".join((REPOSITORY / "README.md").read_text().split())
-    assert "The server that `make triton` lays down is for that alone" in text
+    assert "`python -m causcell.serve.install` lays down (in a checkout `make triton`) is for that alone" in text
     assert "Never let others reach it" in text
 
 
@@ -138,3 +138,19 @@ def test_the_deployments_parts_fit_together(manifests, pod, containers):
     assert needed <= {variable["name"] for variable in front["env"]}
     assert f"{{$CAUSCELL_PORT:{port['containerPort']}}}" in caddyfile
     assert not pod["enableServiceLinks"]  # the service's name would set that variable
+
+
+def test_compose_starts_what_kubernetes_does(containers):
+    """The same images, server's flags and variables of the front; one published port, and nothing writable."""
+    services = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["services"]
+    triton, front = services["triton"], services["front"]
+    assert triton["command"] == [*containers["triton"]["command"], *containers["triton"]["args"]]
+    assert front["command"] == [*containers["front"]["command"], *containers["front"]["args"]]
+    assert (triton["image"], front["image"]) == (containers["triton"]["image"], containers["front"]["image"])
+    assert set(front["environment"]) == {variable["name"] for variable in containers["front"]["env"]}
+    assert front["network_mode"] == "service:triton"
+    assert triton["ports"] == ["8443:8443"] and "ports" not in front
+    assert triton["volumes"] == [".:/models:ro"]
+    for service in services.values():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["user"] == "1000:1000"
+        assert service["security_opt"] == ["no-new-privileges:true"]
