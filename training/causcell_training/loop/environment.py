@@ -108,8 +108,8 @@ def check_shares(settings: OptimisationConfig, rows: np.ndarray) -> None:
     least = min(settings.batch_size, len(rows))
     if settings.devices > 1 and least < 2 * settings.devices:
         raise ConfigurationError(
-            f"optimisation.devices={settings.devices}: batches of {least} cells are shared out among them, two a device "
-            f"at least; take {max(1, least // 2)} or fewer, or larger batches (optimisation.batch_size)"
+            f"optimisation.devices={settings.devices}: batches of {least} cells are shared out among them, two a "
+            f"device at least; take {max(1, least // 2)} or fewer, or larger batches (optimisation.batch_size)"
         )
 
 
