@@ -129,7 +129,9 @@ class OptimisationConfig(_Section):
     """Optimiser, batches, and when training stops."""
 
     batch_size: int = Field(128, ge=2, le=10**9)
-    """Cells of a step."""
+    """Cells of a batch."""
+    accumulate: int = Field(1, ge=1, le=10**6)
+    """Batches whose gradients are averaged for a step: steps of many cells, in the memory of a batch."""
     learning_rate: float = Field(1e-3, gt=0)
     """Learning rate of AdamW."""
     weight_decay: float = Field(1.0, ge=0)
@@ -153,9 +155,10 @@ class OptimisationConfig(_Section):
     """Share of cells held out, half to choose by (early stopping) and half to report on, if no split is given."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device to train on; ``auto`` takes a GPU where there is one."""
-    precision: Literal["auto", "float32"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products. ``auto``: bfloat16 on a GPU, float32 on a CPU; ``float32``: on a GPU too, slower
-    and as near to a training on a CPU as another order of sums allows. Weights are float32 either way."""
+    and as near to a training on a CPU as another order of sums allows; ``bfloat16``: on a CPU too, one that computes
+    with it. Weights are float32 in any case."""
 
 
 class DescentConfig(_Section):

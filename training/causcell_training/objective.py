@@ -218,7 +218,7 @@ class Objective(nn.Module):
 
 def _average(loss: Tensor, weight: Tensor | None) -> Tensor:
     """Average a loss over cells and genes [B x G], genes weighted [G]; neither it nor its gradient makes a matrix."""
-    total = loss.sum() if weight is None else loss.sum(dim=0) @ weight
+    total = loss.sum() if weight is None else (loss.sum(dim=0) * weight).sum()  # no product that is lowered on a GPU
     return total / loss.numel()
 
 

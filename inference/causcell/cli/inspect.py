@@ -47,6 +47,10 @@ _SERVED = {
 """Columns of the table of a server's models: setting or statistic."""
 
 
+_LONGEST = 1e15
+"""Whole numbers below are written without a decimal point."""
+
+
 def inspect(
     location: options.Location,
     provider: options.Provider = None,
@@ -181,7 +185,9 @@ def _format_value(value: Any) -> str:
         return "; ".join(f"{key} {_format_value(each)}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < _LONGEST else f"{value:.3g}"
+    return "none" if value is None else str(value)
 
 
 def _describe(manifest: Manifest) -> dict[str, Any]:

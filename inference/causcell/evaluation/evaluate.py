@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from causcell.evaluation.prediction_data import (
     read_prediction_data,
 )
 from causcell.evaluation.predictions import PredictionReading, Source
+from causcell.evaluation.report import format_page
 from causcell.evaluation.scorer import check_scorer, tabulate_scorer
 from causcell.evaluation.self_test import separate_self_tests
 from causcell.evaluation.shifts import tabulate_effects
@@ -65,6 +67,11 @@ class Evaluation:
     facts: dict[str, Any]
     tables: list[Table]
     verdicts: list[Verdict] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        """Show the report inside a notebook, in a frame of its own: its styles are not the notebook's."""
+        page = format_page("Evaluation", self.facts, self.tables, self.verdicts)
+        return f'<iframe srcdoc="{html.escape(page)}" style="width:100%;height:40rem;border:0"></iframe>'
 
 
 def evaluate(

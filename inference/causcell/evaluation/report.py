@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy as np
 from causcell._internal.cpus import available_cpus
 from causcell._internal.figures import plain_text
 from causcell._internal.files import new_folder
+from causcell._internal.html import graph_svg
 from causcell._internal.versions import installed_versions
+from causcell.concepts import Edge
 from causcell.evaluation.dot_plot import STYLE, draw_dots
 from causcell.evaluation.scores import Role
 from causcell.evaluation.table import Table
@@ -100,23 +103,19 @@ def write_report(
     content = {"title": title, "verdicts": judged, **facts, "tables": [table.to_json() for table in tables]}
     with new_folder(out) as folder:
         (folder / JSON_FILE).write_text(json.dumps(content, indent=1) + "\n")
-        (folder / HTML_FILE).write_text(_format_page(title, facts, tables, verdicts))
+        (folder / HTML_FILE).write_text(format_page(title, facts, tables, verdicts))
     return content
 
 
-def _format_page(
-    title: str, facts: Mapping[str, Any], tables: Sequence[Table], verdicts: Sequence[Verdict] = ()
-) -> str:
+def format_page(title: str, facts: Mapping[str, Any], tables: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> str:
     """Lay the page out: verdicts first, contents, a figure and below it the numbers of each table, then the facts."""
     named = {f"table-{number}": table for number, table in enumerate(tables, 1)}
     links = [f'<a href="#{anchor}">{html.escape(table.name)}</a>' for anchor, table in named.items()]
+    judged = "".join(map(_format_verdict, verdicts))
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        *(
-            [f'<h2>Verdicts</h2><ul class="verdicts">{"".join(map(_format_verdict, verdicts))}</ul>']
-            if verdicts
-            else []
-        ),
+        f'<h2>Verdicts</h2><ul class="verdicts">{judged}</ul>' if judged else "",
+        _format_graph(facts.get("model"), verdicts),
         f'<nav aria-label="contents">{"".join(links)}<a href="#facts">Cells, model, command and versions</a></nav>',
         *(_format_table_section(anchor, table) for anchor, table in named.items()),
         '<h2 id="facts">Cells, model, command and versions</h2>',
@@ -136,6 +135,23 @@ def _format_verdict(verdict: Verdict) -> str:
         f'<li class="{_CLASSES[verdict.usable]}"><b>{html.escape(verdict.title)}</b> {word}<br>'
         f"{html.escape(verdict.reason)}</li>"
     )
+
+
+@dataclass(frozen=True)
+class _DrawnGraph:
+    names: tuple[str, ...]
+    edges: tuple[Edge, ...]
+
+
+def _format_graph(model: Any, verdicts: Sequence[Verdict]) -> str:
+    """Draw the concepts of a model's facts and its edges, with how often each label is read right."""
+    if not isinstance(model, Mapping) or not {"concepts", "edges"} <= set(model):
+        return ""
+    read = {each.concept: each.accuracy for each in verdicts if each.accuracy is not None}
+    shown = {name: f"{name}: {read[name]:.2f} read right" if name in read else name for name in model["concepts"]}
+    pairs = [text.rpartition(" (")[0].partition(":")[::2] for text in model["edges"]]
+    edges = tuple(Edge(shown[parent], shown[child]) for parent, child in pairs if {parent, child} <= set(shown))
+    return f"<p>{graph_svg(_DrawnGraph(tuple(shown.values()), edges))}</p>"
 
 
 def _format_table_section(anchor: str, table: Table) -> str:

@@ -21,7 +21,7 @@ def test_inspect_tells_a_machine_what_is_inside(made: Path, capsys: pytest.Captu
     assert (told["presets"]["balanced"]["solver"], told["presets"]["balanced"]["steps"]) == ("draw", 10)
     assert told["presets"]["draw"]["pcc"] == manifest["presets"]["draw"]["quality"]["pcc"]
     assert told["expression"] == {"scale": "counts", "target_sum": 10000, "normalisation_genes": 60}
-    assert set(told["graphs"]) == {"encoder_scm", "abduction", "scm", "denoiser", "decoder", "sampler"}
+    assert set(told["graphs"]) == {"encoder_scm", "abduction", "scm", "denoiser", "decoder", "slab", "sampler"}
     assert err == ""
 
 
@@ -29,6 +29,10 @@ def test_inspect_tells_a_reader_the_same(made: Path, capsys: pytest.CaptureFixtu
     assert run_command("inspect", made / "models") == 0
     out = capsys.readouterr().out
     assert "verified: True" in out
+    assert re.search(
+        r"  scm: maximum \S{1,8}; mean \S{1,8}; limit 0.0001; flips 0\n", out
+    )  # short, and whole where whole
+    assert "None" not in out
     assert "cell_type: B, NK, T" in out
     assert "edges: stim:state, cell_type:state" in out
     assert "error of effects, measured on training cells; intervals tried on held-out ones:" in out

@@ -1,6 +1,8 @@
 """Evaluation: probes and tables on arrays whose answer is known, and the whole on a trained model."""
 
+import html
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,6 +253,15 @@ def test_a_report_is_json_and_one_page_that_needs_nothing_else(evaluation: Evalu
     assert all(f'href="#table-{number + 1}"' in page for number in range(len(evaluation.tables)))
     with pytest.raises(OutputExistsError):
         write_report(tmp_path / "report", "again", facts, evaluation.tables)
+
+
+def test_a_notebook_shows_the_report_in_a_frame(evaluation: Evaluation) -> None:
+    shown = evaluation._repr_html_()
+    page = html.unescape(re.fullmatch(r'<iframe srcdoc="(.*?)" style="[^"]*"></iframe>', shown, re.DOTALL).group(1))
+    assert page.startswith("<!doctype html>")
+    assert all(html.escape(table.name) in page for table in evaluation.tables)
+    for concept in evaluation.facts["model"]["concepts"]:
+        assert f">{concept}: " in page or f">{concept}<" in page  # a node of the graph
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------

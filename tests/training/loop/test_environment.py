@@ -6,7 +6,7 @@ import anndata
 import pytest
 import torch
 from commands import refused, says, train_words
-from short_runs import assert_same_weights, tiny_config
+from short_runs import assert_same_weights, interrupt, tiny_config
 
 from causcell.errors import ConfigurationError
 from causcell_training import fit
@@ -71,6 +71,7 @@ def test_an_accelerator_of_another_name_is_told_the_allowed_ones(
         (True, {"optimisation.precision": "float32"}, "32-true"),
         (True, {"optimisation.accelerator": "cpu"}, "32-true"),
         (False, {}, "32-true"),
+        (True, {"optimisation.precision": "bfloat16"}, "bf16-mixed"),
     ],
 )
 def test_products_are_of_half_precision_on_a_gpu_alone_and_unless_asked_not_to(
@@ -86,3 +87,31 @@ def test_products_are_of_half_precision_on_a_gpu_alone_and_unless_asked_not_to(
     monkeypatch.setattr("causcell_training.loop.trainer.lightning.Trainer", ask)
     with pytest.raises(AskedError, match=expected):
         fit(cells, tmp_path / "run", config=tiny_config(**settings))
+
+
+def test_bfloat16_on_a_cpu_takes_one_that_computes_with_it(
+    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it has the instructions, a training in it comes near the one in single precision."""
+    lowered = tiny_config(**{"optimisation.precision": "bfloat16", "optimisation.accelerator": "cpu"})
+    monkeypatch.setattr("causcell_training.loop.environment._computes_bfloat16", lambda: False)
+    with pytest.raises(ConfigurationError, match=r"precision='bfloat16': this CPU has no .*'float32'"):
+        fit(cells, tmp_path / "run", config=lowered)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr("causcell_training.loop.environment._computes_bfloat16", lambda: True)
+    runs = [fit(cells, tmp_path / name, config=config) for name, config in (("low", lowered), ("full", tiny_config()))]
+    low, full = (run.provenance["best_held_out_mse"] for run in runs)
+    assert low == pytest.approx(full, rel=0.05)
+    assert low != full
+
+
+def test_gradients_of_several_batches_make_a_step(cells: anndata.AnnData, tmp_path: Path) -> None:
+    config = tiny_config(**{"optimisation.accumulate": 2, "optimisation.batch_size": 50})
+    run = fit(cells, tmp_path / "run", config=config)
+    assert run.provenance["steps"] == 6 * 3  # of 288 cells 5 batches, and the last alone
+    again = tmp_path / "again"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 5, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            fit(cells, again, config=config)
+    assert_same_weights(fit(cells, again, config=config, resume=True), run)

@@ -119,11 +119,11 @@ def training_batches(data: TrainingData, config: TrainConfig) -> DataLoader[Batc
     return DataLoader(BatchesByRows(data), batch_size=None, sampler=sampler)
 
 
-def with_epochs(config: TrainConfig, batches: int) -> TrainConfig:
-    """Set as many epochs of some batches as take ``config.descent.steps``, where these are set."""
+def with_epochs(config: TrainConfig, steps: int) -> TrainConfig:
+    """Set as many epochs of some steps as take ``config.descent.steps``, where these are set."""
     if config.descent is None or config.descent.steps is None:
         return config
-    epochs = -(-config.descent.steps // batches)
+    epochs = -(-config.descent.steps // steps)
     return config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from causcell.errors import ConfigurationError, format_list
+from causcell_training.config import OptimisationConfig
 
 
 class OneProcess(LightningEnvironment):
@@ -47,6 +50,22 @@ def check_accelerator(name: str) -> None:
             f"optimisation.accelerator={name!r}: {reason}; available are {format_list(available)}"
             + ("" if built else ", or install a torch for GPUs")
         )
+
+
+def find_precision(settings: OptimisationConfig) -> Literal["bf16-mixed", "32-true"]:
+    """Return Lightning's name of the precision; raises `ConfigurationError` for bfloat16 on a CPU that has none."""
+    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    if settings.precision == "bfloat16" and not on_gpu and not _computes_bfloat16():
+        raise ConfigurationError(
+            "optimisation.precision='bfloat16': this CPU has no instructions for it (AVX512_BF16 or AMX), and training "
+            "would be slower than with 'float32'; take that, or 'auto'"
+        )
+    lowered = settings.precision == "bfloat16" or (on_gpu and settings.precision == "auto")
+    return "bf16-mixed" if lowered else "32-true"
+
+
+def _computes_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _has_gpu() -> bool:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as lightning
-import torch
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar
 from lightning.pytorch.loggers import Logger
 
@@ -26,7 +25,7 @@ from causcell_training.descended_weights import frozen_weights
 from causcell_training.loop.batches import training_batches, validation_batches, with_epochs
 from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
 from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
-from causcell_training.loop.environment import OneProcess, check_accelerator
+from causcell_training.loop.environment import OneProcess, check_accelerator, find_precision
 from causcell_training.loop.finish import find_versions, finish_run
 from causcell_training.loop.progress import TrainingProgress
 from causcell_training.loop.surroundings import (
@@ -139,12 +138,13 @@ def train_model(
         Ctrl-C, or SIGTERM (`causcell._internal.interrupts.Terminated`); its text says what is kept and how to go on.
     """
     check_accelerator(config.optimisation.accelerator)
+    find_precision(config.optimisation)
     with one_at_a_time(), own_torch_defaults(), own_threads(), own_rank():
         if heritage is None:
             prepared = prepare(data, config, split, options.cache)
         else:
             prepared = prepare_descended(data, config, split, heritage, options.cache)
-        config = with_epochs(config, len(training_batches(prepared, config)))
+        config = with_epochs(config, -(-len(training_batches(prepared, config)) // config.optimisation.accumulate))
         run_data = _resume_run(path, prepared, config) if resume else _begin_run(path, prepared, config, overwrite)
         checkpoints = RunCheckpoints(
             path,
@@ -247,7 +247,6 @@ def _make_trainer(
 ) -> lightning.Trainer:
     """Make the trainer: checkpoints, moving average, metrics file, and the caller's callbacks."""
     settings = config.optimisation
-    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     callbacks: list[lightning.Callback] = [
         checkpoints,  # before all others: between two epochs none of them has begun the second
         EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False),
@@ -263,7 +262,8 @@ def _make_trainer(
         accelerator=settings.accelerator,
         devices=1,
         plugins=[OneProcess(), CheckpointFiles(path)],
-        precision="bf16-mixed" if on_gpu and settings.precision == "auto" else "32-true",
+        precision=find_precision(settings),
+        accumulate_grad_batches=settings.accumulate,
         max_epochs=settings.epochs,
         check_val_every_n_epoch=min(settings.validate_every, settings.epochs),
         gradient_clip_val=settings.gradient_clip,

@@ -173,7 +173,8 @@ class TrainingPlan(lightning.LightningModule):
             [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
             betas=(0.9, 0.99),
-            fused=self.device.type == "cpu",  # a fifth of a step; Lightning can't clip for it under mixed precision
+            # a fifth of a step; Lightning can't clip for it under mixed precision
+            fused=self.device.type == "cpu" and settings.precision != "bfloat16",
         )
         if self.config.descent is None:
             return optimizer
