@@ -1,6 +1,8 @@
 """Lower bounds of dependencies are those that the lowest environment installs, and known bad versions are excluded."""
 
 import importlib.util
+import re
+import subprocess
 import tomllib
 from importlib import metadata
 
@@ -98,3 +100,15 @@ def test_one_extra_has_the_runtime_for_processors_and_another_the_one_for_gpus()
 def test_the_installed_lightning_is_none_of_them() -> None:
     with_training = pytest.importorskip("lightning", reason="takes causcell[train]")
     assert metadata.version(with_training.__name__) not in MALICIOUS["lightning"]
+
+
+def test_the_files_that_versions_are_tried_with_are_there() -> None:
+    """Names that bash expands, in `.ci/versions`."""
+    lists = re.findall(r"(?ms)^    (?:chosen|trained)=\((.*?)\)$", (ROOT / ".ci/versions").read_text())
+    assert len(lists) == 2
+    shown = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {' '.join(' '.join(lists).split())}"], capture_output=True, text=True
+    )
+    names = shown.stdout.split()
+    assert len(names) > 10
+    assert [name for name in names if not (ROOT / name).exists()] == []
