@@ -372,6 +372,7 @@ def measure_restart(arguments: argparse.Namespace) -> dict[str, Any]:
             with Timed() as timed, contextlib.suppress(ExecutorAskedError):
                 write_atlas(maker, {"files": []}, executor=executor)
             found[f"{layout} {name}"] = timed.figures | {"missing": executor.shards}
+            print(layout, name, found[f"{layout} {name}"], file=sys.stderr, flush=True)  # removing all takes long
         kinds = {"files": 0, "records": 0}
         for place in path.rglob("*"):
             if place.is_file():

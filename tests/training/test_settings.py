@@ -21,17 +21,13 @@ def test_every_setting_is_explained() -> None:
 
 def test_a_default_is_what_a_run_takes() -> None:
     """As it is spelt, ``--set`` takes it and nothing changes."""
-    given = [f"{name}={_as_toml(setting)}" for name, setting in SETTINGS.items() if _can_be_given(setting)]
+    given = [f"{name}={setting.default}" for name, setting in SETTINGS.items() if _can_be_given(setting)]
     assert load_config(overrides=parse_overrides(given)) == load_config()
     assert len(given) > 35
 
 
 def _can_be_given(setting: Setting) -> bool:
     return setting.default != "none" and setting.section != "descent"
-
-
-def _as_toml(setting: Setting) -> str:
-    return setting.default
 
 
 def test_choices_and_ranges_are_told() -> None:

@@ -204,7 +204,7 @@ class AnnotationAssembly:
 
     def _piece(self, shard: int) -> FileRecord:
         piece = self._records[shard].annotations
-        assert piece is not None, "fits_plan asks for it"
+        assert piece is not None, "PlanFit asks for it"
         return piece
 
     def _sources(self, group: int) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from causcell.atlas.journal import Journal
-from causcell.atlas.pieces import piece_folder, read_piece, spoilt_files
+from causcell.atlas.pieces import read_piece, remove_piece, spoilt_files
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, PieceArray, PieceRecord, ShardRecord
 from causcell.atlas.sharding import ShardFile
@@ -160,7 +160,7 @@ class Assembly:
         return [
             shard
             for shard in sorted(self.needed())
-            if spoilt_files(self._journal, self.place, shard, self._pieces[shard])
+            if spoilt_files(self._journal, self._plan, self.place, shard, self._pieces[shard])
         ]
 
     def run(self, on_values: Callable[[int], object] = lambda count: None) -> None:
@@ -185,7 +185,7 @@ class Assembly:
                 self._commit(made, list(pool.map(self._write, made)))
                 before, swept = swept, int(np.searchsorted(self._starts[1:], last, side="right"))
                 for shard in range(before, swept if last else 0):
-                    self._journal.storage.remove_folder(piece_folder(self.place, shard))
+                    remove_piece(self._journal, self._plan, self.place, shard)
                 on_values(int(self._starts[swept] - self._starts[before]))
 
     def _commit(self, parts: list[Part], writers: list[ShardFile]) -> None:

@@ -28,11 +28,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from causcell._internal.collection_pause import pause_collection
 from causcell._internal.remote import AnyPath, RemotePath
 from causcell.atlas.object_storage import ObjectStorage
 from causcell.atlas.plan import Plan
 from causcell.atlas.record_batches import BATCH, gather, read_batches, withdraw_from_batch
-from causcell.atlas.records import FileRecord, ShardArrays, ShardRecord, check_place, fits_plan
+from causcell.atlas.records import FileRecord, PlanFit, ShardArrays, ShardRecord, check_place
 from causcell.atlas.storage import FOLDER, LocalStorage, Storage
 from causcell.errors import AtlasError, CausCellError, OutputExistsError, format_list
 
@@ -151,9 +152,9 @@ class Journal:
         A damaged record vouches for nothing: its shard is made again.
         """
         found: dict[int, ShardRecord] = {}
-        arrays = None if plan is None else self._shard_arrays(plan)
+        fits = None if plan is None else PlanFit(plan, self._shard_arrays(plan))
         for record in read_batches(self.storage):
-            if plan is None or fits_plan(record, plan, arrays):
+            if fits is None or fits(record):
                 found[record.shard] = record
         for name in sorted(self.storage.names(f"{FOLDER}/shards")):
             if not name.endswith(".json"):
@@ -162,7 +163,7 @@ class Journal:
                 record = ShardRecord.model_validate(self.read(name))
             except (ValueError, RecursionError, OSError):
                 continue
-            if name == _record_name(record.shard) and (plan is None or fits_plan(record, plan, arrays)):
+            if name == _record_name(record.shard) and (fits is None or fits(record)):
                 found[record.shard] = record
         return found
 
@@ -171,12 +172,13 @@ class Journal:
 
         A store of which a shard is missing can't be opened: its root's metadata are taken away first.
         """
-        records = self.records(plan)
-        for shard, record in list(records.items()):
-            if not all(self.holds(name, file) for name, file in record.files.items()):
-                self.unfinish()
-                self.withdraw(shard)
-                del records[shard]
+        with pause_collection():  # of a million objects
+            records = self.records(plan)
+            lost = [shard for shard, record in records.items() if not self._holds_all(record)]
+        for shard in lost:
+            self.unfinish()
+            self.withdraw(shard)
+            del records[shard]
         if plan.group is not None:
             names = self.storage.names(f"{FOLDER}/shards")
             self._single = {shard for shard in map(_shard_of, names) if shard in records}
@@ -223,6 +225,11 @@ class Journal:
     def holds(self, name: str, file: FileRecord) -> bool:
         """Tell whether a recorded file is there, by its size."""
         return self.storage.size(self.place_of(name)) == file.bytes
+
+    def _holds_all(self, record: ShardRecord) -> bool:
+        """Tell whether all files of a shard are there, by their sizes."""
+        size = self.storage.size
+        return all(size(name) == file.bytes for name, file in record.files.items())
 
     def is_damaged(self, name: str, file: FileRecord) -> bool:
         """Tell whether a recorded file is not there as it was written, by its digest."""

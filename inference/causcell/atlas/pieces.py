@@ -55,9 +55,9 @@ class PieceWriter:
     def __init__(self, journal: Journal, plan: Plan, place: str, shard: int) -> None:
         dtypes = _dtypes(plan, place)
         self.nonzeros = 0
-        self._place, folder = place, piece_folder(place, shard)
+        self._place, names = place, piece_files(plan, place, shard)
         self._writers: dict[PieceArray, ShardFile] = {
-            array: ShardFile(f"{folder}/{array}", journal.work, dtypes[array], (plan.chunk_nonzeros,), level=_LEVEL)
+            array: ShardFile(names[array], journal.work, dtypes[array], (plan.chunk_nonzeros,), level=_LEVEL)
             for array in PIECE_ARRAYS
         }
 
@@ -122,15 +122,25 @@ def count_bytes(plan: Plan, place: str, rows: Rows) -> tuple[int, int]:
     return sums[0], sums[1]
 
 
-def piece_folder(place: str, shard: int) -> str:
-    """Return the folder of a piece in the store."""
-    return f"{PIECES}/{place}/{shard:06d}"
+def piece_files(plan: Plan, place: str, shard: int) -> dict[PieceArray, str]:
+    """Return the places of a piece's files in the store, by array: in a folder, or of many shards all in one."""
+    between = "/" if plan.group is None else "."
+    return {array: f"{PIECES}/{place}/{shard:06d}{between}{array}" for array in PIECE_ARRAYS}
 
 
-def spoilt_files(journal: Journal, place: str, shard: int, piece: PieceRecord) -> tuple[str, ...]:
+def remove_piece(journal: Journal, plan: Plan, place: str, shard: int) -> None:
+    """Remove a piece that no file needs any more."""
+    if plan.group is None:
+        journal.storage.remove_folder(f"{PIECES}/{place}/{shard:06d}")
+        return
+    for name in piece_files(plan, place, shard).values():
+        journal.storage.remove(name)
+
+
+def spoilt_files(journal: Journal, plan: Plan, place: str, shard: int, piece: PieceRecord) -> tuple[str, ...]:
     """Return the files of a piece, by their places in the store, that are not there as they were recorded."""
-    files = {f"{piece_folder(place, shard)}/{array}": record for array, record in piece.files.items()}
-    return tuple(name for name, record in files.items() if journal.is_damaged(name, record))
+    names = piece_files(plan, place, shard)
+    return tuple(names[array] for array, file in piece.files.items() if journal.is_damaged(names[array], file))
 
 
 def read_piece(
@@ -156,7 +166,7 @@ def read_piece(
     first = within.start // size
     position, chunks = first * size, -(-count // size)
     dtype = _dtypes(plan, place)[array]
-    with journal.storage.open(f"{piece_folder(place, shard)}/{array}") as file:
+    with journal.storage.open(piece_files(plan, place, shard)[array]) as file:
         for chunk in read_chunks(file, dtype, (size,), chunks, start=first):
             if position >= within.stop:
                 break

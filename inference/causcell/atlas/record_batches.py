@@ -31,9 +31,9 @@ def read_batches(storage: Storage) -> Iterator[ShardRecord]:
     """Yield the records of all files; a file that is damaged vouches for nothing."""
     with pause_collection():
         for name in sorted(storage.names(RECORDS)):
-            for record in _read(storage, name):
-                if name == _name(record.shard // BATCH):
-                    yield record
+            records = _read(storage, name)
+            if all(name == _name(number) for number in {record.shard // BATCH for record in records}):
+                yield from records
 
 
 def gather(storage: Storage, shards: int, number: int, records: Mapping[int, ShardRecord], single: set[int]) -> None:

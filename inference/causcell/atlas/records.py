@@ -123,6 +123,8 @@ class ShardArrays:
     def are_named(self, files: Iterable[str], shard: int) -> bool:
         """Tell whether files are those of a shard, each of them and no other."""
         names = set(files)
+        if self.flat:
+            return names == {shard_file(place, shard, flat=True) for place in self.values}
         every = {shard_file(place, shard, flat=self.flat) for place in self.values} | {
             f"{name}/c/{shard}" for name in self.obs
         }
@@ -134,18 +136,34 @@ def shard_file(place: str, shard: int, *, flat: bool) -> str:
     return f"{place}/c.{shard}.0" if flat else f"{place}/c/{shard}/0"
 
 
-def fits_plan(record: ShardRecord, plan: Plan, arrays: ShardArrays | None) -> bool:
-    """Tell whether a record is of a shard of the plan, of its rows, and names the files that such a shard has."""
-    if record.shard >= plan.shards:
-        return False
-    cells = plan.cells_of(record.shard)
-    rows = (cells.stop - cells.start) * plan.request.rows_per_cell
-    if record.pieces.keys() != set(plan.sparse) or (record.annotations is None) != (plan.group is None):
-        return False
-    for place, piece in record.pieces.items():
-        if piece.files.keys() != set(PIECE_ARRAYS) or piece.nonzeros > rows * plan.arrays[place]:
+class PlanFit:
+    """Tell whether records are of shards of a plan, of their rows, and name the files that such shards have.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    arrays
+        Arrays that are written by shards; `None` where these are not known.
+    """
+
+    def __init__(self, plan: Plan, arrays: ShardArrays | None) -> None:
+        self._shards, self._arrays, self._grouped = plan.shards, arrays, plan.group is not None
+        self._rows = plan.shard_rows
+        self._last = plan.rows - (plan.shards - 1) * plan.shard_rows
+        self._widths = {place: plan.arrays[place] for place in plan.sparse}
+
+    def __call__(self, record: ShardRecord) -> bool:
+        """Tell it of one record."""
+        shard, rows, last = record.shard, record.rows, self._shards - 1
+        if shard > last or rows != (self._last if shard == last else self._rows):
             return False
-    return record.rows == rows and (arrays is None or arrays.are_named(record.files, record.shard))
+        if record.pieces.keys() != self._widths.keys() or (record.annotations is None) == self._grouped:
+            return False
+        for place, piece in record.pieces.items():
+            if piece.files.keys() != set(PIECE_ARRAYS) or piece.nonzeros > rows * self._widths[place]:
+                return False
+        return self._arrays is None or self._arrays.are_named(record.files, shard)
 
 
 def record_file(path: Path) -> FileRecord:

@@ -247,7 +247,7 @@ class LocalStorage:
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, `None` where there is none, a link, or something else."""
         try:
-            status = (self.path / name).lstat()
+            status = os.lstat(f"{self.place}/{name}")  # without a Path: it is asked of every file of an atlas
         except OSError:
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None

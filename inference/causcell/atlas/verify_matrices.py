@@ -20,7 +20,7 @@ from causcell.atlas.assemble import (
     withdraw_assembled,
 )
 from causcell.atlas.journal import Journal
-from causcell.atlas.pieces import piece_folder, read_piece, spoilt_files
+from causcell.atlas.pieces import piece_files, read_piece, spoilt_files
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import PieceArray, ShardRecord
 from causcell.atlas.sharding import read_chunks
@@ -116,17 +116,17 @@ def _check_piece(
 ) -> None:
     """Check a piece of which no matrix is made yet."""
     piece = record.pieces[place]
-    bad = spoilt_files(journal, place, shard, piece)
+    bad = spoilt_files(journal, plan, place, shard, piece)
     for name in bad:
         found.add_damage(name, [shard])
     if bad:
         return
-    whole, folder = slice(0, piece.nonzeros), piece_folder(place, shard)
+    whole, names = slice(0, piece.nonzeros), piece_files(plan, place, shard)
     for array, describe in _DESCRIBED.items():
         chunks = read_piece(journal, plan, place, shard, array, piece.nonzeros, whole)
         wrong = _describe(functools.partial(describe, chunks, plan, place))
         if wrong:
-            found.add_invalid(f"{folder}/{array}", [shard], wrong)
+            found.add_invalid(names[array], [shard], wrong)
 
 
 def _describe(describe: Callable[[], str]) -> str:

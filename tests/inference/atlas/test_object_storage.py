@@ -27,7 +27,10 @@ from object_store import (
 )
 
 from causcell._internal.remote import any_path
+from causcell.atlas import journal as journal_module
 from causcell.atlas import lease as lease_module
+from causcell.atlas import plan as plan_module
+from causcell.atlas import record_batches
 from causcell.atlas.executors import Dask, Processes
 from causcell.atlas.journal import FOLDER, Journal
 from causcell.atlas.lease import Lease
@@ -100,6 +103,26 @@ def test_it_is_that_of_a_folder(recipe: AtlasRecipe, whole: dict[str, bytes], pl
     with pytest.raises(OutputExistsError, match="exists already and is not overwritten"):
         recipe.write(place.replace("atlas.zarr", "other.zarr"))
     assert values(place) == whole
+
+
+def test_many_shards_have_their_annotations_in_groups(
+    two_files: AtlasRecipe, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder, interrupted on the way."""
+    monkeypatch.setattr(plan_module, "GROUPED_FROM", 2)
+    monkeypatch.setattr(plan_module, "GROUP", 3)
+    for module in (record_batches, journal_module):
+        monkeypatch.setattr(module, "BATCH", 3)
+    two_files.write(tmp_path / "atlas.zarr")
+    with monkeypatch.context() as context:
+        stop_after(context, 5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            two_files.write(place)
+    assert len(Journal(any_path(place)).records()) == 5
+    two_files.write(place)
+    assert values(place) == tree(tmp_path / "atlas.zarr")
+    assert verify_atlas(place).sound
+    assert two_files.write(place).made == 0
 
 
 def test_what_is_damaged_is_found_and_made_anew(recipe: AtlasRecipe, whole: dict[str, bytes], place: str) -> None:
