@@ -34,8 +34,8 @@ from causcell.evaluation.value_simulator import CELL_TYPES, EDGES, KINDS, ValueN
 CELLS, ASKED, GENES = 4000, 300, 80
 GAP = (3.5, 6.5)
 DOSES = (4.0, 4.5, 5.0, 5.5, 6.0)
-BINS = np.array([0.0, 0.01, 1, 2, 3, 3.5, 6.5, 7, 8, 9, 10.01])
-"""Edges of bins of the dose; the first is dose 0, the sixth the gap."""
+BINS = np.array([0.0, 0.01, 1.75, 3.51, 6.49, 8.25, 10.01])
+"""Edges of bins of the dose; the first is dose 0, the fourth the gap, which no cell is in."""
 
 DRUGS, LEFT_OUT, FEATURES, CELLS_A_DRUG = 24, 6, 4, 120
 DISPERSION, LIBRARY = 0.3, 200.0
