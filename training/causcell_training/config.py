@@ -153,6 +153,9 @@ class OptimisationConfig(_Section):
     """Decay, a step, of the moving average of the weights, which is what is validated and exported."""
     held_out: float = Field(0.1, gt=0, lt=0.9)
     """Share of cells held out, half to choose by (early stopping) and half to report on, if no split is given."""
+    devices: int = Field(1, ge=1, le=1024)
+    """GPUs, or processes on CPUs, of this machine that the cells of each batch are shared out among; their gradients
+    are averaged (Lightning's ``ddp_spawn``). The same cells a step, and up to random numbers the same training."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device to train on; ``auto`` takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

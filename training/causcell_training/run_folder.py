@@ -19,6 +19,7 @@ a finished run. Until then the following are there::
     checkpoints/data.safetensors    what of the cells a model needs; its presence says that a run was begun
     checkpoints/best.safetensors    the best weights so far
     checkpoints/last.safetensors    the state after the last validation, from which training is resumed
+    checkpoints/facts.json          steps, epochs and time of a training in several processes, at its end
 
 No file holds a pickle, and none is read as one.
 """
@@ -50,6 +51,7 @@ CHECKPOINTS = "checkpoints"
 DATA_FILE = f"{CHECKPOINTS}/data.safetensors"
 BEST_FILE = f"{CHECKPOINTS}/best.safetensors"
 LAST_FILE = f"{CHECKPOINTS}/last.safetensors"
+FACTS_FILE = f"{CHECKPOINTS}/facts.json"
 LIGHTNING_LOGS = "lightning_logs"
 
 TRAINED_FILES = (WEIGHTS_FILE, REFERENCE_FILE, HELD_OUT_FILE)

@@ -6,7 +6,7 @@ import anndata
 import pytest
 import torch
 from commands import refused, says, train_words
-from short_runs import assert_same_weights, interrupt, tiny_config
+from short_runs import assert_same_weights, interrupt, read_metrics, short_config, tiny_config
 
 from causcell.errors import ConfigurationError
 from causcell_training import fit
@@ -115,3 +115,33 @@ def test_gradients_of_several_batches_make_a_step(cells: anndata.AnnData, tmp_pa
         with pytest.raises(RuntimeError, match="power cut"):
             fit(cells, again, config=config)
     assert_same_weights(fit(cells, again, config=config, resume=True), run)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_two_processes_train_as_one(
+    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    """The same steps over the same cells with other random numbers; and no batch system's variables are taken."""
+    for variable, value in BATCH_SYSTEMS["torchrun"].items():
+        monkeypatch.setenv(variable, value)
+    one = fit(cells, tmp_path / "one", config=short_config())
+    two = fit(cells, tmp_path / "two", config=short_config(**{"optimisation.devices": 2}), cache=cache)
+    assert {path.name for path in one.path.iterdir()} == {path.name for path in two.path.iterdir()}
+    for name in ("steps", "epochs"):
+        assert one.provenance[name] == two.provenance[name]
+    losses = [run.provenance["best_held_out_mse"] for run in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)  # seeds differ by as much
+    metrics = [[(row["epoch"], row["name"]) for row in read_metrics(run.path / "metrics.csv")] for run in (one, two)]
+    assert metrics[0] == metrics[1]
+
+
+def test_devices_that_are_not_there_or_have_nothing_to_do_are_told(
+    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"devices=40: batches of 64 cells .*; take 32 or fewer"):
+        fit(cells, tmp_path / "run", config=tiny_config(**{"optimisation.devices": 40}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigurationError, match=r"devices=3: torch finds 2 GPUs here; .*accelerator='cpu'"):
+        fit(cells, tmp_path / "run", config=tiny_config(**{"optimisation.devices": 3}))
+    assert not (tmp_path / "run").exists()

@@ -10,6 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -86,6 +87,8 @@ class PanelFile:
         Folder of the file.
     genes
         Number of panel genes, G.
+    file
+        The file, opened; a new one, if not given.
 
     Attributes
     ----------
@@ -93,14 +96,19 @@ class PanelFile:
         (n, G).
     """
 
-    def __init__(self, folder: Path, genes: int) -> None:
+    def __init__(self, folder: Path, genes: int, file: IO[bytes] | None = None) -> None:
         self._record = np.dtype([("gene", np.uint16 if genes <= 2**16 else np.uint32), ("value", np.float32)])
         self._folder = folder
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - it outlives this
+        self._file = file or tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - it outlives this
         weakref.finalize(self, self._file.close)
         self._lengths: list[np.ndarray] = []
         self._indptr = np.zeros(1, dtype=np.int64)
         self._genes = genes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Give the open file to a process that is being started (`multiprocessing.reduction`); it has no name."""
+        file = DupFd(self._file.fileno())
+        return _reopen, (file, self._folder, self._genes, self.indptr)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -167,6 +175,13 @@ class PanelFile:
             yield self[part].indices.astype(kind)
         for part in batches(self.shape[0], _BLOCK_ROWS):
             yield self[part].data
+
+
+def _reopen(file: Any, folder: Path, genes: int, indptr: np.ndarray) -> PanelFile:
+    """Open in a process that was started what `PanelFile.__reduce__` gave it."""
+    panel = PanelFile(folder, genes, os.fdopen(file.detach(), "r+b", buffering=0))
+    panel._indptr = indptr
+    return panel
 
 
 PanelRows: TypeAlias = "sparse.csr_matrix | PanelFile"

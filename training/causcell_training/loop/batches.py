@@ -12,6 +12,7 @@ from causcell_training.config import TrainConfig
 from causcell_training.data.cells import Batch, TrainingData
 from causcell_training.data.reading import sample_rows
 from causcell_training.data.split import MOST_VALIDATED, REPLAYED, TRAINING, VALIDATION
+from causcell_training.loop.environment import find_share
 
 EVALUATION_ROWS = 512
 """Cells of a batch that is not trained on."""
@@ -51,7 +52,12 @@ class ShuffledBatches(Sampler[np.ndarray]):
         return self._count
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the rows of each batch, int64."""
+        """Yield this process's rows of each batch, int64."""
+        part, parts = find_share()
+        yield from (rows[part::parts] for rows in self.whole())
+
+    def whole(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch, int64, those of all processes."""
         nth, part = divmod(self._epoch, self._epochs)
         order = np.random.default_rng((self._seed, nth)).permutation(self._rows)
         yield from np.array_split(np.array_split(order, self._epochs)[part], self._count)
@@ -87,10 +93,10 @@ class ReplayingBatches(ShuffledBatches):
         self._replayed = replayed
         self._ratio = share / (1 - share)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the rows of each batch, int64, new cells first."""
+    def whole(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch, int64, new cells first, those of all processes."""
         rng = np.random.default_rng((self._seed, self._epoch, 1))
-        for rows in super().__iter__():
+        for rows in super().whole():
             wanted = min(round(len(rows) * self._ratio), len(self._replayed))
             yield np.concatenate([rows, rng.choice(self._replayed, wanted, replace=False)])
 

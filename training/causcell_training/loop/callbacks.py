@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
+import multiprocessing
 import os
+import warnings
 from pathlib import Path
 
 import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
+from causcell._internal.cpus import available_cpus
 from causcell._internal.files import new_file
 from causcell.errors import RunError, format_list
 from causcell_training.config import OptimisationConfig
+from causcell_training.loop.surroundings import LIGHTNING_LOGGERS
 
 _COLUMNS = ["epoch", "step", "name", "value"]
+
+
+class MovingAverage(EMAWeightAveraging):
+    """Average the weights over steps, with a decay a step; it can be given to a process that is being started.
+
+    Parameters
+    ----------
+    decay
+        The decay.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay=decay, use_buffers=False)
+        self._decay = decay
+
+    def __reduce__(self) -> tuple[type[MovingAverage], tuple[float]]:
+        """Give the decay alone: before a training there is nothing else, and torch's functions can't be pickled."""
+        return type(self), (self._decay,)
+
+
+class StartedProcess(lightning.Callback):
+    """Give a process that a training has started its share of the CPUs, and keep Lightning's advice from the terminal.
+
+    A number of threads that the user set by OMP_NUM_THREADS is kept.
+    """
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Set what is the process's."""
+        if multiprocessing.parent_process() is None:
+            return
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, available_cpus() // trainer.world_size))
+        for name in LIGHTNING_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
 class MetricsFile(lightning.Callback):
@@ -34,6 +76,8 @@ class MetricsFile(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Drop the rows of epochs that a resumed run goes over again: those after its checkpoint."""
+        if not trainer.is_global_zero:
+            return
         if not self._begun and os.path.lexists(self._path):
             kept = [row for row in self._read() if int(row[0]) < trainer.current_epoch]
             with new_file(self._path, overwrite=True) as staging, staging.open("w", newline="") as file:
@@ -51,6 +95,8 @@ class MetricsFile(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Append the terms of the epoch, and the measures of its validation."""
+        if not trainer.is_global_zero:
+            return
         new = not self._path.exists() or not self._path.stat().st_size
         with self._path.open("a", newline="") as file:
             writer = csv.writer(file)

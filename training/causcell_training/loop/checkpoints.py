@@ -7,6 +7,7 @@ callbacks of the user. A run resumed from it is therefore the uninterrupted one,
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from causcell.errors import RunError
 from causcell_training.checkpoint_file import read_checkpoint, write_checkpoint
 from causcell_training.run_data import TrainingFacts
-from causcell_training.run_folder import BEST_FILE, CHECKPOINTS, LAST_FILE
+from causcell_training.run_folder import BEST_FILE, CHECKPOINTS, FACTS_FILE, LAST_FILE
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable")
 """Settings of an optimiser that depend on the device: a resumed run has those of its own."""
@@ -161,14 +162,25 @@ class RunCheckpoints(lightning.Callback):
         self._keep(trainer)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Keep the state after the last epoch."""
+        """Keep the state after the last epoch, and for the process that started others the facts."""
         self._keep(trainer)
+        if trainer.world_size > 1 and trainer.is_global_zero:
+            facts = asdict(self.facts(trainer, trainer.global_step))
+            (self._path / FACTS_FILE).write_text(json.dumps(facts))
 
     def _keep(self, trainer: lightning.Trainer) -> None:
         if self._validated:
             self._validated = False
             self.progress.epochs, self.progress.steps = trainer.current_epoch, trainer.global_step
             trainer.save_checkpoint(self._path / LAST_FILE)
+
+
+def read_facts(path: Path) -> TrainingFacts:
+    """Read the facts of a training that several processes did; raises `RunError` where they left none."""
+    try:
+        return TrainingFacts(**json.loads((path / FACTS_FILE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"the processes of the training in {str(path)!r} left no facts of it ({error})") from error
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -192,5 +204,10 @@ class CheckpointFiles(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint of `write_checkpoint`, and no other: nothing is unpickled."""
+        """Read a checkpoint of `write_checkpoint`; elsewhere the weights that a process of this training has left.
+
+        Nothing is unpickled but weights.
+        """
+        if Path(path).absolute().parent != self._folder:
+            return dict(super().load_checkpoint(path, map_location=map_location, weights_only=True))
         return read_checkpoint(Path(path)) | {"pytorch-lightning_version": metadata.version("lightning")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -40,6 +42,43 @@ class OneProcess(LightningEnvironment):
         return 0
 
 
+class OwnProcesses(OneProcess):
+    """A training in processes of this machine that the training itself starts, whatever a batch system has set."""
+
+    main_address = "127.0.0.1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._processes, self._rank, self._started_by = 1, 0, os.getpid()
+
+    def world_size(self) -> int:
+        """Return the number of processes."""
+        return self._processes
+
+    def set_world_size(self, size: int) -> None:
+        """Take the number of processes."""
+        self._processes = size
+
+    def global_rank(self) -> int:
+        """Return the number of this one."""
+        return self._rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Take the number of this one."""
+        self._rank = rank
+
+    def local_rank(self) -> int:
+        """Return the number of this one on this machine, which Lightning tells a process that it has started."""
+        return 0 if os.getpid() == self._started_by else int(os.environ["LOCAL_RANK"])
+
+
+def find_share() -> tuple[int, int]:
+    """Return which of how many processes of a training this is."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
 def check_accelerator(name: str) -> None:
     """Raise `ConfigurationError` if the accelerator is not there, naming those that are."""
     available = ["auto", "cpu", *(["gpu"] if _has_gpu() else [])]
@@ -49,6 +88,28 @@ def check_accelerator(name: str) -> None:
         raise ConfigurationError(
             f"optimisation.accelerator={name!r}: {reason}; available are {format_list(available)}"
             + ("" if built else ", or install a torch for GPUs")
+        )
+
+
+def check_devices(settings: OptimisationConfig) -> None:
+    """Raise `ConfigurationError` if there are fewer GPUs than devices."""
+    if settings.devices == 1 or settings.accelerator == "cpu" or not _has_gpu():
+        return
+    there = max(torch.cuda.device_count(), 1)
+    if settings.devices > there:
+        raise ConfigurationError(
+            f"optimisation.devices={settings.devices}: torch finds {there} GPU{'s' if there > 1 else ''} here; take as "
+            "many, or optimisation.accelerator='cpu'"
+        )
+
+
+def check_shares(settings: OptimisationConfig, rows: np.ndarray) -> None:
+    """Raise `ConfigurationError` if batches of training rows leave a device fewer than two cells."""
+    least = min(settings.batch_size, len(rows))
+    if settings.devices > 1 and least < 2 * settings.devices:
+        raise ConfigurationError(
+            f"optimisation.devices={settings.devices}: batches of {least} cells are shared out among them, two a "
+            f"device at least; take {max(1, least // 2)} or fewer, or larger batches (optimisation.batch_size)"
         )
 
 

@@ -17,6 +17,9 @@ from causcell._internal.cpus import available_cpus
 from causcell._internal.interrupts import raise_on_sigterm
 from causcell._internal.quiet import quiet_loggers
 
+LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+"""Loggers of Lightning's advice."""
+
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -92,7 +95,6 @@ def own_interrupt() -> Iterator[None]:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence Lightning's advice on hardware, loaders and folders for the block: none of it is the user's to act on."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    with quiet_loggers(names, logging.WARNING), warnings.catch_warnings():
+    with quiet_loggers(LIGHTNING_LOGGERS, logging.WARNING), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         yield

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as lightning
-from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from causcell.cells.collection import AnySource
@@ -20,12 +20,19 @@ from causcell_training.data.cells import TrainingData, prepare
 from causcell_training.data.descended import prepare_descended
 from causcell_training.data.heritage import Heritage
 from causcell_training.data.panel_rows import PanelCache
-from causcell_training.data.split import REPLAYED, Split
+from causcell_training.data.split import REPLAYED, TRAINING, Split
 from causcell_training.descended_weights import frozen_weights
 from causcell_training.loop.batches import training_batches, validation_batches, with_epochs
-from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile
-from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints
-from causcell_training.loop.environment import OneProcess, check_accelerator, find_precision
+from causcell_training.loop.callbacks import DivergenceCheck, MetricsFile, MovingAverage, StartedProcess
+from causcell_training.loop.checkpoints import CheckpointFiles, Progress, RunCheckpoints, read_facts
+from causcell_training.loop.environment import (
+    OneProcess,
+    OwnProcesses,
+    check_accelerator,
+    check_devices,
+    check_shares,
+    find_precision,
+)
 from causcell_training.loop.finish import find_versions, finish_run
 from causcell_training.loop.progress import TrainingProgress
 from causcell_training.loop.surroundings import (
@@ -138,12 +145,14 @@ def train_model(
         Ctrl-C, or SIGTERM (`causcell._internal.interrupts.Terminated`); its text says what is kept and how to go on.
     """
     check_accelerator(config.optimisation.accelerator)
+    check_devices(config.optimisation)
     find_precision(config.optimisation)
     with one_at_a_time(), own_torch_defaults(), own_threads(), own_rank():
         if heritage is None:
             prepared = prepare(data, config, split, options.cache)
         else:
             prepared = prepare_descended(data, config, split, heritage, options.cache)
+        check_shares(config.optimisation, prepared.rows(TRAINING))
         config = with_epochs(config, -(-len(training_batches(prepared, config)) // config.optimisation.accumulate))
         run_data = _resume_run(path, prepared, config) if resume else _begin_run(path, prepared, config, overwrite)
         checkpoints = RunCheckpoints(
@@ -217,7 +226,8 @@ def _run_loop(
                     weights_only=True,
                 )
             except Exception as error:
-                if checkpoints.begun or isinstance(error, CausCellError) or not last.exists():
+                started = checkpoints.begun or config.optimisation.devices > 1
+                if started or isinstance(error, CausCellError) or not last.exists():
                     raise
                 raise RunError(
                     f"{last} can't be used: {type(error).__name__} {str(error)[:200]}; begin again with overwrite=True"
@@ -225,6 +235,8 @@ def _run_loop(
     if not (path / BEST_FILE).exists():
         raise RunError("no validation gave a finite measure, so that there is no model; see metrics.csv")
     facts = checkpoints.facts(trainer, trainer.global_step)
+    if config.optimisation.devices > 1:  # whose callbacks lived in other processes
+        facts = read_facts(path)
     weights = select_model_weights(read_checkpoint(path / BEST_FILE)["state_dict"])
     weights |= frozen_weights(data, config.descent)
     description = ModelDescription.of(plan.model.schema, data.preprocessing)
@@ -235,9 +247,9 @@ def _describe_interrupt(path: Path, progress: Progress) -> str:
     """Say what an interrupted training has kept, and how to go on."""
     if not (path / BEST_FILE).exists():
         return f"training was before its first validation, in {str(path)!r}; go on with resume=True"
+    best = f" (of epoch {progress.best_epoch}, held-out MSE {progress.best:.3f})" if progress.best_epoch else ""
     return (
-        f"the best model so far (of epoch {progress.best_epoch}, held-out MSE {progress.best:.3f}) is kept in "
-        f"{str(path)!r}; go on with resume=True, or export it as it is with "
+        f"the best model so far{best} is kept in {str(path)!r}; go on with resume=True, or export it as it is with "
         "unfinished=True"
     )
 
@@ -249,9 +261,10 @@ def _make_trainer(
     settings = config.optimisation
     callbacks: list[lightning.Callback] = [
         checkpoints,  # before all others: between two epochs none of them has begun the second
-        EMAWeightAveraging(decay=settings.ema_decay, use_buffers=False),
+        MovingAverage(settings.ema_decay),
         MetricsFile(path / METRICS_FILE),
         DivergenceCheck(settings),
+        StartedProcess(),
         *options.callbacks,
     ]
     own_bar = any(isinstance(callback, ProgressBar) for callback in options.callbacks)
@@ -260,8 +273,9 @@ def _make_trainer(
     return lightning.Trainer(
         default_root_dir=path,
         accelerator=settings.accelerator,
-        devices=1,
-        plugins=[OneProcess(), CheckpointFiles(path)],
+        devices=settings.devices,
+        strategy="auto" if settings.devices == 1 else "ddp_spawn_find_unused_parameters_true",
+        plugins=[OneProcess() if settings.devices == 1 else OwnProcesses(), CheckpointFiles(path)],
         precision=find_precision(settings),
         accumulate_grad_batches=settings.accumulate,
         max_epochs=settings.epochs,

@@ -104,7 +104,9 @@ class TrainingPlan(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed torch by seed and epoch, so that a resumed run draws the random numbers that it would have drawn."""
-        torch.manual_seed(int(np.random.SeedSequence((self.config.seed, self.current_epoch)).generate_state(1)[0]))
+        process = (self.global_rank,) if self.global_rank else ()  # one that is alone has what it always had
+        seed = np.random.SeedSequence((self.config.seed, self.current_epoch, *process))
+        torch.manual_seed(int(seed.generate_state(1)[0]))
 
     def training_step(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch, and log every term of it as ``train/<term>``.
