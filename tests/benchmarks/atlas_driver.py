@@ -7,7 +7,7 @@ in a process of its own, which tells its seconds, CPU seconds and peak memory:
 - ``plan``: `Generator.plan_atlas` of the source;
 - ``worker``: what a worker does before its first shard: unpickle the task, open it, read the first batch;
 - ``unseen``: labels that no training cell carries together, in a million rows of a shard;
-- ``restart``: `write_atlas` until the executor is asked for the shards that are missing, 60,000 of 63,000 done, and the
+- ``restart``: `write_atlas` until the executor is asked for the shards that are missing, all but 3,000 done, and the
   files of these shards;
 - ``dask``: the first 2,000 of 63,000 shards of no work: until the first is back, and the most in the scheduler's hands.
 
@@ -257,7 +257,7 @@ def measure_unseen(arguments: argparse.Namespace) -> dict[str, Any]:
 def simulated_atlas(arguments: argparse.Namespace, layout: str, done: int) -> tuple[Any, Path]:
     """Begin an atlas of many shards of one small batch each, and put the files of some shards where they would be.
 
-    One shard is made, and its files stand for those of every other one: small, as is all that is not counted.
+    One shard is made; the files of every other one are there by name, and empty.
     """
     from causcell.atlas.records import FileRecord
     from causcell.atlas.task import ShardMaker
@@ -275,29 +275,36 @@ def simulated_atlas(arguments: argparse.Namespace, layout: str, done: int) -> tu
     with journal.locked():
         begin(maker, journal)
         (first,) = (event.record for event in maker.make([0]) if hasattr(event, "record"))
-        pieces = Path(path, ".causcell", "pieces")
-        staged = {name: (path / name).read_bytes() for name in first.files}
-        own = [each for each in pieces.rglob("*") if each.is_file()]
+        own = [str(each) for each in Path(path, ".causcell", "pieces").rglob("*") if each.is_file()]
+        empty = FileRecord(bytes=0, sha256="0" * 64)
+        records = {0: first}
         for shard in range(1, done):
-            files = {}
-            for name, content in staged.items():
-                other = of_shard(name, shard)
-                (path / other).parent.mkdir(parents=True, exist_ok=True)
-                (path / other).write_bytes(content)
-                files[other] = FileRecord(bytes=len(content), sha256=first.files[name].sha256)
-            for each in own:
-                target = Path(str(each).replace("000000", f"{shard:06d}"))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(each.read_bytes())
-            journal_write(journal, first.model_copy(update={"shard": shard, "files": files}))
+            files = {of_shard(name, shard): empty for name in first.files}
+            for place in [f"{path}/{name}" for name in files] + [
+                each.replace("000000", f"{shard:06d}") for each in own
+            ]:
+                Path(place).parent.mkdir(parents=True, exist_ok=True)
+                Path(place).touch()
+            records[shard] = first.model_copy(update={"shard": shard, "files": files})
+        write_records(journal, plan, records)
     return maker, path
 
 
-def journal_write(journal: Any, record: Any) -> None:
-    """Write a record as `Journal.commit` does, without waiting for the disk."""
-    place = Path(journal.place, ".causcell", "shards", f"{record.shard:06d}.json")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
+def write_records(journal: Any, plan: Any, records: dict[int, Any]) -> None:
+    """Write records as a run leaves them: of many shards in a file where a version does that, else each in one."""
+    whole = 0
+    if getattr(plan, "group", None):
+        from causcell.atlas import record_batches
+
+        whole = len(records) // record_batches.BATCH
+        for number in range(whole):
+            record_batches.gather(journal.storage, plan.shards, number, records, set())
+        whole *= record_batches.BATCH
+    for shard, record in records.items():
+        if shard >= whole:
+            place = Path(journal.place, ".causcell", "shards", f"{shard:06d}.json")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
 
 
 def of_shard(name: str, shard: int) -> str:

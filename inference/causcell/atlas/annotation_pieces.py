@@ -90,12 +90,18 @@ def read_index(file: BinaryIO) -> dict[str, tuple[int, int]]:
     if size > min(end, _LARGEST_INDEX):
         raise ValueError("its index is longer than the file")
     file.seek(end - size)
-    fields = json.loads(file.read(size))
+    try:
+        fields = json.loads(file.read(size))
+    except RecursionError as error:
+        raise ValueError("its index is no index") from error
     index = {}
-    for name, (start, length) in fields.items():
-        if not (isinstance(start, int) and isinstance(length, int) and 0 <= start <= start + length <= end - size):
+    for name, place in fields.items() if isinstance(fields, dict) else [("", None)]:
+        numbers = place if isinstance(place, list) else []
+        if len(numbers) != 2 or not all(type(each) is int and each >= 0 for each in numbers):
+            raise ValueError("its index is no index")
+        if sum(numbers) > end - size:
             raise ValueError("its index points outside")
-        index[str(name)] = (start, length)
+        index[name] = (numbers[0], numbers[1])
     return index
 
 
