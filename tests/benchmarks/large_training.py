@@ -1,6 +1,6 @@
 """Training of many cells: peak memory, and cells a second from the cache on disk against those from memory.
 
-    python tests/benchmarks/large_training.py --cells 100000 1000000 --folder /tmp/large
+    python tests/benchmarks/large_training.py --cells 100000 1000000 --folder build/large
 
 Files of synthetic cells are written by blocks: counts of a few programmes, about 6 % nonzero, three concepts. Each
 training is a process of its own that ends after some steps; its peak is what the kernel counted (``ru_maxrss``).

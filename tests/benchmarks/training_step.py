@@ -1,7 +1,7 @@
 """CPU time of a training step, this code against another checkout of it, by turns.
 
-    git worktree add --detach /tmp/old v0.1.0
-    python tests/benchmarks/training_step.py --old /tmp/old --data kang2018_ifnb_main.h5ad \
+    git worktree add --detach build/old v0.1.0
+    python tests/benchmarks/training_step.py --old build/old --data kang2018_ifnb_main.h5ad \
         --concept stim donor cell_type --edge donor:cell_type
 
 Each code trains in a process of its own, one thread, without Lightning's loop: batch, loss, gradients, clipping, AdamW.
