@@ -25,6 +25,7 @@ from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, Place, ShardRecord
 from causcell.atlas.sharding import ShardFile
 from causcell.atlas.storage import FOLDER
+from causcell.atlas.store_layout import grouped_arrays
 from causcell.errors import AtlasError
 
 ANNOTATIONS = f"{FOLDER}/pieces/annotations"
@@ -118,7 +119,7 @@ class AnnotationAssembly:
 
     def __init__(self, journal: Journal, plan: Plan, records: Mapping[int, ShardRecord]) -> None:
         self._journal, self._plan, self._records = journal, plan, records
-        self._arrays = journal.grouped_arrays(plan)
+        self._arrays = grouped_arrays(journal.storage, journal.metadata(), plan)
 
     @property
     def groups(self) -> range:

@@ -33,11 +33,11 @@ from causcell._internal.remote import AnyPath, RemotePath
 from causcell.atlas.object_storage import ObjectStorage
 from causcell.atlas.plan import Plan
 from causcell.atlas.record_batches import BATCH, gather, read_batches, withdraw_from_batch
-from causcell.atlas.records import FileRecord, PlanFit, ShardArrays, ShardRecord, check_place
+from causcell.atlas.records import FileRecord, PlanFit, ShardRecord, check_place
 from causcell.atlas.storage import FOLDER, LocalStorage, Storage
+from causcell.atlas.store_layout import ROOT_METADATA as ROOT_METADATA
+from causcell.atlas.store_layout import shard_arrays
 from causcell.errors import AtlasError, CausCellError, OutputExistsError, format_list
-
-ROOT_METADATA = "zarr.json"
 
 _PLAN = f"{FOLDER}/plan.json"
 _METADATA = f"{FOLDER}/metadata.json"
@@ -152,7 +152,7 @@ class Journal:
         A damaged record vouches for nothing: its shard is made again.
         """
         found: dict[int, ShardRecord] = {}
-        fits = None if plan is None else PlanFit(plan, self._shard_arrays(plan))
+        fits = None if plan is None else PlanFit(plan, shard_arrays(self.metadata(), plan))
         for record in read_batches(self.storage):
             if fits is None or fits(record):
                 found[record.shard] = record
@@ -191,32 +191,6 @@ class Journal:
         if plan.group is not None:
             self._single.add(shard)
             gather(self.storage, plan.shards, shard // BATCH, records, self._single)
-
-    def grouped_arrays(self, plan: Plan) -> tuple[str, ...]:
-        """Return the arrays of annotations of which groups of shards have a file, by the metadata of the store."""
-        names = (self.metadata() or {}) if plan.group is not None else {}
-        nodes = (name.removesuffix(f"/{ROOT_METADATA}") for name in names if name.endswith(f"/{ROOT_METADATA}"))
-        found = (node for node in nodes if node.startswith(("obs/", "obsm/")) and node not in plan.arrays)
-        return tuple(node for node in sorted(found) if _is_sharded(self.read_layout(node)))
-
-    def _shard_arrays(self, plan: Plan) -> ShardArrays | None:
-        """Return the arrays that are written by shards, by the metadata of the store; `None` where these can't be read.
-
-        Of ``obs`` they are those without a chunk among the metadata. Categories, which are written ahead, may have an
-        empty chunk, of which there is no file. Of ``obsm`` they are all.
-        """
-        names = self.metadata()
-        if names is None:
-            return None
-        nodes = {name.removesuffix("/zarr.json") for name in names if name.endswith("/zarr.json")}
-        groups = {str(PurePosixPath(node).parent) for node in nodes}
-        whole = {name.rpartition("/c/")[0] for name in names}
-        obs = {node for node in nodes - groups - whole if node.startswith("obs/")}
-        ahead = {node for node in obs if node.count("/") > 1 and node.endswith("/categories")}
-        if plan.group is not None:  # whose annotations are no files of shards
-            return ShardArrays(frozenset(plan.dense), frozenset(), frozenset(), flat=True)
-        values = {*plan.dense, *(node for node in nodes - groups if node.startswith("obsm/"))}
-        return ShardArrays(frozenset(values), frozenset(obs), frozenset(ahead - {"obs/source_cell/categories"}))
 
     def place_of(self, name: str) -> str:
         """Return where a recorded file is; the root's metadata are kept aside until the store is finished."""
@@ -281,29 +255,6 @@ class Journal:
         for name in others:
             self.storage.remove_folder(name)
 
-    def read_layout(self, place: str) -> dict[str, Any]:
-        """Return the metadata of an array of the store; nothing where they can't be read."""
-        try:
-            fields = self.read(f"{place}/{ROOT_METADATA}")
-        except (ValueError, RecursionError, OSError):
-            return {}
-        return fields if isinstance(fields, dict) else {}
-
-    def strange_layouts(self, plan: Plan) -> tuple[str, ...]:
-        """Return the files of array metadata that are not of the plan's rows, columns and types."""
-        strange = []
-        for place in plan.dense:
-            fields = self.read_layout(place)
-            stated = (fields.get("shape"), fields.get("data_type"))
-            if stated != ([plan.rows, plan.arrays[place]], plan.array_dtype(place)):
-                strange.append(f"{place}/{ROOT_METADATA}")
-        for place in plan.sparse:
-            attributes = self.read_layout(place).get("attributes")
-            stated_shape = attributes.get("shape") if isinstance(attributes, dict) else None
-            if stated_shape != [plan.rows, plan.arrays[place]]:
-                strange.append(f"{place}/{ROOT_METADATA}")
-        return tuple(strange)
-
     @property
     def finished(self) -> bool:
         """Tell whether the store can be opened as a whole."""
@@ -343,13 +294,6 @@ class Journal:
 def _digest_fields(fields: Any) -> str:
     """Return the digest of a plan by its fields, as they stand in the file."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def _is_sharded(layout: dict[str, Any]) -> bool:
-    """Tell whether an array's files hold several chunks."""
-    codecs = layout.get("codecs")
-    first = codecs[0] if isinstance(codecs, list) and codecs else None
-    return isinstance(first, dict) and first.get("name") == "sharding_indexed"
 
 
 def _shard_of(name: str) -> int:

@@ -20,6 +20,7 @@ from causcell.atlas.journal import Journal
 from causcell.atlas.open import go_on
 from causcell.atlas.plan import CHUNK_SIZE, SHARD_SIZE, Plan, plan_layout
 from causcell.atlas.storage import Storage
+from causcell.atlas.store_layout import strange_layouts
 from causcell.atlas.task import ShardMaker
 from causcell.atlas.write import AtlasSummary, write_atlas
 from causcell.cells.columns import find_form, take_form
@@ -86,7 +87,7 @@ def materialize_atlas(
         )
     if not journal.finished:
         raise AtlasError(f"{str(embeddings)!r} is not finished; run the command that makes it again")
-    strange = journal.strange_layouts(stored)
+    strange = strange_layouts(journal.storage, stored)
     if strange or len(journal.records(stored)) < stored.shards:
         why = format_list(strange) if strange else "shards are missing"
         raise AtlasError(f"{str(embeddings)!r} is not what its plan says ({why}); causcell verify tells what is wrong")

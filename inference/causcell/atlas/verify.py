@@ -20,6 +20,7 @@ from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, ShardRecord, shard_file
 from causcell.atlas.shards import read_shard
+from causcell.atlas.store_layout import grouped_arrays, strange_layouts
 from causcell.atlas.value_checks import describe_values
 from causcell.atlas.verify_matrices import check_matrices
 from causcell.atlas.zarr_store import list_counting
@@ -126,7 +127,7 @@ def _check_groups(
     journal: Journal, plan: Plan, records: Mapping[int, ShardRecord], damaged: dict[int | None, tuple[str, ...]]
 ) -> list[int]:
     """Add the annotations of groups of shards that are not what was written, by shard; return their groups."""
-    withdrawn, arrays = [], journal.grouped_arrays(plan)
+    withdrawn, arrays = [], grouped_arrays(journal.storage, journal.metadata(), plan)
     for group in range(plan.groups):
         shards = [shard for shard in plan.shards_of(group) if shard in records]
         made, expected = read_group(journal, group), tuple(group_files(arrays, group).values())
@@ -154,7 +155,7 @@ def _damaged_metadata(journal: Journal, plan: Plan, metadata: Mapping[str, FileR
     """Return the files of no shard that are not what was written, or not of the plan."""
     if metadata is None:
         return ("metadata.json",)
-    bad = _damaged_files(journal, metadata) or journal.strange_layouts(plan)
+    bad = _damaged_files(journal, metadata) or strange_layouts(journal.storage, plan)
     if not bad and journal.finished and not plan.sparse:
         sound = journal.storage.record(ROOT_METADATA) == metadata[ROOT_METADATA]
         bad = () if sound else (ROOT_METADATA,)
@@ -182,7 +183,7 @@ def _unknown_files(
     """Return the files that nothing was recorded of, but for hidden ones and those of what is not finished yet."""
     known = {name for record in records.values() for name in record.files} | metadata.keys() | {ROOT_METADATA}
     known |= {*list_assembled(journal, plan), *list_counting(plan), *list_grouped(journal, plan)}
-    places = (*plan.sparse, *journal.grouped_arrays(plan))
+    places = (*plan.sparse, *grouped_arrays(journal.storage, journal.metadata(), plan))
     unfinished = () if journal.finished else tuple(f"{place}/" for place in places)
     found = []
     for place in journal.storage.names():
