@@ -74,7 +74,7 @@ def test_on_the_command_line(models, file, tmp_path, capsys):
     atlas = anndata.read_zarr(tmp_path / "atlas.zarr")
     assert atlas.obs["intervention"].cat.categories.tolist() == [f"age={age};perturbation=A+C" for age in (20, 45, 70)]
     assert run_command("inspect", models) == 0
-    assert "age: kind continuous; from 20.0; to 60.0" in capsys.readouterr().out
+    assert "age: kind continuous; from 20; to 60" in capsys.readouterr().out
 
 
 def test_trials_and_effects_on_cells(valued, file):

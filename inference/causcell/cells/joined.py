@@ -48,7 +48,7 @@ class JoinedCells(Collection):
     >>> genes = [pd.DataFrame(index=list(names)) for names in ("ABC", "CB")]
     >>> files = {key: anndata.AnnData(np.eye(1, len(var), dtype=np.float32), var=var) for key, var in zip("xy", genes)}
     >>> with JoinedCells(files, announce=False) as cells:
-    ...     cells.genes, cells.names.tolist(), cells.values(slice(0, 2)).toarray().tolist()
+    ...     cells.genes, cells.names.tolist(), cells.values(slice(0, 2)).tolist()
     (['B', 'C'], ['x:0', 'y:0'], [[0.0, 0.0], [0.0, 1.0]])
     """
 

@@ -81,7 +81,10 @@ def test_counterfactual_cells_are_the_embedded_engines(served, generator, cells,
 
 @pytest.mark.parametrize("options", [{"preset": "draw"}, {"preset": "mean"}, {"solver": "ddpm", "steps": 2}], ids=str)
 def test_float16_is_asked_of_the_server_and_is_float32_rounded(served, cells, options):
-    """Half the bytes from the decoder and the sampler on; the client's own loop rounds at its end."""
+    """Half the bytes from the decoder on; the mean is made of the slab, which has float32 alone, and rounded here.
+
+    The client's own loop rounds at its end.
+    """
     asked = []
     run = served.engine.run
 
@@ -97,7 +100,8 @@ def test_float16_is_asked_of_the_server_and_is_float32_rounded(served, cells, op
             patch.setattr(served.engine, "run", listening)
             found = [block.arrays["X"] for block in served.generate(bound, request)]
     np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected).astype(np.float16), strict=True)
-    assert (("expression_float16",) in asked) == (options.get("solver") is None)
+    assert (("expression_float16",) in asked) == (options.get("preset") == "draw")
+    assert (("slab_probability", "slab_mean") in asked) == (options.get("preset") == "mean")
     assert ("expression",) not in asked
 
 
