@@ -2,8 +2,6 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
 import tomllib
 import warnings
 from pathlib import Path
@@ -13,7 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from atlases import environment
+from atlases import run_example
 from paths import MODEL_REPOSITORY, ROOT
 from simulation import simulated_cells
 
@@ -92,16 +90,7 @@ def test_an_example_runs_as_it_stands(page: str, code: str, material: Path, tmp_
     for path in material.iterdir():
         if path.name not in made:
             (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "example.py").write_text((SHORTENED if "fit(" in code else "") + code)
-    done = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=tmp_path,
-        env=environment(MPLBACKEND="agg"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    run_example(tmp_path, (SHORTENED if "fit(" in code else "") + code)
 
 
 def test_every_example_is_accounted_for() -> None:

@@ -76,14 +76,15 @@ class FittedModel(Generator):
 def fit(
     adata: anndata.AnnData | str | os.PathLike[str],
     *,
-    concepts: Sequence[str] | str,
-    edges: Sequence[str | tuple[str, str]] | str = (),
-    out: str | os.PathLike[str] | None = None,
-    progress: bool = True,
-    threads: int | None = None,
+    out: str | os.PathLike[str] | None,
+    progress: bool,
+    threads: int | None,
     **settings: Any,
 ) -> FittedModel:
-    """Train, export, verify and open a model; see `causcell.fit`."""
+    """Train, export, verify and open a model: what `causcell.fit`, which has the defaults, calls.
+
+    ``settings`` are those of `causcell_training.fit`.
+    """
     for name in ("resume", "overwrite"):
         if settings.get(name):
             raise ConfigurationError(f"causcell.fit does not take {name}=; call causcell_training.fit and export")
@@ -93,7 +94,7 @@ def fit(
         folder = local_path(out)
         refuse_existing(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    run = train(adata, folder / "run", concepts=concepts, edges=edges, progress=progress, **settings)
+    run = train(adata, folder / "run", progress=progress, **settings)
     model = FittedModel.open(export(run, folder / "models", progress=progress), threads=threads)
     model.run, model.folder = run, folder
     if out is None:

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -58,7 +59,7 @@ UNFINISHED = [*WHAT, "--grid", "cell_type", "--grid", "stim", "--draws", "2"]
 """Twelve rows a cell: shards of two cells, twelve of them, of which the interrupted run makes a few."""
 
 
-PLACE = Path("/var/tmp/causcell-archive")
+PLACE = Path(tempfile.gettempdir()) / "causcell-archive"
 """Where it is made: an atlas records the absolute path of its cells, which should be nobody's own."""
 
 COMMAND = [sys.executable, "-c", "from causcell.cli.main import main; main()"]

@@ -8,8 +8,9 @@ import pytest
 from short_runs import tiny_config
 
 from causcell.errors import CausCellWarning, ConfigurationError, OutputExistsError
+from causcell.fitting import fit
 from causcell.generator import Generator
-from causcell_export.fitted import FittedModel, fit
+from causcell_export.fitted import FittedModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
 

@@ -1,12 +1,10 @@
 """Every Python example of docs/annotations.md runs, as a script of its own, and finds what the page says."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from atlases import environment
+from atlases import run_example
 from paths import MODEL_REPOSITORY, ROOT
 
 pytest.importorskip("scanpy", reason="takes causcell[evaluate]")
@@ -20,20 +18,10 @@ EXAMPLES = {
 """Examples by the section that they stand in."""
 
 
-def run_example(section: str, folder: Path) -> str:
-    """Run an example as it stands, where the model is; return what it prints."""
-    (folder / "example.py").write_text(EXAMPLES[section])
+def run_section(section: str, folder: Path) -> str:
+    """Run a section's example where the model is; return what it prints."""
     (folder / "model_repository").symlink_to(MODEL_REPOSITORY)
-    run = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=folder,
-        env=environment(MPLBACKEND="agg"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    return run_example(folder, EXAMPLES[section])
 
 
 def test_each_section_has_one_example() -> None:
@@ -46,14 +34,14 @@ def test_each_section_has_one_example() -> None:
 
 
 def test_counterfactuals_are_plotted_in_place(tmp_path: Path) -> None:
-    assert "bulk_labels_factual" in run_example("Coordinates: a counterfactual in place", tmp_path)
+    assert "bulk_labels_factual" in run_section("Coordinates: a counterfactual in place", tmp_path)
 
 
 def test_a_time_course_has_its_order(tmp_path: Path) -> None:
-    printed = run_example("A time course", tmp_path)
+    printed = run_section("A time course", tmp_path)
     assert re.findall(r"phase=\w+", printed) == ["phase=G1", "phase=S", "phase=G2M"]
     assert re.findall(r"(?m)^\d+ h", printed) == ["0 h", "6 h", "24 h"]
 
 
 def test_embeddings_stand_beside_all_else(tmp_path: Path) -> None:
-    run_example("Embeddings beside all else", tmp_path)
+    run_section("Embeddings beside all else", tmp_path)

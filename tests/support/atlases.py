@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -102,6 +104,21 @@ def environment(**variables: str) -> dict[str, str]:
     """Return the environment of a program that a test starts and that imports this module."""
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **variables}
+
+
+def run_example(folder: Path, code: str) -> str:
+    """Run an example of the documentation in a folder, as a script of its own; return what it prints."""
+    (folder / "example.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=folder,
+        env=environment(MPLBACKEND="agg"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def stop_after(monkeypatch: Any, shards: int, error: BaseException) -> None:

@@ -11,13 +11,6 @@ from causcell.repository.verdicts import Verdict
 plt = pytest.importorskip("matplotlib.pyplot")
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    plt.switch_backend("agg")
-    yield
-    plt.close("all")
-
-
 def test_concepts_stand_with_their_verdicts(generator):
     schema = generator.schema
     verdicts = [

@@ -8,7 +8,6 @@ import pytest
 from causcell.errors import ConfigurationError, DataError
 
 matplotlib = pytest.importorskip("matplotlib")
-matplotlib.use("agg")
 
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.colors import to_rgba  # noqa: E402
@@ -41,12 +40,6 @@ def atlas():
     )
     values = np.stack([factual, moved], axis=1).reshape(80, 30)
     return anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(30)]))
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_effects_are_differences_of_means_by_label(atlas):

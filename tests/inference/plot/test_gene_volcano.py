@@ -10,13 +10,6 @@ from causcell.errors import ConfigurationError
 plt = pytest.importorskip("matplotlib.pyplot")
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    plt.switch_backend("agg")
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def table():
     """Two groups of five genes: one raised, one lowered, one with a p-value of zero."""

@@ -13,13 +13,6 @@ pytest.importorskip("umap", reason="takes causcell[evaluate]")
 plt = pytest.importorskip("matplotlib.pyplot")
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    plt.switch_backend("agg")
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def pair():
     """60 real cells of two types with 12 genes, and results of 10 of the genes under an intervention."""
