@@ -17,10 +17,11 @@ _PANEL, _GAP, _TOP, _LEFT, _FOOT, _EDGE = 256, 22, 42, 22, 24, 8
 
 STYLE = (
     ".map .cells{fill:none;stroke-width:9;stroke-linecap:round;stroke-opacity:.85}.map .behind{fill:none;"
-    "stroke:var(--behind);stroke-width:9;stroke-linecap:round}.map .rings{fill:none;stroke-width:2.4}.map .name{font-size:11px;font-weight:600;"
-    "paint-order:stroke;stroke:var(--back);stroke-width:3px;text-anchor:middle}.swatches{font-size:.85rem;"
-    "list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin:.3rem 0}.swatches i{"
-    "display:inline-block;width:.75rem;height:.75rem;border-radius:50%;margin-right:.4rem;vertical-align:-.05rem}"
+    "stroke:var(--behind);stroke-width:9;stroke-linecap:round}.map .rings{fill:none;stroke-width:2.4}"
+    ".map .name{font-size:11px;font-weight:600;paint-order:stroke;stroke:var(--back);stroke-width:3px;"
+    "text-anchor:middle}.swatches{font-size:.85rem;list-style:none;padding:0;display:flex;flex-wrap:wrap;"
+    "gap:.2rem 1.2rem;margin:.3rem 0}.swatches i{display:inline-block;width:.75rem;height:.75rem;border-radius:50%;"
+    "margin-right:.4rem;vertical-align:-.05rem}"
 )
 """What a page needs for them, beside `shift_panels.STYLE`."""
 
@@ -125,7 +126,7 @@ def _draw_cells(
     for code, colour in colours.items():
         if (labels == code).any():
             own = points[:, labels == code]
-            kind, data = ("rings", draw_rings(*own, 4)) if rings else ("cells", draw_points(*own))
+            kind, data = ("rings", draw_rings(own[0], own[1], 4)) if rings else ("cells", draw_points(own[0], own[1]))
             drawn.append(f'<path class="{kind}" stroke="{colour}" transform="scale(.5)" d="{data}"/>')
     return drawn
 
