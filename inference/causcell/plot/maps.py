@@ -163,14 +163,16 @@ def place_on_umap(values: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
     RuntimeUnavailableError
         umap-learn is not installed.
     """
+    import warnings
+
     try:
-        from umap import UMAP
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it could do more with tensorflow
+            from umap import UMAP
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
             "this figure needs the package 'umap-learn'; install causcell[evaluate]"
         ) from error
-    import warnings
-
     centre = values[0].mean(axis=0)
     axes = np.linalg.svd(values[0] - centre, full_matrices=False)[2][:_COMPONENTS].T
     points = np.concatenate([(each - centre) @ axes for each in values])
