@@ -20,7 +20,7 @@ from causcell.evaluation.data import EvaluationData
 from causcell.evaluation.gene_shifts import GeneShifts
 from causcell.evaluation.halves import CHEATS, DRAWN_HALF, HALF, Halves, measure_halves
 from causcell.evaluation.intervals import standard_errors
-from causcell.evaluation.metrics import differential_genes, mean_shift
+from causcell.evaluation.metrics import differential_genes, mean_shift, shared_noise
 from causcell.evaluation.quality import measure_effect
 from causcell.evaluation.registry import Metric, registered_metrics
 from causcell.evaluation.scores import Role, Score, average_scores, distance_from_best, score_halves, score_rows
@@ -35,7 +35,8 @@ _INTERPRETATION = (
     "cells less the mean real source cells, over genes: Pearson, Spearman, the overlap of the 50 strongest genes; "
     "three sizes, each best at 1: calibration (what a predicted effect of 1 really is, on average), size (the "
     "prediction along the true shift, over it) and norm ratio (length over length), the real shift's noise taken off; "
-    "the squared error over the squared true shift, best at 0, without that noise too; "
+    "the squared error over the squared true shift, best at 0, without that noise too (nor, in these and in Pearson, "
+    "the chance deviations of the source cells that predictions of them follow); "
     "the area under the ROC curve of the strength of a gene's shift for the genes that differ between real source "
     "and target cells (Wilcoxon, Benjamini-Hochberg 5 %), and how many of those that rise, or fall, are among as many "
     "genes that are predicted to rise, or fall, most (recall, which is precision too). MMD and energy ratio: how far "
@@ -214,9 +215,11 @@ def _measure_case(
     roles |= {**dict.fromkeys((HALF, DRAWN_HALF), "replicate"), **dict.fromkeys(CHEATS, "cheat")}
     guesses = {name: shift for name, shift in known.items() if roles[name] == "trivial"}
     response = guesses.get(MEAN_RESPONSE, guesses.get(ONE_FOR_ALL))
-    halves = measure_halves(means, guesses, source, target, seed, response=response)
+    of_sources = None if replicates is None else replicates[0]
+    shared = {name: shared_noise(shift, source, of_sources) for name, shift in predicted.items()}
+    halves = measure_halves(means, guesses, source, target, seed, response=response, shared=shared)
     values: dict[str, dict[str, float | None]] = {
-        name: measure_effect(shift, real, variance, differ) for name, shift in means.items()
+        name: measure_effect(shift, real, variance, differ, shared.get(name, 0.0)) for name, shift in means.items()
     }
     for name in (HALF, DRAWN_HALF):
         values[name] = _average_halvings(halves.predictions[name])
