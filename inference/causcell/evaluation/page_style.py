@@ -31,3 +31,9 @@ STYLE = _COLOURS + _TEXT + "".join(
     each.STYLE for each in (verdict_cards, dot_plot, shift_panels, shift_heat_map, map_panels)
 )  # fmt: skip
 """All of it."""
+
+
+def embed_style(svg: str) -> str:
+    """Return a figure of a report as a file of its own: with the style, on the page's background."""
+    opening, end, body = svg.partition(">")
+    return f'{opening}{end}<style>{STYLE}</style><rect width="100%" height="100%" fill="var(--back)"/>{body}'
