@@ -33,6 +33,7 @@ from causcell.cli.generate import generate
 from causcell.cli.help import Command, Group
 from causcell.cli.inspect import inspect
 from causcell.cli.materialize import materialize
+from causcell.cli.push import push
 from causcell.cli.serve import serve
 from causcell.cli.trial import trial
 from causcell.cli.verify import verify
@@ -45,6 +46,7 @@ _EXTRA = {
     **dict.fromkeys(("scanpy", "sklearn"), "evaluate"),
     **dict.fromkeys(("google", "onnx", "onnx_ir", "onnxscript", "tritonclient"), "export"),
     "distributed": "dask",
+    "huggingface_hub": "hub",
     "matplotlib": "plot",
 }
 """Extras by package, as in pyproject.toml."""
@@ -110,7 +112,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name, cls=Command)(entry.load())
-    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
+    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve, push):
         app.command(command.__name__, cls=Command)(command)
     return app
 
@@ -121,6 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # allowed in any place
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     warnings.simplefilter("always", CausCellWarning)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     app = build_app()
