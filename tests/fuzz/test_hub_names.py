@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from causcell.repository.hub import HubName, is_hub_name
 from causcell.repository.model_card import card_license, check_license
 
-PARTS = st.sampled_from(["hf:", "/", "//", "lab", "kang", "@", "v1", "..", "--", "-", ".", ".git", " ", "%2e", "\n", "\\"])
+PARTS = st.sampled_from(
+    ["hf:", "/", "//", "lab", "kang", "@", "v1", "..", "--", "-", ".", ".git", " ", "%2e", "\n", "\\"]
+)
 WORDS = st.text("abAB01._-", min_size=1, max_size=4)
 GOOD = st.builds("hf://{}/{}{}".format, WORDS, WORDS, st.just("") | WORDS.map("@{}".format))
 NAMES = GOOD | st.lists(PARTS, max_size=9).map("".join) | st.text(max_size=20).map("hf://{}".format)

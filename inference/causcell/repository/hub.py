@@ -121,7 +121,10 @@ def repository_folder(location: str | os.PathLike[str]) -> Path:
         return root
     with telling(name) as hub:
         hub.snapshot_download(name.repository, revision=root.name, allow_patterns=files, **caller())
-    if absent := _lacking(root, listed):
+        absent = _lacking(root, listed)
+        if absent and hub.constants.HF_HUB_OFFLINE:  # of which its earlier versions say nothing
+            raise hub.errors.LocalEntryNotFoundError(absent[0])
+    if absent:
         raise CorruptFileError(
             f"{name} has no {absent[0]}, which its {MANIFEST_FILE} lists; whoever shares it has to push it again"
         )

@@ -84,7 +84,9 @@ def test_a_name(text, name):
     ],
 )
 def test_a_name_of_another_form(text):
-    with pytest.raises(ConfigurationError, match=r"models='.*' names no model on a hub; give hf://OWNER/NAME, with @REV"):
+    with pytest.raises(
+        ConfigurationError, match=r"models='.*' names no model on a hub; give hf://OWNER/NAME, with @REV"
+    ):
         HubName.parse(text)
 
 
@@ -236,7 +238,9 @@ def test_no_hub(hub: FalseHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     at_once = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
     monkeypatch.setattr("huggingface_hub.utils._http.time", at_once)  # which waits between its tries
     use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "home")
-    with pytest.raises(HubError, match=r"is not in the cache of huggingface_hub, and http://127\.0\.0\.1:9 can't be rea"):
+    with pytest.raises(
+        HubError, match=r"is not in the cache of huggingface_hub, and http://127\.0\.0\.1:9 can't be rea"
+    ):
         open_repository(NAME)
 
 
@@ -274,7 +278,9 @@ def test_a_carrier_of_another_manifest(hub: FalseHub, shared: Pushed):
 
 def test_a_file_that_the_hub_lacks(hub: FalseHub, shared: Pushed):
     hub.change("lab/pbmc", {"scm/1/model.onnx": None})
-    with pytest.raises(CorruptFileError, match=r"hf://lab/pbmc has no scm/1/model\.onnx, which its manifest\.json lists"):
+    with pytest.raises(
+        CorruptFileError, match=r"hf://lab/pbmc has no scm/1/model\.onnx, which its manifest\.json lists"
+    ):
         open_repository(NAME)
 
 
@@ -289,7 +295,9 @@ def test_a_newer_form_is_not_downloaded(hub: FalseHub, shared: Pushed):
     fields = json.loads(hub.files("lab/pbmc")["manifest.json"])
     fields["schema_version"] = SCHEMA_VERSION + 1
     hub.change("lab/pbmc", {"manifest.json": json.dumps(fields).encode()})
-    with pytest.raises(SchemaVersionError, match=r"manifest\.json of hf://lab/pbmc has schema version .*update causcell"):
+    with pytest.raises(
+        SchemaVersionError, match=r"manifest\.json of hf://lab/pbmc has schema version .*update causcell"
+    ):
         open_repository(NAME)
     assert not any("onnx" in each for each in hub.asked if "/resolve/" in each)
 

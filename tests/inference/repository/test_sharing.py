@@ -167,7 +167,9 @@ def test_without_a_token(hub: FalseHub, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_below_a_name_of_others(hub: FalseHub):
-    with pytest.raises(HubError, match=r"hf://others/pbmc is not there, or not open to this user.*don't have the rights"):
+    with pytest.raises(
+        HubError, match=r"hf://others/pbmc is not there, or not open to this user.*don't have the rights"
+    ):
         push(MODEL_REPOSITORY, "hf://others/pbmc", license="cc-by-4.0")
 
 
