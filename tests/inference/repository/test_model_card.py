@@ -143,7 +143,7 @@ def test_licences(name: str):
 
 
 def test_a_licence_of_another_form():
-    with pytest.raises(ConfigurationError, match="license='CC-BY-4.0' is no licence"):
+    with pytest.raises(ConfigurationError, match=r"license='CC-BY-4\.0' is no licence"):
         model_card(PLAIN, NAME, "CC-BY-4.0")
 
 
