@@ -55,7 +55,7 @@ def push(
 
     package = prepare_push(folder, name, license=license, data=data, card=card)
     if dry_run:
-        _tell_dry_run(package, as_json)
+        _tell_dry_run(package, private, as_json)
         return
     pushed = send(package, private=private)
     if as_json:
@@ -66,14 +66,21 @@ def push(
     typer.echo(f"open it anywhere: causcell inspect {package.name}")
 
 
-def _tell_dry_run(package: Package, as_json: bool) -> None:
+def _tell_dry_run(package: Package, private: bool, as_json: bool) -> None:
     from causcell.repository.model_card import CARD_FILE
 
     files = [CARD_FILE, *package.files]
     if as_json:
-        told = {"name": str(package.name), "files": files, "size": package.size, "card": package.card}
+        told = {
+            "name": str(package.name),
+            "private": private,
+            "files": files,
+            "size": package.size,
+            "card": package.card,
+        }
         typer.echo(json.dumps(told, indent=2))
         return
     typer.echo(package.card)
-    typer.echo(f"not sent: {len(files)} files, {package.size:,} bytes, to {package.name}", err=True)
+    to = f"{package.name}, private" if private else f"{package.name}"
+    typer.echo(f"not sent: {len(files)} files, {package.size:,} bytes, to {to}", err=True)
     typer.echo("\n".join(f"  {file}" for file in files), err=True)

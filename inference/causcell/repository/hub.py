@@ -62,7 +62,7 @@ class HubName:
         """Read a name; raises `ConfigurationError`, which calls the argument ``what``, for one of another form."""
         text = os.fspath(location)
         found = _NAME.fullmatch(_SCHEME.sub("", text, count=1)) if _SCHEME.match(text) else None
-        if found is None or any(part in text for part in ("..", "--")) or text.endswith(("/", ".", "-", ".git")):
+        if found is None or not _may_be(found["owner"]) or not _may_be(found["name"]) or ".." in text:
             raise ConfigurationError(
                 f"{what}={_SCHEME.sub('hf://', text, count=1)!r} names no model on a hub; give hf://OWNER/NAME, with "
                 "@REVISION behind it for a branch, tag or commit, such as hf://lab/kang@v1"
@@ -76,6 +76,11 @@ class HubName:
 
     def __str__(self) -> str:
         return f"hf://{self.repository}" + (f"@{self.revision}" if self.revision else "")
+
+
+def _may_be(part: str) -> bool:
+    """Tell if a hub takes a word for an owner or a name: huggingface_hub's own rules."""
+    return "--" not in part and not part.endswith((".", "-", ".git"))
 
 
 def is_hub_name(location: str | os.PathLike[str]) -> bool:
