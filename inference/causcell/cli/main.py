@@ -14,6 +14,7 @@ Exit status:
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from importlib import metadata
@@ -123,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # allowed in any place
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
+    _tame_downloads("--no-progress" not in words and sys.stderr.isatty())
     warnings.simplefilter("always", CausCellWarning)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     app = build_app()
@@ -145,6 +146,13 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+def _tame_downloads(progress: bool) -> None:
+    """Have huggingface_hub, which reads this when it is imported, show progress where other commands do."""
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
+    if not progress:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -53,6 +53,7 @@ def test_what_is_told(hub: FalseHub, home: Path, repository: Path, pushed: dict[
     lines = done.stdout.splitlines()
     assert lines[0] == f"shared {pushed['name']}"
     assert lines[1] == f"{pushed['files']} files, {pushed['size']:,} bytes: {pushed['url']}"
+    assert done.stderr == "No files have been modified since last commit. Skipping to prevent empty commit.\n"
     assert lines[2] == f"open it anywhere: causcell inspect {NAME}"
 
 
@@ -77,6 +78,7 @@ def test_an_atlas_by_two_workers_is_that_of_the_folder(
     words = generate_words(cells, NAME, there, "--do", "stim=IFN", "--workers", 2)  # type: ignore[arg-type]
     done = command(hub, home, *words)
     assert done.returncode == 0, done.stderr
+    assert "Fetching" not in done.stderr  # no bars without a terminal
     found, expected = anndata.read_zarr(there), anndata.read_zarr(here)
     np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
     assert found.obs.equals(expected.obs)
