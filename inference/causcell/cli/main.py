@@ -14,6 +14,7 @@ Exit status:
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from importlib import metadata
@@ -33,6 +34,7 @@ from causcell.cli.generate import generate
 from causcell.cli.help import Command, Group
 from causcell.cli.inspect import inspect
 from causcell.cli.materialize import materialize
+from causcell.cli.push import push
 from causcell.cli.serve import serve
 from causcell.cli.trial import trial
 from causcell.cli.verify import verify
@@ -45,6 +47,7 @@ _EXTRA = {
     **dict.fromkeys(("scanpy", "sklearn"), "evaluate"),
     **dict.fromkeys(("google", "onnx", "onnx_ir", "onnxscript", "tritonclient"), "export"),
     "distributed": "dask",
+    "huggingface_hub": "hub",
     "matplotlib": "plot",
 }
 """Extras by package, as in pyproject.toml."""
@@ -110,7 +113,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name, cls=Command)(entry.load())
-    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
+    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve, push):
         app.command(command.__name__, cls=Command)(command)
     return app
 
@@ -121,6 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # allowed in any place
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    _tame_downloads("--no-progress" not in words and sys.stderr.isatty())
     warnings.simplefilter("always", CausCellWarning)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     app = build_app()
@@ -142,6 +146,13 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+def _tame_downloads(progress: bool) -> None:
+    """Have huggingface_hub, which reads this when it is imported, show progress where other commands do."""
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
+    if not progress:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
