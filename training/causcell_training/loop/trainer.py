@@ -40,7 +40,6 @@ from causcell_training.loop.surroundings import (
     own_interrupt,
     own_randomness,
     own_rank,
-    own_threads,
     quiet_lightning,
 )
 from causcell_training.loop.training_plan import MONITOR, TrainingPlan, plan_name
@@ -58,7 +57,7 @@ from causcell_training.run_folder import (
     write_config,
     write_split,
 )
-from causcell_training.torch_defaults import own_torch_defaults
+from causcell_training.torch_defaults import own_threads, own_torch_defaults
 from causcell_training.trained_model import make_model, select_model_weights
 
 
