@@ -25,7 +25,10 @@ pytest.importorskip("scanpy", reason="takes causcell[evaluate]")
 DOCS = ROOT / "docs"
 MADE = {"_build", "generated"}
 PAGES = [ROOT / "README.md", *(path for path in sorted(DOCS.rglob("*.md")) if not MADE & set(path.parts))]
-NOT_RUN = {"a bucket": "tests/inference/atlas/test_object_storage.py writes to a server of its own"}
+NOT_RUN = {
+    "a bucket": "tests/inference/atlas/test_object_storage.py writes to a server of its own",
+    "a hub": "tests/inference/repository/test_hub.py has one of its own",
+}
 """Why an example with the mark ``<!-- not run: KEY -->`` before it is not run here."""
 GUIDES = {
     "annotations.md": "tests/inference/test_annotations_guide.py",

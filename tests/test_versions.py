@@ -93,7 +93,7 @@ def test_one_extra_has_the_runtime_for_processors_and_another_the_one_for_gpus()
         "gpu": {"onnxruntime-gpu"},
     }
     assert not {"onnxruntime", "onnxruntime-gpu"} & {Requirement(each).name for each in PROJECT["dependencies"]}
-    extras = {"cloud", "cpu", "dask", "evaluate", "export", "plot", "seurat"}
+    extras = {"cloud", "cpu", "dask", "evaluate", "export", "hub", "plot", "seurat"}
     assert [each.extras for each in EXTRAS["all"]] == [extras]
 
 

@@ -7,9 +7,9 @@ The client needs numpy, anndata and ONNX Runtime, never torch. `Generator` is wh
     with Generator.open("models") as generator:
         stimulated = generator.counterfactual(adata, do={"stim": "IFN"}, seed=0)
 
-`fit` trains such a model in one call, where training is installed. `check` tells, before training, what labels,
-concepts and graph let a model learn. Errors are one tree, described in `causcell.errors`; figures of results are in
-`causcell.plot` (`causcell.pl`), tables in `causcell.get`.
+`fit` trains such a model in one call, where training is installed; `push` shares it. `check` tells, before training,
+what labels, concepts and graph let a model learn. Errors are one tree, described in `causcell.errors`; figures of
+results are in `causcell.plot` (`causcell.pl`), tables in `causcell.get`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from causcell.fitting import fit
     from causcell.generator import Generator
     from causcell.repository.folder import open_repository
+    from causcell.repository.sharing import push
 
 __version__ = "0.1.0"
 """The version; pyproject.toml reads it from here."""
@@ -39,6 +40,7 @@ __all__ = [
     "check",
     "fit",
     "open_repository",
+    "push",
 ]
 
 _MODULES = {"errors": "errors", "get": "get", "pl": "plot", "plot": "plot"}
@@ -51,6 +53,7 @@ _HOME = {
     "check": "cells.check",
     "fit": "fitting",
     "open_repository": "repository.folder",
+    "push": "repository.sharing",
 }
 
 

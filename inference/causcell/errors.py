@@ -17,6 +17,7 @@
     │   ├── CorruptFileError        unreadable, truncated, missing
     │   ├── DigestError             readable, but not the bytes that were exported
     │   └── SchemaVersionError      written by a newer CausCell
+    ├── HubError                    a model that a hub lacks, refuses or can't give now
     ├── RunError                    something in a training run's folder
     ├── RuntimeUnavailableError     a package or an execution provider that is not there
     ├── EngineError                 a graph refused its inputs or failed
@@ -57,6 +58,7 @@ __all__ = [
     "ExportVerificationError",
     "ExpressionError",
     "GenePanelError",
+    "HubError",
     "InterventionError",
     "ModelRepositoryError",
     "OutputBusyError",
@@ -133,6 +135,10 @@ class DigestError(ModelRepositoryError):
 
 class SchemaVersionError(ModelRepositoryError):
     """A model repository was written by a newer version."""
+
+
+class HubError(CausCellError):
+    """A hub does not have a model, does not give or take it, or can't be reached."""
 
 
 class RunError(CausCellError):

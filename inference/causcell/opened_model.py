@@ -76,8 +76,9 @@ class OpenedModel:
         Parameters
         ----------
         location
-            Folder of the repository; or the address of a Triton server, ``grpc://host:8001`` or ``http://host:8000``
-            (with TLS ``grpcs://``, ``https://``; several are joined by commas).
+            Folder of the repository; or its name on a Hugging Face hub, ``hf://OWNER/NAME[@REVISION]``; or the address
+            of a Triton server, ``grpc://host:8001`` or ``http://host:8000`` (with TLS ``grpcs://``, ``https://``;
+            several are joined by commas).
         threads
             Compute threads in this process; the CPUs that it may use, if not given.
         provider
@@ -91,8 +92,10 @@ class OpenedModel:
         ------
         ModelRepositoryError
             The repository can't be used.
+        HubError
+            A hub does not have the model, does not give it, or can't be reached.
         RuntimeUnavailableError
-            ONNX Runtime, the provider or tritonclient is not available.
+            ONNX Runtime, the provider, tritonclient or huggingface_hub is not available.
         ServerUnavailableError
             No server answers.
         """

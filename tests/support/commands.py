@@ -14,7 +14,7 @@ CONSOLE_SCRIPT = Path(sys.executable).parent / "causcell"
 
 COMMANDS = (
     "train", "evaluate", "export", "benchmark", "demo", "check", "inspect", "embed", "generate", "verify",
-    "materialize", "trial", "bench", "serve",
+    "materialize", "trial", "bench", "serve", "push",
 )  # fmt: skip
 
 SMALL_MODEL = [

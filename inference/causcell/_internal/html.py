@@ -100,10 +100,12 @@ def graph_svg(graph: _Graph) -> str:
         '<defs><marker id="causcell-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto"><path d="M0 0L8 4L0 8z" fill="currentColor"/></marker></defs>'
     )
+    told = "; ".join([", ".join(graph.names), *(f"{edge.parent} to {edge.child}" for edge in graph.edges)])
     drawing = "".join([arrow, *lines, *boxes])
     return (
         f'<svg role="img" aria-label="concept graph" width="{size[0]:.0f}" height="{size[1]:.0f}" '
-        f'style="display:block" xmlns="http://www.w3.org/2000/svg">{drawing}</svg>'
+        f'style="display:block" xmlns="http://www.w3.org/2000/svg"><title>Concept graph</title>'
+        f"<desc>{escape(told)}</desc>{drawing}</svg>"
     )
 
 

@@ -63,6 +63,12 @@ def evaluate(
         str | None,
         typer.Option(help="Have the field's scorer measure the same effects, too: cell-eval2 (causcell[scorer])."),
     ] = None,
+    maps: Annotated[
+        str,
+        typer.Option(
+            metavar="umap|pca|none", help="Plane of the figures of cells under interventions; a UMAP takes seconds."
+        ),
+    ] = "umap",
     fail_below: Annotated[
         float | None,
         typer.Option(
@@ -93,8 +99,10 @@ def evaluate(
         --concept stim --concept type --split split.csv --out report
     """
     compute_on_one_thread()
+    from causcell._internal.choices import check_choice
     from causcell._internal.files import local_path, refuse_existing
     from causcell.cli.tables import format_report
+    from causcell.evaluation.cell_maps import MAP_KINDS
     from causcell.evaluation.evaluate import evaluate as measure
     from causcell.evaluation.prediction_data import Method
     from causcell.evaluation.predictions import PredictionReading
@@ -105,6 +113,7 @@ def evaluate(
 
     out = local_path(out)
     refuse_existing(out)
+    plane = check_choice(maps, MAP_KINDS, "maps")
     if scorer is not None:
         check_scorer(scorer)
     link = options.read_connection(connection)
@@ -131,12 +140,13 @@ def evaluate(
             allow_missing_genes=allow_missing_genes,
             replicate=replicate,
             scorer=scorer,
+            maps=plane,
             seed=seed,
             report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
         )
     judged = models or ", ".join(map(str, predictions or ()))
     facts, title = run_environment() | evaluation.facts, f"Evaluation of {judged} on {data.name}"
-    write_report(out, title, facts, evaluation.tables, evaluation.verdicts)
+    write_report(out, title, facts, evaluation.tables, evaluation.verdicts, evaluation.maps)
     typer.echo("\n".join(format_report(evaluation.tables, evaluation.verdicts)))
     for sentence in evaluation.facts.get("not answered", ()):
         typer.echo(f"not answered: {sentence}")

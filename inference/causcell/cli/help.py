@@ -52,6 +52,7 @@ SUBJECTS = {
         *("workers", "dask", "threads", "batch_size", "provider", "connection", "instances", "threads_per_instance"),
         *("http_port", "grpc_port", "log", "batch", "seconds", "devices", "strategy"),
     ),
+    "Sharing": ("license", "data", "card", "private", "dry_run"),
     "Output": ("progress", "as_json", "help"),
 }
 """Options by subject; one that is in none stands under ``Options``."""
@@ -85,7 +86,7 @@ COMMANDS = {
     "From cells to a model": ("demo", "check", "train", "export"),
     "What a model says": ("inspect", "embed", "trial", "generate", "verify", "materialize"),
     "How good, how fast": ("evaluate", "benchmark", "bench"),
-    "For others": ("serve",),
+    "For others": ("serve", "push"),
 }
 """Commands by subject; one that is in none stands under ``Other commands``."""
 

@@ -16,20 +16,6 @@ if TYPE_CHECKING:
     from causcell.engine.protocol import Engine
     from causcell.repository.manifest import Manifest
 
-_COLUMNS = {
-    "solver": ("solver", "{}"),
-    "steps": ("steps", "{}"),
-    "energy distance": ("energy_distance", "{:.3f}"),
-    "correlations": ("correlations", "{:.2f}"),
-    "variance ratio": ("variance_ratio", "{:.2f}"),
-    "nonzero": ("nonzero", "{:.3f}"),
-    "nonzero mean": ("nonzero_mean", "{:.2f}"),
-    "PCC": ("pcc", "{:.3f}"),
-    "MSE": ("mse", "{:.3f}"),
-    "cells/s": ("cells_per_second", "{:,.0f}"),
-}
-"""Columns of the table of presets: measure and form."""
-
 _SERVED = {
     "model": "name",
     "version": "version",
@@ -109,8 +95,10 @@ def _lineage_line(run: dict[str, Any]) -> str:
 
 def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
     if name == "presets":
+        from causcell.repository.preset_table import PRESET_HEADER, preset_rows
+
         head = f"presets, measured on {essentials['held_out_cells']} held-out cells (beside real cells):"
-        return [head, *(f"  {line}" for line in _preset_table(value))]
+        return [head, *(f"  {line}" for line in format_table(PRESET_HEADER, preset_rows(value)))]
     if name == "effect_errors":
         return ["error of effects (none is measured: no intervals)"] if not value else _effect_lines(value)
     if name == "servers":
@@ -130,18 +118,6 @@ def _verdict_line(verdict: dict[str, Any]) -> str:
     from causcell.repository.verdicts import Verdict
 
     return f"  {Verdict(**verdict)}"
-
-
-def _preset_table(presets: dict[str, dict[str, Any]]) -> list[str]:
-    """Return lines of a table: a preset each, then what real cells have."""
-
-    def texts(name: str, values: dict[str, Any], suffix: str = "") -> list[str]:
-        found = ((values.get(f"{key}{suffix}"), form) for key, form in _COLUMNS.values())
-        return [name, *("" if value is None else form.format(value) for value, form in found)]
-
-    rows = [texts(name, preset) for name, preset in presets.items()]
-    rows.append(texts("real", next(iter(presets.values())), "_real"))
-    return format_table(["", *_COLUMNS], rows)
 
 
 def _effect_lines(errors: dict[str, dict[str, Any]]) -> list[str]:
@@ -191,6 +167,8 @@ def _format_value(value: Any) -> str:
 
 
 def _describe(manifest: Manifest) -> dict[str, Any]:
+    from causcell.repository.preset_table import describe_presets, held_out_cells
+
     fields = manifest.model_dump(mode="json")
     return {
         "digest": manifest.digest,
@@ -210,13 +188,8 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         "precision": manifest.precision,
         "schedule": fields["schedule"],
         "dimensions": fields["dimensions"],
-        "presets": {
-            name: preset["solver"]
-            | {key: value for key, value in (preset["quality"] or {}).items() if key != "cells"}
-            | {"cells_per_second": manifest.speed.get(name)}
-            for name, preset in fields["presets"].items()
-        },
-        "held_out_cells": max(int((preset.quality or {}).get("cells", 0)) for preset in manifest.presets.values()),
+        "presets": describe_presets(manifest),
+        "held_out_cells": held_out_cells(manifest),
         "default_preset": manifest.default_preset,
         "verdicts": [verdict.model_dump(mode="json") for verdict in manifest.verdicts],
         "effect_errors": fields.get("effect_errors", {}),

@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import gc
 import logging
+import os
 import sys
 import warnings
 from importlib import metadata
@@ -35,6 +36,7 @@ from causcell.cli.generate import generate
 from causcell.cli.help import Command, Group
 from causcell.cli.inspect import inspect
 from causcell.cli.materialize import materialize
+from causcell.cli.push import push
 from causcell.cli.serve import serve
 from causcell.cli.trial import trial
 from causcell.cli.verify import verify
@@ -47,6 +49,7 @@ _EXTRA = {
     **dict.fromkeys(("scanpy", "sklearn"), "evaluate"),
     **dict.fromkeys(("google", "onnx", "onnx_ir", "onnxscript", "tritonclient"), "export"),
     "distributed": "dask",
+    "huggingface_hub": "hub",
     "matplotlib": "plot",
 }
 """Extras by package, as in pyproject.toml."""
@@ -112,7 +115,7 @@ def build_app() -> typer.Typer:
     )
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name, cls=Command)(entry.load())
-    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve):
+    for command in (check, inspect, embed, generate, verify, materialize, trial, evaluate, bench, serve, push):
         app.command(command.__name__, cls=Command)(command)
     return app
 
@@ -126,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
         gc.freeze
     )  # a process that ends needs no search of all its objects: a second where torch was loaded
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    _tame_downloads("--no-progress" not in words and sys.stderr.isatty())
     warnings.simplefilter("always", CausCellWarning)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     app = build_app()
@@ -147,6 +151,13 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+def _tame_downloads(progress: bool) -> None:
+    """Have huggingface_hub, which reads this when it is imported, show progress where other commands do."""
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
+    if not progress:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from causcell._internal.remote import AnyPath
     from causcell.engine.triton.connection import Connection
 
-_LOCATION = "Model repository: its folder, or the address of a server (grpc://host:8001, http://host:8000)."
+_LOCATION = (
+    "Model repository: its folder, its name on a hub (hf://OWNER/NAME), or the address of a server "
+    "(grpc://host:8001, http://host:8000)."
+)
 
 # -- cells -------------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@ import typer
 
 
 def serve(
-    repository: Annotated[Path, typer.Argument(help="Model repository: its folder.", show_default=False)],
+    repository: Annotated[
+        str, typer.Argument(help="Model repository: its folder, or its name on a hub.", show_default=False)
+    ],
     http_port: Annotated[int, typer.Option(help="0 for any free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="0 for any free one.")] = 8001,
     threads: Annotated[

@@ -26,6 +26,7 @@ from causcell.engine.protocol import Engine
 from causcell.engine.triton.connection import Connection
 from causcell.errors import ConfigurationError, EngineError
 from causcell.randomness import CellNoise, Purpose, normals
+from causcell.repository.hub import is_hub_name, pin_revision
 from causcell.repository.manifest import EXPRESSION_FLOAT16, SLAB, Manifest
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ModelSource:
     Attributes
     ----------
     location
-        Absolute path of a repository, or address of a server.
+        Absolute path of a repository, its name on a hub with the commit, or address of a server.
     provider, connection
         See `causcell.engine.open.open_engine`.
     """
@@ -57,9 +58,13 @@ class ModelSource:
     def of(
         cls, location: str | os.PathLike[str], provider: str | None = None, connection: Connection | None = None
     ) -> ModelSource:
-        """Make a source that is good in any working directory."""
+        """Make a source that is good in any working directory; of a hub's model, its commit of now."""
         place = os.fspath(location)
-        return cls(place if is_address(place) else str(local_path(place, "models").absolute()), provider, connection)
+        if is_hub_name(place):
+            place = pin_revision(place)
+        elif not is_address(place):
+            place = str(local_path(place, "models").absolute())
+        return cls(place, provider, connection)
 
     def open(self, *, threads: int | None, batch_size: int, spinning: bool = False) -> CounterfactualModel:
         """Open the model; see `causcell.engine.open.open_engine`."""

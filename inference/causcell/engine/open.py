@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from causcell._internal.files import local_path
 from causcell.engine.protocol import Engine
 from causcell.errors import ConfigurationError, RuntimeUnavailableError
+from causcell.repository.hub import is_hub_name
 
 if TYPE_CHECKING:
     from causcell.engine.triton.connection import Connection
 
 
 def is_address(location: str | os.PathLike[str]) -> bool:
-    """Tell the address of a server from the path of a folder.
+    """Tell the address of a server from the path of a folder and from the name of a model on a hub.
 
     Examples
     --------
-    >>> is_address("grpc://localhost:8001"), is_address("model_repository")
-    (True, False)
+    >>> is_address("grpc://localhost:8001"), is_address("model_repository"), is_address("hf://lab/kang")
+    (True, False, False)
     """
-    return "://" in os.fspath(location)
+    return "://" in os.fspath(location) and not is_hub_name(location)
 
 
 def open_engine(
@@ -32,12 +32,13 @@ def open_engine(
     connection: Connection | None = None,
     spinning: bool = False,
 ) -> Engine:
-    """Open the engine for a location: ONNX Runtime in this process for a folder, Triton for an address.
+    """Open the engine for a location: ONNX Runtime in this process for a repository, Triton for an address.
 
     Parameters
     ----------
     location
-        Folder of a model repository; or address of a server, see `causcell.engine.triton.engine.TritonEngine`.
+        Folder of a model repository, or its name on a hub, ``hf://OWNER/NAME[@REVISION]``; or address of a server, see
+        `causcell.engine.triton.engine.TritonEngine`.
     threads
         In process: number of compute threads; the CPUs that this process may use, if not given.
     provider
@@ -55,6 +56,8 @@ def open_engine(
         ONNX Runtime, the provider or tritonclient is not there, or did not load.
     ModelRepositoryError
         The model repository can't be used.
+    HubError
+        A hub does not have the model, does not give it, or can't be reached.
     ServerUnavailableError
         No server answers.
 
@@ -78,8 +81,9 @@ def open_engine(
     from causcell.engine.onnx import OnnxEngine
 
     if connection is not None:
-        raise ConfigurationError(f"location {location!r} is a folder; a connection is for servers: leave it out")
-    return OnnxEngine(local_path(location, "models"), threads=threads, provider=provider or "cpu", spinning=spinning)
+        kind = "a model on a hub" if is_hub_name(location) else "a folder"
+        raise ConfigurationError(f"location {location!r} is {kind}; a connection is for servers: leave it out")
+    return OnnxEngine(location, threads=threads, provider=provider or "cpu", spinning=spinning)
 
 
 def _refuse_local_options(location: str, **options: object) -> None:

@@ -14,6 +14,7 @@ from causcell._internal.batching import batches
 from causcell.cells.panel_cells import Reading
 from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.errors import DataError
+from causcell.evaluation.gene_shifts import find_gene_symbols
 from causcell.evaluation.predictor import Embeddings, ModelPredictor, Predictor
 from causcell.generator import Generator
 
@@ -73,6 +74,11 @@ class EvaluationData:
     def genes(self) -> tuple[str, ...]:
         """The panel: names of the G genes."""
         return self.predictor.preprocessing.genes
+
+    @cached_property
+    def gene_symbols(self) -> tuple[str, ...]:
+        """Names of the G genes to print: symbols, where the cells' ``var`` has them."""
+        return find_gene_symbols(self.genes, self.cells.var)
 
     @cached_property
     def stratum_concept(self) -> int:

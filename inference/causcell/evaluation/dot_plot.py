@@ -6,11 +6,13 @@ Drawn as text, in the colours of the page around it: hundreds take no time, and 
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 from html import escape
 
 import numpy as np
 
-from causcell.evaluation.registry import BETTER, KINDS, registered_metrics
+from causcell._internal.svg import figure_svg
+from causcell.evaluation.registry import BETTER, KINDS, Better, registered_metrics
 from causcell.evaluation.scores import Role
 from causcell.evaluation.table import Table
 
@@ -65,24 +67,29 @@ def draw_dots(table: Table) -> str:
         drawn, height = _draw_measure(table, measure, letters, top)
         parts.append(drawn)
         top += height
-    svg = (
-        f'<svg class="dots" role="img" aria-label="{escape(table.name, quote=True)}" viewBox="0 0 {_WIDTH} {top:.0f}" '
-        f'width="{_WIDTH}" height="{top:.0f}" xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
-    )
+    told = f"Values of {len(table.rows)} rows for {len(table.measures)} measures: {', '.join(table.measures)}."
+    svg = figure_svg("dots", table.name, told, (_WIDTH, top), "".join(parts))
     return (
         f'{svg}<div class="key">{"".join(_describe_row(table, row, letter) for row, letter in letters.items())}</div>'
     )
 
 
-def find_direction(measure: str) -> str:
-    """Say in words when a measure is good; nothing for one that is not registered.
+def find_direction(measure: str, directions: Mapping[str, Better] | None = None) -> str:
+    """Say in words when a measure is good; nothing for one whose direction is not known.
+
+    Parameters
+    ----------
+    measure
+        Title of the measure.
+    directions
+        Those of a table's own measures; they go before those that are registered.
 
     Examples
     --------
     >>> find_direction("PCC")
     'the higher the better'
     """
-    found = {metric.title: metric.better for metric in registered_metrics(*KINDS)}
+    found = {metric.title: metric.better for metric in registered_metrics(*KINDS)} | dict(directions or {})
     better = found.get(measure) or ("higher" if measure in ("accuracy", "precision", "recall", "F1") else None)
     return BETTER[better].partition(" (")[0] if better else ""
 
@@ -99,7 +106,7 @@ def _draw_measure(table: Table, measure: str, letters: dict[str, str], top: floa
     line = top + _ROOM + _LANE * max(lanes.values(), default=0)
     parts = [
         f'<text x="8" y="{line + 1:.0f}">{escape(measure)}</text>',
-        f'<text class="quiet" x="8" y="{line + 15:.0f}">{escape(find_direction(measure))}</text>',
+        f'<text class="quiet" x="8" y="{line + 15:.0f}">{escape(find_direction(measure, table.better))}</text>',
         f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{line:.0f}" y2="{line:.0f}"/>',
         f'<text class="quiet" x="{_LEFT}" y="{line + 24:.0f}" text-anchor="middle">{low:.3g}</text>',
         f'<text class="quiet" x="{_WIDTH - _RIGHT}" y="{line + 24:.0f}" text-anchor="middle">{high:.3g}</text>',

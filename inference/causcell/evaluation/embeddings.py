@@ -135,6 +135,7 @@ def tabulate_leakage(data: EvaluationData) -> Table:
         "rows) an embedding that holds just its own label tells too, and a child's embedding holds its parents' part. "
         "Scores: 0 is as much as principal components tell, 1 is nothing.",
         limitations="Whether a stronger reader would find more: a probe that fails proves no independence.",
+        better=dict.fromkeys(truth, "lower"),
     )
 
 
@@ -181,4 +182,5 @@ def tabulate_finer_labels(data: EvaluationData, columns: Sequence[str]) -> Table
         interpretation="Agreement of k-means clusters, as many as there are labels, with labels that the model never "
         "saw. Scores: 0 is labels shuffled, 1 is clusters of principal components.",
         limitations="Whether the structure is there but not round: k-means finds round clusters of like size alone.",
+        better={"NMI": "higher", "ARI": "higher"},
     )

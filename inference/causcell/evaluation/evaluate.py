@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from causcell._internal.choices import suggest
+from causcell._internal.choices import check_choice, suggest
 from causcell.cells.backing import open_anndata
 from causcell.cells.panel_cells import Reading
 from causcell.concepts import Edge
 from causcell.errors import ConfigurationError, UnknownConceptError, format_list
 from causcell.evaluation.cases import Case, find_seen_cases, is_unseen
+from causcell.evaluation.cell_maps import MAP_KINDS, CellMap, MapKind, map_interventions
 from causcell.evaluation.cell_self_test import tabulate_cell_self_test
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.embeddings import tabulate_finer_labels, tabulate_leakage, tabulate_own_labels
@@ -62,15 +63,18 @@ class Evaluation:
         Measures; a table of each kind. The last ones are what cheats reach; see `causcell.evaluation.self_test`.
     verdicts
         What the tables say of each concept; see `causcell.evaluation.verdicts`.
+    maps
+        By concept, cells under an intervention on it, or why there is no map; see `causcell.evaluation.cell_maps`.
     """
 
     facts: dict[str, Any]
     tables: list[Table]
     verdicts: list[Verdict] = field(default_factory=list)
+    maps: dict[str, CellMap | str] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """Show the report inside a notebook, in a frame of its own: its styles are not the notebook's."""
-        page = format_page("Evaluation", self.facts, self.tables, self.verdicts)
+        page = format_page("Evaluation", self.facts, self.tables, self.verdicts, self.maps)
         return f'<iframe srcdoc="{html.escape(page)}" style="width:100%;height:40rem;border:0"></iframe>'
 
 
@@ -90,6 +94,7 @@ def evaluate(
     allow_missing_genes: float = 0.0,
     replicate: str | None = None,
     scorer: str | None = None,
+    maps: MapKind = "umap",
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -119,6 +124,9 @@ def evaluate(
         over them, in place of over cells.
     scorer
         The field's scorer, ``cell-eval2``, on the same effects; see `causcell.evaluation.scorer`.
+    maps
+        Plane of the figures of cells under interventions: ``umap``, ``pca`` (also where umap-learn is not installed or
+        real cells are fewer than 100), or ``none``.
     seed
         Seed of the choice of cells, of samples and of interventions.
     report
@@ -127,8 +135,8 @@ def evaluate(
     Raises
     ------
     ConfigurationError
-        Both a model and predictions, or neither; predictions that do not say what they are; a metric of another package
-        that can't be used, see `causcell.evaluation.register_metric`.
+        Both a model and predictions, or neither; no such plane of maps; predictions that do not say what they are; a
+        metric of another package that can't be used, see `causcell.evaluation.register_metric`.
     DataError
         Fewer than 16 cells are left that the model was not trained on; predictions that can't be used, see
         `causcell.evaluation.prediction_rows.read_rows`.
@@ -152,6 +160,7 @@ def evaluate(
     'Mean estimate of the judged cells'
     """
     _check_predictor(generator, predictions, method, reading)
+    check_choice(maps, MAP_KINDS, "maps")
     if scorer is not None:
         check_scorer(scorer)
     source = open_anndata(cells)
@@ -174,7 +183,9 @@ def evaluate(
         if scorer is not None:
             tables += tabulate_scorer(data, cases, scorer=scorer, seed=seed, report=report)
         tables = separate_self_tests(tables)
-        return Evaluation(facts, tables, judge_concepts(tables, data.schema.names, silent=silent))
+        verdicts = judge_concepts(tables, data.schema.names, silent=silent)
+        drawn = map_interventions(data, cases, verdicts, maps, seed=seed, report=report)
+        return Evaluation(facts, tables, verdicts, drawn)
 
 
 def _check_predictor(

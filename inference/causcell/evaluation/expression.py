@@ -95,6 +95,7 @@ def tabulate_clusters(data: EvaluationData, seed: int = 0) -> Table:
         "clusters as labels) and held against the clusters of the real cells they were generated from, and against "
         "labels.",
         limitations="Whether clusters are real populations; label means agree with labels by construction.",
+        better=dict.fromkeys(rows[_ANEW], "higher"),
     )
 
 
@@ -138,6 +139,7 @@ def _make_marker_table(rows: dict[str, dict[str, float]]) -> Table:
         "judged cells that generated cells have too. The ceiling is the real cells learned from, which are more.",
         limitations="The order and the size of differences. Estimates with less noise than cells rank genes by "
         "differences that cells can't show.",
+        better={"overlap": "higher"},
     )
 
 

@@ -57,6 +57,7 @@ def measure_halves(
     seed: int,
     *,
     response: np.ndarray | None = None,
+    shared: Mapping[str, float] | None = None,
 ) -> Halves:
     """Measure predicted shifts, replicates and cheats against halves of the real cells.
 
@@ -72,6 +73,9 @@ def measure_halves(
         Of the five halvings, and of what the cheats choose.
     response
         The mean response, [G]: the cheat that knows no more than that something was done.
+    shared
+        Noise that predicted shifts have in common with that between all source and target cells, by name
+        (`causcell.evaluation.metrics.shared_noise`): as much of it is in the shift between halves.
     """
     found = Halves({}, {})
     rng, choice = np.random.default_rng(seed), np.random.default_rng((seed, 7))
@@ -86,7 +90,8 @@ def measure_halves(
             cheats[RESPONSE] = response
         for into, shifts in ((found.predictions, {**predicted, **replicates}), (found.cheats, cheats)):
             for name, shift in shifts.items():
-                for measure, value in measure_effect(shift, b, variance, differ).items():
+                noise_of_both = (shared or {}).get(name, 0.0)
+                for measure, value in measure_effect(shift, b, variance, differ, noise_of_both).items():
                     into.setdefault(name, {}).setdefault(measure, []).append(value)
     return found
 

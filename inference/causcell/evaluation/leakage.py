@@ -233,4 +233,5 @@ def tabulate_leakage_within(data: EvaluationData, seed: int = 0, *, report: Repo
         "leaks, and labels that go with a cause that no concept covers (what cells a sample holds) are told rightly.",
         errors=errors,
         roles=dict.fromkeys(rows, "model"),
+        better=dict.fromkeys(PROBES, "lower"),
     )

@@ -66,9 +66,15 @@ def nonzero_mean(cells: np.ndarray) -> float:
 # -- effects -----------------------------------------------------------------------------------------------------------
 
 
-def shift_correlation(predicted: np.ndarray, real: np.ndarray) -> float:
-    """Pearson correlation over genes of two mean shifts [G]; 0 where one is the same for all genes."""
-    return 0.0 if _is_flat(predicted, real) else float(np.corrcoef(predicted, real)[0, 1])
+def shift_correlation(predicted: np.ndarray, real: np.ndarray, shared: float = 0.0) -> float:
+    """Pearson correlation over genes of two mean shifts [G]; 0 where one is the same for all genes.
+
+    What the noise that both have in common (`shared_noise`) adds to their product is taken off.
+    """
+    if _is_flat(predicted, real):
+        return 0.0
+    lengths = np.linalg.norm(predicted - predicted.mean()) * np.linalg.norm(real - real.mean())
+    return float(np.corrcoef(predicted, real)[0, 1] - shared / lengths)
 
 
 def shift_rank_correlation(predicted: np.ndarray, real: np.ndarray) -> float:
@@ -133,6 +139,53 @@ def mean_shift(
     return shift, np.var(left_out, axis=0) * (len(left_out) - 1)
 
 
+def shared_noise(predicted: np.ndarray, source: np.ndarray, replicates: np.ndarray | None = None) -> float:
+    """Noise that a predicted mean shift has in common with the measured one, by which their product is too large.
+
+    The measured shift is the target cells' mean less the source cells'; the shifts predicted of the same source cells
+    follow their chance deviations as well. Such a prediction of nothing at all, source cells less their mean, would
+    correlate with any measured shift.
+
+    Parameters
+    ----------
+    predicted
+        Predicted shift of each source cell, [n x G]; one shift [G] of other cells shares no noise.
+    source
+        Expression of these source cells, [n x G].
+    replicates
+        Replicate (donor) of each source cell, [n], where cells of one are not independent.
+
+    Returns
+    -------
+    Minus the covariance of the mean predicted shift and the mean source cell, summed over genes; 0 where it can't be
+    estimated (fewer than two cells, or replicates).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cells = np.array([[0.0, 1.0], [2.0, 1.0]])
+    >>> shared_noise(cells.mean(axis=0) - cells, cells)
+    1.0
+    >>> shared_noise(np.ones((2, 2)), cells)
+    0.0
+    """
+    if predicted.ndim == 1 or len(predicted) < 2:
+        return 0.0
+    groups = np.arange(len(source)) if replicates is None else np.unique(replicates, return_inverse=True)[1]
+    counts = np.bincount(groups)
+    if len(counts) < 2:
+        return 0.0
+    deviations = []
+    for cells in (predicted, source):
+        cells = np.asarray(cells, dtype=np.float64)
+        sums = np.zeros((len(counts), cells.shape[1]))
+        np.add.at(sums, groups, cells - cells.mean(axis=0))
+        deviations.append(
+            sums / (len(source) - counts)[:, None]
+        )  # of the mean without a replicate, with the sign turned
+    return float(-(deviations[0] * deviations[1]).sum() * (len(counts) - 1) / len(counts)) + 0.0
+
+
 def squared_size(real: np.ndarray, variance: np.ndarray) -> float | None:
     """Squared length of a true shift, estimated from a measured one.
 
@@ -162,14 +215,15 @@ def squared_size(real: np.ndarray, variance: np.ndarray) -> float | None:
     return square if square > 2 * error else None
 
 
-def shift_size(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray) -> float | None:
+def shift_size(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray, shared: float = 0.0) -> float | None:
     """Size of a predicted shift along the true one, over the size of the true one: 1 where it is right.
 
     The slope of the prediction on the true shift, p.r / (r.r - noise): the noise of the measured shift r [G] is taken
-    off its square (`squared_size`). `None` where the measured shift is not told from its noise.
+    off its square (`squared_size`), and `shared_noise` off the product. `None` where the measured shift is not told
+    from its noise.
     """
     square = squared_size(real, variance)
-    return None if square is None else float(np.asarray(predicted, dtype=np.float64) @ real / square)
+    return None if square is None else float((np.asarray(predicted, dtype=np.float64) @ real - shared) / square)
 
 
 def shift_norm_ratio(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray) -> float | None:
@@ -181,25 +235,27 @@ def shift_norm_ratio(predicted: np.ndarray, real: np.ndarray, variance: np.ndarr
     return None if square is None else float(np.linalg.norm(predicted) / np.sqrt(square))
 
 
-def shift_error(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray) -> float | None:
+def shift_error(predicted: np.ndarray, real: np.ndarray, variance: np.ndarray, shared: float = 0.0) -> float | None:
     """Squared error of a predicted shift [G] over the squared length of the true one: 0 where it is right.
 
-    The noise of the measured shift is taken off both; no change has 1, and an estimate of a small error may be below 0.
-    `None` where the measured shift is not told from its noise.
+    The noise of the measured shift is taken off both, and what it shares with the prediction (`shared_noise`) given
+    back; no change has 1, and an estimate of a small error may be below 0. `None` where the measured shift is not told
+    from its noise.
     """
     square = squared_size(real, variance)
     if square is None:
         return None
     rest = np.asarray(predicted, dtype=np.float64) - real
-    return float((rest @ rest - np.sum(variance, dtype=np.float64)) / square)
+    return float((rest @ rest - np.sum(variance, dtype=np.float64) + 2 * shared) / square)
 
 
-def shift_calibration(predicted: np.ndarray, real: np.ndarray) -> float | None:
+def shift_calibration(predicted: np.ndarray, real: np.ndarray, shared: float = 0.0) -> float | None:
     """Slope through the origin of the real shift on a predicted one [G]: what a predicted effect of 1 is on average.
 
-    Noise of the real shift does not bias it. `None` without a predicted shift.
+    Noise of the real shift does not bias it, but for what both have in common (`shared_noise`), which is taken off.
+    `None` without a predicted shift.
     """
-    return float(predicted @ real / (predicted @ predicted)) if predicted.any() else None
+    return float((predicted @ real - shared) / (predicted @ predicted)) if predicted.any() else None
 
 
 def _is_flat(predicted: np.ndarray, real: np.ndarray) -> bool:

@@ -69,7 +69,7 @@ def measure_quality(real: np.ndarray, generated: np.ndarray, labels: np.ndarray)
 
 
 def measure_effect(
-    predicted: np.ndarray, real: np.ndarray, variance: np.ndarray, differential: np.ndarray
+    predicted: np.ndarray, real: np.ndarray, variance: np.ndarray, differential: np.ndarray, shared: float = 0.0
 ) -> dict[str, float | None]:
     """Take every registered metric of shifts: of kind ``effect``, then ``size``, ``genes`` and ``directions``.
 
@@ -81,17 +81,22 @@ def measure_effect(
         Sampling variance of the real shift, [G]; see `causcell.evaluation.metrics.mean_shift`.
     differential
         Genes that truly differ, bool [G].
+    shared
+        Noise that both shifts have in common; see `causcell.evaluation.metrics.shared_noise`.
 
     Returns
     -------
     Values by the metrics' names; `None` for one that could not be taken.
     """
-    effect = {metric.name: metric.function(predicted, real) for metric in registered_metrics("effect")}
-    sizes = {metric.name: metric.function(predicted, real, variance) for metric in registered_metrics("size")}
+    given = {"effect": (predicted, real), "size": (predicted, real, variance)}
+    shifts = {
+        metric.name: metric.function(*given[metric.kind], **({"shared": shared} if metric.of_shared_noise else {}))
+        for metric in registered_metrics("effect", "size")
+    }
     genes = {metric.name: metric.function(predicted, differential) for metric in registered_metrics("genes")}
     ways = np.where(differential, np.sign(real), 0).astype(np.int64)
     directions = {metric.name: metric.function(predicted, ways) for metric in registered_metrics("directions")}
-    return effect | sizes | genes | directions
+    return shifts | genes | directions
 
 
 def measure_counterfactual(made: np.ndarray, target: np.ndarray, nearest: np.ndarray | None) -> dict[str, float | None]:

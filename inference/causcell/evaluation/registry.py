@@ -75,6 +75,9 @@ class Metric:
     prepare
         Another: prepare(real, bandwidth) does what depends on the real cells alone, and returns a function of the
         generated ones, which is called for each of many.
+    of_shared_noise
+        The function of an ``effect`` or a ``size`` takes ``shared`` as well, by name: the noise that the prediction has
+        in common with the real shift (`causcell.evaluation.metrics.shared_noise`), a float.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class Metric:
     title: str = ""
     kernel: Callable[[np.ndarray, float], np.ndarray] | None = None
     prepare: Callable[[np.ndarray, float], Callable[[np.ndarray], float | None]] | None = None
+    of_shared_noise: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or self.name.endswith(REAL_SUFFIX) or self.name in _RESERVED:
@@ -112,6 +116,8 @@ class Metric:
             )
         if self.kind != "distribution" and (self.kernel or self.prepare):
             raise ConfigurationError(f"metric {self.name!r}: kernel and prepare are for kind 'distribution' alone")
+        if self.of_shared_noise and self.kind not in ("effect", "size"):
+            raise ConfigurationError(f"metric {self.name!r}: of_shared_noise is for kinds 'effect' and 'size' alone")
         if not callable(self.function):
             raise ConfigurationError(f"metric {self.name!r}: function is {self.function!r}, which can't be called")
         if not self.title:
@@ -149,13 +155,13 @@ _BUILTIN = (
     Metric("variance_ratio", metrics.variance_ratio, "label", "one"),
     Metric("nonzero", metrics.nonzero_share, "summary", "real"),
     Metric("nonzero_mean", metrics.nonzero_mean, "summary", "real"),
-    Metric("pcc", metrics.shift_correlation, "effect", "higher"),
+    Metric("pcc", metrics.shift_correlation, "effect", "higher", of_shared_noise=True),
     Metric("spearman", metrics.shift_rank_correlation, "effect", "higher"),
     Metric("top_overlap", metrics.strongest_overlap, "effect", "higher", title="top_overlap"),
-    Metric("calibration", metrics.shift_calibration, "effect", "one"),
-    Metric("size", metrics.shift_size, "size", "one"),
+    Metric("calibration", metrics.shift_calibration, "effect", "one", of_shared_noise=True),
+    Metric("size", metrics.shift_size, "size", "one", of_shared_noise=True),
     Metric("norm_ratio", metrics.shift_norm_ratio, "size", "one"),
-    Metric("error", metrics.shift_error, "size", "lower", title="squared error"),
+    Metric("error", metrics.shift_error, "size", "lower", title="squared error", of_shared_noise=True),
     Metric("AUC", lambda predicted, differ: metrics.ranking_score(abs(predicted), differ), "genes", "higher"),
     Metric("recall_up", lambda predicted, ways: metrics.direction_recall(predicted, ways == 1), "directions",
            "higher"),

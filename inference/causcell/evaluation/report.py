@@ -19,9 +19,14 @@ from causcell._internal.files import new_folder
 from causcell._internal.html import graph_svg
 from causcell._internal.versions import installed_versions
 from causcell.concepts import Edge
-from causcell.evaluation.dot_plot import STYLE, draw_dots
+from causcell.evaluation.cell_maps import CellMap
+from causcell.evaluation.dot_plot import draw_dots
+from causcell.evaluation.effect_figures import SHIFTS_FILE, format_effect_figures
+from causcell.evaluation.gene_shifts import gene_shifts_anndata
+from causcell.evaluation.page_style import STYLE
 from causcell.evaluation.scores import Role
 from causcell.evaluation.table import Table
+from causcell.evaluation.verdict_cards import format_verdict
 from causcell.repository.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -33,30 +38,11 @@ HTML_FILE = "report.html"
 _PACKAGES = ("causcell", "anndata", "numpy", "scipy", "scikit-learn", "scanpy", "onnxruntime", "torch")
 """Distributions whose versions a report states, where they are installed."""
 
-_CLASSES = {True: "usable", False: "doubtful", None: "unjudged"}
-"""Class of a verdict in the page, by whether the concept is usable."""
+_LONG = 480
+"""Characters of an interpretation from which on it is shown on demand."""
 
 _COLOURS: dict[Role, str] = {"model": "tab:blue", "trivial": "0.8", "replicate": "0.5", "cheat": "tab:red"}
 """Colour of a row's bars by its part; those of no part are as light as trivial ones."""
-
-_STYLE = (
-    ":root{color-scheme:light dark;--text:#1c2430;--quiet:#5b6675;--back:#fff;--card:#f4f6f9;--line:#d3dae3}"
-    "@media(prefers-color-scheme:dark){:root{--text:#e6e9ee;--quiet:#a3adba;--back:#14181d;--card:#1e242c;"
-    "--line:#3a4450}}body{font:16px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;"
-    "color:var(--text);background:var(--back)}h1{margin-bottom:.2rem}h2{margin-top:2.6rem}p{max-width:48rem}"
-    "nav{columns:2;font-size:.92rem;background:var(--card);border-radius:8px;padding:.8rem 1.2rem}"
-    "nav a{display:block;color:inherit;margin:.1rem 0}.silent{color:var(--quiet)}"
-    ".verdicts{list-style:none;padding:0}.verdicts li{background:var(--card);border-left:6px solid #888;"
-    "border-radius:6px;padding:.6rem 1rem;margin:.6rem 0}.usable{border-color:#007a5a!important}"
-    ".doubtful{border-color:#c04f00!important}.word{font-weight:600;text-transform:uppercase;font-size:.78rem;"
-    "letter-spacing:.04em;margin-right:.5rem}table{border-collapse:collapse;font-size:13px;margin-top:.6rem}"
-    "td,th{padding:.2em .7em;border-bottom:1px solid var(--line);text-align:right;font-variant-numeric:tabular-nums}"
-    "td:first-child,th:first-child{text-align:left}pre,.scroll{overflow:auto}pre{background:var(--card);padding:.7em;"
-    "border-radius:6px}summary{cursor:pointer;color:var(--quiet)}dt{float:left;clear:left;font-weight:600;"
-    "margin-right:.6rem}dd{margin:0 0 .3rem 0}"
-) + STYLE
-
-_VERDICT_WORDS = {True: "usable", False: "don't intervene on it", None: "not judged"}
 
 
 def run_environment() -> dict[str, Any]:
@@ -74,8 +60,9 @@ def write_report(
     facts: Mapping[str, Any],
     tables: Sequence[Table],
     verdicts: Sequence[Verdict] = (),
+    maps: Mapping[str, CellMap | str] | None = None,
 ) -> dict[str, Any]:
-    """Write ``report.json`` and ``report.html`` into a new folder.
+    """Write ``report.json`` and ``report.html`` into a new folder, and ``shifts.h5ad`` where shifts of genes were kept.
 
     Parameters
     ----------
@@ -89,6 +76,8 @@ def write_report(
         Measures; a figure is drawn of each.
     verdicts
         Verdicts on the concepts, which the report opens with.
+    maps
+        Map of an intervention by concept, or why there is none; see `causcell.evaluation.cell_maps`.
 
     Returns
     -------
@@ -103,21 +92,30 @@ def write_report(
     content = {"title": title, "verdicts": judged, **facts, "tables": [table.to_json() for table in tables]}
     with new_folder(out) as folder:
         (folder / JSON_FILE).write_text(json.dumps(content, indent=1) + "\n")
-        (folder / HTML_FILE).write_text(format_page(title, facts, tables, verdicts))
+        (folder / HTML_FILE).write_text(format_page(title, facts, tables, verdicts, maps))
+        shifts = [shift for table in tables for shift in table.shifts]
+        if shifts:
+            gene_shifts_anndata(shifts).write_h5ad(folder / SHIFTS_FILE, compression="gzip")
     return content
 
 
-def format_page(title: str, facts: Mapping[str, Any], tables: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> str:
+def format_page(
+    title: str,
+    facts: Mapping[str, Any],
+    tables: Sequence[Table],
+    verdicts: Sequence[Verdict] = (),
+    maps: Mapping[str, CellMap | str] | None = None,
+) -> str:
     """Lay the page out: verdicts first, contents, a figure and below it the numbers of each table, then the facts."""
     named = {f"table-{number}": table for number, table in enumerate(tables, 1)}
     links = [f'<a href="#{anchor}">{html.escape(table.name)}</a>' for anchor, table in named.items()]
-    judged = "".join(map(_format_verdict, verdicts))
+    judged = "".join(map(format_verdict, verdicts))
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f'<h2>Verdicts</h2><ul class="verdicts">{judged}</ul>' if judged else "",
         _format_graph(facts.get("model"), verdicts),
         f'<nav aria-label="contents">{"".join(links)}<a href="#facts">Cells, model, command and versions</a></nav>',
-        *(_format_table_section(anchor, table) for anchor, table in named.items()),
+        *(_format_table_section(anchor, table, maps or {}) for anchor, table in named.items()),
         '<h2 id="facts">Cells, model, command and versions</h2>',
         f"<pre>{html.escape(str(facts.get('command', '')))}</pre><dl>",
         *(f"<dt>{html.escape(name)}</dt><dd>{html.escape(_format_fact(value))}</dd>" for name, value in facts.items()),
@@ -125,15 +123,7 @@ def format_page(title: str, facts: Mapping[str, Any], tables: Sequence[Table], v
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
-
-
-def _format_verdict(verdict: Verdict) -> str:
-    word = f'<span class="word">{html.escape(_VERDICT_WORDS[verdict.usable])}</span>'
-    return (
-        f'<li class="{_CLASSES[verdict.usable]}"><b>{html.escape(verdict.title)}</b> {word}<br>'
-        f"{html.escape(verdict.reason)}</li>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
 
 
@@ -151,19 +141,25 @@ def _format_graph(model: Any, verdicts: Sequence[Verdict]) -> str:
     shown = {name: f"{name}: {read[name]:.2f} read right" if name in read else name for name in model["concepts"]}
     pairs = [text.rpartition(" (")[0].partition(":")[::2] for text in model["edges"]]
     edges = tuple(Edge(shown[parent], shown[child]) for parent, child in pairs if {parent, child} <= set(shown))
-    return f"<p>{graph_svg(_DrawnGraph(tuple(shown.values()), edges))}</p>"
+    drawn = graph_svg(_DrawnGraph(tuple(shown.values()), edges))
+    return (
+        f'<h2>Concepts</h2><figure><div class="scroll">{drawn}</div><figcaption>Arrows go from causes to effects. Read '
+        "right: share of the judged cells whose label is read right from its own embedding, the higher the better."
+        "</figcaption></figure>"
+    )
 
 
-def _format_table_section(anchor: str, table: Table) -> str:
+def _format_table_section(anchor: str, table: Table, maps: Mapping[str, CellMap | str]) -> str:
     distrusted = (
         f'<p class="silent">{html.escape(f"{measure} is not to be trusted on these data: it {why}")}.</p>'
         for measure, why in table.distrusted.items()
     )
     parts = [
         f'<h2 id="{anchor}">{html.escape(table.name)}</h2>',
-        f"<p>{html.escape(table.interpretation)}</p>",
+        _format_interpretation(table.interpretation),
         draw_dots(table) if table.measures else "<p>Nothing could be measured.</p>",
         *distrusted,
+        format_effect_figures(table, maps),
         f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',
     ]
     if table.measures:
@@ -171,6 +167,13 @@ def _format_table_section(anchor: str, table: Table) -> str:
             f'<details><summary>Numbers</summary><div class="scroll">{_format_html_table(table)}</div></details>'
         )
     return "".join(parts)
+
+
+def _format_interpretation(text: str) -> str:
+    """Return what a table's measures say: a long text opens on demand, below its summary."""
+    if len(text) <= _LONG:
+        return f"<p>{html.escape(text)}</p>"
+    return f"<details><summary>What is measured, and how</summary><p>{html.escape(text)}</p></details>"
 
 
 def _format_fact(value: Any) -> str:

@@ -124,6 +124,7 @@ def separate_self_tests(tables: Sequence[Table]) -> list[Table]:
                 "holds them.",
                 limitations="Whether a measure would be won by a cheat that is not tried here.",
                 kind=SELF_TEST,
+                shifts=(),
             )
         )
     return kept + tests

@@ -17,14 +17,16 @@ from causcell.evaluation.cases import find_unseen_cases as find_unseen_cases
 from causcell.evaluation.cases import format_combination as format_combination
 from causcell.evaluation.counterfactual_cells import measure_counterfactual_cells
 from causcell.evaluation.data import EvaluationData
+from causcell.evaluation.gene_shifts import GeneShifts
 from causcell.evaluation.halves import CHEATS, DRAWN_HALF, HALF, Halves, measure_halves
 from causcell.evaluation.intervals import standard_errors
-from causcell.evaluation.metrics import differential_genes, mean_shift
+from causcell.evaluation.metrics import differential_genes, mean_shift, shared_noise
 from causcell.evaluation.quality import measure_effect
 from causcell.evaluation.registry import Metric, registered_metrics
 from causcell.evaluation.scores import Role, Score, average_scores, distance_from_best, score_halves, score_rows
 from causcell.evaluation.self_test import name_cheats
 from causcell.evaluation.table import EFFECTS, Table
+from causcell.plot.shared import stored_colours
 
 CEILING = "noise-free prediction (ceiling)"
 
@@ -33,7 +35,8 @@ _INTERPRETATION = (
     "cells less the mean real source cells, over genes: Pearson, Spearman, the overlap of the 50 strongest genes; "
     "three sizes, each best at 1: calibration (what a predicted effect of 1 really is, on average), size (the "
     "prediction along the true shift, over it) and norm ratio (length over length), the real shift's noise taken off; "
-    "the squared error over the squared true shift, best at 0, without that noise too; "
+    "the squared error over the squared true shift, best at 0, without that noise too (nor, in these and in Pearson, "
+    "the chance deviations of the source cells that predictions of them follow); "
     "the area under the ROC curve of the strength of a gene's shift for the genes that differ between real source "
     "and target cells (Wilcoxon, Benjamini-Hochberg 5 %), and how many of those that rise, or fall, are among as many "
     "genes that are predicted to rise, or fall, most (recall, which is precision too). MMD and energy ratio: how far "
@@ -55,12 +58,13 @@ _LIMITATIONS = (
 
 @dataclass(frozen=True)
 class _CaseMeasures:
-    """Values of one case by row and metric, standard errors of some, and values against halves of the real cells."""
+    """Values of one case by row and metric, standard errors of some, values against halves, and what figures show."""
 
     values: dict[str, dict[str, float | None]]
     errors: dict[str, dict[str, float]]
     halves: Halves
     roles: dict[str, Role]
+    shift: GeneShifts | None = None
 
 
 def tabulate_effects(
@@ -88,7 +92,7 @@ def tabulate_effects(
     replicate
         Column of ``obs`` whose labels (donors, patients) are independent of each other: standard errors, and the noise
         of the real shift, are taken over them, in place of over cells.
-        quick
+    quick
         Measure mean shifts alone: no standard errors, and no samples of counterfactual cells.
     """
     trivial = TrivialShifts(data.training_expression, data.training_labels)
@@ -104,7 +108,8 @@ def tabulate_effects(
             measured.append(_measure_case(data, case, trivial, seed, replicate, quick))
         table = _tabulate_concept(measured, f"{title}: {name} ({len(found)} shifts)", name, replicate)
         names = [_name_case(data.schema, case) for case in found]
-        tables.append(replace(table, weakest=_find_weakest(measured, names, table)))
+        shifts = tuple(each.shift for each in measured if each.shift is not None)
+        tables.append(replace(table, weakest=_find_weakest(measured, names, table), shifts=shifts))
     return tables
 
 
@@ -210,9 +215,11 @@ def _measure_case(
     roles |= {**dict.fromkeys((HALF, DRAWN_HALF), "replicate"), **dict.fromkeys(CHEATS, "cheat")}
     guesses = {name: shift for name, shift in known.items() if roles[name] == "trivial"}
     response = guesses.get(MEAN_RESPONSE, guesses.get(ONE_FOR_ALL))
-    halves = measure_halves(means, guesses, source, target, seed, response=response)
+    of_sources = None if replicates is None else replicates[0]
+    shared = {name: shared_noise(shift, source, of_sources) for name, shift in predicted.items()}
+    halves = measure_halves(means, guesses, source, target, seed, response=response, shared=shared)
     values: dict[str, dict[str, float | None]] = {
-        name: measure_effect(shift, real, variance, differ) for name, shift in means.items()
+        name: measure_effect(shift, real, variance, differ, shared.get(name, 0.0)) for name, shift in means.items()
     }
     for name in (HALF, DRAWN_HALF):
         values[name] = _average_halvings(halves.predictions[name])
@@ -224,7 +231,38 @@ def _measure_case(
             values[name] = values.get(name, {}) | each
         rng = np.random.default_rng((seed, 6))
         errors = standard_errors(predicted | known, source, target, rng, replicates=replicates)
-    return _CaseMeasures(values, errors, halves, roles)
+    kept = None
+    if predicted:
+        first = next(iter(predicted))
+        kept = _keep_shifts(data, case, real, variance, means[first], values[first]["pcc"] or 0.0)
+    return _CaseMeasures(values, errors, halves, roles, kept)
+
+
+def _keep_shifts(
+    data: EvaluationData, case: Case, real: np.ndarray, variance: np.ndarray, predicted: np.ndarray, correlation: float
+) -> GeneShifts:
+    """Keep what figures show of a case."""
+    concept = data.schema.concepts[case.concept]
+    target = concept.labels[case.target]
+    column, label = concept.name, target
+    if case.stratum:
+        index, code = case.stratum[0]
+        column, label = data.schema.names[index], data.schema.concepts[index].labels[code]
+    return GeneShifts(
+        data.genes,
+        data.gene_symbols,
+        concept.name,
+        concept.labels[case.source],
+        target,
+        format_combination(data.schema, dict(case.stratum)),
+        len(case.source_rows),
+        len(case.target_rows),
+        real.astype(np.float32),
+        np.sqrt(variance).astype(np.float32),
+        predicted.astype(np.float32),
+        float(correlation),
+        stored_colours(data.cells, column).get(label, ""),
+    )
 
 
 def _average_halvings(values: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]:

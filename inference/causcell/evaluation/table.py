@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
+from causcell.evaluation.gene_shifts import GeneShifts
+from causcell.evaluation.registry import Better
 from causcell.evaluation.scores import Role, Score, format_score
 
 T = TypeVar("T")
@@ -54,6 +56,10 @@ class Table:
         Concept that a row is about, where a table holds several.
     weakest
         Of a table of effects, one a repetition: the lowest average score of the model's in a single stratum, and which.
+    shifts
+        Of a table of effects of one repetition: the shifts of single genes that it averages over, which figures show.
+    better
+        Directions of measures that no registry knows; see `causcell.evaluation.registry.BETTER`.
     """
 
     name: str
@@ -68,6 +74,8 @@ class Table:
     concept: str = ""
     groups: dict[str, str] = field(default_factory=dict)
     weakest: tuple[tuple[float, str], ...] = ()
+    shifts: tuple[GeneShifts, ...] = field(default=(), compare=False)
+    better: dict[str, Better] = field(default_factory=dict)
 
     @classmethod
     @renamed_arguments(tells="interpretation", silent="limitations")
@@ -85,6 +93,7 @@ class Table:
         kind: str = "",
         concept: str = "",
         groups: Mapping[str, str] | None = None,
+        better: Mapping[str, Better] | None = None,
     ) -> Table:
         """Make a table of one repetition; `None` is left out, and so is a row without any value.
 
@@ -121,6 +130,7 @@ class Table:
             kind,
             concept,
             {row: group for row, group in (groups or {}).items() if kept.get(row)},
+            better=dict(better or {}),
         )
 
     @property
@@ -136,7 +146,7 @@ class Table:
         ``name``, ``tells`` (the interpretation), ``silent`` (the limitations), and ``rows``: by row and measure its
         mean, spread (standard deviation over repetitions) and values, and where there are any the standard errors of
         these (``errors``) and ``scores``, a mapping a repetition (`Score.to_json`); ``roles`` by row; ``distrusted``
-        by measure.
+        by measure; ``shifts``, where there are any, without their genes.
         """
         rows: dict[str, dict[str, dict[str, Any]]] = {
             row: {
@@ -159,6 +169,7 @@ class Table:
             "roles": self.roles,
             "distrusted": self.distrusted,
             "weakest": [{"score": score, "shift": shift} for score, shift in self.weakest],
+            **({"shifts": [shift.to_json() for shift in self.shifts]} if self.shifts else {}),
         }
 
     def with_row_names(self, rename: Callable[[str], str]) -> Table:
@@ -225,7 +236,7 @@ def merge_repetitions(repetitions: Sequence[Sequence[Table]]) -> list[Table]:
     for table in (table for tables in repetitions for table in tables):
         if table.name not in merged:
             merged[table.name] = replace(
-                table, rows={}, errors={}, roles={}, scores={}, distrusted={}, groups={}, weakest=()
+                table, rows={}, errors={}, roles={}, scores={}, distrusted={}, groups={}, weakest=(), shifts=()
             )
         into = merged[table.name]
         _append(into.rows, table.rows)

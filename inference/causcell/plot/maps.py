@@ -74,9 +74,9 @@ def umap_pair(
     shown = [_spaced(each, most) for each in (cells, factual, counterfactual) if each is not None]
     genes = list(counterfactual.var_names)
     values = [_log_expression(shown[0], genes), *(dense_expression(each[:, genes]) for each in shown[1:])]
-    places = _map(values, seed)
+    places = place_on_umap(values, seed)
     if axes is None:
-        size = (5.0 * len(shown) + 0.6, 4.6)
+        size = (3.9 * len(shown) + 1.6, 3.9)
         axes = plt.subplots(1, len(shown), figsize=size, sharex=True, sharey=True, layout="constrained")[1]
     for ax in axes[1:]:
         _dots(ax, places[0], "0.88")
@@ -144,16 +144,35 @@ def _log_expression(cells: anndata.AnnData, genes: list[str]) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _map(values: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-    """Place several groups of cells on one map, float32 [N x 2] each; the first makes the components."""
+def place_on_umap(values: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Place several groups of cells on one UMAP.
+
+    Parameters
+    ----------
+    values
+        Expression of each group, log scale, [N x G]; the principal components are those of the first.
+    seed
+        Seed of the map.
+
+    Returns
+    -------
+    Places of each group, float32 [N x 2].
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        umap-learn is not installed.
+    """
+    import warnings
+
     try:
-        from umap import UMAP
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it could do more with tensorflow
+            from umap import UMAP
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
             "this figure needs the package 'umap-learn'; install causcell[evaluate]"
         ) from error
-    import warnings
-
     centre = values[0].mean(axis=0)
     axes = np.linalg.svd(values[0] - centre, full_matrices=False)[2][:_COMPONENTS].T
     points = np.concatenate([(each - centre) @ axes for each in values])

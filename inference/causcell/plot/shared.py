@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._internal.choices import suggest
-from causcell._internal.figures import distinct_colours, plain_text
+from causcell._internal.figures import plain_text, safe_colours
 from causcell.errors import ConfigurationError, DataError, format_list
 
 if TYPE_CHECKING:
@@ -91,17 +91,36 @@ def draw_legend(ax: Axes, handles: Sequence[Artist], labels: Sequence[str], titl
         text.set_text(plain_text(label))
 
 
-_SAFE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-"""Colours that people with any colour vision tell apart (Okabe and Ito 2008)."""
-
-
 def label_colours(results: anndata.AnnData, column: str, labels: Sequence[str]) -> dict[str, Any]:
     """Return a colour for each label: those that scanpy stored (``uns["<column>_colors"]``), else safe ones."""
-    stored = results.uns.get(f"{column}_colors")
-    categories = getattr(results.obs[column], "cat", None)
-    found: dict[str, Any] = {}
-    if stored is not None and categories is not None and len(stored) == len(categories.categories):
-        found = dict(zip(map(str, categories.categories), stored, strict=True))
+    found: dict[str, Any] = dict(stored_colours(results, column))
     others = [label for label in labels if label not in found and label != _UNLABELLED]
-    safe = _SAFE if len(others) <= len(_SAFE) else distinct_colours(len(others))
-    return found | dict(zip(others, safe, strict=False)) | {_UNLABELLED: "0.7"}
+    return found | dict(zip(others, safe_colours(len(others)), strict=True)) | {_UNLABELLED: "0.7"}
+
+
+def stored_colours(cells: anndata.AnnData, column: str) -> dict[str, str]:
+    """Return the colour of each label that scanpy stored, ``#rrggbb``; nothing where they do not fit the labels.
+
+    Parameters
+    ----------
+    cells
+        Cells with ``obs[column]`` and ``uns["<column>_colors"]``; a value that is no colour is left out.
+    column
+        Column of ``obs``.
+
+    Examples
+    --------
+    >>> import anndata, pandas as pd
+    >>> cells = anndata.AnnData(obs=pd.DataFrame({"kind": pd.Categorical(["T", "B"])}, index=["1", "2"]))
+    >>> cells.uns["kind_colors"] = ["#1f77b4", "tomato"]
+    >>> stored_colours(cells, "kind")
+    {'B': '#1f77b4', 'T': '#ff6347'}
+    """
+    stored = cells.uns.get(f"{column}_colors")
+    categories = getattr(cells.obs[column], "cat", None) if column in cells.obs else None
+    if stored is None or categories is None or len(stored) != len(categories.categories):
+        return {}
+    from matplotlib.colors import is_color_like, to_hex
+
+    pairs = zip(map(str, categories.categories), map(str, stored), strict=True)
+    return {label: to_hex(colour) for label, colour in pairs if is_color_like(colour)}

@@ -8,9 +8,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from causcell._internal.files import local_path
 from causcell._internal.reading import read_bounded
 from causcell.errors import CorruptFileError, DigestError, format_list
+from causcell.repository.hub import HubName, is_hub_name, repository_folder
 from causcell.repository.listing import check_listing
 from causcell.repository.manifest import LARGEST_MANIFEST, MANIFEST_FILE, REFERENCE_FILE, Manifest, graph_file
 from causcell.repository.onnx_scan import check_onnx
@@ -55,10 +55,13 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     Parameters
     ----------
     path
-        Its folder.
+        Its folder; or its name on a hub, ``hf://OWNER/NAME[@REVISION]``, see
+        `causcell.repository.hub.repository_folder`.
 
     Raises
     ------
+    HubError
+        A hub does not have it, does not give it, or can't be reached.
     CorruptFileError
         No repository there; a file is missing, unreadable or not listed by the manifest; the manifest's parts
         contradict each other; or a graph needs other files or operators than ONNX's.
@@ -75,11 +78,23 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     >>> repository.manifest.default_preset
     'draw'
     """
-    root = local_path(path, "models")
+    root = repository_folder(path)
+    if not is_hub_name(path):
+        return _open_folder(root, str(path))
+    try:
+        return _open_folder(root, str(path))
+    except (CorruptFileError, DigestError) as error:
+        raise type(error)(
+            f"{HubName.parse(path)}, as it was downloaded: {error}; or remove {root.parents[1]} to have it downloaded "
+            "again, and have it pushed again if that says the same"
+        ) from error
+
+
+def _open_folder(root: Path, path: str) -> Repository:
     manifest_file = root / MANIFEST_FILE
     if not manifest_file.is_file():
         raise CorruptFileError(
-            f"{str(path)!r} is no model repository: it has no {MANIFEST_FILE}; make one with causcell export"
+            f"{path!r} is no model repository: it has no {MANIFEST_FILE}; make one with causcell export"
         )
     content = read_bounded(manifest_file, LARGEST_MANIFEST)
     manifest = Manifest.from_json(content, str(manifest_file))

@@ -28,7 +28,8 @@ _LOADED = re.compile(
 def check_listing(root: Path, files: Collection[str]) -> None:
     """Refuse a repository that holds files which its manifest does not list, or links that leave it.
 
-    Beside the models' folders documents may lie, such as ``README.md``: no runtime and no server reads them.
+    Beside the models' folders documents may lie, such as ``README.md``: no runtime and no server reads them. In the
+    cache of huggingface_hub every file of a download is a link to the cache's own copy, and such links may be.
 
     Parameters
     ----------
@@ -47,23 +48,40 @@ def check_listing(root: Path, files: Collection[str]) -> None:
     if missing:
         raise CorruptFileError(f"{root / missing[0]} is missing; restore it, or export again")
     known = {*files, MANIFEST_FILE, CARRIER_CONFIG}
-    place = root.resolve()
+    place, copies = root.resolve(), _cached_copies(root)
     strange = []
     for path in _walk(root):
         name = path.relative_to(root).as_posix()
+        cached = copies is not None and path.is_symlink() and _target(path).parent == copies
         if name in known:
-            if not path.resolve().is_relative_to(place):
+            if not cached and not path.resolve().is_relative_to(place):
                 raise CorruptFileError(
                     f"{path} is a link to {os.fspath(path.resolve())!r}, outside the repository; put the file itself "
                     "there (cp -rL copies links as files)"
                 )
-        elif "/" in name or path.is_symlink() or _LOADED.fullmatch(name):
+        elif "/" in name or (path.is_symlink() and not cached) or _LOADED.fullmatch(name):
             strange.append(name)
     if strange:
         raise CorruptFileError(
             f"{str(root)!r} holds {format_list(sorted(strange))}, which {MANIFEST_FILE} does not list: export did not "
             "write it, and a server may load it; move it elsewhere, or export again"
         )
+
+
+def _cached_copies(root: Path) -> Path | None:
+    """Return where huggingface_hub keeps the files of a download, ``blobs``; `None` for any other folder.
+
+    Its downloads are ``models--OWNER--NAME/snapshots/COMMIT``.
+    """
+    place = root.resolve()
+    download = place.parent.parent
+    known = place.parent.name == "snapshots" and download.name.startswith("models--")
+    return download / "blobs" if known else None
+
+
+def _target(link: Path) -> Path:
+    """Return what a link names, one step on: a copy may itself be a link into a store that downloads share."""
+    return Path(os.path.normpath(link.parent.resolve() / link.readlink()))
 
 
 def _walk(root: Path) -> Iterator[Path]:

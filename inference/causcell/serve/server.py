@@ -21,6 +21,7 @@ from urllib.request import urlopen
 from causcell.engine.providers import check_provider
 from causcell.errors import ConfigurationError, RuntimeUnavailableError, ServerUnavailableError, format_list
 from causcell.repository.folder import open_repository
+from causcell.repository.hub import repository_folder
 from causcell.repository.manifest import MANIFEST_FILE, Manifest
 from causcell.serve.command import find_server
 from causcell.serve.process import spawn
@@ -44,7 +45,7 @@ class TritonServer:
     Parameters
     ----------
     repository
-        Its folder.
+        Its folder, or its name on a hub, ``hf://OWNER/NAME[@REVISION]``.
     http_port, grpc_port
         Ports on loopback; a free one each, if not given or 0.
     threads
@@ -91,7 +92,7 @@ class TritonServer:
         options: Sequence[str] = (),
         verify: bool = True,
     ) -> None:
-        self.repository = Path(repository).absolute()
+        self.repository = repository_folder(repository).absolute()
         self.manifest = _read_manifest(self.repository, verify)
         self.http_port, self.grpc_port = (_check_port(port) for port in (http_port, grpc_port))
         self._threads = threads

@@ -52,7 +52,7 @@ def judge(case: Case, folder: Path) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausCellWarning)  # of scales: the facts of the report say them
         evaluation = evaluate(
-            case.cells, predictions=files, method=method, totals="total", round_counts=True, scale="counts"
+            case.cells, predictions=files, method=method, totals="total", round_counts=True, scale="counts", maps="none"
         )
         tables = {TESTED: evaluation.tables}
         shifts: list[dict[str, Any]] = []

@@ -17,6 +17,7 @@ from pathlib import Path
 import anndata
 import pytest
 from commands import embed_words, generate_words, refused, train_words, truncate
+from false_hub import run_hub, use_hub
 
 from causcell import errors
 from causcell._internal.files import staging_place
@@ -125,6 +126,13 @@ def no_server(case: Case) -> list[object]:
     return case.at_server(f"http://127.0.0.1:{port}", patience=0.0)
 
 
+def no_such_model(case: Case) -> list[object]:
+    pytest.importorskip("huggingface_hub", reason="takes causcell[hub]")
+    hub = case.undo.enter_context(run_hub())
+    use_hub(case.patch, hub.address, case.folder)
+    return ["inspect", "hf://lab/nothing"]
+
+
 def graphs_of_another_type(case: Case) -> list[object]:
     """Stand in for a fault of the exporter: no run that can be read makes one."""
     run = case.request.getfixturevalue("run")
@@ -189,6 +197,7 @@ WAYS: dict[str, Callable[[Case], list[object]]] = {
             )
         )
     ),
+    "HubError": no_such_model,
     "RunError": lambda case: ["export", case.folder / "nothing", "--out", case.folder / "models"],
     "RuntimeUnavailableError": lambda case: ["inspect", case.models, "--provider", "cuda"],
     "EngineError": lambda case: server_that_answers(case, 401),

@@ -12,10 +12,11 @@ from causcell.evaluation.metrics import (
     mean_squared_error,
     pearson,
     ranking_score,
+    shared_noise,
     shift_size,
     shift_slope,
 )
-from causcell.evaluation.quality import measure_quality, sample_quality
+from causcell.evaluation.quality import measure_effect, measure_quality, sample_quality
 
 
 def test_pearson_is_over_genes_for_each_cell():
@@ -156,6 +157,46 @@ def test_the_size_of_a_right_prediction_is_one_however_noisy_the_real_cells_are(
     assert np.mean(slopes) == pytest.approx(0.48, abs=0.03)  # 62 / (62 + 67) of the square is not noise
     # 40 repetitions of a deviation below .1
     np.testing.assert_allclose(np.mean(sizes, axis=0), 1, atol=0.05)
+
+
+def test_a_prediction_does_not_gain_by_the_noise_of_its_own_source_cells():
+    """Cells that know half of the effect, less the real source cells, which are in the real shift as well."""
+    rng = np.random.default_rng(5)
+    true, cells = 0.3 * rng.standard_normal(1000), 12
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(40):
+        source, target = rng.standard_normal((cells, 1000)), true + rng.standard_normal((cells, 1000))
+        real, variance = mean_shift(source, target)
+        predicted = 0.5 * true - source  # half of the effect, and all of the noise
+        noise = shared_noise(predicted, source)
+        given = predicted.mean(axis=0), real, variance, np.zeros(1000, dtype=bool)
+        with_noise, without = measure_effect(*given), measure_effect(*given, shared=noise)
+        for measure in ("size", "error", "pcc", "calibration"):
+            found.setdefault(measure, []).append((with_noise[measure], without[measure]))
+    means = {measure: np.mean(values, axis=0) for measure, values in found.items()}
+    assert means["size"][0] > 1.2
+    assert means["size"][1] == pytest.approx(0.5, abs=0.05)
+    assert means["error"][0] < 0
+    assert means["error"][1] == pytest.approx(
+        0.25 + 1000 / cells / (true @ true), abs=0.1
+    )  # the prediction's own noise
+    assert means["pcc"][1] == pytest.approx(
+        0.5 * (true @ true) / np.sqrt((0.25 * (true @ true) + 1000 / cells) * (true @ true + 2000 / cells)), abs=0.03
+    )
+    assert means["calibration"][1] < means["calibration"][0]
+
+
+def test_shared_noise_over_replicates_counts_what_their_cells_have_in_common():
+    rng = np.random.default_rng(6)
+    donors = np.repeat(np.arange(6), 10)
+    of_donors = rng.standard_normal((6, 200))[donors]
+    source = of_donors + 0.1 * rng.standard_normal((60, 200))
+    over_cells, over_donors = shared_noise(-source, source), shared_noise(-source, source, donors)
+    assert over_donors == pytest.approx(10 * over_cells, rel=0.3)
+    assert over_donors == pytest.approx(source.reshape(6, 10, 200).mean(axis=1).var(axis=0, ddof=1).sum() / 6)
+    assert shared_noise(-source.mean(axis=0), source) == 0
+    assert shared_noise(-source[:1], source[:1]) == 0
+    assert shared_noise(-source, source, np.zeros(60)) == 0
 
 
 def test_no_size_is_told_of_a_shift_that_is_noise():

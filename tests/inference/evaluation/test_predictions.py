@@ -1,6 +1,7 @@
 """Predictions of any method: what files may hold, what is asked of them, and what is refused."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,19 @@ from causcell.errors import (
     UnknownConceptError,
     UnknownLabelError,
 )
+from causcell.evaluation.cell_maps import CellMap
 from causcell.evaluation.data import read_evaluation_data
-from causcell.evaluation.evaluate import Evaluation, evaluate
+from causcell.evaluation.evaluate import Evaluation
+from causcell.evaluation.evaluate import evaluate as evaluate_with_maps
 from causcell.evaluation.prediction_data import Method
 from causcell.evaluation.prediction_rows import read_rows
 from causcell.evaluation.prediction_scale import check_prediction_scale
 from causcell.evaluation.predictions import PredictionReading
 from causcell.evaluation.shifts import find_seen_cases, tabulate_effects
 from causcell.generator import Generator
+
+evaluate = partial(evaluate_with_maps, maps="none")
+"""Without a map of cells in each: one test looks at one."""
 
 SAMPLES = {"causcell": {"estimate": "sample"}}
 MEANS = {"causcell": {"estimate": "mean"}}
@@ -106,6 +112,22 @@ def test_a_prediction_that_is_right_is_told_to_be(
     assert "Mean estimate" not in names(evaluation)
     donor = next(verdict for verdict in evaluation.verdicts if verdict.concept == "donor")
     assert donor.reason == "not judged: there is no prediction of an intervention on it"
+
+
+@pytest.mark.parametrize(("uns", "estimate"), [(SAMPLES, "sample"), (MEANS, "mean")])
+def test_predicted_cells_are_mapped_with_factual_ones_where_there_are_any(
+    cells: anndata.AnnData, expression: np.ndarray, method: Method, uns: dict[str, Any], estimate: str
+) -> None:
+    control = (cells.obs["stim"] == "ctrl").to_numpy()
+    made = rows_of(cells[control], np.maximum(shifted(cells, expression)[control], 0), "stim=IFN", uns)
+    factual = rows_of(cells[control], expression[control], "factual", uns)
+    for given, panels in ((made, 3), (stacked([made, factual]), 4)):
+        drawn = evaluate_with_maps(cells, predictions=given, method=method, maps="pca").maps["stim"]
+        assert isinstance(drawn, CellMap)
+        every = (drawn.sources, drawn.targets, drawn.factual, drawn.counterfactual)
+        assert sum(each is not None for each in every) == panels
+        assert drawn.estimate == estimate
+    np.testing.assert_allclose(drawn.factual.places, drawn.sources.places, atol=1e-3)  # they are those of real cells
 
 
 def test_draws_of_a_cell_are_averaged_for_effects(

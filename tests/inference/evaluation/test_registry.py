@@ -86,6 +86,7 @@ def test_the_contract_tells_what_is_broken(metric: Metric, message: str) -> None
         ({"better": "more"}, "take 'higher', 'lower', 'one'"),
         ({"kind": "summary", "better": "higher"}, "take 'real'"),
         ({"function": 1}, "can't be called"),
+        ({"of_shared_noise": True}, "of_shared_noise is for kinds 'effect' and 'size' alone"),
     ],
 )
 def test_a_metric_that_makes_no_sense_is_refused(values: dict[str, object], message: str) -> None:

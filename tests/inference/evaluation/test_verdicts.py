@@ -135,7 +135,7 @@ def test_a_report_opens_with_the_verdicts_and_shows_scores_beside_values(tmp_pat
     assert [Verdict(**each) for each in content["verdicts"]] == verdicts
     assert content["tables"][1]["rows"]["model, do"]["m0"]["scores"][0]["score"] == 0.8
     page = (tmp_path / "report" / "report.html").read_text()
-    assert page.index("Verdicts") < page.index("usable (0.80") < page.index(">Labels</h2>")
+    assert page.index("Verdicts") < page.index("0.80 ± 0.10 of the way") < page.index(">Labels</h2>")
     assert "<small>score 0.80 ± 0.10</small>" in page
     assert "<small>score (-0.60 ± 0.10)</small>" in page
     assert "m1 is not to be trusted on these data: it ranks &lt;cheats&gt; above a real half." in page
