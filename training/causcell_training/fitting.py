@@ -128,7 +128,10 @@ def fit(
     panel = {"genes": genes, "gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
     descent = {"freeze": freeze, "replay": replay, "allow_missing_genes": allow_missing_genes}
     values = {"label_features": label_features, "set_control": set_control}
-    sections = {"descent": descent, "optimisation": {"devices": devices, "strategy": strategy}}
+    sections: dict[str, dict[str, Any]] = {
+        "descent": descent,
+        "optimisation": {"devices": devices, "strategy": strategy},
+    }
     settings = _merge_settings(config, concepts, edges, sections, seed=seed, **values, **panel, **reading)
     run = None if start_from is None else _open_start(start_from, out)
     if run is not None:
