@@ -120,7 +120,7 @@ def run_demo(out: Path, *, progress: bool = True) -> None:
     _print_table(lines)
     for question in QUESTIONS:
         if question not in shown:
-            print(f"\n  not shown: {question.name}, which the model's own verdict calls unusable")
+            print(f"\n  not shown: {question.name}, which the model's own verdict does not call usable")
     print(f"\n  open {page.resolve().as_uri()}")
 
 

@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell.evaluation.cell_maps import CellMap, MappedCells
+from causcell.evaluation.map_panels import draw_map
+from causcell.evaluation.page_style import STYLE, embed_style
+from causcell.evaluation.verdict_cards import format_verdict
 from causcell.generator import Generator
 from causcell.get import effects_df
-from causcell.plot import graph, umap_pair, volcano
+from causcell.plot import graph, volcano
+from causcell.plot.maps import place_on_umap
+from causcell.plot.shared import stored_colours
 from causcell.repository.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -24,21 +30,16 @@ if TYPE_CHECKING:
 
 PAGE = "index.html"
 
-_STYLE = """
-:root{color-scheme:light dark;--text:#1c2430;--quiet:#5b6675;--back:#fff;--card:#f5f7fa;--line:#d8dee6}
-@media(prefers-color-scheme:dark){:root{--text:#e8ebef;--quiet:#a3adba;--back:#14181d;--card:#1d232b;--line:#333c47}}
-body{font:16px/1.55 system-ui,sans-serif;color:var(--text);background:var(--back);max-width:68rem;margin:2rem auto;
-padding:0 1rem}
-h1{font-size:1.9rem;margin:0 0 .3rem}h2{margin-top:2.4rem}p,li{max-width:48rem}.quiet{color:var(--quiet)}
-figure{margin:1rem 0;padding:1rem;background:#fff;color:#222;border:1px solid var(--line);border-radius:10px}
-figure svg{max-width:100%;height:auto;display:block;margin:auto}
-figcaption{color:#5b6675;font-size:.9rem;margin-top:.6rem}
-.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(24rem,1fr));gap:1rem}.two figure{margin:0}
-.verdicts{padding:0;list-style:none}.verdicts li{background:var(--card);border-left:5px solid #888;border-radius:6px;
-padding:.5rem .9rem;margin:.5rem 0}.verdicts .usable{border-color:#009e73}.verdicts .unusable{border-color:#d55e00}
-table{border-collapse:collapse;font-size:.92rem}code{background:var(--card);border-radius:4px;padding:.1rem .3rem}
-td{padding:.25rem 1rem .25rem 0;text-align:left;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
-"""
+_STYLE = STYLE + (
+    "body{max-width:66rem}.quiet{color:var(--quiet)}figure{margin:1rem 0;padding:1rem;border:1px solid var(--line);"
+    "border-radius:10px}figure svg{max-width:100%;height:auto;display:block;margin:auto}.drawn{fill:currentColor}"
+    ".two{display:grid;grid-template-columns:repeat(auto-fit,minmax(25rem,1fr));gap:1rem}.two figure{margin:0}"
+    "code{background:var(--card);border-radius:4px;padding:.1rem .3rem}table{font-size:.92rem}td{text-align:left}"
+)
+"""That of reports, and what the demo adds."""
+
+_FOLLOWING = {"#0072b2": "var(--down)", "#d55e00": "var(--up)", "#009e73": "var(--good)"}
+"""Colours of figures that the page has for light and for dark."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,13 @@ class Question:
 
 
 def choose_questions(questions: Collection[Question], verdicts: Collection[Verdict]) -> list[Question]:
-    """Leave out what the model's own verdict calls unusable; what it calls usable comes first."""
+    """Choose what the model's own verdict calls usable; if it calls nothing so, what it could not judge."""
     usable = {each.concept: each.usable for each in verdicts if each.combinations == "seen"}
-    kept = [each for each in questions if usable.get(each.concept) is not False]
-    return sorted(kept, key=lambda each: usable.get(each.concept) is not True)
+    for word in (True, None):
+        kept = [each for each in questions if usable.get(each.concept) is word]
+        if kept:
+            return kept
+    return []
 
 
 def write_page(
@@ -110,7 +114,7 @@ def write_page(
         f'<p class="quiet">A model of {cells.n_obs:,} real blood cells (PBMC, Zheng et al. 2017), trained, exported, '
         "verified and asked by <code>causcell demo</code>, on this machine. Nothing here is from another run.</p>",
         "<h2>What the model says of itself</h2>",
-        f'<ul class="verdicts">{"".join(map(_format_verdict, generator.manifest.verdicts))}</ul>',
+        f'<ul class="verdicts">{"".join(map(format_verdict, generator.manifest.verdicts))}</ul>',
         _figure(
             out,
             "graph",
@@ -130,11 +134,6 @@ def write_page(
     return page
 
 
-def _format_verdict(verdict: Verdict) -> str:
-    style = {True: "usable", False: "unusable", None: ""}[verdict.usable]
-    return f'<li class="{style}"><b>{escape(verdict.title)}</b>: {escape(verdict.reason)}</li>'
-
-
 def _answer(
     out: Path,
     cells: anndata.AnnData,
@@ -151,7 +150,6 @@ def _answer(
     table = effects_df(trial, question.label)
     known = [gene for gene in question.known if gene in set(table["names"])]
     judged = "not judged: look, and don't conclude" if verdict is None or verdict.usable is None else "usable"
-    panels = umap_pair(cells, counterfactual, factual=factual, color=by)
     before, after = (generator.counterfactual(cells, do=each, preset="mean") for each in ({}, do))
     scores = _draw_scores(cells, before, after, question, known, by)
     slug = re.sub(r"\W+", "_", f"{question.concept}_{question.label}").strip("_")
@@ -159,13 +157,7 @@ def _answer(
         f"<h2>{escape(question.name)}</h2>",
         f"<p>What would each cell express, had it been <b>{escape(question.label)}</b>, all else equal? The model's "
         f"verdict on interventions on {escape(question.concept)}: <b>{escape(judged)}</b>.</p>",
-        _figure(
-            out,
-            f"map_{slug}",
-            panels[0],
-            "One map (UMAP) of real cells, of the same cells as the model makes them, and of their counterfactuals; a "
-            "cell keeps the colour of the type that it had.",
-        ),
+        _map_figure(out, f"map_{slug}", map_cells(cells, factual, counterfactual, question, by)),
         '<div class="two">',
         _figure(
             out,
@@ -177,13 +169,19 @@ def _answer(
         _figure(
             out,
             f"genes_{slug}",
-            volcano(table, known=known, names=8),
+            volcano(table, known=known, names=8, ax=_axes()),
             f"Average effect of {question.label} against {question.baseline} on every gene, in a trial over all "
             f"cells; rings mark the {len(known)} known genes.",
         ),
         "</div>",
         f"<p>{_describe_ranks(table, known)}</p>",
     ]
+
+
+def _axes() -> Axes:
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(5.2, 4.4), layout="constrained")[1]
 
 
 def _describe_ranks(table: pd.DataFrame, known: list[str]) -> str:
@@ -207,7 +205,7 @@ def _draw_scores(
     before, after = (_score(each, known) for each in (factual, counterfactual))
     types = factual.obs[by].astype(str).to_numpy()
     names = sorted(set(types), key=lambda name: before[types == name].mean())
-    figure, ax = plt.subplots(figsize=(6, 1.2 + 0.32 * len(names)), layout="constrained")
+    figure, ax = plt.subplots(figsize=(5.4, 1.1 + 0.3 * len(names)), layout="constrained")
     del figure
     for place, name in enumerate(names):
         start, end = (each[types == name].mean() for each in (before, after))
@@ -229,8 +227,61 @@ def _score(cells: anndata.AnnData, genes: list[str]) -> np.ndarray:
     return np.asarray(values.mean(axis=1), dtype=np.float64).ravel()
 
 
+def map_cells(
+    cells: anndata.AnnData,
+    factual: anndata.AnnData,
+    counterfactual: anndata.AnnData,
+    question: Question,
+    by: str,
+) -> CellMap:
+    """Map the cells that do not carry a question's label, factual and counterfactual, and those that carry it.
+
+    Parameters
+    ----------
+    cells, factual, counterfactual
+        Real cells and what the model makes of them, in the same order.
+    question
+        The intervention.
+    by
+        Column of ``obs`` that colours the cells.
+    """
+    carries = (cells.obs[question.concept].astype(str) == question.label).to_numpy()
+    real = cells[:, counterfactual.var_names].X.toarray()
+    values = [real, *(each.X[~carries] for each in (factual, counterfactual))]
+    values = [each.toarray() if hasattr(each, "toarray") else np.asarray(each) for each in values]
+    places = place_on_umap(values, 0)
+    labels = cells.obs[by].cat
+    codes = labels.codes.to_numpy()
+    stored = stored_colours(cells, by)
+    return CellMap(
+        question.concept,
+        "other cells",
+        question.label,
+        "UMAP",
+        "",
+        by,
+        tuple(map(str, labels.categories)),
+        tuple(stored.get(str(label), "") for label in labels.categories),
+        MappedCells(places[0][~carries], codes[~carries]),
+        MappedCells(places[0][carries], codes[carries]),
+        MappedCells(places[1], codes[~carries]),
+        MappedCells(places[2], codes[~carries]),
+        "sample",
+    )
+
+
+def _map_figure(out: Path, name: str, drawn: CellMap) -> str:
+    svg = draw_map(f"Cells under do({drawn.concept} = {drawn.target})", drawn)
+    (out / f"{name}.svg").write_text(embed_style(svg))
+    caption = (
+        f"One plane (UMAP) for all panels. Counterfactual cells should lie where real {drawn.target} cells do, in "
+        "grey; each keeps the colour of the type that it had."
+    )
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
 def _figure(out: Path, name: str, ax: Axes, caption: str) -> str:
-    """Save a figure as SVG, and return it for the page with its caption."""
+    """Save a figure as SVG, and return it for the page, in the page's colours, with its caption."""
     import matplotlib.pyplot as plt
 
     buffer = io.StringIO()
@@ -240,6 +291,35 @@ def _figure(out: Path, name: str, ax: Axes, caption: str) -> str:
     plt.close(figure)
     text = buffer.getvalue()
     (out / f"{name}.svg").write_text(text)
-    svg = text[text.index("<svg") :]
+    svg = follow_page(text[text.index("<svg") :], caption)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)  # names of several drawings on one page
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def follow_page(svg: str, told: str) -> str:
+    """Give a figure of matplotlib the colours of the page around it, light or dark, and say what it shows.
+
+    Parameters
+    ----------
+    svg
+        The drawing: black on white, with greys between them.
+    told
+        What it shows, for those who hear it.
+
+    Examples
+    --------
+    >>> follow_page('<svg><path style="fill: #ffffff; stroke: #000000"/></svg>', "A line.")
+    '<svg class="drawn" role="img"><title>A line.</title><path style="fill: var(--back); stroke: var(--text)"/></svg>'
+    """
+
+    def follow(found: re.Match[str]) -> str:
+        what, colour = found[1], found[2].lower()
+        red, green, blue = colour[1:3], colour[3:5], colour[5:7]
+        if not red == green == blue:
+            return what + _FOLLOWING.get(colour, colour)
+        share = round(100 * (255 - int(red, 16)) / 255)
+        ends = {0: "var(--back)", 100: "var(--text)"}
+        return what + ends.get(share, f"color-mix(in srgb,var(--text) {share}%,var(--back))")
+
+    svg = re.sub(r"((?:fill|stroke): )(#[0-9a-fA-F]{6})\b", follow, svg)
+    return re.sub(r"<svg([^>]*)>", rf'<svg class="drawn" role="img"\1><title>{escape(told)}</title>', svg, count=1)

@@ -22,17 +22,20 @@ def plain_text(text: object) -> str:
 SAFE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 """Colours that people with any colour vision tell apart (Okabe and Ito 2008)."""
 
+_MORE = ("#332288", "#882255", "#999933", "#AA4499")
+"""Four that differ from those in lightness too (Tol 2021, scheme "muted")."""
+
 
 def safe_colours(count: int) -> list[str]:
-    """Return as many colours, ``#rrggbb``, that people with any colour vision tell apart: beyond eight, as well as any.
+    """Return as many colours, ``#rrggbb``, that people with any colour vision tell apart: beyond eight, less well.
 
     Examples
     --------
-    >>> safe_colours(2), len(set(safe_colours(12)))
-    (['#0072B2', '#E69F00'], 12)
+    >>> safe_colours(2), len(set(safe_colours(30)))
+    (['#0072B2', '#E69F00'], 30)
     """
-    if count <= len(SAFE):
-        return list(SAFE[:count])
+    if count <= len(SAFE + _MORE):
+        return list((SAFE + _MORE)[:count])
     from matplotlib.colors import to_hex
 
     return list(map(to_hex, distinct_colours(count)))

@@ -132,7 +132,7 @@ def place_labels(
     taken = [(x - radius, y - radius, x + radius, y + radius) for _, x, y in given]
     placed = []
     for text, x, y in given:
-        width = _CHARACTER * height * len(text)
+        width = text_width(text, height)
         for start, middle, anchor in _list_places(x, y, width, height, radius + 1.5):
             own = (start, middle - height / 2, start + width, middle + height / 2)
             inside = own[0] >= box[0] and own[1] >= box[1] and own[2] <= box[2] and own[3] <= box[3]
@@ -155,6 +155,11 @@ def _list_places(x: float, y: float, width: float, height: float, near: float) -
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def text_width(text: str, height: float = 12.0) -> float:
+    """Estimate the width of a text in pixels, in a wide font."""
+    return _CHARACTER * height * len(text)
 
 
 def shorten(text: str, width: float, height: float = 12.0) -> str:

@@ -45,6 +45,8 @@ STYLE = (
 def draw_dots(table: Table) -> str:
     """Draw every measure of a table on a line of its own, from its lowest to its highest value, with a key.
 
+    Counts have none.
+
     Parameters
     ----------
     table
@@ -63,11 +65,12 @@ def draw_dots(table: Table) -> str:
     """
     letters = dict(zip(table.rows, _letters(len(table.rows)), strict=True))
     parts, top = [], 8.0
-    for measure in table.measures:
+    measures = [measure for measure in table.measures if measure not in table.counts]
+    for measure in measures:
         drawn, height = _draw_measure(table, measure, letters, top)
         parts.append(drawn)
         top += height
-    told = f"Values of {len(table.rows)} rows for {len(table.measures)} measures: {', '.join(table.measures)}."
+    told = f"Values of {len(table.rows)} rows for {len(measures)} measures: {', '.join(measures)}."
     svg = figure_svg("dots", table.name, told, (_WIDTH, top), "".join(parts))
     return (
         f'{svg}<div class="key">{"".join(_describe_row(table, row, letter) for row, letter in letters.items())}</div>'

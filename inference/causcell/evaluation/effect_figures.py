@@ -18,8 +18,9 @@ _PANELS = (
     "for the {source} cells; in mean log1p expression, one scale for all panels. On the dashed line both are equal: "
     "the closer to it the better. Effects predicted too small lie nearer to the horizontal axis. Ringed are the genes "
     "furthest from no shift, and furthest from the line; the pointer tells their numbers. n: real source → target "
-    "cells. r: Pearson correlation over genes, the higher the better; the table averages it. Few cells make real "
-    "shifts noisy: dots then scatter sideways, whatever was predicted."
+    "cells. r: Pearson correlation over genes, the higher the better, as the table averages it: without what the "
+    "chance deviations of the source cells add to both. Few cells make real shifts noisy: dots then scatter sideways, "
+    "whatever was predicted."
 )
 _HEAT = (
     "Each row has two lines, the real shift and right below it the predicted one: they should look the same. Orange is "

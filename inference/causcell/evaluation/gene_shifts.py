@@ -42,7 +42,8 @@ class GeneShifts:
     predicted
         Mean counterfactual less mean factual of the source cells, float32 [G], by the first of the predictor's modes.
     correlation
-        Pearson correlation of ``predicted`` with ``real``, as the table of effects averages it.
+        Pearson correlation of ``predicted`` with ``real``, as the table of effects averages it: without what noise
+        that both share adds (`causcell.evaluation.metrics.shared_noise`).
     color
         Colour of the stratum (of the target where there is none) that scanpy stored with the cells, ``#rrggbb``, or "".
     """

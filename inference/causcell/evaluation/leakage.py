@@ -234,4 +234,5 @@ def tabulate_leakage_within(data: EvaluationData, seed: int = 0, *, report: Repo
         errors=errors,
         roles=dict.fromkeys(rows, "model"),
         better=dict.fromkeys(PROBES, "lower"),
+        counts=("cells", "groups", "groups left out"),
     )

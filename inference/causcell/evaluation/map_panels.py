@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,19 +10,34 @@ from html import escape
 import numpy as np
 
 from causcell._internal.figures import safe_colours
-from causcell._internal.svg import draw_points, draw_rings, figure_svg, shorten
+from causcell._internal.svg import draw_points, draw_rings, figure_svg, shorten, text_width
 from causcell.concepts import UNLABELLED
 from causcell.evaluation.cell_maps import CellMap, MappedCells, list_shown_labels
 
-_PANEL, _GAP, _TOP, _LEFT, _FOOT, _EDGE = 256, 22, 42, 22, 24, 8
+_PANEL, _GAP, _TOP, _LEFT, _FOOT, _EDGE = 256, 22, 42, 22, 26, 8
+_LAYERS = 6
+"""Parts that cells are drawn in, each with cells of every label, so that no label covers the others."""
+
+DARK = (
+    "#4da3dc", "#e69f00", "#2fc79b", "#ff8c3a", "#dd93bb", "#8fd0f7", "#f0e442", "#e6e9ee", "#9a8cf0", "#d9649a",
+    "#bdbd52", "#d07fca",
+)  # fmt: skip
+"""Colours of labels on a dark page, in place of `safe_colours`, some of which are not seen there."""
+
+_MOST_NAMES = 6
+"""Labels that are named over their cells, at most: the key names more."""
+
+
+def _define(colours: Sequence[str]) -> str:
+    return "".join(f"--label-{number}:{colour};" for number, colour in enumerate(colours))
+
 
 STYLE = (
+    f":root{{{_define(safe_colours(len(DARK)))}}}@media(prefers-color-scheme:dark){{:root{{{_define(DARK)}}}}}"
     ".map .cells{fill:none;stroke-width:9;stroke-linecap:round;stroke-opacity:.85}.map .behind{fill:none;"
     "stroke:var(--behind);stroke-width:9;stroke-linecap:round}.map .rings{fill:none;stroke-width:2.4}"
     ".map .name{font-size:11px;font-weight:600;paint-order:stroke;stroke:var(--back);stroke-width:3px;"
-    "text-anchor:middle}.swatches{font-size:.85rem;list-style:none;padding:0;display:flex;flex-wrap:wrap;"
-    "gap:.2rem 1.2rem;margin:.3rem 0}.swatches i{display:inline-block;width:.75rem;height:.75rem;border-radius:50%;"
-    "margin-right:.4rem;vertical-align:-.05rem}"
+    "text-anchor:middle}"
 )
 """What a page needs for them, beside `shift_panels.STYLE`."""
 
@@ -49,7 +65,7 @@ def draw_map(title: str, drawn: CellMap) -> str:
 
     Returns
     -------
-    HTML: an SVG, and the key of its colours.
+    SVG, with a key of the colours below the panels.
     """
     shown = list_shown_labels(drawn)
     colours = choose_colours(drawn, shown)
@@ -71,20 +87,32 @@ def draw_map(title: str, drawn: CellMap) -> str:
         parts += _draw_cells(panel.cells, to, colours)
         if panel.rings is not None:
             parts += _draw_cells([panel.rings], to, colours, rings=True)
-        if not number:
+        if not number and len(shown) <= _MOST_NAMES:
             parts += _draw_names(drawn, to, [code for code in shown if code != UNLABELLED])
-    size = (_LEFT + len(panels) * (_PANEL + _GAP), _TOP + _PANEL + _FOOT)
-    middle = _TOP + _PANEL / 2
+    width, middle = _LEFT + len(panels) * (_PANEL + _GAP), _TOP + _PANEL / 2
+    key, height = _draw_key({_name(drawn, code): colours[code] for code in shown}, width, _TOP + _PANEL + _FOOT)
     parts += [
-        f'<text class="quiet" x="{_LEFT}" y="{size[1] - 8}">{drawn.axes} 1</text>',
+        f'<text class="quiet" x="{_LEFT}" y="{_TOP + _PANEL + 16}">{drawn.axes} 1</text>',
         f'<text class="quiet" x="14" y="{middle}" transform="rotate(-90 14 {middle})">{drawn.axes} 2</text>',
     ]
     told = (
         f"Real, factual and counterfactual cells in one plane ({drawn.axes}), coloured by {drawn.column}: "
         f"{len(drawn.sources.places)} real cells of {drawn.source}, {len(drawn.targets.places)} of {drawn.target}."
     )
-    items = (f'<li><i style="background:{colours[code]}"></i>{escape(_name(drawn, code))}</li>' for code in shown)
-    return f'{figure_svg("map", title, told, size, "".join(parts))}<ul class="swatches">{"".join(items)}</ul>'
+    return figure_svg("map", title, told, (width, height), "".join([*parts, *key]))
+
+
+def _draw_key(colours: Mapping[str, str], width: float, top: float) -> tuple[list[str], float]:
+    """Draw a swatch and the name of each colour, in rows; return them with the lower edge."""
+    parts, x, y = [], float(_LEFT), top + 14
+    for name, colour in colours.items():
+        room = 26 + text_width(name)
+        if x > _LEFT and x + room > width:
+            x, y = float(_LEFT), y + 20
+        parts.append(f'<circle cx="{x + 6:.0f}" cy="{y - 4:.0f}" r="5.5" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 17:.0f}" y="{y:.0f}">{escape(name)}</text>')
+        x += room + 8
+    return parts, y + 8
 
 
 def _list_panels(drawn: CellMap) -> list[_Panel]:
@@ -122,10 +150,10 @@ def _draw_cells(
 ) -> list[str]:
     points = np.concatenate([frame.place(each) for each in cells], axis=1)
     labels = np.concatenate([each.labels for each in cells])
-    drawn = []
-    for code, colour in colours.items():
-        if (labels == code).any():
-            own = points[:, labels == code]
+    drawn, layer = [], np.arange(len(labels)) % _LAYERS
+    for number, code in itertools.product(range(_LAYERS), colours):
+        own, colour = points[:, (labels == code) & (layer == number)], colours[code]
+        if own.size:
             kind, data = ("rings", draw_rings(own[0], own[1], 4)) if rings else ("cells", draw_points(own[0], own[1]))
             drawn.append(f'<path class="{kind}" stroke="{colour}" transform="scale(.5)" d="{data}"/>')
     return drawn
@@ -139,7 +167,7 @@ def _draw_names(drawn: CellMap, frame: _Frame, shown: Sequence[int]) -> list[str
     lines: list[tuple[float, float, float]] = []
     drawn_names = []
     for code, (x, y) in sorted(middles.items(), key=lambda each: each[1][1]):
-        half = 3.4 * len(_name(drawn, code))
+        half = text_width(_name(drawn, code), 11) / 2
         x = float(np.clip(x, frame.left + half + 3, max(frame.left + _PANEL - half - 3, frame.left + half + 3)))
         for other, base, width in lines:
             if abs(other - x) < half + width and y < base + 12:
@@ -165,7 +193,8 @@ def choose_colours(drawn: CellMap, shown: list[int]) -> dict[int, str]:
     """
     stored = {code: drawn.colors[code] for code in shown if code != UNLABELLED and drawn.colors[code]}
     others = [code for code in shown if code != UNLABELLED and code not in stored]
-    safe = ["var(--text)" if colour == "#000000" else colour for colour in safe_colours(len(others))]
+    count = len(others)
+    safe = [f"var(--label-{place})" for place in range(count)] if count <= len(DARK) else safe_colours(count)
     return stored | dict(zip(others, safe, strict=True)) | {UNLABELLED: "var(--quiet)"}
 
 

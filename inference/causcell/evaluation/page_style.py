@@ -22,7 +22,7 @@ _TEXT = (
     "figure{margin:0}figcaption{color:var(--quiet);font-size:.9rem;max-width:48rem;margin-top:.3rem}"
     "table{border-collapse:collapse;font-size:13px;margin-top:.6rem}"
     "td,th{padding:.2em .7em;border-bottom:1px solid var(--line);text-align:right;font-variant-numeric:tabular-nums}"
-    "td:first-child,th:first-child{text-align:left}pre,.scroll{overflow:auto}pre{background:var(--card);padding:.7em;"
+    "td:first-child,th:first-child{text-align:left}pre,.scroll{overflow:auto}pre{background:var(--card);padding:.7em;white-space:pre-wrap;"
     "border-radius:6px}summary{cursor:pointer;color:var(--quiet)}dt{float:left;clear:left;font-weight:600;"
     "margin-right:.6rem}dd{margin:0 0 .3rem 0}"
 )
@@ -31,3 +31,9 @@ STYLE = _COLOURS + _TEXT + "".join(
     each.STYLE for each in (verdict_cards, dot_plot, shift_panels, shift_heat_map, map_panels)
 )  # fmt: skip
 """All of it."""
+
+
+def embed_style(svg: str) -> str:
+    """Return a figure of a report as a file of its own: with the style, on the page's background."""
+    opening, end, body = svg.partition(">")
+    return f'{opening}{end}<style>{STYLE}</style><rect width="100%" height="100%" fill="var(--back)"/>{body}'

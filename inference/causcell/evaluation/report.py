@@ -118,7 +118,11 @@ def format_page(
         *(_format_table_section(anchor, table, maps or {}) for anchor, table in named.items()),
         '<h2 id="facts">Cells, model, command and versions</h2>',
         f"<pre>{html.escape(str(facts.get('command', '')))}</pre><dl>",
-        *(f"<dt>{html.escape(name)}</dt><dd>{html.escape(_format_fact(value))}</dd>" for name, value in facts.items()),
+        *(
+            f"<dt>{html.escape(name)}</dt><dd>{html.escape(_format_fact(value))}</dd>"
+            for name, value in facts.items()
+            if name != "command"
+        ),
         "</dl>",
     ]
     return (
@@ -179,7 +183,7 @@ def _format_interpretation(text: str) -> str:
 def _format_fact(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{name} {_format_fact(each)}" for name, each in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
 
 
 def _format_html_table(table: Table) -> str:

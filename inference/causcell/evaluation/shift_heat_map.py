@@ -15,7 +15,7 @@ MOST_ROWS = 16
 """Shifts that have a row, at most; those of most cells have one."""
 
 _GENES = 32
-_LEFT, _TOP, _CELL, _LINE, _GAP, _FOOT = 224, 74, 18, 15, 7, 40
+_LEFT, _TOP, _CELL, _LINE, _GAP, _FOOT = 286, 74, 16, 15, 7, 40
 
 STYLE = (
     ".heat .up{fill:var(--up)}.heat .down{fill:var(--down)}.heat .gene{font-size:10px}"

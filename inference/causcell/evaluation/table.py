@@ -60,6 +60,8 @@ class Table:
         Of a table of effects of one repetition: the shifts of single genes that it averages over, which figures show.
     better
         Directions of measures that no registry knows; see `causcell.evaluation.registry.BETTER`.
+    counts
+        Measures that are numbers of something, which stand in the table and in no figure.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Table:
     weakest: tuple[tuple[float, str], ...] = ()
     shifts: tuple[GeneShifts, ...] = field(default=(), compare=False)
     better: dict[str, Better] = field(default_factory=dict)
+    counts: tuple[str, ...] = ()
 
     @classmethod
     @renamed_arguments(tells="interpretation", silent="limitations")
@@ -94,6 +97,7 @@ class Table:
         concept: str = "",
         groups: Mapping[str, str] | None = None,
         better: Mapping[str, Better] | None = None,
+        counts: Sequence[str] = (),
     ) -> Table:
         """Make a table of one repetition; `None` is left out, and so is a row without any value.
 
@@ -131,6 +135,7 @@ class Table:
             concept,
             {row: group for row, group in (groups or {}).items() if kept.get(row)},
             better=dict(better or {}),
+            counts=tuple(counts),
         )
 
     @property

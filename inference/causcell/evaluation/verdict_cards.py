@@ -45,9 +45,10 @@ def shorten_reason(verdict: Verdict) -> str:
     >>> shorten_reason(Verdict(concept="stim", usable=True, reason="usable (0.8 of the way (seen)); read (0.9)"))
     '0.8 of the way (seen); read (0.9)'
     >>> shorten_reason(Verdict(concept="stim", usable=False, reason="not read (0.5): don't intervene on it (0.1)"))
-    'not read (0.5) (0.1)'
+    'not read (0.5); effects (0.1)'
     """
-    reason = verdict.reason.replace(": don't intervene on it", "", 1)
+    reason = verdict.reason.replace(": don't intervene on it (", "; effects (", 1)
+    reason = reason.replace(": don't intervene on it", "", 1)
     for lead in ("not usable: ", "not judged: "):
         reason = reason.removeprefix(lead)
     if not reason.startswith("usable ("):

@@ -65,7 +65,7 @@ def graph(model: _Model, *, ax: Axes | None = None) -> Axes:
     boxes = {name: (places[name][0] * wide, places[name][2] * spread) for name in model.schema.names}
     sizes = {name: places[name][1] - places[name][0] for name in model.schema.names}
     if ax is None:
-        size = ((width * wide + 80) * _PIXEL, (height * spread + 50) * _PIXEL)
+        size = ((width * wide + 80) * _PIXEL, (height * spread + 40) * _PIXEL)
         ax = plt.subplots(figsize=size, layout="constrained")[1]
     for edge in model.schema.edges:
         (left, top), (right, bottom) = boxes[edge.parent], boxes[edge.child]
@@ -87,7 +87,7 @@ def graph(model: _Model, *, ax: Axes | None = None) -> Axes:
         ax.text(middle, top + 13, plain_text(name), ha="center", va="center", fontsize=9)
         ax.text(middle, top + 33, _describe(verdict), ha="center", va="top", fontsize=7, color=colour)
     ax.set_xlim(-40, width * wide + 40)
-    ax.set_ylim(max(top for _, top in boxes.values()) + 62, -12)
+    ax.set_ylim(max(top for _, top in boxes.values()) + 54, -12)
     ax.set_axis_off()
     return ax
 

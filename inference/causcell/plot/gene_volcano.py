@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._internal.figures import plain_text
+from causcell._internal.svg import place_labels
 from causcell.errors import ConfigurationError, format_list
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ def volcano(
     if marked.any():
         ax.scatter(x[marked], y[marked], s=42, facecolors="none", edgecolors=_KNOWN, label=f"known ({marked.sum():,})")
     named = np.flatnonzero(marked | (_rank(np.where(called, np.abs(x) * y, -1)) < names))
-    _name_genes(ax, x, y, genes, named)
     ax.axvline(0, color="0.6", linewidth=0.7, zorder=0)
     ax.set(xlabel="effect: mean change, natural log", ylabel="-log10 adjusted p-value")
     ax.margins(x=0.12, y=0.08)
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_title(f"{len(genes):,} genes" + (f", {plain_text(group)}" if group else ""), fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="best")
+    _name_genes(ax, x, y, genes, named)
     return ax
 
 
@@ -112,19 +113,28 @@ def _rank(values: np.ndarray) -> np.ndarray:
 
 
 def _name_genes(ax: Axes, x: np.ndarray, y: np.ndarray, genes: np.ndarray, named: np.ndarray) -> None:
-    """Write names beside their dots, from the top, each below the last one that would be in its way."""
-    span = float(np.ptp(y)) or 1.0
-    for side in (False, True):
-        last = np.inf
-        for gene in sorted(named[(x[named] >= 0) == side], key=lambda each: -y[each]):
-            height = min(float(y[gene]), last - 0.035 * span)
-            ax.annotate(
-                plain_text(genes[gene]),
-                (x[gene], height),
-                xytext=(6 if side else -6, 0),
-                textcoords="offset points",
-                fontsize=7,
-                ha="left" if side else "right",
-                va="center",
-            )
-            last = height
+    """Write names beside their dots where there is room, from the top down: none covers another or a named dot."""
+    from matplotlib.patheffects import withStroke
+
+    figure: Any = ax.figure
+    figure.draw_without_rendering()  # where the axes stand, a layout settles when it is drawn
+    point = 72 / figure.dpi
+    order = sorted(named, key=lambda each: -y[each])
+    places = ax.transData.transform(np.column_stack([x[order], y[order]])) * [point, -point]
+    corner = ax.get_window_extent().extents * point
+    box = (corner[0], -corner[3], corner[2] + 30, -corner[1])
+    points = [(str(genes[gene]), float(px), float(py)) for gene, (px, py) in zip(order, places, strict=True)]
+    for label in place_labels(points, box, height=7, radius=3.5):
+        gene = points.index((label.text, *label.point))
+        dx, dy = label.x - label.point[0], label.point[1] - (label.y - 0.3 * 7)
+        ax.annotate(
+            plain_text(label.text),
+            (x[order[gene]], y[order[gene]]),
+            xytext=(dx, dy),
+            textcoords="offset points",
+            fontsize=7,
+            ha={"start": "left", "middle": "center", "end": "right"}[label.anchor],
+            va="center",
+            path_effects=[withStroke(linewidth=1.6, foreground="white")],
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.5"} if abs(dy) > 5 else None,
+        )

@@ -76,7 +76,7 @@ def umap_pair(
     values = [_log_expression(shown[0], genes), *(dense_expression(each[:, genes]) for each in shown[1:])]
     places = place_on_umap(values, seed)
     if axes is None:
-        size = (5.0 * len(shown) + 0.6, 4.6)
+        size = (3.9 * len(shown) + 1.6, 3.9)
         axes = plt.subplots(1, len(shown), figsize=size, sharex=True, sharey=True, layout="constrained")[1]
     for ax in axes[1:]:
         _dots(ax, places[0], "0.88")

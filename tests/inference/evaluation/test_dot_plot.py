@@ -76,3 +76,12 @@ def test_values_that_are_all_the_same_or_missing_are_drawn(table: Table) -> None
 )
 def test_the_direction_is_told_where_it_is_known(measure: str, words: str) -> None:
     assert find_direction(measure) == words
+
+
+def test_counts_have_no_line_and_own_directions_are_told() -> None:
+    rows = {"a": {"linear": 0.4, "cells": 220.0}, "b": {"linear": 0.6, "cells": 220.0}}
+    table = Table.of("t", rows, interpretation="", limitations="", better={"linear": "lower"}, counts=["cells"])
+    texts = [text.text for text in drawing(table).iter("{http://www.w3.org/2000/svg}text")]
+    assert "linear" in texts
+    assert "the lower the better" in texts
+    assert "cells" not in texts

@@ -150,7 +150,8 @@ def test_a_map_has_every_cell_in_its_panel(factual: bool) -> None:
     assert sum(dots) == 9 + 12 * (1 + factual)
     assert behind == [12, 9] if factual else behind == [9]
     assert "Cells under do(stim = IFN)" in page
-    assert '<i style="background:#123456"></i>B' in page
+    key = panels.findall(f"{SVG}circle")
+    assert [each.get("fill") for each in key] == ["#123456", "var(--label-0)"]
     assert ("Factual samples" in page) == factual
 
 
@@ -159,8 +160,14 @@ def test_colours_that_scanpy_did_not_store_are_safe_and_seen_on_dark_pages() -> 
     drawn = cell_map(labels=labels, colors=("",) * 8)
     colours = choose_colours(drawn, [*range(8), -1])
     assert len(set(colours.values())) == 9
-    assert colours[0] == "#0072B2"
-    assert "#000000" not in colours.values()
+    assert [colours[code] for code in range(8)] == [f"var(--label-{code})" for code in range(8)]
+    page = format_page("t", {}, [table(shift())], maps={"stim": drawn})
+    light, dark = (re.findall(r"--label-\d+:(#\w{6})", part) for part in page.split("--label-11", 1))
+    assert [each.lower() for each in light[:2]] == ["#0072b2", "#e69f00"]
+    for colour in dark[1:]:
+        assert max(int(colour[place : place + 2], 16) for place in (1, 3, 5)) > 180  # seen on black
+    many = cell_map(labels=tuple(map(str, range(30))), colors=("",) * 30)
+    assert len(set(choose_colours(many, [*range(30), -1]).values())) == 31
 
 
 def test_why_there_is_no_map_is_said() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from causcell.evaluation.data import EvaluationData, read_evaluation_data
 from causcell.evaluation.gene_shifts import find_gene_symbols
+from causcell.evaluation.metrics import shared_noise, shift_correlation
 from causcell.evaluation.report import write_report
-from causcell.evaluation.shifts import find_seen_cases, predict_shifts, tabulate_effects
+from causcell.evaluation.shifts import find_seen_cases, predict_cell_shifts, predict_shifts, tabulate_effects
 from causcell.evaluation.table import Table, merge_repetitions
 from causcell.generator import Generator
 
@@ -44,7 +45,11 @@ def test_shifts_are_those_of_the_cases_gene_by_gene(data: EvaluationData, tables
         np.testing.assert_allclose(shift.error, np.sqrt(variance), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(shift.predicted, predict_shifts(data, case)["model, do"], atol=1e-5)
         assert (shift.source_cells, shift.target_cells) == (len(source), len(target))
-        assert shift.correlation == pytest.approx(np.corrcoef(shift.real, shift.predicted)[0, 1], abs=1e-4)
+        shared = shared_noise(predict_cell_shifts(data, case)["model, do"], source)
+        correlation = shift_correlation(
+            predict_shifts(data, case)["model, do"], target.mean(0) - source.mean(0), shared
+        )
+        assert shift.correlation == pytest.approx(correlation, abs=1e-4)
 
 
 def test_the_table_averages_the_correlations_of_its_shifts(tables: list[Table]) -> None:

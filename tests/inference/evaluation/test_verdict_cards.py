@@ -21,7 +21,7 @@ WAY = "0.76 ± 0.23 of the way from the best trivial predictor, no change (zeros
             f"worse than a trivial predictor ({WAY})",
             "don't",
         ),
-        (False, f"hardly read (0.4): don't intervene on it ({WAY})", f"hardly read (0.4) ({WAY})", "don't"),
+        (False, f"hardly read (0.4): don't intervene on it ({WAY})", f"hardly read (0.4); effects ({WAY})", "don't"),
         (None, "not judged: too few cells; read (0.9)", "too few cells; read (0.9)", "not judged"),
         (True, "usable (as an old model says", "usable (as an old model says", "usable"),
     ],
