@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from causcell._internal.collection_pause import pause_collection
 from causcell._internal.waiting import wait_passively
 from causcell.cli import options
 
@@ -45,8 +46,9 @@ def export(
     causcell export run --out models --precision fp16
     """
     wait_passively()
-    from causcell.repository.folder import open_repository
-    from causcell_export.exporter import export as write
+    with pause_collection():  # imports make objects without circles, as many as take a second to search
+        from causcell.repository.folder import open_repository
+        from causcell_export.exporter import export as write
 
     written = write(
         run,

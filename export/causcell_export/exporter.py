@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from causcell._deprecation import warn_deprecated
+from causcell._internal.collection_pause import pause_collection
 from causcell._internal.digests import file_digest
 from causcell._internal.files import local_path, new_folder
 from causcell._internal.stages import Report, say_nothing
@@ -31,15 +32,15 @@ from causcell.repository.served import CARRIER_CONFIG, CARRIER_MODEL, manifest_p
 from causcell_export.effect_errors import with_effect_errors
 from causcell_export.graphs import example_inputs, graphs, lowered_graphs
 from causcell_export.judging import with_verdicts
-from causcell_export.onnx_file import OPSET, TRACE_BATCH, matrix_products, write_chunks, write_onnx
+from causcell_export.onnx_file import matrix_products, write_chunks, write_onnx, write_sampler
 from causcell_export.quality import with_quality
 from causcell_export.torchscript import write_torchscript
+from causcell_export.translation import OPSET, TRACE_BATCH
 from causcell_export.triton_config import CpuSettings, graph_parameters, reference_config, triton_config
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
 from causcell_training.heads import head_class, known_heads
-from causcell_training.loop.surroundings import own_threads
 from causcell_training.run import Run
-from causcell_training.torch_defaults import own_torch_defaults
+from causcell_training.torch_defaults import own_threads, own_torch_defaults
 
 PRECISIONS = ("fp32", "fp16")
 """Precisions of the denoiser's matrix products."""
@@ -122,8 +123,9 @@ def export(
     out = local_path(out)
     report = progress if callable(progress) else _print_stage if progress else say_nothing
     report("reading the run")
-    run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
-    held_out = run.held_out()
+    with pause_collection():  # both import large packages
+        run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
+        held_out = run.held_out()
     with new_folder(out) as staging, own_torch_defaults(), own_threads():
         parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu, report)
         run.reference.save(staging / REFERENCE_FILE)
@@ -164,7 +166,10 @@ def _write_graphs(
         examples = {batch: inputs[batch][name] for batch in BATCHES}
         path = root / name / "1" / "model.onnx"
         report(f"writing and verifying {name}")
-        write_onnx(graph, inputs[TRACE_BATCH][name], path, stamp)
+        if name == "sampler":
+            write_sampler(graph, root / "denoiser" / "1" / "model.onnx", path, stamp)
+        else:
+            write_onnx(graph, inputs[TRACE_BATCH][name], path, stamp)
         _write_configs(name, graph.info, path, cpu)
         parity[name] = verify_onnx(name, expected, path, examples)
         if torchscript:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops.scan import scan
 
 from causcell.diffusion.sampling import POSTERIOR_OUTPUTS
 from causcell.diffusion.solvers import ddim, dpmpp
@@ -189,24 +188,10 @@ class Sampler(nn.Module):
             Table of each cell, float32 [B x S x 5]: a server may batch requests for different solvers of one length.
         """
         x_t, x0 = noise, torch.zeros_like(noise)
-        if torch.compiler.is_exporting():
-            x_t = self._scan(x_t, x0, endogenous, solver)
-        else:
-            for row in solver.unbind(dim=1):
-                x_t, x0 = self.step(x_t, x0, row, endogenous)
+        for row in solver.unbind(dim=1):
+            x_t, x0 = self.step(x_t, x0, row, endogenous)
         expression: Tensor = self.expression(x_t)
         return expression, expression.half()
-
-    def _scan(self, x_t: Tensor, x0: Tensor, endogenous: Tensor, solver: Tensor) -> Tensor:
-        """Run the loop as an operator, which a graph keeps for any number of steps."""
-
-        def step(carry: tuple[Tensor, Tensor], row: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
-            x_t, x0 = self.step(*carry, row, endogenous)
-            return (x_t, x0.clone()), ()
-
-        carry: tuple[Tensor, Tensor]
-        carry, _ = scan(step, (x_t, x0), solver.transpose(0, 1))
-        return carry[0]
 
 
 @dataclass(frozen=True)

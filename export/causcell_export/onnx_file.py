@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from causcell._internal.collection_pause import pause_collection
-from causcell._internal.quiet import quiet_loggers
-from causcell.repository.manifest import TensorInfo
 from causcell.repository.served import CHUNK
-from causcell_export.graphs import Graph
-
-OPSET = 20
-"""Operator set, which ONNX Runtime 1.17 and newer read, and so Triton 24.03 and newer."""
+from causcell_export.graphs import Graph, Sampler
+from causcell_export.sampler_loop import loop_denoiser
+from causcell_export.translation import OPSET, translate
 
 IR_VERSION = 9
-
-TRACE_BATCH = 7
-"""Cells of the batch that is traced, an odd number: exporters take a batch of 1 for a constant."""
 
 
 def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]) -> None:
@@ -39,26 +25,22 @@ def write_onnx(graph: Graph, example: Mapping[str, np.ndarray], path: Path, meta
     graph
         The module, its inputs and outputs.
     example
-        Inputs by name for a batch of `TRACE_BATCH` cells.
+        Inputs by name for a batch of `causcell_export.translation.TRACE_BATCH` cells.
     path
         The file; its folder is made.
     metadata
         Entries of ``metadata_props``.
     """
-    inputs = tuple(torch.from_numpy(example[name]) for name in graph.info.inputs)
-    with torch.no_grad(), _quiet(), _operators_built_once(), pause_collection():
-        program = torch.onnx.export(
-            graph.module,
-            inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=tuple(_free_axes(name, tensor) for name, tensor in graph.info.inputs.items()),
-            input_names=list(graph.info.inputs),
-            output_names=list(graph.info.outputs),
-        )
-        assert program is not None
-        RemoveUnusedNodesPass()(program.model)  # constants of a loop's body that the exporter leaves
-    model = program.model_proto
+    _save(translate(graph, example), path, metadata)
+
+
+def write_sampler(graph: Graph, denoiser: Path, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the graph ``sampler``, a loop around that of the file of the graph ``denoiser``; see `write_onnx`."""
+    assert isinstance(graph.module, Sampler)
+    _save(loop_denoiser(onnx.load(denoiser), graph.module, graph.info), path, metadata)
+
+
+def _save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
     model.ir_version = IR_VERSION
     _strip(model.graph)
     del model.metadata_props[:]
@@ -113,43 +95,3 @@ def _strip(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 _strip(attribute.g)
-
-
-def _free_axes(name: str, tensor: TensorInfo) -> dict[int, Any]:
-    free = {axis: torch.export.Dim(f"{name}_{axis}") for axis, size in enumerate(tensor.shape, start=1) if size < 0}
-    return {0: torch.export.Dim("batch"), **free}
-
-
-@functools.cache
-def _build_operators(build: Callable[..., Any], **given: Any) -> Any:
-    return build(**given)
-
-
-@contextlib.contextmanager
-def _operators_built_once() -> Iterator[None]:
-    """Have PyTorch build its table of ONNX operators once for all graphs: half a second each, and none changes it."""
-    from torch.onnx._internal.exporter import _registration
-
-    table: Any = getattr(_registration, "ONNXRegistry", None)
-    build = getattr(table, "from_torchlib", None)
-    if build is None:  # another version of PyTorch: slower, and right
-        yield
-        return
-    own = vars(table).get("from_torchlib", build)
-    table.from_torchlib = staticmethod(functools.partial(_build_operators, build))
-    try:
-        yield
-    finally:
-        table.from_torchlib = own
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress lines and its notices about packages that are not needed."""
-    with (
-        quiet_loggers(("torch.onnx", "onnxscript", "onnx_ir"), logging.ERROR),
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -366,3 +367,15 @@ def test_presets_are_read_from_the_heads_by_their_old_name_too() -> None:
 
 def test_the_package_shows_what_is_public() -> None:
     assert dir(causcell_export) == ["export"]
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_does_not_import_what_trains() -> None:
+    """Lightning takes a second, and scikit-learn half a one."""
+    script = (
+        "import sys, causcell_export.exporter; print(sorted({'lightning', 'sklearn', 'scanpy'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

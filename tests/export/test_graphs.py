@@ -16,7 +16,8 @@ from causcell.diffusion.schedule import NoiseSchedule
 from causcell.diffusion.solvers import ddim, dpmpp
 from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import PLAIN_SCHEMA_VERSION
-from causcell_export.onnx_file import IR_VERSION, OPSET
+from causcell_export.onnx_file import IR_VERSION
+from causcell_export.translation import OPSET
 from causcell_training import CausCell, Run
 
 SOLVERS = np.stack([solver(NoiseSchedule(), 4).table for solver in (ddim, dpmpp)])

@@ -9,8 +9,9 @@ from valued_cells import valued_cells, valued_config
 from causcell.engine.runtime import load_runtime
 from causcell.repository.names import ABDUCTION, PRIOR, value_name
 from causcell_export.graphs import example_inputs, graphs
-from causcell_export.onnx_file import TRACE_BATCH, write_onnx
+from causcell_export.onnx_file import write_onnx
 from causcell_export.torchscript import write_torchscript
+from causcell_export.translation import TRACE_BATCH
 from causcell_export.triton_config import triton_config
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
 from causcell_training import Run, fit

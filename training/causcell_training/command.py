@@ -74,6 +74,17 @@ def train(
             metavar="SHARE", help="With --from: share of the panel, and of a cell's total, that may be missing."
         ),
     ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="GPUs, or processes on CPUs, that share out each batch. [default: 1]")
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ddp_spawn|ddp_fork",
+            help="With --devices: start their processes anew, or (on CPUs) as copies. [default: ddp_spawn]",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -94,7 +105,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of all random numbers. [default: 0]")] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue an interrupted run; epochs, patience and accelerator may be others."),
+        typer.Option(
+            "--resume", help="Continue an interrupted run; epochs, patience, accelerator and strategy may be others."
+        ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder.")] = False,
     progress: options.Progress = True,
@@ -133,6 +146,8 @@ def train(
             freeze=freeze or None,
             replay=replay,
             allow_missing_genes=allow_missing_genes,
+            devices=devices,
+            strategy=strategy,
             split=split,
             cache=cache,
             resume=resume,

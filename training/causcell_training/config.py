@@ -155,7 +155,11 @@ class OptimisationConfig(_Section):
     """Share of cells held out, half to choose by (early stopping) and half to report on, if no split is given."""
     devices: int = Field(1, ge=1, le=1024)
     """GPUs, or processes on CPUs, of this machine that the cells of each batch are shared out among; their gradients
-    are averaged (Lightning's ``ddp_spawn``). The same cells a step, and up to random numbers the same training."""
+    are averaged. The same cells a step, and up to random numbers the same training."""
+    strategy: Literal["auto", "ddp_spawn", "ddp_fork"] = "auto"
+    """How several devices' processes start, by Lightning's names. ``ddp_spawn``, which ``auto`` takes: anew, on any
+    device; ``ddp_fork``: as copies of this process, on CPUs alone, of one thread each: they start at once, and what
+    `fit` is given need not be picklable."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device to train on; ``auto`` takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

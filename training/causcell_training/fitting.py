@@ -52,6 +52,8 @@ def fit(
     freeze: Sequence[str] | str | None = None,
     replay: float | None = None,
     allow_missing_genes: float | None = None,
+    devices: int | None = None,
+    strategy: str | None = None,
     split: Split | None = None,
     cache: str | os.PathLike[str] = "auto",
     resume: bool = False,
@@ -84,6 +86,9 @@ def fit(
     freeze, replay, allow_missing_genes
         With ``start_from``: parts whose weights stay as they are, the share of replayed cells in a batch, the share of
         genes that these cells may lack; see `causcell_training.config.DescentConfig`.
+    devices, strategy
+        GPUs, or processes on CPUs, that the cells of each batch are shared out among, and how their processes start;
+        see `causcell_training.config.OptimisationConfig`, and ``docs/large.md`` for what a script of several needs.
     split
         Part of each cell; see `causcell_training.data.cells.prepare`. With ``start_from``, cells that the run knows by
         name keep the part they had, and need not be in it.
@@ -123,7 +128,11 @@ def fit(
     panel = {"genes": genes, "gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
     descent = {"freeze": freeze, "replay": replay, "allow_missing_genes": allow_missing_genes}
     values = {"label_features": label_features, "set_control": set_control}
-    settings = _merge_settings(config, concepts, edges, descent, seed=seed, **values, **panel, **reading)
+    sections: dict[str, dict[str, Any]] = {
+        "descent": descent,
+        "optimisation": {"devices": devices, "strategy": strategy},
+    }
+    settings = _merge_settings(config, concepts, edges, sections, seed=seed, **values, **panel, **reading)
     run = None if start_from is None else _open_start(start_from, out)
     if run is not None:
         from causcell_training.descent import inherit_settings, read_heritage
@@ -164,7 +173,7 @@ def _merge_settings(
     config: TrainConfig | None,
     concepts: Sequence[str] | str | None,
     edges: Sequence[str | tuple[str, str]] | str | None,
-    descent: Mapping[str, Any],
+    sections: Mapping[str, Mapping[str, Any]],
     **others: Any,
 ) -> TrainConfig:
     """Put the arguments that are given over the settings; raises `ConfigurationError` naming the argument."""
@@ -176,16 +185,20 @@ def _merge_settings(
         given["edge"] = tuple(_edge_text(edge) for edge in listed)
     base = config or TrainConfig()
     own = {name: getattr(base, name) for name in base.model_fields_set}  # the others are defaults, and stay so
-    of_descent = {name: value for name, value in descent.items() if value is not None}
-    if of_descent:
-        given["descent"] = {**(dict(base.descent) if base.descent else {}), **of_descent}
+    inner: dict[str, Any] = {}
+    for section, arguments in sections.items():
+        of_section = {name: value for name, value in arguments.items() if value is not None}
+        if of_section:
+            before = getattr(base, section)
+            given[section] = (before.model_dump(exclude_unset=True) if before else {}) | of_section
+            inner |= of_section
     try:
         return TrainConfig.model_validate(own | given)
     except ValidationError as error:
         first = error.errors()[0]
         place = [str(each) for each in first["loc"]]
-        setting = place[1] if place[:1] == ["descent"] and len(place) > 1 else place[0] if place else ""
-        given |= of_descent
+        setting = place[1] if len(place) > 1 and place[0] in sections else place[0] if place else ""
+        given |= inner
         named = f"{_ARGUMENTS.get(setting, setting)}={given.get(setting, first['input'])!r}: " if setting else ""
         raise ConfigurationError(named + first["msg"]) from error
 

@@ -71,7 +71,7 @@ ENTRIES = (
 """Everything that a run folder may hold, in the order in which a run is removed."""
 
 
-FREE_ON_RESUME = ("epochs", "patience", "accelerator")
+FREE_ON_RESUME = ("epochs", "patience", "accelerator", "strategy")
 """Settings of ``optimisation`` that a resumed run may change: they do not change what an epoch does."""
 
 

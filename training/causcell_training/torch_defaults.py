@@ -1,12 +1,15 @@
-"""Torch's process-wide defaults, which other packages set: a model is made and run under torch's own."""
+"""Torch's process-wide settings, which other packages change: a model is made and run under torch's own."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
+
+from causcell._internal.cpus import available_cpus
 
 
 @contextmanager
@@ -37,3 +40,18 @@ def own_torch_defaults() -> Iterator[None]:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Compute with no more threads than this process may use CPUs, and leave torch's number of them as it was.
+
+    A number that the user set by OMP_NUM_THREADS is kept.
+    """
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(before, available_cpus()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

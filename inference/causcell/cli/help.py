@@ -50,7 +50,7 @@ SUBJECTS = {
     ),
     "Machine": (
         *("workers", "dask", "threads", "batch_size", "provider", "connection", "instances", "threads_per_instance"),
-        *("http_port", "grpc_port", "log", "batch", "seconds"),
+        *("http_port", "grpc_port", "log", "batch", "seconds", "devices", "strategy"),
     ),
     "Sharing": ("license", "data", "card", "private", "dry_run"),
     "Output": ("progress", "as_json", "help"),
@@ -58,7 +58,7 @@ SUBJECTS = {
 """Options by subject; one that is in none stands under ``Options``."""
 
 _WORDS = {
-    **dict.fromkeys(("seed", "steps", "threads", "threads_per_instance", "http_port", "grpc_port"), "N"),
+    **dict.fromkeys(("seed", "steps", "threads", "threads_per_instance", "http_port", "grpc_port", "devices"), "N"),
     **dict.fromkeys(("concept", "concepts"), "NAME[:KIND]"),
     **dict.fromkeys(("edge", "edges"), "PARENT:CHILD"),
     **dict.fromkeys(("config", "split", "connection", "table", "predictions", "log"), "FILE"),

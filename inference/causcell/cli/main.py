@@ -13,6 +13,8 @@ Exit status:
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -123,6 +125,9 @@ def main(arguments: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # allowed in any place
+    atexit.register(
+        gc.freeze
+    )  # a process that ends needs no search of all its objects: a second where torch was loaded
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
     _tame_downloads("--no-progress" not in words and sys.stderr.isatty())
     warnings.simplefilter("always", CausCellWarning)

@@ -73,6 +73,14 @@ def test_the_installed_program_runs_and_needs_no_torch_to_inspect(made: Path) ->
     assert done.stderr.strip() == "False"
 
 
+def test_a_process_that_ends_does_not_search_its_objects() -> None:
+    code = "import atexit, gc, sys; sys.argv = ['causcell', '--version']\n"
+    code += "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"  # after what is registered later
+    code += "from causcell.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_the_installed_program_reports_an_error_by_its_status(tmp_path: Path) -> None:
     done = subprocess.run([CONSOLE_SCRIPT, "inspect", tmp_path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

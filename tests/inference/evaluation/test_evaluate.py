@@ -80,6 +80,18 @@ def test_scores_are_weighted_by_label_frequency() -> None:
     assert scores["F1"] == pytest.approx(0.75 * 0.8 + 0.25 * 2 / 3)
 
 
+def test_scores_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+    rng = np.random.default_rng(0)
+    for size in (1, 3, 6):
+        truth, predicted = rng.integers(-1, size, 200), rng.integers(-1, size + 1, 200)  # also labels never there
+        known = truth >= 0
+        kinds = precision_recall_fscore_support(truth[known], predicted[known], average="weighted", zero_division=0)
+        expected = [accuracy_score(truth[known], predicted[known]), *kinds[:3]]
+        assert list(classification_scores(truth, predicted).values()) == pytest.approx(expected)
+
+
 def test_clusters_find_separated_labels_whatever_their_names() -> None:
     labels = np.repeat([0, 1, 2], 40)
     found = cluster_cells(separated(labels, 10.0), 3)

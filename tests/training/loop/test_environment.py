@@ -1,6 +1,7 @@
 """Machines that are not like ours: batch systems, no GPU, few CPUs."""
 
 from pathlib import Path
+from typing import Any
 
 import anndata
 import pytest
@@ -8,7 +9,7 @@ import torch
 from commands import refused, says, train_words
 from short_runs import assert_same_weights, interrupt, read_metrics, short_config, tiny_config
 
-from causcell.errors import ConfigurationError
+from causcell.errors import CausCellError, ConfigurationError
 from causcell_training import fit
 from causcell_training.loop.environment import check_accelerator
 
@@ -117,15 +118,19 @@ def test_gradients_of_several_batches_make_a_step(cells: anndata.AnnData, tmp_pa
     assert_same_weights(fit(cells, again, config=config, resume=True), run)
 
 
-@pytest.mark.parametrize("cache", ["memory", "disk"])
+@pytest.mark.parametrize(("cache", "strategy"), [("memory", "auto"), ("disk", "ddp_spawn"), ("memory", "ddp_fork")])
 def test_two_processes_train_as_one(
-    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, strategy: str
 ) -> None:
     """The same steps over the same cells with other random numbers; and no batch system's variables are taken."""
     for variable, value in BATCH_SYSTEMS["torchrun"].items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a copy that computed with two threads would wait for its parent's
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     one = fit(cells, tmp_path / "one", config=short_config())
-    two = fit(cells, tmp_path / "two", config=short_config(**{"optimisation.devices": 2}), cache=cache)
+    two = fit(cells, tmp_path / "two", config=short_config(), devices=2, strategy=strategy, cache=cache)
+    torch.set_num_threads(before)
     assert {path.name for path in one.path.iterdir()} == {path.name for path in two.path.iterdir()}
     for name in ("steps", "epochs"):
         assert one.provenance[name] == two.provenance[name]
@@ -133,6 +138,32 @@ def test_two_processes_train_as_one(
     assert losses[1] == pytest.approx(losses[0], rel=0.05)  # seeds differ by as much
     metrics = [[(row["epoch"], row["name"]) for row in read_metrics(run.path / "metrics.csv")] for run in (one, two)]
     assert metrics[0] == metrics[1]
+
+
+def test_devices_and_strategy_are_flags(
+    cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class AskedError(CausCellError):
+        pass
+
+    def ask(**arguments: Any) -> None:
+        asked.append(arguments)
+        raise AskedError("as asked")
+
+    monkeypatch.setattr("causcell_training.loop.trainer.lightning.Trainer", ask)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    words = train_words(tmp_path / "cells.h5ad", tmp_path / "run")
+    for flags, name in (([], "spawn"), (["--strategy", "ddp_fork"], "fork"), (["--strategy", "ddp_spawn"], "spawn")):
+        assert "as asked" in refused(capsys, *words, "--devices", "2", "--overwrite", *flags)
+        assert (asked[-1]["devices"], asked[-1]["strategy"]) == (2, f"ddp_{name}_find_unused_parameters_true")
+    says(refused(capsys, *words, "--devices", "0"), "--devices 0", "greater than or equal to 1")
+    says(
+        refused(capsys, *words, "--devices", "2", "--strategy", "fsdp"), "--strategy fsdp", "'ddp_spawn'", "'ddp_fork'"
+    )
+    alone = refused(capsys, *words, "--strategy", "ddp_fork", "--overwrite")
+    says(alone, "--strategy ddp_fork", "there is one device", "--devices")
 
 
 def test_devices_that_are_not_there_or_have_nothing_to_do_are_told(
@@ -143,5 +174,7 @@ def test_devices_that_are_not_there_or_have_nothing_to_do_are_told(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigurationError, match=r"devices=3: torch finds 2 GPUs here; .*accelerator='cpu'"):
-        fit(cells, tmp_path / "run", config=tiny_config(**{"optimisation.devices": 3}))
+        fit(cells, tmp_path / "run", config=tiny_config(), devices=3)
+    with pytest.raises(ConfigurationError, match=r"strategy='ddp_fork' copies a process, .*'ddp_spawn'.*='cpu'"):
+        fit(cells, tmp_path / "run", config=tiny_config(), devices=2, strategy="ddp_fork")
     assert not (tmp_path / "run").exists()

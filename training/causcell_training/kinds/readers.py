@@ -133,7 +133,7 @@ class SetReader(nn.Module):
     def label_logits(self, endogenous: Tensor) -> Tensor:
         """Return logits of the combinations that training cells carry, [B x labels], of embeddings [B x k]."""
         logits = self.members(endogenous)
-        joint: Tensor = logits @ self.combinations.T - F.softplus(logits).sum(dim=1, keepdim=True)
+        joint: Tensor = logits @ self.combinations.t() - F.softplus(logits).sum(dim=1, keepdim=True)
         return joint
 
     def expected_mean(self, prior: Prior, endogenous: Tensor) -> Tensor:

@@ -44,14 +44,25 @@ class MovingAverage(EMAWeightAveraging):
 class StartedProcess(lightning.Callback):
     """Give a process that a training has started its share of the CPUs, and keep Lightning's advice from the terminal.
 
-    A number of threads that the user set by OMP_NUM_THREADS is kept.
+    A number of threads that the user set by OMP_NUM_THREADS is kept; but a copy of a process computes with one thread:
+    those that it would wait for are the other's.
+
+    Parameters
+    ----------
+    forked
+        Processes are copies of the one that starts them.
     """
+
+    def __init__(self, *, forked: bool = False) -> None:
+        self._forked = forked
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Set what is the process's."""
         if multiprocessing.parent_process() is None:
             return
-        if "OMP_NUM_THREADS" not in os.environ:
+        if self._forked:
+            torch.set_num_threads(1)
+        elif "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, available_cpus() // trainer.world_size))
         for name in LIGHTNING_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)

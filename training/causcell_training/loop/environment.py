@@ -92,15 +92,36 @@ def check_accelerator(name: str) -> None:
 
 
 def check_devices(settings: OptimisationConfig) -> None:
-    """Raise `ConfigurationError` if there are fewer GPUs than devices."""
-    if settings.devices == 1 or settings.accelerator == "cpu" or not _has_gpu():
+    """Raise `ConfigurationError` if there are fewer GPUs than devices, or the strategy is not for these devices."""
+    named = f"strategy={settings.strategy!r}"
+    if settings.devices == 1:
+        if settings.strategy != "auto":
+            raise ConfigurationError(
+                f"{named} is how several devices' processes start, and there is one device; set devices=, "
+                "or leave the strategy out"
+            )
+        return
+    if settings.accelerator == "cpu" or not _has_gpu():
         return
     there = max(torch.cuda.device_count(), 1)
     if settings.devices > there:
         raise ConfigurationError(
-            f"optimisation.devices={settings.devices}: torch finds {there} GPU{'s' if there > 1 else ''} here; take as "
+            f"devices={settings.devices}: torch finds {there} GPU{'s' if there > 1 else ''} here; take as "
             "many, or optimisation.accelerator='cpu'"
         )
+    if settings.strategy == "ddp_fork":
+        raise ConfigurationError(
+            f"{named} copies a process, which GPUs can't be used in afterwards; take 'ddp_spawn', or "
+            "optimisation.accelerator='cpu'"
+        )
+
+
+def find_strategy(settings: OptimisationConfig) -> str:
+    """Return Lightning's name of the strategy; parameters that a step does not use are none's fault."""
+    if settings.devices == 1:
+        return "auto"
+    started = "ddp_spawn" if settings.strategy == "auto" else settings.strategy
+    return f"{started}_find_unused_parameters_true"
 
 
 def check_shares(settings: OptimisationConfig, rows: np.ndarray) -> None:
@@ -108,7 +129,7 @@ def check_shares(settings: OptimisationConfig, rows: np.ndarray) -> None:
     least = min(settings.batch_size, len(rows))
     if settings.devices > 1 and least < 2 * settings.devices:
         raise ConfigurationError(
-            f"optimisation.devices={settings.devices}: batches of {least} cells are shared out among them, two a "
+            f"devices={settings.devices}: batches of {least} cells are shared out among them, two a "
             f"device at least; take {max(1, least // 2)} or fewer, or larger batches (optimisation.batch_size)"
         )
 

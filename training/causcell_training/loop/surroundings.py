@@ -1,9 +1,8 @@
-"""Surroundings of the training loop: random numbers, threads, interrupts and log messages stay the caller's."""
+"""Surroundings of the training loop: random numbers, interrupts and log messages stay the caller's."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import warnings
@@ -13,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from causcell._internal.cpus import available_cpus
 from causcell._internal.interrupts import raise_on_sigterm
 from causcell._internal.quiet import quiet_loggers
 
@@ -40,21 +38,6 @@ def own_randomness(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def own_threads() -> Iterator[None]:
-    """Compute with no more threads than this process may use CPUs, and leave torch's number of them as it was.
-
-    A number that the user set by OMP_NUM_THREADS is kept.
-    """
-    before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(before, available_cpus()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

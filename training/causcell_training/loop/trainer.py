@@ -32,6 +32,7 @@ from causcell_training.loop.environment import (
     check_devices,
     check_shares,
     find_precision,
+    find_strategy,
 )
 from causcell_training.loop.finish import find_versions, finish_run
 from causcell_training.loop.progress import TrainingProgress
@@ -40,7 +41,6 @@ from causcell_training.loop.surroundings import (
     own_interrupt,
     own_randomness,
     own_rank,
-    own_threads,
     quiet_lightning,
 )
 from causcell_training.loop.training_plan import MONITOR, TrainingPlan, plan_name
@@ -58,7 +58,7 @@ from causcell_training.run_folder import (
     write_config,
     write_split,
 )
-from causcell_training.torch_defaults import own_torch_defaults
+from causcell_training.torch_defaults import own_threads, own_torch_defaults
 from causcell_training.trained_model import make_model, select_model_weights
 
 
@@ -261,10 +261,10 @@ def _make_trainer(
     settings = config.optimisation
     callbacks: list[lightning.Callback] = [
         checkpoints,  # before all others: between two epochs none of them has begun the second
+        StartedProcess(forked=settings.strategy == "ddp_fork"),  # before what copies a model
         MovingAverage(settings.ema_decay),
         MetricsFile(path / METRICS_FILE),
         DivergenceCheck(settings),
-        StartedProcess(),
         *options.callbacks,
     ]
     own_bar = any(isinstance(callback, ProgressBar) for callback in options.callbacks)
@@ -274,7 +274,7 @@ def _make_trainer(
         default_root_dir=path,
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy="auto" if settings.devices == 1 else "ddp_spawn_find_unused_parameters_true",
+        strategy=find_strategy(settings),
         plugins=[OneProcess() if settings.devices == 1 else OwnProcesses(), CheckpointFiles(path)],
         precision=find_precision(settings),
         accumulate_grad_batches=settings.accumulate,
