@@ -162,7 +162,7 @@ def _format_table_section(anchor: str, table: Table, maps: Mapping[str, CellMap 
     parts = [
         f'<h2 id="{anchor}">{html.escape(table.name)}</h2>',
         _format_interpretation(table.interpretation),
-        draw_dots(table) if table.measures else "<p>Nothing could be measured.</p>",
+        f'<div class="scroll">{draw_dots(table)}</div>' if table.measures else "<p>Nothing could be measured.</p>",
         *distrusted,
         format_effect_figures(table, maps),
         f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',
