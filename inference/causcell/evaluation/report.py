@@ -146,9 +146,10 @@ def _format_graph(model: Any, verdicts: Sequence[Verdict]) -> str:
     pairs = [text.rpartition(" (")[0].partition(":")[::2] for text in model["edges"]]
     edges = tuple(Edge(shown[parent], shown[child]) for parent, child in pairs if {parent, child} <= set(shown))
     drawn = graph_svg(_DrawnGraph(tuple(shown.values()), edges))
+    arrows = "Arrows go from causes to effects. " if edges else ""
     return (
-        f'<h2>Concepts</h2><figure><div class="scroll">{drawn}</div><figcaption>Arrows go from causes to effects. Read '
-        "right: share of the judged cells whose label is read right from its own embedding, the higher the better."
+        f'<h2>Concepts</h2><figure><div class="scroll">{drawn}</div><figcaption>{arrows}Read right: '
+        "share of the judged cells whose label is read right from its own embedding, the higher the better."
         "</figcaption></figure>"
     )
 
@@ -161,7 +162,7 @@ def _format_table_section(anchor: str, table: Table, maps: Mapping[str, CellMap 
     parts = [
         f'<h2 id="{anchor}">{html.escape(table.name)}</h2>',
         _format_interpretation(table.interpretation),
-        draw_dots(table) if table.measures else "<p>Nothing could be measured.</p>",
+        f'<div class="scroll">{draw_dots(table)}</div>' if table.measures else "<p>Nothing could be measured.</p>",
         *distrusted,
         format_effect_figures(table, maps),
         f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',
