@@ -164,7 +164,8 @@ Target = Annotated[
     str,
     typer.Option(
         help="Embeddings of labels: of drawn reference cells that carry them (reference); drawn from the concept's "
-        "prior, as those of other values are (prior); the cell's own, moved by the labels' difference (own)."
+        "prior, as those of other values are (prior); the cell's own, moved by the difference of the labels' means "
+        "(own)."
     ),
 ]
 Mode = Annotated[str, typer.Option(help="do, exogenous or isolated.")]
