@@ -32,7 +32,7 @@ PAGE = "index.html"
 
 _STYLE = STYLE + (
     "body{max-width:66rem}.quiet{color:var(--quiet)}figure{margin:1rem 0;padding:1rem;border:1px solid var(--line);"
-    "border-radius:10px}figure svg{max-width:100%;height:auto;display:block;margin:auto}.drawn{fill:currentColor}"
+    "border-radius:10px}figure svg{height:auto;display:block;margin:auto}.drawn{fill:currentColor;max-width:100%}"
     ".two{display:grid;grid-template-columns:repeat(auto-fit,minmax(25rem,1fr));gap:1rem}.two figure{margin:0}"
     "code{background:var(--card);border-radius:4px;padding:.1rem .3rem}table{font-size:.92rem}td{text-align:left}"
 )
@@ -277,7 +277,7 @@ def _map_figure(out: Path, name: str, drawn: CellMap) -> str:
         f"One plane (UMAP) for all panels. Counterfactual cells should lie where real {drawn.target} cells do, in "
         "grey; each keeps the colour of the type that it had."
     )
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f'<figure><div class="scroll">{svg}</div><figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _figure(out: Path, name: str, ax: Axes, caption: str) -> str:

@@ -65,7 +65,7 @@ def html_card(title: str, rows: Mapping[str, str], graph: str = "") -> str:
     return f'<div class="causcell-card">{_STYLE}<b>{escape(title)}</b>{graph}<table>{facts}</table></div>'
 
 
-def graph_svg(graph: _Graph) -> str:
+def graph_svg(graph: _Graph, colours: Mapping[str, str] | None = None) -> str:
     """Draw a concept graph from causes (left) to effects (right), as inline SVG in the text's colour.
 
     An edge that skips columns has a row of its own there, so that it runs through no other concept (the layered
@@ -75,6 +75,8 @@ def graph_svg(graph: _Graph) -> str:
     ----------
     graph
         Names of the concepts, and edges between them; it has no cycle.
+    colours
+        CSS colour of the box of some of the names.
     """
     places, size = place_concepts(graph)
     middle = _BOX[0] / 2
@@ -90,9 +92,10 @@ def graph_svg(graph: _Graph) -> str:
         points += [(x, y) for left, right, y in between for x in (left, right)]
         text = " ".join(f"{x:.0f},{y + middle:.0f}" for x, y in [*points, (last[0] - 3, last[2])])
         lines.append(f'<polyline points="{text}" fill="none" stroke="currentColor" marker-end="url(#causcell-arrow)"/>')
+    strokes = {name: (colours or {}).get(name, "currentColor") for name in graph.names}
     boxes = [
         f'<rect x="{left:.0f}" y="{y:.0f}" width="{right - left:.0f}" height="{_BOX[0]}" rx="5" fill="none" '
-        f'stroke="currentColor"/><text x="{(left + right) / 2:.0f}" y="{y + middle + 4:.0f}" font-size="12" '
+        f'stroke="{strokes[name]}"/><text x="{(left + right) / 2:.0f}" y="{y + middle + 4:.0f}" font-size="12" '
         f'font-family="sans-serif" text-anchor="middle" fill="currentColor">{escape(name)}</text>'
         for name, (left, right, y) in ((name, places[name]) for name in graph.names)
     ]

@@ -53,6 +53,7 @@ from causcell.engine.protocol import Engine
 from causcell.engine.status import ModelStatistics
 from causcell.errors import ConfigurationError
 from causcell.generator import Generator
+from causcell.repository.hub import is_hub_name, pin_revision
 from causcell.repository.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def run_bench(
     Parameters
     ----------
     location
-        Folder of a model repository, or address of a server.
+        Folder of a model repository, its name on a hub, or address of a server.
     batches
         Batch sizes of the latency tables.
     seconds
@@ -119,6 +120,8 @@ def run_bench(
     """
     if seconds <= 0 or not batches or min(batches) < 1:
         raise ConfigurationError(f"seconds is {seconds} and batches is {list(batches)}; take numbers above 0")
+    if is_hub_name(location):
+        location = pin_revision(location)  # starts are timed without asking the hub
     started = time.perf_counter()
     bench = _Bench(location, batches, seconds, provider, connection, report)
     results = _measure_server(bench) if is_address(location) else _measure_here(bench)

@@ -45,7 +45,18 @@ SUBJECTS = {
         *("hold_out", "choose", "seeds"),
     ),
     "Result": (
-        *("store", "dtype", "layout", "library_size", "keep_obs", "keep_obsm", "table", "chunk_size", "shard_size"),
+        *(
+            "store",
+            "dtype",
+            "layout",
+            "library_size",
+            "keep_obs",
+            "keep_obsm",
+            "table",
+            "maps",
+            "chunk_size",
+            "shard_size",
+        ),
         *("plan_only", "precision", "torchscript", "unfinished", "deploy"),
     ),
     "Machine": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ import numpy as np
 
 from causcell.concepts import UNLABELLED
 from causcell.diffusion.solvers import Estimate
+from causcell.errors import RuntimeUnavailableError
 from causcell.evaluation.cases import Case
 from causcell.evaluation.data import EvaluationData
 from causcell.plot.maps import place_on_umap
@@ -150,8 +150,7 @@ def _map_concept(data: EvaluationData, cases: Sequence[Case], kind: MapKind, see
     factual = _generate_factual(data, rows[0], estimate, seed)
     real = data.expression[np.concatenate(rows)]
     values = [real, made] if factual is None else [real, made, factual]
-    axes, why = _choose_plane(kind, len(real))
-    places = place_on_umap(values, seed) if axes == "UMAP" else place_on_components(values)
+    places, axes, why = _place(values, kind, seed)
     of_cells = data.labels[:, data.stratum_concept]
     labels = data.schema.concepts[data.stratum_concept].labels
     colors = stored_colours(data.cells, data.stratum_name)
@@ -196,15 +195,17 @@ def _generate_factual(data: EvaluationData, rows: np.ndarray, estimate: Estimate
     return data.predictor.predict(data.cells[rows], {}, estimate=estimate, seed=seed)
 
 
-def _choose_plane(kind: MapKind, cells: int) -> tuple[str, str]:
-    """Return the name of the axes, and why they are not those of a UMAP."""
-    if kind == "pca":
-        return "PC", "principal components were asked for"
-    if cells < _FEW_CELLS:
-        return "PC", f"{cells} real cells are too few for a UMAP"
-    if importlib.util.find_spec("umap") is None:
-        return "PC", "umap-learn is not installed"
-    return "UMAP", ""
+def _place(values: Sequence[np.ndarray], kind: MapKind, seed: int) -> tuple[list[np.ndarray], str, str]:
+    """Return places, the name of the axes, and why they are not those of a UMAP; the first values are real cells."""
+    why = "principal components were asked for"
+    if kind == "umap":
+        why = f"{len(values[0])} real cells are too few for a UMAP"
+        if len(values[0]) >= _FEW_CELLS:
+            try:
+                return place_on_umap(values, seed), "UMAP", ""
+            except RuntimeUnavailableError:
+                why = "umap-learn is not installed"
+    return place_on_components(values), "PC", why
 
 
 def place_on_components(values: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -213,7 +214,7 @@ def place_on_components(values: Sequence[np.ndarray]) -> list[np.ndarray]:
     Parameters
     ----------
     values
-        Expression of each group, log scale, [N x G]; of at least two genes.
+        Expression of each group, log scale, [N x G]; of a single gene the second component is zero.
 
     Returns
     -------
@@ -227,7 +228,9 @@ def place_on_components(values: Sequence[np.ndarray]) -> list[np.ndarray]:
     [(3, 2), (1, 2)]
     """
     centre = values[0].mean(axis=0)
-    axes = np.linalg.svd(values[0] - centre, full_matrices=False)[2][:2].T
+    axes = np.zeros((len(centre), 2))
+    found = np.linalg.svd(values[0] - centre, full_matrices=False)[2][:2].T
+    axes[:, : found.shape[1]] = found
     return [((each - centre) @ axes).astype(np.float32) for each in values]
 
 

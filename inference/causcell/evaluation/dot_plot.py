@@ -30,7 +30,7 @@ _WORDS = {
 }
 
 STYLE = (
-    ".dots{max-width:100%;height:auto;font:12px system-ui,sans-serif}.dots text{fill:var(--text)}"
+    ".dots{max-width:100%;min-width:40rem;height:auto;font:12px system-ui,sans-serif}.dots text{fill:var(--text)}"
     ".dots .axis{stroke:var(--line)}.dots .quiet{fill:var(--quiet);font-size:11px}.dots .in{font-size:10px;fill:#fff}"
     ".dots .whisker{stroke:currentColor;stroke-opacity:.45}.dots .model{fill:#0072b2}.dots .trivial{fill:#7a8594}"
     ".dots .ceiling{fill:#007a5a}.dots .cheat{fill:#c04f00}.dots .other{fill:#555c66}.key{font-size:.85rem;columns:2}"

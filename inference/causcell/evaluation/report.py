@@ -38,6 +38,9 @@ HTML_FILE = "report.html"
 _PACKAGES = ("causcell", "anndata", "numpy", "scipy", "scikit-learn", "scanpy", "onnxruntime", "torch")
 """Distributions whose versions a report states, where they are installed."""
 
+_VERDICT_COLOURS = {True: "var(--good)", False: "var(--far)", None: "var(--quiet)"}
+"""Colour of a concept in the graph, by whether it is usable."""
+
 _LONG = 480
 """Characters of an interpretation from which on it is shown on demand."""
 
@@ -141,16 +144,26 @@ def _format_graph(model: Any, verdicts: Sequence[Verdict]) -> str:
     """Draw the concepts of a model's facts and its edges, with how often each label is read right."""
     if not isinstance(model, Mapping) or not {"concepts", "edges"} <= set(model):
         return ""
-    read = {each.concept: each.accuracy for each in verdicts if each.accuracy is not None}
-    shown = {name: f"{name}: {read[name]:.2f} read right" if name in read else name for name in model["concepts"]}
+    judged = {each.concept: each for each in verdicts if each.combinations == "seen"}
+    shown = {name: _describe_reading(name, judged.get(name)) for name in model["concepts"]}
+    colours = {shown[name]: _VERDICT_COLOURS[judged[name].usable] for name in judged if name in shown}
     pairs = [text.rpartition(" (")[0].partition(":")[::2] for text in model["edges"]]
     edges = tuple(Edge(shown[parent], shown[child]) for parent, child in pairs if {parent, child} <= set(shown))
-    drawn = graph_svg(_DrawnGraph(tuple(shown.values()), edges))
+    drawn = graph_svg(_DrawnGraph(tuple(shown.values()), edges), colours)
+    arrows = "Arrows go from causes to effects. " if edges else ""
     return (
-        f'<h2>Concepts</h2><figure><div class="scroll">{drawn}</div><figcaption>Arrows go from causes to effects. Read '
-        "right: share of the judged cells whose label is read right from its own embedding, the higher the better."
+        f'<h2>Concepts</h2><figure><div class="scroll">{drawn}</div><figcaption>{arrows}Read right: '
+        "share of the judged cells whose label is read right from its own embedding, the higher the better; guessed: "
+        "the share of the most frequent label. Green: may be intervened on; orange: not to be; grey: not judged."
         "</figcaption></figure>"
     )
+
+
+def _describe_reading(name: str, verdict: Verdict | None) -> str:
+    if verdict is None or verdict.accuracy is None:
+        return name
+    guessed = "" if verdict.majority is None else f", {verdict.majority:.2f} guessed"
+    return f"{name}: {verdict.accuracy:.2f} read right{guessed}"
 
 
 def _format_table_section(anchor: str, table: Table, maps: Mapping[str, CellMap | str]) -> str:
@@ -161,7 +174,7 @@ def _format_table_section(anchor: str, table: Table, maps: Mapping[str, CellMap 
     parts = [
         f'<h2 id="{anchor}">{html.escape(table.name)}</h2>',
         _format_interpretation(table.interpretation),
-        draw_dots(table) if table.measures else "<p>Nothing could be measured.</p>",
+        f'<div class="scroll">{draw_dots(table)}</div>' if table.measures else "<p>Nothing could be measured.</p>",
         *distrusted,
         format_effect_figures(table, maps),
         f'<p class="silent">What it can\'t tell: {html.escape(table.limitations)}</p>',

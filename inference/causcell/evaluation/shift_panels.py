@@ -21,7 +21,7 @@ _FAR, _OFF = 6, 4
 """Genes that are labelled in a panel: furthest from no shift, and furthest from the line."""
 
 STYLE = (
-    ".panels,.heat,.map{max-width:100%;height:auto;font:12px system-ui,sans-serif}"
+    ".panels,.heat,.map{max-width:100%;min-width:40rem;height:auto;font:12px system-ui,sans-serif}"
     ".panels text,.heat text,.map text{fill:var(--text)}.panels .quiet,.heat .quiet,.map .quiet{fill:var(--quiet);"
     "font-size:11px}.panels .frame,.map .frame{fill:none;stroke:var(--line)}.panels .zero{stroke:var(--line)}"
     ".panels .same{stroke:var(--quiet);stroke-dasharray:5 4}.panels .genes{fill:none;stroke:var(--model);"
@@ -185,7 +185,7 @@ def describe_gene(shift: GeneShifts, gene: int) -> str:
 def _draw_ticks(layout: _Layout, number: int) -> Iterator[str]:
     """Write the shifts along the left edge of a row's first panel, and below a column's last one."""
     left, top = layout.find_corner(number)
-    step = nice_step(layout.high - layout.low, 4)
+    step = nice_step(layout.high - layout.low, 6)
     for count in range(math.ceil(layout.low / step), math.floor(layout.high / step) + 1):
         x, y = layout.place(number, count * step, count * step)
         if number % layout.columns == 0:

@@ -52,7 +52,7 @@ def check_listing(root: Path, files: Collection[str]) -> None:
     strange = []
     for path in _walk(root):
         name = path.relative_to(root).as_posix()
-        cached = copies is not None and path.is_symlink() and _target(path).parent == copies
+        cached = copies is not None and _is_cached(path, copies)
         if name in known:
             if not cached and not path.resolve().is_relative_to(place):
                 raise CorruptFileError(
@@ -79,9 +79,12 @@ def _cached_copies(root: Path) -> Path | None:
     return download / "blobs" if known else None
 
 
-def _target(link: Path) -> Path:
-    """Return what a link names, one step on: a copy may itself be a link into a store that downloads share."""
-    return Path(os.path.normpath(link.parent.resolve() / link.readlink()))
+def _is_cached(path: Path, copies: Path) -> bool:
+    """Tell if a path is a link to a copy; which may be one itself, into a store in the cache that downloads share."""
+    if not path.is_symlink() or not path.is_file():
+        return False
+    named = Path(os.path.normpath(path.parent.resolve() / path.readlink()))
+    return named.parent == copies and path.resolve().is_relative_to(copies.parent.parent)
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -107,3 +107,12 @@ def test_a_servers_provider_is_chosen_there():
 def test_nothing_to_measure(repository, options):
     with pytest.raises(ConfigurationError, match="take numbers above 0"):
         run_bench(repository, **options)
+
+
+def test_a_model_of_a_hub_is_timed_by_its_commit(monkeypatch):
+    """So that starts are timed without a question to the hub, and results say what was measured."""
+    asked = []
+    monkeypatch.setattr(measure, "pin_revision", lambda location: f"{location}@{'0' * 40}")
+    monkeypatch.setattr(measure, "_measure_here", lambda bench: asked.append(bench.location) or {})
+    measure.run_bench("hf://lab/kang")
+    assert asked == [f"hf://lab/kang@{'0' * 40}"]

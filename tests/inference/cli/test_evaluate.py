@@ -69,6 +69,10 @@ def test_predictions_of_any_method_are_judged_without_a_model(
     assert content["tables"][0]["name"].startswith("Interventions: stim")
     page = (tmp_path / "report" / "report.html").read_text()
     assert "there is no row of one" in page
+    assert "No map of cells: the verdict is that this concept is not to be intervened on." in page
+    kept = anndata.read_h5ad(tmp_path / "report" / "shifts.h5ad")
+    assert kept.var_names.tolist() == sorted(kept.var_names, key=lambda name: int(name.removeprefix("GENE")))
+    assert (kept.obs["concept"] == "stim").all()
 
 
 def test_the_recipe_of_the_page_runs(
@@ -96,6 +100,7 @@ def test_the_recipe_of_the_page_runs(
             ["--predictions", "scgen.h5ad", "--concept", "stim", "--estimate", "median"],
             ["'median'", "'mean', 'sample'"],
         ),
+        (["--predictions", "scgen.h5ad", "--concept", "stim", "--maps", "tsne"], ["'tsne'", "'umap', 'pca'", "'none'"]),
         (["--predictions", "absent.h5ad", "--concept", "stim", "--estimate", "mean"], ["no file", "absent.h5ad"]),
     ],
 )

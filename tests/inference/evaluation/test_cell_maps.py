@@ -72,6 +72,8 @@ def test_enough_cells_have_a_umap_where_there_is_one(data: EvaluationData, monke
     cases = [case for case in find_seen_cases(data) if data.schema.names[case.concept] == "stim"]
     drawn = map_interventions(data, cases, [])["stim"]
     assert (drawn.axes, drawn.why) == ("UMAP", "")
+    monkeypatch.undo()
+    monkeypatch.setattr(cell_maps, "_FEW_CELLS", 10)
     monkeypatch.setitem(sys.modules, "umap", None)
     drawn = map_interventions(data, cases, [])["stim"]
     assert (drawn.axes, drawn.why) == ("PC", "umap-learn is not installed")
@@ -95,3 +97,9 @@ def test_another_plane_is_refused_before_anything_is_measured(generator: Generat
         ConfigurationError, match=r"maps 'tsne' is not known; .*'umap', 'pca' and 'none'|'umap', 'pca', 'none'"
     ):
         evaluate(cells, generator, maps="tsne", report=lambda name: pytest.fail(f"measured {name}"))
+
+
+def test_a_single_gene_has_a_plane() -> None:
+    (places,) = place_on_components([np.arange(8.0)[:, None]])
+    assert np.ptp(places[:, 0]) == pytest.approx(7)
+    assert (places[:, 1] == 0).all()

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from causcell.evaluation.report import format_page
 from causcell.evaluation.verdict_cards import format_verdict, shorten_reason
 from causcell.repository.verdicts import Verdict
 
@@ -44,3 +45,21 @@ def test_the_score_is_on_the_scale_in_its_place() -> None:
     ticks = re.findall(r'<text x="([\d.]+)"', card)
     assert [float(each) for each in ticks] == pytest.approx([places[0], places[2]], abs=0.1)
     assert "<svg" not in format_verdict(Verdict(concept="stim", reason="r"))
+
+
+def test_the_graph_tells_how_each_concept_is_read_and_what_may_be_set() -> None:
+    facts = {"model": {"concepts": {"donor": 3, "stim": 2, "batch": 2}, "edges": ["donor:stim (0.5)"]}}
+    verdicts = [
+        Verdict(concept="stim", usable=True, accuracy=0.98, majority=0.5, reason="r"),
+        Verdict(concept="donor", usable=False, accuracy=0.31, majority=0.3, reason="r"),
+        Verdict(concept="stim", combinations="unseen", usable=False, accuracy=0.1, majority=0.1, reason="r"),
+    ]
+    page = format_page("t", facts, [], verdicts)
+    boxes = re.findall(r'<rect [^>]*stroke="([^"]+)"/><text[^>]*>([^<]+)<', page)
+    assert sorted(boxes) == [
+        ("currentColor", "batch"),
+        ("var(--far)", "donor: 0.31 read right, 0.30 guessed"),
+        ("var(--good)", "stim: 0.98 read right, 0.50 guessed"),
+    ]
+    assert "Arrows go from causes to effects" in page
+    assert "Arrows" not in format_page("t", {"model": {"concepts": {"stim": 2}, "edges": []}}, [], verdicts)

@@ -235,11 +235,12 @@ def test_a_private_model_needs_a_token(hub: FalseHub, monkeypatch: pytest.Monkey
 
 
 def test_no_hub(hub: FalseHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Before its version 1.33 huggingface_hub gives another reason than the refused connection."""
     at_once = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
     monkeypatch.setattr("huggingface_hub.utils._http.time", at_once)  # which waits between its tries
     use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "home")
     with pytest.raises(
-        HubError, match=r"is not in the cache of huggingface_hub, and http://127\.0\.0\.1:9 can't be rea"
+        HubError, match=r"hf://lab/pbmc .*http://127\.0\.0\.1:9 (can't be reached|and huggingface_hub say)"
     ):
         open_repository(NAME)
 
@@ -312,11 +313,35 @@ def test_a_copy_in_the_cache_that_was_damaged(shared: Pushed):
     assert open_repository(NAME).manifest.graphs
 
 
-def test_a_link_in_the_cache_that_leaves_it(shared: Pushed, tmp_path: Path):
-    """Only to the cache's own copies may links lead."""
+@pytest.mark.parametrize("through_a_copy", [False, True])
+def test_a_link_in_the_cache_that_leaves_it(shared: Pushed, tmp_path: Path, through_a_copy: bool):
+    """Only to the cache's own copies may links lead, and these not out of the cache."""
     file = repository_folder(NAME) / "scm/1/model.onnx"
     shutil.copy(file, tmp_path / "elsewhere")
-    file.unlink()
-    file.symlink_to(tmp_path / "elsewhere")
+    link = file.parent / file.readlink() if through_a_copy else file
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CorruptFileError, match=r"is a link to '.*elsewhere', outside the repository"):
+        open_repository(NAME)
+
+
+def test_copies_that_downloads_share(shared: Pushed):
+    """As newer versions of huggingface_hub lay them: a copy is a link to ``blobs`` of the whole cache."""
+    file = repository_folder(NAME) / "scm/1/model.onnx"
+    copy = file.parent / file.readlink()
+    store = copy.parents[2] / "blobs" / "ab"
+    store.mkdir(parents=True)
+    copy.resolve().rename(store / "copy")
+    copy.symlink_to(store / "copy")
+    assert open_repository(NAME).manifest.graphs
+
+
+def test_a_folder_in_the_cache_that_is_a_link(shared: Pushed):
+    """A server would take it for a model."""
+    root = repository_folder(NAME)
+    folder = root.parents[1] / "blobs" / "folder"
+    folder.mkdir()
+    (folder / "config.pbtxt").write_text('name: "vae"')
+    (root / "vae").symlink_to(folder)
+    with pytest.raises(CorruptFileError, match=r"holds 'vae', which manifest\.json does not list"):
         open_repository(NAME)
