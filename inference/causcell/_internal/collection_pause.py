@@ -9,7 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def pause_collection() -> Iterator[None]:
-    """Make objects without searching all of them for circles again and again; circles are found afterwards.
+    """Make objects without searching all of them for circles again and again.
+
+    What was made counts as old afterwards: the next search, of young objects, is not of a million at once, and the
+    next one of all finds the circles.
 
     Examples
     --------
@@ -26,4 +29,7 @@ def pause_collection() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # objects that the caller froze stay so
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

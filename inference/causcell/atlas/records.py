@@ -16,10 +16,13 @@ from causcell.atlas.plan import Plan
 from causcell.counterfactual.tables import Unseen
 from causcell.errors import OutputFullError
 
+_NO_PARTS = frozenset(("", ".", ".."))
+"""Parts of a path that could lead anywhere."""
+
 
 def check_place(name: str) -> str:
     """Return the path of a file in the store; raises `ValueError` for one that could leave it."""
-    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+    if "\0" in name or not _NO_PARTS.isdisjoint(name.split("/")):
         raise ValueError(f"{name!r} is no place in the store")
     return name
 
@@ -28,6 +31,7 @@ PieceArray = Literal["data", "indices", "lengths"]
 """Arrays of a piece: nonzero values and their columns, row after row, and the number of each row's values."""
 
 PIECE_ARRAYS: tuple[PieceArray, ...] = get_args(PieceArray)
+_PIECE_ARRAYS = frozenset(PIECE_ARRAYS)
 
 Place = Annotated[str, AfterValidator(check_place)]
 """Path of a file in the store, which it can't leave."""
@@ -161,7 +165,7 @@ class PlanFit:
         if record.pieces.keys() != self._widths.keys() or (record.annotations is None) == self._grouped:
             return False
         for place, piece in record.pieces.items():
-            if piece.files.keys() != set(PIECE_ARRAYS) or piece.nonzeros > rows * self._widths[place]:
+            if piece.files.keys() != _PIECE_ARRAYS or piece.nonzeros > rows * self._widths[place]:
                 return False
         return self._arrays is None or self._arrays.are_named(record.files, shard)
 
