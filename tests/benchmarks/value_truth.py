@@ -11,7 +11,7 @@ training cell, `--label-features`. Asked of new control cells: do(drug=d). Besid
 nearest features, and ridge of shifts on features (its penalty by leaving drugs out).
 
 Errors are squared differences of effects summed over genes (log1p of 10,000 a cell) over those of no effect. The
-model's embedding of the concept is its prior's mean.
+model's embedding of the concept is its prior's mean; or the cell's own, moved by the difference of the prior's means.
 """
 
 from __future__ import annotations
@@ -46,8 +46,13 @@ def as_log1p(cells: anndata.AnnData) -> anndata.AnnData:
     return anndata.AnnData(log1p(cells.X).astype(np.float32), obs=cells.obs, var=cells.var)
 
 
-def intervene(model: Any, cells: anndata.AnnData, concept: str | None, value: Any) -> np.ndarray:
-    """Mean estimates, [n x G], of cells under do(concept=value); as they are without a concept."""
+def intervene(
+    model: Any, cells: anndata.AnnData, concept: str | None, value: Any, *, keep_own: bool = False
+) -> np.ndarray:
+    """Mean estimates, [n x G], of cells under do(concept=value), as with ``target="own"`` where they keep their own.
+
+    As they are without a concept.
+    """
     import torch
 
     with torch.no_grad():
@@ -60,6 +65,8 @@ def intervene(model: Any, cells: anndata.AnnData, concept: str | None, value: An
         asked[:, model.schema.value_slices[i]] = torch.from_numpy(model.schema[concept].parse_value(value))
         forced, mask = torch.zeros_like(exogenous), torch.zeros(exogenous.shape[:2])
         forced[:, i], mask[:, i] = model.prior(asked)[0][:, i], 1
+        if keep_own:
+            forced[:, i] += (model.scm(exogenous) - torch.nn.functional.pad(model.prior(own)[0], (0, 0, 0, 1)))[:, i]
         return np.asarray(model.mean_estimate(model.scm(exogenous, forced, mask)))
 
 
@@ -95,15 +102,22 @@ def ask_doses(job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model = train(seen, job, Path(folder), kinds, ["perturbation=control"], edge=edges)
     own = intervene(model, cells, None, None)
-    sums = dict.fromkeys(("model", "trivial", "unchanged", "model_types", "trivial_types", "unchanged_types"), 0.0)
+    names = ("model", "model_own", "trivial", "unchanged")
+    sums = dict.fromkeys((*names, *(f"{name}_types" for name in names)), 0.0)
     for dose in DOSES:
-        truth, told = world.expected(noise, {"dose": dose}), intervene(model, cells, "dose", dose)
+        truth = world.expected(noise, {"dose": dose})
+        told, kept = (intervene(model, cells, "dose", dose, keep_own=keep) for keep in (False, True))
         for name in CELL_TYPES:
             of_type = (cells.obs["cell_type"] == name).to_numpy()
             training = (seen.obs["cell_type"] == name).to_numpy()
             x, doses = np.asarray(seen.X)[training], seen.obs["dose"].to_numpy()[training]
             true, trivial = (truth - factual)[of_type], interpolate(x, doses, dose) - interpolate(x, doses, 0)
-            guesses = {"model": (told - own)[of_type], "trivial": trivial, "unchanged": 0}
+            guesses = {
+                "model": (told - own)[of_type],
+                "model_own": (kept - own)[of_type],
+                "trivial": trivial,
+                "unchanged": 0,
+            }
             for key, guess in guesses.items():
                 sums[key] += float(((guess - true) ** 2).sum())
                 sums[f"{key}_types"] += float((np.mean(guess - true, axis=0) ** 2).sum())
