@@ -138,6 +138,11 @@ class OptimisationConfig(_Section):
     """Decay of the networks' matrices, times the learning rate a step: a decoder of few cells overfits their means.
     Kang, energy distance of one draw of held-out cells: .086 at .01, .076 at 1, .087 at 2; of training cells none is
     left."""
+    head_decay: float = Field(1.0, ge=0)
+    """Decay of the matrices of the head, which make genes of the decoder's last hidden state, in place of
+    ``weight_decay``. With more of it, less of what few cells of a label have in common by chance is learned as its
+    effect. Kang (1,832 cells, 2,000 genes), three seeds, at 4: squared error of do(stim) in seen types .10 for .16,
+    energy distance of draws .72 for .64; on 5,000 cells of 300 genes nothing is gained."""
     gradient_clip: float = Field(1.0, gt=0)
     """Largest norm of a gradient."""
     epochs: int = Field(200, ge=1, le=10**9)

@@ -54,6 +54,7 @@ _FEWEST_STEPS = 20
 OPTIMISATION: dict[str, Any] = {
     "learning_rate": 1e-3,
     "weight_decay": 0.0,
+    "head_decay": 0.0,
     "ema_decay": 0.9,
     "validate_every": 1,
     "patience": 10**6,

@@ -16,7 +16,8 @@ from causcell_training.data.cells import prepare
 
 def test_weight_decay_shrinks_the_networks_matrices_alone(cells: anndata.AnnData) -> None:
     """A step without gradients: what decays shrinks by learning rate times decay, all else stays."""
-    config = short_config(**{"optimisation.weight_decay": 10.0, "optimisation.learning_rate": 0.01})
+    decay = {"optimisation.weight_decay": 10.0, "optimisation.head_decay": 20.0}
+    config = short_config(**decay, **{"optimisation.learning_rate": 0.01})
     plan = TrainingPlan(prepare(cells, config), config)
     before = {name: parameter.detach().clone() for name, parameter in plan.named_parameters()}
     for parameter in plan.parameters():
@@ -25,7 +26,17 @@ def test_weight_decay_shrinks_the_networks_matrices_alone(cells: anndata.AnnData
     for name, parameter in plan.named_parameters():
         level = name.startswith("model.label_mean")  # where a label's embeddings lie
         decays = name.startswith("model.") and parameter.ndim > 1 and not level
-        torch.testing.assert_close(parameter.detach(), before[name] * (0.9 if decays else 1.0), msg=name)
+        kept = 0.8 if name.startswith("model.denoiser.head.") else 0.9
+        torch.testing.assert_close(parameter.detach(), before[name] * (kept if decays else 1.0), msg=name)
+
+
+def test_a_run_of_a_version_without_the_heads_own_decay_is_not_resumed(cells: anndata.AnnData) -> None:
+    config = short_config()
+    plan = TrainingPlan(prepare(cells, config), config)
+    checkpoint: dict[str, Any] = {"optimizer_states": [{"param_groups": [{}, {}]}]}
+    plan.on_save_checkpoint(checkpoint)
+    with pytest.raises(RunError, match="trained 2 groups of weights where this one has 3"):
+        plan.on_load_checkpoint(checkpoint)
 
 
 class LighterPlan(TrainingPlan):

@@ -25,6 +25,9 @@ from causcell_training.value_measures import number_errors
 MONITOR = "held_out/mse"
 """Measure of the validation rows that stops training and chooses the weights; less is better."""
 
+_GROUPS = 3
+"""Groups of weights: matrices, those of the head, all others."""
+
 
 class TrainingPlan(lightning.LightningModule):
     """Plan of a training: the Lightning module that `causcell_training.fit` runs.
@@ -101,6 +104,13 @@ class TrainingPlan(lightning.LightningModule):
         own, begun = plan_name(type(self)), checkpoint.get("plan", plan_name(TrainingPlan))
         if begun != own:
             raise RunError(f"the run was begun with plan={begun}, not {own}; resume it with the same")
+        groups = len(checkpoint["optimizer_states"][0]["param_groups"])
+        if type(self) is TrainingPlan and groups != _GROUPS:
+            raise RunError(
+                f"the run was begun by an earlier version, which trained {groups} groups of weights where this one has "
+                f"{_GROUPS} (the head has a decay of its own); resume it with that version, or begin again with "
+                "overwrite=True"
+            )
 
     def on_train_epoch_start(self) -> None:
         """Seed torch by seed and epoch, so that a resumed run draws the random numbers that it would have drawn."""
@@ -156,8 +166,9 @@ class TrainingPlan(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimiser, AdamW (Loshchilov & Hutter 2019).
 
-        Matrices of the networks decay; biases, norms, deviations and label priors, which are levels, do not. In a
-        training that starts from a run, the learning rate falls linearly to zero at the last step.
+        Matrices of the networks decay, those of the head by a rate of their own; biases, norms, deviations and label
+        priors, which are levels, do not. In a training that starts from a run, the learning rate falls linearly to
+        zero at the last step.
 
         Returns
         -------
@@ -169,10 +180,14 @@ class TrainingPlan(lightning.LightningModule):
         tables = [prior for prior in self.model.priors if isinstance(prior, LabelPrior)]
         levels = {id(each) for each in (*self.model.label_mean, *(each for t in tables for each in t.parameters()))}
         matrices = [each for each in self.model.parameters() if each.ndim > 1 and id(each) not in levels]
+        of_head = {id(each) for each in self.model.denoiser.head.parameters()}
         decayed = {id(parameter) for parameter in matrices}
-        others = [parameter for parameter in self.parameters() if id(parameter) not in decayed]
         optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            [
+                {"params": [e for e in matrices if id(e) not in of_head], "weight_decay": settings.weight_decay},
+                {"params": [e for e in matrices if id(e) in of_head], "weight_decay": settings.head_decay},
+                {"params": [e for e in self.parameters() if id(e) not in decayed], "weight_decay": 0.0},
+            ],
             lr=settings.learning_rate,
             betas=(0.9, 0.99),
             # a fifth of a step; Lightning can't clip for it under mixed precision
