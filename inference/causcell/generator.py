@@ -99,7 +99,8 @@ class Generator(OpenedModel):
             See `causcell.counterfactual.scm.StructuralCausalModel.intervene`.
         target
             ``reference``: embeddings of cells that carry a label, and draws from the concept's prior where a value is
-            none; ``prior``: from the prior always. See `causcell.counterfactual.targets`.
+            none; ``prior``: from the prior always; ``own``: the cell's own embedding, moved by the difference of the
+            means of the two labels or values. See `causcell.counterfactual.targets`.
         preset
             Named solver setting of the model (default: the manifest's default).
         solver, steps, spacing, eta

@@ -163,8 +163,9 @@ Grid = Annotated[
 Target = Annotated[
     str,
     typer.Option(
-        help="Embeddings of labels: of reference cells that carry them (reference), or drawn from the concept's prior, "
-        "as those of other values are always (prior)."
+        help="Embeddings of labels: of drawn reference cells that carry them (reference); drawn from the concept's "
+        "prior, as those of other values are (prior); the cell's own, moved by the difference of the labels' means "
+        "(own)."
     ),
 ]
 Mode = Annotated[str, typer.Option(help="do, exogenous or isolated.")]

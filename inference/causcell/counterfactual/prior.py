@@ -84,6 +84,14 @@ class ConceptPrior:
             self._evaluated[concept, text] = found
         return found
 
+    def own_means(self, labels: np.ndarray, numbers: np.ndarray | None) -> np.ndarray:
+        """Return the means of p(z_i | value) at cells' own values, float32 [B x m x k]; see `encode_values`.
+
+        Those of a concept that a cell is not labelled with mean nothing.
+        """
+        values = np.nan_to_num(self.encode_values(labels, numbers))
+        return self.engine.run(PRIOR, {VALUES: values}, ("mean",))["mean"]
+
     def draw(self, concept: int, text: str, keys: np.ndarray, draw: int) -> np.ndarray:
         """Draw a concept's embedding for each cell.
 

@@ -109,6 +109,10 @@ class Request:
             )
         if self.store == "effects" and not all(each.targets for each in self.interventions):
             raise ConfigurationError("effects (store='effects') are those of interventions; name one (do= or grid=)")
+        if self.match_parents and self.target == "own":
+            raise ConfigurationError(
+                "match_parents=True chooses among reference cells, and target='own' draws none of them; leave one out"
+            )
         self._check_counts()
 
     def _check_counts(self) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from causcell._internal.batching import batches
-from causcell.concepts import ConceptSchema
+from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.counterfactual.interventions import Intervention, Mode
 from causcell.counterfactual.prior import VALUES, ConceptPrior
 from causcell.engine.protocol import Engine
@@ -65,6 +65,7 @@ class StructuralCausalModel:
         self.engine = engine
         self.schema: ConceptSchema = engine.manifest.concept_schema
         self.prior = ConceptPrior(engine)
+        self._means: dict[tuple[int, bool], np.ndarray] = {}
 
     def inform(self, exogenous: np.ndarray, labels: np.ndarray, numbers: np.ndarray | None = None) -> np.ndarray:
         """Tell exogenous embeddings what the cells' known labels or values are: from q(eps | x) to q(eps | x, y).
@@ -114,6 +115,7 @@ class StructuralCausalModel:
         mode: Mode = "do",
         match_parents: bool = False,
         draw: int = 0,
+        keep_own: bool = False,
     ) -> Intervened:
         """Act on cells whose exogenous embeddings were abducted, and predict what follows.
 
@@ -141,6 +143,9 @@ class StructuralCausalModel:
             Draw reference cells that carry the same labels of the target's parents.
         draw
             Index of the draw.
+        keep_own
+            Draw nothing for cells whose own label or value is known: move their embedding by the mean of the target
+            less the mean of their own; see ``own`` in `causcell.counterfactual.targets`.
 
         Raises
         ------
@@ -152,6 +157,8 @@ class StructuralCausalModel:
         own = _Own(exogenous, endogenous, labels, keys, numbers)
         after, numbers_after = self._set_labels(intervention, own)
         acted, forced, mask, unmatched = self._act(intervention, own, after, mode, match_parents, draw)
+        if keep_own:
+            self._keep_own(intervention, own, acted if mode == "exogenous" else forced, mode)
         targets = {concept for concept, _ in intervention.targets}
         descendants = self.schema.descendants(targets) - targets
         if mode == "isolated" or not targets or (mode == "do" and not descendants):
@@ -197,6 +204,34 @@ class StructuralCausalModel:
             number = self.prior.vector(concept, text)[0]
             return np.asarray(own.numbers[:, self.prior.numeric.index(concept)] == number)
         return np.asarray(own.labels[:, concept] == label)
+
+    def _keep_own(self, intervention: Intervention, own: _Own, place: np.ndarray, mode: Mode) -> None:
+        """Set the targets' embeddings in ``place``, [B x M x k], to the cells' own moved by the difference of means."""
+        embeddings, texts = own.exogenous if mode == "exogenous" else own.endogenous, dict(intervention.values)
+        for concept, label in intervention.targets:
+            text = texts.get(concept)
+            if text is None:
+                means = self._label_means(concept, mode)
+                before, target = means[own.labels[:, concept]], means[label]  # -1, unlabelled, takes the last row
+            else:
+                before = self.prior.own_means(own.labels, own.numbers)[:, concept]
+                target = self.prior.evaluate(concept, text)[0]
+            known = (own.labels[:, concept] != UNLABELLED) & np.isfinite(before).all(axis=1)
+            changes = np.flatnonzero(known & ~self._carry(own, concept, label, text))
+            place[changes, concept] = embeddings[changes, concept] + (target - before[changes])
+
+    def _label_means(self, concept: int, mode: Mode) -> np.ndarray:
+        """Return the mean embedding of each label's reference cells, float32 [labels x k], NaN of one without any."""
+        key = concept, mode == "exogenous"
+        if key not in self._means:
+            reference = self.engine.reference
+            embeddings = (reference.exogenous if key[1] else self._reference_endogenous)[:, concept]
+            codes = reference.labels[:, concept]
+            means = np.full((len(self.schema.concepts[concept].labels), embeddings.shape[1]), np.nan, dtype=np.float32)
+            for label in np.unique(codes[codes != UNLABELLED]):
+                means[label] = embeddings[codes == label].mean(axis=0, dtype=np.float64)
+            self._means[key] = means
+        return self._means[key]
 
     def _act(
         self, intervention: Intervention, own: _Own, after: np.ndarray, mode: Mode, match_parents: bool, draw: int

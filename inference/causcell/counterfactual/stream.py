@@ -196,6 +196,7 @@ class MeasuredCells:
                     mode=request.mode,
                     match_parents=request.match_parents,
                     draw=draw,
+                    keep_own=request.target == "own",
                 )
                 yield Prediction(place, draw, factual, after.endogenous, after.labels, after.unmatched, after.numbers)
 

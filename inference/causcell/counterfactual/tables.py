@@ -224,7 +224,7 @@ class ResultTable:
             "interventions": [each.name for each in request.interventions],
             "expression": "counts" if request.library else "log1p",
             **({"library_size": request.library} if request.library else {}),
-            **({"target": request.target} if self.schema.has_values else {}),
+            **({"target": request.target} if self.schema.has_values or request.target == "own" else {}),
             **_describe_arrays(request, self.scale),
         }
         uns: dict[str, Any] = {"causcell": {**self.provenance, **self.intervals, **made, **(facts or {})}}

@@ -3,6 +3,10 @@
 A label is a *reference* target: embeddings are those of drawn reference cells. A value that is no label (``age=30``
 between trained ages, ``perturbation=A+B`` never seen together, a drug known by its features) is a *prior* target, as
 is every target with ``target="prior"``: embeddings are drawn from p(z | value), the model's graph ``prior``.
+
+With ``target="own"`` nothing is drawn: a cell keeps what sets its embedding apart from the mean of its own label or
+value, beside the mean of the target (of reference cells for labels, of the prior for values). This is Pearl's
+counterfactual of z_i = m_i(y) + u_i, with the cell's own u_i.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from causcell.concept_encoding import encode_numbers
 from causcell.concepts import Concept, ConceptSchema
 from causcell.errors import InterventionError, UnknownLabelError, format_list
 
-TargetKind = Literal["reference", "prior"]
+TargetKind = Literal["reference", "prior", "own"]
 TARGET_KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
 
 UNSEEN = -2
@@ -70,7 +74,7 @@ def resolve_target(concept: Concept, given: object, target: TargetKind = "refere
         return Target(code, concept.labels[code], target == "prior")
     label = _find_label(concept, given)
     if label is not None:
-        if target == "reference":
+        if target != "prior":
             return Target(label, concept.labels[label], False)
         return Target(label, concept.describe_value(concept.values[label]), True)
     text = concept.describe_value(concept.parse_value(given))

@@ -23,6 +23,7 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
     "do, parents matched": {"mode": "do", "match_parents": True},
     "exogenous": {"mode": "exogenous"},
     "isolated": {"mode": "isolated"},
+    "do, own kept": {"target": "own"},
 }
 """Options of `Generator.counterfactual` for each way to intervene, by its name in tables."""
 

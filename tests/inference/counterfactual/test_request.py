@@ -73,3 +73,8 @@ def test_a_preset_is_the_default_unless_a_solver_is_named(manifest):
     assert solver_settings(manifest) == manifest.preset(manifest.default_preset).solver
     assert solver_settings(manifest, preset="mean") == MEAN
     assert solver_settings(manifest, solver="ddim", steps=7, eta=0.5) == SolverSettings("ddim", 7, eta=0.5)
+
+
+def test_parents_are_matched_among_cells_that_are_drawn_alone():
+    with pytest.raises(ConfigurationError, match="match_parents=True chooses among reference cells, and target='own'"):
+        Request(interventions=(), settings=SolverSettings("mean"), match_parents=True, target="own")

@@ -48,7 +48,7 @@ def batch(generator, cells):
 def act(generator):
     """``act(batch, mode, concept=label, ...)``: the intervened batch."""
 
-    def act(batch, mode="do", match_parents=False, draw=0, **labels):
+    def act(batch, mode="do", match_parents=False, draw=0, keep_own=False, **labels):
         return generator.model.scm.intervene(
             Intervention.of(generator.schema, labels),
             exogenous=batch.exogenous,
@@ -58,6 +58,7 @@ def act(generator):
             mode=mode,
             match_parents=match_parents,
             draw=draw,
+            keep_own=keep_own,
         )
 
     return act
@@ -398,3 +399,56 @@ def test_exogenous_embeddings_let_change_pass_through_a_target(act, batch, gener
     np.testing.assert_array_equal(result.endogenous[held], expected.endogenous[held])
     np.testing.assert_array_equal(result.labels[held, STATE], expected.labels[held, STATE])
     assert (expected.labels != batch.labels)[held, STATE].any()
+
+
+# -- the cell's own embedding, moved ---------------------------------------------------------------------------------
+
+
+@modes
+@targets
+def test_what_a_cell_has_of_its_own_is_kept(act, batch, factual, carries, generator, mode, concept, label):
+    """z_i + m_i(target) - m_i(own): nothing is drawn, and what laws hold for draws hold for it."""
+    i, reference = CONCEPTS.index(concept), generator.engine.reference
+    result = act(batch, mode, keep_own=True, **{concept: label})
+    own = batch.exogenous if mode == "exogenous" else factual
+    table = (
+        reference.exogenous if mode == "exogenous" else generator.model.scm.factual(reference.exogenous)["endogenous"]
+    )
+    means = np.stack(
+        [
+            table[reference.labels[:, i] == code, i].mean(axis=0)
+            for code in range(len(np.unique(reference.labels[:, i])))
+        ]
+    )
+    expected = own[:, i] + means[generator.schema[concept].code(label)] - means[batch.labels[:, i]]
+    moved = ~carries(**{concept: label})
+    if mode != "exogenous" or not generator.schema.parents(i):
+        np.testing.assert_allclose(result.endogenous[moved, i], expected[moved], atol=TOLERANCE)
+    np.testing.assert_array_equal(result.endogenous[~moved], factual[~moved])
+    kept = sorted(set(range(5)) - {i} - DESCENDANTS[i])
+    np.testing.assert_array_equal(result.endogenous[:, kept], factual[:, kept])
+    again = act(batch, mode, keep_own=True, draw=3, **{concept: label})
+    np.testing.assert_array_equal(again.endogenous, result.endogenous)
+
+
+def test_there_and_back_is_the_cell_itself(act, batch, factual, generator):
+    i = CONCEPTS.index("stim")
+    there = act(batch, keep_own=True, stim="IFN")
+    code = generator.schema["stim"].code("ctrl")
+    controls = batch.labels[:, i] == code
+    moved = Batch(batch.exogenous.copy(), there.labels, batch.keys)
+    moved.exogenous[:, i] = there.endogenous[:, i]  # stim has no parents
+    back = act(moved, keep_own=True, stim="ctrl")
+    assert 0 < controls.sum() < 64
+    np.testing.assert_allclose(back.endogenous[controls], factual[controls], atol=TOLERANCE)
+    assert (np.abs(there.endogenous[controls, i] - factual[controls, i]).max(axis=1) > TOLERANCE).all()
+
+
+def test_an_unlabelled_cell_has_nothing_to_be_moved_from_and_gets_a_draw(act, batch):
+    i = CONCEPTS.index("stim")
+    labels = batch.labels.copy()
+    labels[:10, i] = -1
+    unlabelled = Batch(batch.exogenous, labels, batch.keys)
+    own, drawn = (act(unlabelled, keep_own=keep, stim="IFN").endogenous for keep in (True, False))
+    np.testing.assert_array_equal(own[:10], drawn[:10])
+    assert (own[10:, i] != drawn[10:, i]).any()

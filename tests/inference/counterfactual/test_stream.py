@@ -73,6 +73,20 @@ def test_the_counterfactual_mean_depends_on_the_seed_by_its_reference_cells(gene
     assert (a.X[changed] != b.X[changed]).any(axis=1).mean() > 0.9
 
 
+def test_what_is_kept_of_the_cell_itself_is_not_drawn(generator, few, quiet):
+    """The mean under target='own' has no seed, and depends on the cell alone."""
+    means = [
+        generator.counterfactual(few, {"stim": "IFN"}, target="own", preset="mean", seed=seed).X for seed in (0, 1)
+    ]
+    np.testing.assert_array_equal(*means)
+    alone = generator.counterfactual(few[2:5].copy(), {"stim": "IFN"}, target="own", preset="mean")
+    np.testing.assert_array_equal(alone.X, means[0][2:5])
+    drawn = generator.counterfactual(few, {"stim": "IFN"}, preset="mean")
+    other = (few.obs["stim"] != "IFN").to_numpy()
+    assert (means[0] != drawn.X).any(axis=1).tolist() == other.tolist()
+    assert alone.uns["causcell"]["target"] == "own"
+
+
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
 def test_samples_depend_on_the_seed(generator, few, solver):
     a, b = (generator.reconstruct(few, solver=solver, steps=5, seed=seed) for seed in (0, 1))

@@ -159,6 +159,28 @@ def test_a_grid_of_values_shares_its_noise(valued, engine, batch):
     assert np.abs(other).min(axis=1).max() > 0
 
 
+@values
+def test_what_a_cell_has_of_its_own_is_kept_at_values_too(valued, engine, batch, concept, value):
+    """The prior's mean at the value less that at the cell's own; there is one course over a grid, and no draw."""
+    i = SCHEMA.index(concept)
+    intervention = Intervention.of(SCHEMA, {concept: value}, "own")
+    found = [valued.model.scm.intervene(intervention, **batch, keep_own=True, draw=draw).endogenous for draw in (0, 1)]
+    known = batch["labels"][:, i] >= 0
+    np.testing.assert_array_equal(found[0][known], found[1][known])
+    moved = (found[0] != batch["endogenous"])[:, i].any(axis=1)
+    assert (moved & known).any()
+    if intervention.values:
+        target = np.zeros((1, SCHEMA.value_slices[-1].stop), dtype=np.float32)
+        target[0, SCHEMA.value_slices[i]] = SCHEMA[concept].parse_value(value)
+        values = valued.model.scm.prior.encode_values(batch["labels"], batch["numbers"])
+        own = engine.run("prior", {"values": np.nan_to_num(values)})
+        difference = engine.run("prior", {"values": target})["mean"][0, i] - own["mean"][:, i]
+        rows = moved & known
+        np.testing.assert_allclose(found[0][rows, i], (batch["endogenous"][:, i] + difference)[rows], atol=1e-5)
+    others = sorted({*range(4), UNEXPLAINED} - {i} - SCHEMA.descendants([i]))
+    np.testing.assert_array_equal(found[0][:, others], batch["endogenous"][:, others])
+
+
 def test_a_value_is_evaluated_once(generator, batch):
     fresh = ValuedEngine(generator.engine)
     scm = StructuralCausalModel(fresh)

@@ -100,6 +100,16 @@ def test_a_confounded_intervention_is_nearer_to_the_truth_than_the_difference_of
     assert found["model, do"]["error of the average"] < 0.5 * found["mean shift"]["error of the average"]
 
 
+@pytest.mark.parametrize(("concept", "label"), [("state", "active"), ("cell_type", "C")])
+def test_single_cells_are_nearer_to_the_truth_if_they_keep_what_is_their_own(
+    models: dict[str, Generator], noise: Noise, concept: str, label: str
+) -> None:
+    found = errors(models, "graph", noise, {concept: label})
+    drawn, own = found["model, do, a single draw"], found["model, do, own kept"]
+    assert own["error of single cells"] < 0.75 * drawn["error of single cells"]
+    assert own["error of the average"] < drawn["error of the average"] + 0.05
+
+
 def test_a_treatment_that_activates_nobody_is_found_to_activate_nobody(models: dict[str, Generator]) -> None:
     """The edge is given, its effect is none."""
     noise = NULL_WORLD.noise(500, seed=2)
