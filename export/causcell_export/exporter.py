@@ -22,6 +22,7 @@ from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
+    SLAB,
     GraphInfo,
     Manifest,
     Parity,
@@ -31,11 +32,12 @@ from causcell.repository.manifest import (
 from causcell.repository.served import CARRIER_CONFIG, CARRIER_MODEL, manifest_parameter
 from causcell_export.effect_errors import with_effect_errors
 from causcell_export.graphs import example_inputs, graphs, lowered_graphs
+from causcell_export.joined_graphs import join_slab
 from causcell_export.judging import with_verdicts
-from causcell_export.onnx_file import matrix_products, write_chunks, write_onnx, write_sampler
+from causcell_export.onnx_file import matrix_products, write_chunks, write_onnx, write_part, write_sampler
 from causcell_export.quality import with_quality
 from causcell_export.torchscript import write_torchscript
-from causcell_export.translation import OPSET, TRACE_BATCH
+from causcell_export.translation import OPSET, TRACE_BATCH, translate
 from causcell_export.triton_config import CpuSettings, graph_parameters, reference_config, triton_config
 from causcell_export.verification import BATCHES, verify_onnx, verify_torchscript
 from causcell_training.heads import head_class, known_heads
@@ -160,14 +162,19 @@ def _write_graphs(
     }
     inputs = {batch: example_inputs(run.model, expression, batch) for batch in {*BATCHES, TRACE_BATCH}}
     trained = graphs(run.model)
+    written = trained if precision == "fp32" else lowered_graphs(run.model)
+    drawing = None
     parity = {}
-    for name, graph in (trained if precision == "fp32" else lowered_graphs(run.model)).items():
+    for name, graph in written.items():
         expected = replace(graph, module=trained[name].module)
         examples = {batch: inputs[batch][name] for batch in BATCHES}
         path = root / name / "1" / "model.onnx"
         report(f"writing and verifying {name}")
         if name == "sampler":
             write_sampler(graph, root / "denoiser" / "1" / "model.onnx", path, stamp)
+        elif SLAB in written and name in ("decoder", SLAB):  # in this order
+            drawing = drawing or translate(join_slab(graph, written[SLAB]), inputs[TRACE_BATCH][name])
+            write_part(drawing, graph, path, stamp)
         else:
             write_onnx(graph, inputs[TRACE_BATCH][name], path, stamp)
         _write_configs(name, graph.info, path, cpu)

@@ -91,7 +91,14 @@ class Decoder(nn.Module):
         uniforms
             One uniform number a gene, float32 [B x G].
         """
-        hidden = self.denoiser.hidden_at_noise(self.time, endogenous)
+        return self.draw(self.hidden(endogenous), uniforms)
+
+    def hidden(self, endogenous: Tensor) -> Tensor:
+        """Return the hidden state at pure noise [B x d]."""
+        return self.denoiser.hidden_at_noise(self.time, endogenous)
+
+    def draw(self, hidden: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a draw from a hidden state, as `forward` does."""
         constants = {name: self.get_buffer(name) for name in self._constants}
         expression = self.denoiser.head.draw(hidden, uniforms, self.mean, self.deviation, **constants)
         return expression, expression.half()

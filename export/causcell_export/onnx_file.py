@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from causcell.repository.served import CHUNK
 from causcell_export.graphs import Graph, Sampler
@@ -38,6 +40,18 @@ def write_sampler(graph: Graph, denoiser: Path, path: Path, metadata: Mapping[st
     """Write the graph ``sampler``, a loop around that of the file of the graph ``denoiser``; see `write_onnx`."""
     assert isinstance(graph.module, Sampler)
     _save(loop_denoiser(onnx.load(denoiser), graph.module, graph.info), path, metadata)
+
+
+def write_part(model: onnx.ModelProto, graph: Graph, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the part of a model that a graph's outputs take, with the graph's inputs; see `write_onnx`."""
+    whole = onnx_ir.from_proto(model)
+    tensors = {"inputs": whole.graph.inputs, "outputs": whole.graph.outputs}
+    for kind, names in {"outputs": graph.info.outputs, "inputs": graph.info.inputs}.items():
+        kept = [each for each in tensors[kind] if each.name in names]
+        tensors[kind].clear()
+        tensors[kind].extend(kept)
+    RemoveUnusedNodesPass()(whole)
+    _save(onnx_ir.to_proto(whole), path, metadata)
 
 
 def _save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:

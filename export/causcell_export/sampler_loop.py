@@ -12,7 +12,7 @@ from causcell_export.graphs import Sampler
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
 _PREFIX = "loop_"
-"""Of all names that are added to the denoiser's."""
+"""What names begin with that are added to the denoiser's."""
 
 _COLUMNS = ("t", "a", "b", "c", "s")
 """Columns of a solver's table."""
@@ -34,24 +34,23 @@ def loop_denoiser(denoiser: onnx.ModelProto, sampler: Sampler, info: GraphInfo) 
     -------
     A model whose loop, the operator Scan, takes any number of steps.
     """
-    add = _Names()
     scale = {name: getattr(sampler.expression, name).numpy() for name in ("mean", "deviation")}
-    weights = [numpy_helper.from_array(value, add.name(name)) for name, value in scale.items()]
-    weights.append(helper.make_tensor(add.name("zero"), TensorProto.FLOAT, [], [0.0]))
+    weights = [numpy_helper.from_array(value, _own(name)) for name, value in scale.items()]
+    weights.append(helper.make_tensor(_own("zero"), TensorProto.FLOAT, [], [0.0]))
     nodes = [
-        helper.make_node("Shape", ["noise"], [add.name("shape")]),
-        add.node("Expand", "zero", "shape", to="x0_start"),
-        helper.make_node("Transpose", ["solver"], [add.name("rows")], perm=[1, 0, 2]),
+        helper.make_node("Shape", ["noise"], [_own("shape")]),
+        _node("Expand", "zero", "shape", to="x0_start"),
+        helper.make_node("Transpose", ["solver"], [_own("rows")], perm=[1, 0, 2]),
         helper.make_node(
             "Scan",
-            ["noise", add.name("x0_start"), add.name("rows")],
-            [add.name("x_end"), add.name("x0_end")],
+            ["noise", _own("x0_start"), _own("rows")],
+            [_own("x_end"), _own("x0_end")],
             num_scan_inputs=1,
-            body=_build_step(denoiser.graph, add),
+            body=_build_step(denoiser.graph),
         ),
-        add.node("Mul", "x_end", "deviation", to="scaled"),
-        add.node("Add", "scaled", "mean", to="shifted"),
-        helper.make_node("Max", [add.name("shifted"), add.name("zero")], ["expression"]),
+        _node("Mul", "x_end", "deviation", to="scaled"),
+        _node("Add", "scaled", "mean", to="shifted"),
+        helper.make_node("Max", [_own("shifted"), _own("zero")], ["expression"]),
         helper.make_node("Cast", ["expression"], ["expression_float16"], to=TensorProto.FLOAT16),
     ]
     graph = helper.make_graph(
@@ -69,34 +68,34 @@ def loop_denoiser(denoiser: onnx.ModelProto, sampler: Sampler, info: GraphInfo) 
     return looped
 
 
-class _Names:
-    """Nodes among names that the denoiser's do not meet."""
-
-    def name(self, name: str) -> str:
-        return f"{_PREFIX}{name}"
-
-    def node(self, operator: str, *inputs: str, to: str) -> NodeProto:
-        return helper.make_node(operator, [self.name(each) for each in inputs], [self.name(to)])
+def _own(name: str) -> str:
+    """Return a name that none of the denoiser's is."""
+    return f"{_PREFIX}{name}"
 
 
-def _build_step(denoiser: onnx.GraphProto, add: _Names) -> onnx.GraphProto:
+def _node(operator: str, *inputs: str, to: str) -> NodeProto:
+    """Make a node among names of the loop's own."""
+    return helper.make_node(operator, [_own(each) for each in inputs], [_own(to)])
+
+
+def _build_step(denoiser: onnx.GraphProto) -> onnx.GraphProto:
     """Build one step: ``x_t``, the x0 before and a solver's row (t, a, b, c, s) to the next ``x_t`` and to ``x0``."""
-    columns = [add.name(column) for column in _COLUMNS]
+    columns = [_own(column) for column in _COLUMNS]
     before = [
-        helper.make_node("Split", [add.name("row")], columns, axis=1, num_outputs=len(columns)),
-        helper.make_node("Cast", [add.name("t")], ["timestep"], to=TensorProto.INT64),
+        helper.make_node("Split", [_own("row")], columns, axis=1, num_outputs=len(columns)),
+        helper.make_node("Cast", [_own("t")], ["timestep"], to=TensorProto.INT64),
     ]
     after = [
-        helper.make_node("Mul", [add.name("a"), "x_t"], [add.name("kept")]),
-        helper.make_node("Mul", [add.name("b"), "x0"], [add.name("moved")]),
-        add.node("Add", "kept", "moved", to="first_order"),
-        add.node("Mul", "c", "x0_before", to="second_order"),
-        add.node("Add", "first_order", "second_order", to="x_next"),
+        helper.make_node("Mul", [_own("a"), "x_t"], [_own("kept")]),
+        helper.make_node("Mul", [_own("b"), "x0"], [_own("moved")]),
+        _node("Add", "kept", "moved", to="first_order"),
+        _node("Mul", "c", "x0_before", to="second_order"),
+        _node("Add", "first_order", "second_order", to="x_next"),
     ]
     (cells,) = (each.type for each in denoiser.input if each.name == "x_t")
     rows = helper.make_tensor_type_proto(TensorProto.FLOAT, ["batch", len(columns)])
-    inputs = {"x_t": cells, add.name("x0_before"): cells, add.name("row"): rows}
-    outputs = {add.name("x_next"): cells, "x0": cells}
+    inputs = {"x_t": cells, _own("x0_before"): cells, _own("row"): rows}
+    outputs = {_own("x_next"): cells, "x0": cells}
     return helper.make_graph(
         [*before, *denoiser.node, *after],
         "step",

@@ -1,6 +1,7 @@
 """Translation of modules into ONNX: as they are captured where that can be, decomposed where it has to be."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch.export import ExportedProgram
 
 from causcell.repository.manifest import GraphInfo, TensorInfo
 from causcell_export.graphs import Graph, example_inputs, graphs
+from causcell_export.joined_graphs import join_slab
+from causcell_export.onnx_file import write_part
 from causcell_export.sampler_loop import loop_denoiser
 from causcell_export.translation import TRACE_BATCH, translate
 from causcell_training import Run
@@ -109,3 +112,25 @@ def test_the_sampler_loops_around_the_denoiser(run: Run) -> None:
         given = inputs | {"solver": np.ascontiguousarray(solver)}
         expected = sampler.module(*(torch.from_numpy(given[name]) for name in sampler.info.inputs))
         np.testing.assert_allclose(run_model(model, given)[0], expected[0].numpy(), rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_decoder_and_slab_are_parts_of_one_translation(run: Run, tmp_path: Path) -> None:
+    """Each with its own inputs and outputs alone, and nothing that it does not use: the slab has no tail."""
+    example = example_inputs(run.model, run.held_out().X.toarray(), TRACE_BATCH)["decoder"]
+    found = graphs(run.model)
+    whole = translate(join_slab(found["decoder"], found["slab"]), example)
+    for name in ("decoder", "slab"):
+        graph, path = found[name], tmp_path / name / "model.onnx"
+        write_part(whole, graph, path, {})
+        part = onnx.load(path)
+        assert [each.name for each in part.graph.input] == list(graph.info.inputs)
+        assert [each.name for each in part.graph.output] == list(graph.info.outputs)
+        used = {each for node in part.graph.node for each in node.input} | set(graph.info.outputs)
+        assert {each for node in part.graph.node for each in node.output if each} <= used
+        assert {weight.name for weight in part.graph.initializer} <= used
+        alone = translate(graph, example)
+        assert len(part.graph.node) == len(alone.graph.node)
+        inputs = {each: example[each] for each in graph.info.inputs}
+        for one, other in zip(run_model(part, inputs), run_model(alone, inputs), strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -126,7 +126,7 @@ class PanelReader:
         place = number_genes(var_names)
         source = find_genes(place, preprocessing.genes)
         self.missing = tuple(np.asarray(preprocessing.genes, dtype=object)[source < 0])
-        self._require_panel(preprocessing.genes, allow_missing, var_names)
+        _require_panel(self.missing, preprocessing.genes, allow_missing, var_names)
         self._panel_column = np.full(len(var_names), -1, dtype=np.int32)  # file column -> panel column
         self._panel_column[source[source >= 0]] = np.flatnonzero(source >= 0)
         self._fill = np.where(source < 0, preprocessing.mean, 0).astype(np.float32)
@@ -149,19 +149,6 @@ class PanelReader:
                 f"genes that are not known; give such a column (totals={preprocessing.totals!r}), or log1p values "
                 "normalised to 10,000 over all genes (expression='log1p')"
             )
-
-    def _require_panel(self, genes: Sequence[str], allowed: float, var_names: Sequence[str]) -> None:
-        absent, total = self.missing, len(genes)
-        if not absent or len(absent) / total <= allowed:  # the quotient, not allowed * total: 0.29 * 100 < 29
-            return
-        hint = ""
-        upper = {name.upper() for name in var_names}
-        if sum(gene.upper() in upper for gene in genes) > total - len(absent):
-            hint = " (more match when upper and lower case are ignored: is it another species, or another spelling?)"
-        raise GenePanelError(
-            f"{len(absent)} of {total} panel genes are missing: {format_list(absent)}{hint}; give a file that has "
-            f"them{_allow(len(absent) / total)}"
-        )
 
     def _place_totals(
         self, preprocessing: Preprocessing, place: Mapping[str, int], allowed: float, totals_advice: str
@@ -223,6 +210,22 @@ class PanelReader:
             Values that are not of the declared scale, log1p values of another total or base than the model needs, a
             cell without a single count, or a total below the counts that it counts.
         """
+        return self._take_panel(*self._check(values, cell_names, totals))
+
+    def read_sparse(self, values: Matrix, cell_names: Names, totals: np.ndarray | None = None) -> sparse.csr_matrix:
+        """Read what `read` does as a CSR matrix, which holds no zero: of all genes of a file most are."""
+        values, factors = self._check(values, cell_names, totals)
+        if self.missing or not sparse.issparse(values):
+            return sparse.csr_matrix(self._take_panel(values, factors))
+        columns, data, lengths = self._find_in_panel(values, factors)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        found = sparse.csr_matrix((data, columns, starts), shape=(len(lengths), len(self._fill)))
+        found.sort_indices()
+        found.eliminate_zeros()
+        return found
+
+    def _check(self, values: Matrix, cell_names: Names, totals: np.ndarray | None) -> tuple[Matrix, np.ndarray | None]:
+        """Check a file's values; return them, and for counts the factor of each row that scales them."""
         check_values(values, self._scale, cell_names, round_counts=self._round)
         if sparse.issparse(values):
             values = values.tocsr()
@@ -232,12 +235,12 @@ class PanelReader:
         else:
             values = np.asarray(values)
         if self._scale == "counts":
-            return self._read_counts(values, cell_names, totals)
+            return self._check_counts(values, cell_names, totals)
         if self._log_check is not None:
             self._check_log(self._log_check, values, cell_names)
-        return self._take_panel(values, None)
+        return values, None
 
-    def _read_counts(self, values: Matrix, cell_names: Names, totals: np.ndarray | None) -> np.ndarray:
+    def _check_counts(self, values: Matrix, cell_names: Names, totals: np.ndarray | None) -> tuple[Matrix, np.ndarray]:
         given = self._sum_totals(values)
         if self._round:
             values = round_to_counts(values)
@@ -245,10 +248,10 @@ class PanelReader:
         if self._totals is not None:
             assert totals is not None, "a reader of totals from a column is given them"
             check_sums(given, totals, self._totals, cell_names, exact=self._exact)
-            return self._take_panel(values, (TARGET_SUM / totals).astype(np.float32))
+            return values, (TARGET_SUM / totals).astype(np.float32)
         _require_counts(sums, cell_names)
         factor = 1.0 if self.missing_totals is None else self.missing_totals.factor
-        return self._take_panel(values, (TARGET_SUM / (sums * factor)).astype(np.float32))
+        return values, (TARGET_SUM / (sums * factor)).astype(np.float32)
 
     def sum_shares(self, values: Matrix, totals: np.ndarray | None = None) -> np.ndarray:
         """Sum each gene's share of its cell's total over cells of counts [B x file genes], float64 [file genes]."""
@@ -280,14 +283,10 @@ class PanelReader:
         """Take the panel's columns, counts scaled by a factor a row and logged; absent genes are filled."""
         expression = np.zeros((values.shape[0], len(self._fill)), dtype=np.float32)
         if sparse.issparse(values):
-            places, data, lengths = self._find_in_panel(values)
-            if factors is not None:
-                data *= np.repeat(factors, lengths)
-                np.log1p(data, out=data)
+            columns, data, lengths = self._find_in_panel(values, factors)
+            places = columns.astype(np.int64)
+            places += np.repeat(np.arange(0, expression.size, len(self._fill)), lengths)
             np.put(expression, places, data)
-            if self._watch is not None:
-                rows = np.repeat(np.arange(len(lengths)), lengths)
-                self._watch.see(np.bincount(rows, weights=np.expm1(data), minlength=len(lengths)))
         else:
             file_columns = np.flatnonzero(self._panel_column >= 0)
             panel = values[:, file_columns].astype(np.float32)
@@ -300,14 +299,21 @@ class PanelReader:
             expression += self._fill
         return expression
 
-    def _find_in_panel(self, values: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Find the panel's values: their places in the flattened panel, themselves (a copy), and each row's number."""
+    def _find_in_panel(
+        self, values: sparse.csr_matrix, factors: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find the panel's values, row after row: their columns, themselves on the log scale, each row's number."""
         columns = self._panel_column.take(values.indices)
         inside = (columns >= 0).nonzero()[0]
         lengths = np.diff(inside.searchsorted(values.indptr))
-        places = columns.take(inside).astype(np.int64)
-        places += np.repeat(np.arange(0, len(lengths) * len(self._fill), len(self._fill)), lengths)
-        return places, values.data.take(inside).astype(np.float32, copy=False), lengths
+        data = values.data.take(inside).astype(np.float32, copy=False)
+        if factors is not None:
+            data *= np.repeat(factors, lengths)
+            np.log1p(data, out=data)
+        if self._watch is not None:
+            rows = np.repeat(np.arange(len(lengths)), lengths)
+            self._watch.see(np.bincount(rows, weights=np.expm1(data), minlength=len(lengths)))
+        return columns.take(inside), data, lengths
 
 
 def _rows(values: sparse.csr_matrix) -> np.ndarray:
@@ -316,6 +322,21 @@ def _rows(values: sparse.csr_matrix) -> np.ndarray:
 
 def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+
+
+def _require_panel(absent: Sequence[str], genes: Sequence[str], allowed: float, var_names: Sequence[str]) -> None:
+    """Raise `GenePanelError` if more of a panel's genes are absent than is allowed."""
+    total = len(genes)
+    if not absent or len(absent) / total <= allowed:  # the quotient, not allowed * total: 0.29 * 100 < 29
+        return
+    hint = ""
+    upper = {name.upper() for name in var_names}
+    if sum(gene.upper() in upper for gene in genes) > total - len(absent):
+        hint = " (more match when upper and lower case are ignored: is it another species, or another spelling?)"
+    raise GenePanelError(
+        f"{len(absent)} of {total} panel genes are missing: {format_list(absent)}{hint}; give a file that has "
+        f"them{_allow(len(absent) / total)}"
+    )
 
 
 def _allow(share: float) -> str:

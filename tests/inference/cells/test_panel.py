@@ -50,6 +50,28 @@ def test_counts_are_scaled_to_ten_thousand_and_logged():
     np.testing.assert_allclose(expression, by_hand(counts()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize("preprocessing", [PREPROCESSING, LOG1P], ids=["counts", "log1p"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_sparse_answer_is_the_dense_one_without_its_zeros(form, preprocessing, order):
+    """Also in another order of genes, with explicit zeros, and where the panel's genes are missing."""
+    values = counts()
+    if preprocessing is LOG1P:
+        values = np.log1p(values / values.sum(axis=1, keepdims=True) * 1e4).astype(np.float32)
+    names, values = FILE[::order], values[:, ::order]
+    given = form(values)
+    if sparse.issparse(given):
+        given.data[::5] = 0
+        values = given.toarray()
+    cells = [f"cell {i}" for i in range(len(values))]
+    reader = PanelReader(preprocessing, names)
+    found, expected = reader.read_sparse(given, cells), reader.read(values, cells)
+    assert found.format == "csr"
+    assert found.has_sorted_indices
+    np.testing.assert_array_equal(found.toarray(), expected)
+    assert found.nnz == np.count_nonzero(expected)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint16", "float32", "float64"])
 @pytest.mark.parametrize(
     "form",

@@ -10,7 +10,7 @@ from causcell_export.triton_config import DEVICES, triton_config
 
 
 @pytest.mark.parametrize(
-    ("root", "graphs"), [(MODEL_REPOSITORY, 6), (ARCHIVED, 5)], ids=["checked in", "archived, without abduction"]
+    ("root", "graphs"), [(MODEL_REPOSITORY, 7), (ARCHIVED, 5)], ids=["checked in", "archived, without abduction"]
 )
 def test_what_was_exported_passes(root, graphs):
     files = sorted(root.rglob("*.pbtxt"))

@@ -34,6 +34,17 @@ def test_slices_and_order_of_cells_do_not_matter() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_few_cells_are_added_as_many_are() -> None:
+    """Of few values sums are of products of sparse matrices, in the same order: to the bit."""
+    assert moments_of(CODES, VALUES).sums.size < np.count_nonzero(VALUES)
+    values = np.concatenate([VALUES, np.zeros((400, 5000), dtype=np.float32)], axis=1)
+    many, few = moments_of(CODES, VALUES), moments_of(CODES, values)
+    assert few.sums.size > np.count_nonzero(values)
+    for one, other in ((many.sums, few.sums), (many.squares, few.squares)):
+        np.testing.assert_array_equal(one, other[:, :30])
+        assert not other[:, 30:].any()
+
+
 def test_what_is_added_is_left_as_it_is() -> None:
     given = sparse.csr_matrix(VALUES.astype(np.float64))
     LabelMoments(3, 30).add(np.zeros(400, dtype=int), given)

@@ -62,6 +62,12 @@ class LabelMoments:
 
 def _add_by_label(sums: np.ndarray, codes: np.ndarray, values: sparse.csr_matrix) -> None:
     """Add the rows of ``values`` [n x G] to the rows of ``sums`` [L x G] that their codes name."""
+    if sums.size <= values.nnz:  # else most of the sums would be of nothing
+        places = values.indices
+        if len(sums) > 1:
+            places = places + np.repeat(codes.astype(np.int64) * sums.shape[1], np.diff(values.indptr))
+        sums += np.bincount(places, weights=values.data, minlength=sums.size).reshape(sums.shape)
+        return
     cells = np.arange(len(codes))
     indicator = sparse.csr_matrix((np.ones(len(codes)), (codes, cells)), shape=(len(sums), len(codes)))
     added = (indicator @ values).tocoo()

@@ -108,7 +108,7 @@ def read_slices(
         chosen = rows[part]
         values = cells.values(chosen)
         of_column = None if all_totals is None else all_totals[chosen]
-        yield sparse.csr_matrix(reader.read(values, NamesInMessages(cells, chosen), of_column))
+        yield reader.read_sparse(values, NamesInMessages(cells, chosen), of_column)
         if shares is not None:
             shares.add(chosen, reader, values)
 
