@@ -15,6 +15,7 @@ from causcell.repository.served import CHUNK
 from causcell_export.graphs import Graph, Sampler
 from causcell_export.sampler_loop import loop_denoiser
 from causcell_export.translation import OPSET, translate
+from causcell_export.translation import TRACE_BATCH as TRACE_BATCH
 
 IR_VERSION = 9
 

@@ -57,7 +57,7 @@ class OnnxEngine:
     --------
     >>> engine = OnnxEngine("model_repository", threads=1)
     >>> list(engine.manifest.graphs)
-    ['encoder_scm', 'scm', 'abduction', 'denoiser', 'sampler', 'decoder']
+    ['encoder_scm', 'scm', 'abduction', 'denoiser', 'sampler', 'decoder', 'slab']
     >>> [endpoint] = engine.status()
     >>> endpoint["runtime"], endpoint["provider"], endpoint["threads"]
     ('ONNX Runtime', 'cpu', 1)

@@ -104,7 +104,7 @@ def test_a_prediction_that_is_right_is_told_to_be(
     right = rows_of(cells[control], made, "stim=IFN", SAMPLES)
     evaluation = evaluate(cells, predictions=right, method=method)
     found = values_of(evaluation, "Interventions: stim", "model, do")
-    assert found["pcc"] > 0.98  # what was clipped at zero is all that is missing
+    assert found["pcc"] > 0.97  # what was clipped at zero is all that is missing
     assert abs(found["calibration"] - 1) < 0.1
     told = " ".join(evaluation.facts["not answered"])
     for reason in ("real source cells", "intervention is 'factual'", "obsm['X_causcell_<concept>']", "'donor'"):
