@@ -36,7 +36,7 @@ _STYLE = STYLE + (
     ".two{display:grid;grid-template-columns:repeat(auto-fit,minmax(25rem,1fr));gap:1rem}.two figure{margin:0}"
     "code{background:var(--card);border-radius:4px;padding:.1rem .3rem}table{font-size:.92rem}td{text-align:left}"
 )
-"""That of reports, and what the demo adds."""
+"""Style of reports, and what the demo adds."""
 
 _FOLLOWING = {"#0072b2": "var(--down)", "#d55e00": "var(--up)", "#009e73": "var(--good)"}
 """Colours of figures that the page has for light and for dark."""

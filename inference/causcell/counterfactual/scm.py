@@ -156,9 +156,7 @@ class StructuralCausalModel:
             numbers = self.prior.label_numbers(labels)
         own = _Own(exogenous, endogenous, labels, keys, numbers)
         after, numbers_after = self._set_labels(intervention, own)
-        acted, forced, mask, unmatched = self._act(intervention, own, after, mode, match_parents, draw)
-        if keep_own:
-            self._keep_own(intervention, own, acted if mode == "exogenous" else forced, mode)
+        acted, forced, mask, unmatched = self._act(intervention, own, after, mode, match_parents, draw, keep_own)
         targets = {concept for concept, _ in intervention.targets}
         descendants = self.schema.descendants(targets) - targets
         if mode == "isolated" or not targets or (mode == "do" and not descendants):
@@ -205,20 +203,55 @@ class StructuralCausalModel:
             return np.asarray(own.numbers[:, self.prior.numeric.index(concept)] == number)
         return np.asarray(own.labels[:, concept] == label)
 
-    def _keep_own(self, intervention: Intervention, own: _Own, place: np.ndarray, mode: Mode) -> None:
-        """Set the targets' embeddings in ``place``, [B x M x k], to the cells' own moved by the difference of means."""
-        embeddings, texts = own.exogenous if mode == "exogenous" else own.endogenous, dict(intervention.values)
+    def _act(
+        self,
+        intervention: Intervention,
+        own: _Own,
+        after: np.ndarray,
+        mode: Mode,
+        match_parents: bool,
+        draw: int,
+        keep_own: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Set the targets' embeddings: exogenous, forced [B x M x k], mask of what is forced [B x M], unmatched [B]."""
+        reference, texts = self.engine.reference, dict(intervention.values)
+        acted, forced = own.exogenous.copy(), own.endogenous.copy()
+        mask = np.zeros(acted.shape[:2], dtype=np.float32)
+        unmatched = np.zeros(len(acted), dtype=bool)
+        place = acted if mode == "exogenous" else forced  # of a concept without parents the two are one
         for concept, label in intervention.targets:
             text = texts.get(concept)
-            if text is None:
-                means = self._label_means(concept, mode)
-                before, target = means[own.labels[:, concept]], means[label]  # -1, unlabelled, takes the last row
-            else:
-                before = self.prior.own_means(own.labels, own.numbers)[:, concept]
-                target = self.prior.evaluate(concept, text)[0]
-            known = (own.labels[:, concept] != UNLABELLED) & np.isfinite(before).all(axis=1)
-            changes = np.flatnonzero(known & ~self._carry(own, concept, label, text))
-            place[changes, concept] = embeddings[changes, concept] + (target - before[changes])
+            changes = np.flatnonzero(~self._carry(own, concept, label, text))
+            mask[:, concept] = mode != "exogenous"
+            if keep_own:
+                moves = self._differences(own, concept, label, text, mode)[changes]
+                known = np.isfinite(moves).all(axis=1)
+                place[changes[known], concept] += moves[known]
+                changes = changes[~known]
+            if text is not None:
+                place[changes, concept] = self.prior.draw(concept, text, own.keys[changes], draw)
+                continue
+            parents = self.schema.parents(concept) if match_parents else ()
+            rows, missed = reference.draw(
+                concept, label, own.keys[changes], draw=draw, parent_labels=after[changes][:, parents], parents=parents
+            )
+            unmatched[changes] |= missed
+            table = reference.exogenous if mode == "exogenous" else self._reference_endogenous
+            place[changes, concept] = table[rows, concept]
+        return acted, forced, mask, unmatched
+
+    def _differences(self, own: _Own, concept: int, label: int, text: str | None, mode: Mode) -> np.ndarray:
+        """Return the target's mean embedding less that of each cell's own label or value, float32 [B x k].
+
+        NaN for a cell that is not labelled, or whose label has no reference cell.
+        """
+        if text is None:
+            means = self._label_means(concept, mode)
+            found = means[label] - means[own.labels[:, concept]]
+        else:
+            found = self.prior.evaluate(concept, text)[0] - self.prior.own_means(own.labels, own.numbers)[:, concept]
+        found[own.labels[:, concept] == UNLABELLED] = np.nan
+        return found
 
     def _label_means(self, concept: int, mode: Mode) -> np.ndarray:
         """Return the mean embedding of each label's reference cells, float32 [labels x k], NaN of one without any."""
@@ -232,31 +265,3 @@ class StructuralCausalModel:
                 means[label] = embeddings[codes == label].mean(axis=0, dtype=np.float64)
             self._means[key] = means
         return self._means[key]
-
-    def _act(
-        self, intervention: Intervention, own: _Own, after: np.ndarray, mode: Mode, match_parents: bool, draw: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Set the targets' embeddings: exogenous, forced [B x M x k], mask of what is forced [B x M], unmatched [B]."""
-        reference, texts = self.engine.reference, dict(intervention.values)
-        acted, forced = own.exogenous.copy(), own.endogenous.copy()
-        mask = np.zeros(acted.shape[:2], dtype=np.float32)
-        unmatched = np.zeros(len(acted), dtype=bool)
-        for concept, label in intervention.targets:
-            changes = np.flatnonzero(~self._carry(own, concept, label, texts.get(concept)))
-            if concept in texts:
-                drawn = self.prior.draw(concept, texts[concept], own.keys[changes], draw)
-                place = acted if mode == "exogenous" else forced  # of a concept without parents: the two are one
-                place[changes, concept] = drawn
-                mask[:, concept] = mode != "exogenous"
-                continue
-            parents = self.schema.parents(concept) if match_parents else ()
-            rows, missed = reference.draw(
-                concept, label, own.keys[changes], draw=draw, parent_labels=after[changes][:, parents], parents=parents
-            )
-            unmatched[changes] |= missed
-            if mode == "exogenous":
-                acted[changes, concept] = reference.exogenous[rows, concept]
-            else:
-                forced[changes, concept] = self._reference_endogenous[rows, concept]
-                mask[:, concept] = 1
-        return acted, forced, mask, unmatched

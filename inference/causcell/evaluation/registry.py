@@ -183,6 +183,7 @@ def register_metric(
     title: str = "",
     kernel: Callable[[np.ndarray, float], np.ndarray] | None = None,
     prepare: Callable[[np.ndarray, float], Callable[[np.ndarray], float | None]] | None = None,
+    of_shared_noise: bool = False,
     replace: bool = False,
 ) -> None:
     """Make a metric known to tables, ``causcell benchmark`` and the exporter.
@@ -193,7 +194,7 @@ def register_metric(
 
     Parameters
     ----------
-    name, function, kind, better, title, kernel, prepare
+    name, function, kind, better, title, kernel, prepare, of_shared_noise
         See `Metric`; the function's arguments follow from the kind, see `KINDS`.
     replace
         Take the place of a metric of that name.
@@ -203,7 +204,7 @@ def register_metric(
     ConfigurationError
         A name that is taken, or no identifier; a value that is not allowed.
     """
-    metric = Metric(name, function, kind, better, title, kernel, prepare)
+    metric = Metric(name, function, kind, better, title, kernel, prepare, of_shared_noise)
     METRICS.register(metric.key, metric, replace=replace)
 
 

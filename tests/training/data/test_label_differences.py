@@ -35,7 +35,7 @@ def test_slices_and_order_of_cells_do_not_matter() -> None:
 
 
 def test_few_cells_are_added_as_many_are() -> None:
-    """Of few values sums are of products of sparse matrices, in the same order: to the bit."""
+    """Sums of few values are those of products of sparse matrices, in the same order: to the bit."""
     assert moments_of(CODES, VALUES).sums.size < np.count_nonzero(VALUES)
     values = np.concatenate([VALUES, np.zeros((400, 5000), dtype=np.float32)], axis=1)
     many, few = moments_of(CODES, VALUES), moments_of(CODES, values)
