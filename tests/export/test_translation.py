@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from causcell.repository.manifest import GraphInfo, TensorInfo
-from causcell_export.graphs import Graph, example_inputs, graphs
+from causcell_export.graphs import Graph, Sampler, example_inputs, graphs
 from causcell_export.joined_graphs import join_slab
 from causcell_export.onnx_file import write_part
 from causcell_export.sampler_loop import loop_denoiser
@@ -96,7 +96,8 @@ def test_the_sampler_loops_around_the_denoiser(run: Run) -> None:
     examples = example_inputs(run.model, run.held_out().X.toarray(), TRACE_BATCH)
     found = graphs(run.model)
     denoiser, sampler = found["denoiser"], found["sampler"]
-    model = loop_denoiser(translate(denoiser, examples["denoiser"]), sampler.module, sampler.info)  # type: ignore[arg-type]
+    assert isinstance(sampler.module, Sampler)
+    model = loop_denoiser(translate(denoiser, examples["denoiser"]), sampler.module, sampler.info)
     onnx.checker.check_model(model, full_check=True)
     (loop,) = (node for node in model.graph.node if node.op_type == "Scan")
     (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")

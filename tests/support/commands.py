@@ -66,7 +66,7 @@ def train_words(data: Path, out: Path, *words: object, concept: str = "stim") ->
     return ["train", data, "--out", out, "--concept", concept, "--genes", "all", "--no-progress", *words]
 
 
-def generate_words(data: Path, models: Path, out: Path, *words: object) -> list[object]:
+def generate_words(data: Path, models: Path | str, out: Path, *words: object) -> list[object]:
     return ["generate", data, "--models", models, "--out", out, "--no-progress", *words]
 
 

@@ -245,6 +245,7 @@ class StructuralCausalModel:
 
         NaN for a cell that is not labelled, or whose label has no reference cell.
         """
+        found: np.ndarray
         if text is None:
             means = self._label_means(concept, mode)
             found = means[label] - means[own.labels[:, concept]]

@@ -27,6 +27,7 @@ def check_metric(metric: str | Metric, *, seed: int = 0) -> None:
     - return a finite float, or `None`, also of few cells and of cells without any variance;
     - return the same value for the same arrays, and leave these as they are;
     - return, within 1e-5, what its ``kernel`` and ``prepare`` make of them, if it has any;
+    - take ``shared``, and return the same without any noise in common, if it is ``of_shared_noise``;
     - return the same value, within 1e-5 of its size, for cells or genes in another order;
     - be better, in the sense of ``metric.better``, for what is right than for what is plainly wrong.
 
@@ -61,6 +62,9 @@ def check_metric(metric: str | Metric, *, seed: int = 0) -> None:
             assert math.isclose(found, value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE), (
                 f"{metric.name}: its function returned {value}, and its {faster} makes {found} of the same arrays"
             )
+        if metric.of_shared_noise:
+            without = metric.function(*right, shared=0.0)
+            assert without == value, f"{metric.name}: returned {value}, and {without} for shared=0.0, which is no noise"
         again = _call(metric, right)
         assert again == value, f"{metric.name}: returned {value} and then {again} for the same arrays"
         reordered = _call(metric, _reorder(metric.kind, right, rng))

@@ -75,7 +75,7 @@ def test_an_atlas_by_two_workers_is_that_of_the_folder(
     cells = folder / "good.h5ad"
     here, there = tmp_path / "here.zarr", tmp_path / "there.zarr"
     assert run_command(*generate_words(cells, repository, here, "--do", "stim=IFN")) == 0
-    words = generate_words(cells, NAME, there, "--do", "stim=IFN", "--workers", 2)  # type: ignore[arg-type]
+    words = generate_words(cells, NAME, there, "--do", "stim=IFN", "--workers", 2)
     done = command(hub, home, *words)
     assert done.returncode == 0, done.stderr
     assert "Fetching" not in done.stderr  # no bars without a terminal

@@ -67,6 +67,10 @@ def energy(real: np.ndarray, made: np.ndarray, bandwidth: float) -> float:
             "its function returned .*, and its prepare makes 0.5",
         ),
         (Metric("a", lambda cells: 1.0, "summary", "real"), "plainly wrong"),
+        (
+            Metric("a", lambda predicted, real, shared=1.0: 1 - shared, "effect", "one", of_shared_noise=True),
+            r"returned 0.0, and 1.0 for shared=0.0, which is no noise",
+        ),
         (Metric("a", lambda predicted, real: float(predicted @ real / (real @ real)), "effect", "one"), "returned nan"),
     ],
 )
