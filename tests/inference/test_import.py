@@ -18,10 +18,10 @@ SECONDS = 0.3
 
 IMPORT = """
 import json, sys, time
-start = time.perf_counter()
+start = time.process_time()
 import causcell
 causcell.__version__, dir(causcell)
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 print(json.dumps({"seconds": seconds, "modules": sorted(sys.modules)}))
 """
 

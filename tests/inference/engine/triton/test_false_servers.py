@@ -39,7 +39,8 @@ from causcell.engine.triton.endpoints import Endpoints
 from causcell.engine.triton.retries import retry_transient
 from causcell.errors import DeadlineExceededError, EngineError, ServerBusyError, ServerUnavailableError
 
-DEADLINE = 0.4
+SHORT = 0.4  # seconds, of deadlines that are to pass
+LONG = 10.0  # of those that are not, however busy the machine is
 ASKED = {"x": ROWS}
 MEMORY = 100  # MB that the process may grow by, with what its allocator keeps; bombs have 160 and more
 
@@ -58,7 +59,7 @@ WAYS = {
 
 
 @contextlib.contextmanager
-def client_of(location: str, deadline: float = DEADLINE):
+def client_of(location: str, deadline: float = LONG):
     connection = Connection(deadline=deadline, shared_memory=False, headers={"authorization": "Bearer secret"})
     with contextlib.closing(TritonClient(*parse_location(location), connection)) as client:
         yield client
@@ -93,11 +94,11 @@ def test_a_true_server_is_understood(way):
 @pytest.mark.parametrize("name", SLOW)
 def test_the_deadline_is_of_the_whole_request(name):
     """Though every byte comes in time."""
-    with http_server(SLOW[name]) as location, client_of(location) as client:
+    with http_server(SLOW[name]) as location, client_of(location, SHORT) as client:
         start = time.monotonic()
         with pytest.raises(DeadlineExceededError, match=f"{location} did not answer within the deadline"):
             infer(client)
-        assert DEADLINE <= time.monotonic() - start < DEADLINE + 0.5
+        assert SHORT <= time.monotonic() - start < SHORT + 5  # the slow ones would go on for a minute
 
 
 def test_the_deadline_is_of_sending_and_connecting_too():
@@ -106,7 +107,7 @@ def test_the_deadline_is_of_sending_and_connecting_too():
     stop = threading.Event()
     with (
         listening(lambda sock: stop.wait(10)) as port,
-        client_of(f"http://127.0.0.1:{port}") as client,
+        client_of(f"http://127.0.0.1:{port}", SHORT) as client,
         pytest.raises(DeadlineExceededError),
     ):
         client.infer("model", large, WANTED)
@@ -117,7 +118,8 @@ def test_the_deadline_is_of_sending_and_connecting_too():
         for each in (first, second):  # the queue of connections is full with these
             each.setblocking(False)
             each.connect_ex(full.getsockname())
-        with client_of(f"http://127.0.0.1:{full.getsockname()[1]}") as client, pytest.raises(DeadlineExceededError):
+        location = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with client_of(location, SHORT) as client, pytest.raises(DeadlineExceededError):
             infer(client)
 
 
@@ -244,7 +246,7 @@ def test_an_idle_connection_is_closed_soon():
     with listening(serve) as port, client_of(f"http://127.0.0.1:{port}") as client:
         client.version()
         assert not closed.is_set()
-        assert closed.wait(3)
+        assert closed.wait(LONG)
 
 
 def test_a_request_larger_than_servers_take_is_sent_in_pieces(monkeypatch):
@@ -336,7 +338,7 @@ def test_a_status_of_grpc_is_the_error_it_means(name):
     code, message, error = GRPC_REFUSALS[name]
     with (
         grpc_server(refuses(code, message)) as location,
-        client_of(location, 2.0) as client,
+        client_of(location) as client,
         pytest.raises(error, match=location) as caught,
     ):
         infer(client)
@@ -365,7 +367,7 @@ GRPC_ANSWERS = {
 def test_a_message_of_grpc_that_was_not_asked_for_is_no_answer(name):
     with (
         grpc_server(lambda method, context: GRPC_ANSWERS[name]) as location,
-        client_of(location, 2.0) as client,
+        client_of(location) as client,
         pytest.raises(EngineError, match="not a Triton answer"),
     ):
         infer(client)
@@ -376,14 +378,14 @@ def test_no_more_is_read_of_grpc_than_was_asked_for(compression):
     """160 MB, as they are and as a bomb."""
     with (
         grpc_bomb([40 << 20], compression) as location,
-        client_of(location, 5.0) as client,
+        client_of(location) as client,
         pytest.raises(EngineError, match=r"no message that large|not a Triton answer|refused the request"),
     ):
         infer(client)
 
 
 def test_arrays_larger_than_other_messages_come_by_grpc():
-    with grpc_bomb([5, 1 << 20]) as location, client_of(location, 10.0) as client:
+    with grpc_bomb([5, 1 << 20]) as location, client_of(location) as client:
         found = client.infer("model", ASKED, {"y": ("float32", (5, 1 << 20))})
     assert found["y"].shape == (5, 1 << 20)
 
@@ -391,7 +393,7 @@ def test_arrays_larger_than_other_messages_come_by_grpc():
 def test_a_server_of_grpc_that_says_nothing_is_left_at_the_deadline():
     with (
         grpc_server(lambda method, context: time.sleep(2) or b"") as location,
-        client_of(location) as client,
+        client_of(location, SHORT) as client,
         pytest.raises(DeadlineExceededError),
     ):
         infer(client)
@@ -401,7 +403,7 @@ def test_a_server_of_grpc_that_says_nothing_is_left_at_the_deadline():
 def test_what_does_not_speak_grpc_is_told(content):
     with (
         listening(says_at_once(content)) as port,
-        client_of(f"grpc://127.0.0.1:{port}", 2.0) as client,
+        client_of(f"grpc://127.0.0.1:{port}") as client,
         pytest.raises(EngineError, match=r"not available|did not answer|not a Triton answer"),
     ):
         infer(client)
