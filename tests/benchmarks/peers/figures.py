@@ -62,7 +62,7 @@ def measure(view: str, table: str, row: str, name: str) -> Take:
 def colour(title: str, result: Mapping[str, Any]) -> str:
     """Return the colour of a system by its group."""
     groups = {each["title"]: each["group"] for each in result["systems"].values()}
-    return COLOURS[groups.get(title.partition(", preset")[0], "trivial")]
+    return COLOURS[groups.get(title.partition(", ")[0], groups.get(title, "trivial"))]
 
 
 def draw_rates(rows: Sequence[Row], result: Mapping[str, Any]) -> Figure:

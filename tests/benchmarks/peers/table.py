@@ -74,14 +74,15 @@ def make_tables(result: dict[str, Any]) -> dict[str, str]:
 
 
 def spread_variants(result: dict[str, Any]) -> list[Row]:
-    """Give each setting of a training (a preset) a row of its own, after that of the training."""
+    """Give each setting to predict by of a training a row of its own, after that of the training."""
     rows = []
     for row in result["rows"]:
         title = result["systems"].get(row["system"], {"title": row["system"]})["title"]
         rows.append({**row, "title": title})
         for variant, found in row["variants"].items():
-            costs = {**row["costs"], "rates": row["costs"]["variants"][variant]["rates"]}
-            rows.append({**row, **found, "costs": costs, "title": f"{title}, preset {variant}"})
+            own = row["costs"]["variants"][variant]
+            costs = {**row["costs"], "rates": own["rates"]}
+            rows.append({**row, **found, "costs": costs, "title": f"{title}, {own['name'].partition(', ')[2]}"})
             rows[-1]["variant"] = variant
     return rows
 
@@ -94,7 +95,7 @@ def table_of(rows: Iterable[Row], result: dict[str, Any], cases: str, columns: d
             found.setdefault(row["title"], []).append(row)
     lines = [f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for system in SYSTEMS:
-        titles = [title for title in found if title.partition(", preset")[0] == system.title]
+        titles = [title for title, each in found.items() if each[0]["system"] == system.adapter]
         for title in titles:
             lines.append(f"| {title} | {' | '.join(cell(found[title]) for cell in columns.values())} |")
         if not titles:

@@ -1,4 +1,4 @@
-"""CausCell itself: trained, exported and opened by ONNX Runtime, one row a preset."""
+"""CausCell itself: trained, exported, opened by ONNX Runtime; a row a preset, and one of the cells' own embeddings."""
 
 from __future__ import annotations
 
@@ -38,16 +38,18 @@ class Preset:
         The open model.
     preset
         Name of a preset that samples.
+    target
+        Where embeddings under an intervention come from.
     """
 
-    def __init__(self, generator: Generator, preset: str) -> None:
-        self.generator, self.preset = generator, preset
-        self.name = f"CausCell, preset {preset}"
+    def __init__(self, generator: Generator, preset: str, target: str = "reference") -> None:
+        self.generator, self.preset, self.target = generator, preset, target
+        self.name = f"CausCell, preset {preset}" if target == "reference" else f"CausCell, target {target}"
 
     def _predict(self, cells: Any, do: dict[str, str] | None, **options: Any) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
-            found = self.generator.counterfactual(cells, do, totals="total", **options)
+            found = self.generator.counterfactual(cells, do, totals="total", target=self.target, **options)
         draws = options.get("draws", 1)
         return np.asarray(found.X, dtype=np.float32).reshape(cells.n_obs, draws, -1).transpose(1, 0, 2)
 
@@ -93,7 +95,7 @@ class Adapter(Preset):
         self.job = job
         self.facts: dict[str, Any] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="causcell-peer-"))
-        self.preset = "draw"
+        self.preset, self.target = "draw", "reference"
         self.name = "CausCell" if self.graph == "given" else "CausCell_IND"
 
     def fit(self, cells: Any) -> None:
@@ -127,9 +129,10 @@ class Adapter(Preset):
         self.facts["epochs"] = self.generator.manifest.provenance["epochs"]
 
     def variants(self) -> dict[str, Preset]:
-        """Give the presets but the default one, by name."""
-        presets = self.generator.manifest.presets
-        return {name: Preset(self.generator, name) for name in presets if name not in ("mean", self.preset)}
+        """Give the presets but the default one, and the default one by the cells' own embeddings, by name."""
+        others = [name for name in self.generator.manifest.presets if name not in ("mean", self.preset)]
+        presets = {name: Preset(self.generator, name) for name in others}
+        return presets | {"own": Preset(self.generator, self.preset, "own")}
 
     def size_on_disk(self) -> int:
         """Return the bytes of what is deployed."""
