@@ -57,9 +57,9 @@ def make_tables(result: dict[str, Any]) -> dict[str, str]:
     """Make every table, by the name of its markers."""
     rows = spread_variants(result)
     tables = {
-        "effects": "\n".join([table_of(rows, result, "kang", EFFECTS), *replicate(result, "kang", EFFECTS)]),
+        "effects": table_of(rows, result, "kang", EFFECTS, replicate(result, "kang", EFFECTS)),
         "brief": brief_table(rows, result),
-        "cells": "\n".join([table_of(rows, result, "kang", CELLS), *replicate(result, "kang", CELLS)]),
+        "cells": table_of(rows, result, "kang", CELLS, replicate(result, "kang", CELLS)),
         "costs": table_of(_beside_own(rows), result, "kang", costs_columns(rows)),
         "ahead": list_ahead(rows),
         "notes": list_notes(rows),
@@ -87,21 +87,30 @@ def spread_variants(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def table_of(rows: Iterable[Row], result: dict[str, Any], cases: str, columns: dict[str, Cell]) -> str:
-    """Make a table of the systems that ran some cases (a pattern), and of those that did not."""
+def table_of(
+    rows: Iterable[Row], result: dict[str, Any], cases: str, columns: dict[str, Cell], last: Sequence[str] = ()
+) -> str:
+    """Make a table of the systems that ran some cases (a pattern) and of those that can't, and name all others.
+
+    Lines in ``last`` end the table.
+    """
     found: dict[str, list[Row]] = {}
     for row in rows:
         if fnmatch.fnmatch(row["case"], cases):
             found.setdefault(row["title"], []).append(row)
-    lines = [f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    lines = [f"| system | {' | '.join(name.strip() for name in columns)} |", f"|---|{'---|' * len(columns)}"]
+    missing = []
     for system in SYSTEMS:
         titles = [title for title, each in found.items() if each[0]["system"] == system.adapter]
         for title in titles:
             lines.append(f"| {title} | {' | '.join(cell(found[title]) for cell in columns.values())} |")
-        if not titles:
-            why = "not run, see docs/peers.md" if system.adapter in result["not run"] else "not run"
-            lines.append(f"| {system.title} ({why}) | {' | '.join([DASH] * len(columns))} |")
-    return "\n".join(lines)
+        if not titles and system.adapter in result["not run"]:
+            lines.append(f"| {system.title} (not run, see docs/peers.md) | {' | '.join([DASH] * len(columns))} |")
+        elif not titles:
+            missing.append(system.title)
+    if not found:
+        return "Not run yet."
+    return "\n".join([*lines, *last, *(["", f"Not run yet on these cells: {'; '.join(missing)}."] if missing else [])])
 
 
 def brief_table(rows: Iterable[Row], result: dict[str, Any]) -> str:
