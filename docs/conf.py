@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -21,18 +22,27 @@ release = causcell.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "myst_parser",
+    "myst_nb",
     "sphinx_design",
     "sphinx_copybutton",
     "generated_pages",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb"}  # pages with a kernel in their header are notebooks, the others Markdown
 exclude_patterns = ["_build", "_ext"]
 source_url = PROJECT["urls"]["Source"]  # what pages link to outside docs/ is there
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
+
+# Notebooks run whenever their page is read, each in a folder of its own; what goes wrong in one ends the build.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_execution_timeout = 600  # seconds a cell
+nb_merge_streams = True
+os.environ["CAUSCELL_CHECKOUT"] = str(ROOT)  # where hidden cells find the model that is checked in
 
 default_role = "py:obj"  # docstrings name things in single backticks
 autodoc_member_order = "bysource"

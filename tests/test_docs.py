@@ -1,4 +1,7 @@
-"""Pages of docs/ and the README: every Python example runs, every link leads somewhere, generated pages are whole."""
+"""Pages of docs/ and the README: every Python example runs, every link leads somewhere, generated pages are whole.
+
+Cells of notebooks (``{code-cell}``) run when the site is built (``make docs``, of CI) and not here a second time.
+"""
 
 import importlib.util
 import re
@@ -106,6 +109,19 @@ def test_every_example_is_accounted_for() -> None:
     for page, test in GUIDES.items():
         assert f"docs/{page}" in (ROOT / test).read_text()
     assert all((ROOT / reason.split()[0]).is_file() for reason in NOT_RUN.values())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_has_cells_is_a_notebook_that_the_site_runs(page: Path) -> None:
+    """The header names a kernel, without which the site would show cells and run none; and all of it is Python."""
+    text = page.read_text()
+    if "```{code-cell}" in text:
+        header = text.split("---\n")[1]
+        assert "format_name: myst" in header and "name: python3" in header
+        for cell in re.findall(r"```\{code-cell\} ipython3\n(?:.*\n)*?```", text):
+            source = re.sub(r"^(```.*|:tags:.*|%config .*)\n?", "", cell, flags=re.MULTILINE)
+            compile(source, page.name, "exec")
+        assert text.count("```{code-cell} ipython3\n") == text.count("```{code-cell}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

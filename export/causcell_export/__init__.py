@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causcell._deprecation import MovedModules
+from causcell._internal.waiting import wait_passively
 
 if TYPE_CHECKING:
     from causcell_export.exporter import export
@@ -23,6 +24,8 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return __all__
 
+
+wait_passively()  # before any module here loads torch, which asks once
 
 MovedModules(
     {

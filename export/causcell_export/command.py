@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from causcell._internal.collection_pause import pause_collection
-from causcell._internal.waiting import wait_passively
 from causcell.cli import options
 
 
@@ -45,7 +44,6 @@ def export(
     causcell export run --out models
     causcell export run --out models --precision fp16
     """
-    wait_passively()
     with pause_collection():  # imports make objects without circles, as many as take a second to search
         from causcell.repository.folder import open_repository
         from causcell_export.exporter import export as write
@@ -81,7 +79,6 @@ def demo(
     causcell demo
     causcell demo --out my_demo
     """
-    wait_passively()
     from causcell_export.demo import run_demo
 
     run_demo(out, progress=progress)
@@ -127,8 +124,8 @@ def benchmark(
     causcell benchmark cells.h5ad --concept stim --concept type --out report \
         --hold-out 'stim=IFN,type=B' --seeds 3
     """
-    wait_passively()
     from causcell._internal.files import local_path, refuse_existing
+    from causcell._internal.stages import show_stages
     from causcell.cli.tables import format_report
     from causcell.evaluation.report import run_environment, write_report
     from causcell_export.cross_validation import run_benchmark
@@ -141,17 +138,18 @@ def benchmark(
     flags |= {"gene_selection": gene_selection, "batch_key": batch_key, "include_genes": include_genes}
     given = {name: value for name, value in flags.items() if value is not None}
     given |= {name: True for name, chosen in {"raw": raw, "round_counts": round_counts}.items() if chosen}
-    result = run_benchmark(
-        data,
-        load_config(config, parse_overrides(setting or []) | given),
-        folds=folds,
-        hold_out=hold_out or (),
-        choose=choose,
-        seeds=seeds,
-        split=split,
-        finer=finer or (),
-        report=(lambda line: typer.echo(line, err=True)) if progress else None,
-    )
+    with show_stages(progress) as report:
+        result = run_benchmark(
+            data,
+            load_config(config, parse_overrides(setting or []) | given),
+            folds=folds,
+            hold_out=hold_out or (),
+            choose=choose,
+            seeds=seeds,
+            split=split,
+            finer=finer or (),
+            report=report,
+        )
     facts = run_environment() | result.facts
     write_report(out, f"Benchmark on {data.name}", facts, result.tables, result.verdicts)
     typer.echo("\n".join(format_report(result.tables, result.verdicts)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +15,7 @@ from causcell._deprecation import warn_deprecated
 from causcell._internal.collection_pause import pause_collection
 from causcell._internal.digests import file_digest
 from causcell._internal.files import local_path, new_folder
-from causcell._internal.stages import Report, say_nothing
+from causcell._internal.stages import Report, show_stages
 from causcell.errors import ConfigurationError, format_list
 from causcell.preprocessing import gene_digest
 from causcell.repository.manifest import (
@@ -123,11 +122,17 @@ def export(
     threads = 1 if threads_per_instance is None and instances > 1 else threads_per_instance
     cpu = CpuSettings(instances, threads)
     out = local_path(out)
-    report = progress if callable(progress) else _print_stage if progress else say_nothing
-    report("reading the run")
-    with pause_collection():  # both import large packages
-        run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
-        held_out = run.held_out()
+    with show_stages(progress) as report:
+        report("reading the run")
+        with pause_collection():  # both import large packages
+            run = run if isinstance(run, Run) else Run.load(run, unfinished=unfinished)
+        _write_repository(run, out, precision, torchscript, cpu, report)
+    return out
+
+
+def _write_repository(run: Run, out: Path, precision: str, torchscript: bool, cpu: CpuSettings, report: Report) -> None:
+    """Write graphs, reference cells and the manifest with all that is measured, or nothing."""
+    held_out = run.held_out()
     with new_folder(out) as staging, own_torch_defaults(), own_threads():
         parity = _write_graphs(run, held_out.X.toarray(), staging, precision, torchscript, cpu, report)
         run.reference.save(staging / REFERENCE_FILE)
@@ -139,11 +144,6 @@ def export(
         manifest = with_effect_errors(manifest, staging, held_out)
         report("judging concepts")
         _write_manifest(with_verdicts(manifest, staging, held_out), staging)
-    return out
-
-
-def _print_stage(stage: str) -> None:
-    print(stage, file=sys.stderr, flush=True)
 
 
 def _write_graphs(

@@ -1,6 +1,7 @@
 """The package's front: public names, and the old ones, which warn."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -23,6 +24,17 @@ def test_import_does_not_wait_for_torch() -> None:
     code = "import sys, causcell_training.command, causcell_training.fitting; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("package", ["causcell_training", "causcell_export"])
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_wait_passively_from_python_too(package: str, own: str | None) -> None:
+    """Said before torch is loaded, which asks once; a word of the user's own stays."""
+    code = f"import os, sys, {package}; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = rest | ({} if own is None else {"OMP_WAIT_POLICY": own})
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", own or "PASSIVE"]
 
 
 @pytest.mark.parametrize(

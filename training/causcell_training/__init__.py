@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from causcell._deprecation import MovedModules
+from causcell._internal.waiting import wait_passively
 from causcell_training import _moved
 
 if TYPE_CHECKING:
@@ -35,5 +36,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted(__all__)
 
+
+wait_passively()  # before any module here loads torch, which asks once
 
 MovedModules(_moved.MOVED, _moved.RENAMED).install()

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from causcell._deprecation import moved_names
-from causcell._internal.waiting import wait_passively
 from causcell.cli import options
 from causcell.cli.flags import name_flags
 from causcell.errors import format_list
@@ -119,7 +118,6 @@ def train(
     causcell train cells.h5ad --concept stim --concept donor --out run
     causcell train new.h5ad --from run --out run2
     """
-    wait_passively()
     from causcell_training.config import load_config, parse_overrides
     from causcell_training.fitting import fit
 

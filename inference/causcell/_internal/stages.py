@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 Report = Callable[[str], None]
 """Called with a line on what begins."""
@@ -11,6 +15,45 @@ Report = Callable[[str], None]
 
 def say_nothing(line: str) -> None:
     """Report nothing."""
+
+
+def is_redrawn(stream: TextIO | None = None) -> bool:
+    """Whether a line of a stream (standard error) can be drawn anew: in a terminal, and in a notebook."""
+    shell = sys.modules.get("IPython")
+    in_notebook = shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+    return in_notebook or (stream or sys.stderr).isatty()
+
+
+def progress_bar(*arguments: Any, **options: Any) -> Any:
+    """Make tqdm's bar for where this runs: a line of text in a notebook without ipywidgets, of which nothing warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from tqdm.auto import tqdm
+    return tqdm(*arguments, **options)
+
+
+@contextmanager
+def show_stages(progress: bool | Report) -> Iterator[Report]:
+    """Show stages as they begin: on one line that is drawn anew where it can be, else on a line each.
+
+    Parameters
+    ----------
+    progress
+        Whether to show any; or what takes them in place of standard error.
+    """
+    if callable(progress):
+        yield progress
+    elif not progress:
+        yield say_nothing
+    elif is_redrawn():
+        with progress_bar(bar_format="{desc}, {elapsed}") as bar:
+            yield bar.set_description_str
+    else:
+        yield _print_line
+
+
+def _print_line(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def at_intervals(report: Report | None, seconds: float = 3.0) -> Report:

@@ -60,7 +60,7 @@ def format_duration(seconds: float) -> str:
     >>> format_duration(7500)
     '2 h 5 min'
     """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

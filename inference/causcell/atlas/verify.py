@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from causcell._internal.remote import RemotePath, any_path
+from causcell._internal.stages import progress_bar
 from causcell.atlas.annotation_pieces import group_files, list_grouped, piece_name, read_group, withdraw_group
 from causcell.atlas.assemble import list_assembled
 from causcell.atlas.journal import ROOT_METADATA, Journal
@@ -83,8 +84,6 @@ def verify_atlas(path: str | os.PathLike[str] | RemotePath, *, progress: bool = 
     OutputBusyError
         A run writes there.
     """
-    from tqdm.auto import tqdm
-
     journal = Journal(any_path(path, "atlas"))
     plan = journal.require_plan()
     with journal.locked_if_writable() as writable:
@@ -92,7 +91,7 @@ def verify_atlas(path: str | os.PathLike[str] | RemotePath, *, progress: bool = 
         metadata = journal.metadata()
         damaged: dict[int | None, tuple[str, ...]] = {}
         invalid: dict[int, dict[str, str]] = {}
-        for shard, record in tqdm(records.items(), desc="verifying", unit="shard", disable=not progress):
+        for shard, record in progress_bar(records.items(), desc="verifying", unit="shard", disable=not progress):
             bad = _damaged_files(journal, record.files)
             if bad:
                 damaged[shard] = bad

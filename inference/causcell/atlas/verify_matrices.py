@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from causcell._internal.stages import progress_bar
 from causcell.atlas.assemble import (
     Assembly,
     Part,
@@ -72,8 +73,6 @@ def check_matrices(
     journal: Journal, plan: Plan, records: Mapping[int, ShardRecord], *, progress: bool = False
 ) -> MatrixFindings:
     """Check the CSR matrices of an atlas as far as they are made, and the pieces that they lack."""
-    from tqdm.auto import tqdm
-
     found = MatrixFindings()
     if not plan.sparse:
         return found
@@ -83,7 +82,7 @@ def check_matrices(
     matrices = open_matrices(journal, plan, records)
     for matrix in matrices:
         check = _MatrixCheck(journal, plan, matrix, found)
-        for part in tqdm(matrix.parts, desc="verifying", unit="file", disable=not progress):
+        for part in progress_bar(matrix.parts, desc="verifying", unit="file", disable=not progress):
             check.take(part)
         needed = set() if journal.finished else matrix.needed() - found.damaged.keys()
         for shard in sorted(needed):

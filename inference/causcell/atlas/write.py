@@ -22,6 +22,7 @@ from typing import Any
 
 from causcell._internal.files import local_path, new_file, refuse_existing, staging_folder
 from causcell._internal.locks import flush_folder
+from causcell._internal.stages import progress_bar
 from causcell._internal.units import format_size
 from causcell.atlas.annotation_pieces import AnnotationAssembly, open_annotations
 from causcell.atlas.assemble import Assembly, open_matrices
@@ -237,12 +238,12 @@ def _watch(
     events: Iterator[AtlasEvent], plan: Plan, records: dict[int, ShardRecord], show: bool
 ) -> Iterator[AtlasEvent]:
     """Pass events on behind a progress bar of rows; the executor is stopped when nobody takes any more."""
-    from tqdm.auto import tqdm
-
     there = sum(record.rows for record in records.values())
     with (
         contextlib.ExitStack() as stack,
-        tqdm(total=plan.rows, initial=there, desc="generating", unit="row", unit_scale=True, disable=not show) as bar,
+        progress_bar(
+            total=plan.rows, initial=there, desc="generating", unit="row", unit_scale=True, disable=not show
+        ) as bar,
     ):
         if isinstance(events, abc.Generator):
             stack.callback(events.close)
@@ -287,8 +288,6 @@ def _finish(
     journal: Journal, plan: Plan, records: dict[int, ShardRecord], stages: dict[str, float], progress: bool
 ) -> list[_Assemblies]:
     """Assemble CSR matrices and annotations and put the root's metadata in place, unless all of it is; return them."""
-    from tqdm.auto import tqdm
-
     missing = _find_missing(plan, records)
     if missing:
         raise AtlasError(f"{journal.place!r} lacks {len(missing)} of {plan.shards} shards; run it again")
@@ -301,10 +300,10 @@ def _finish(
         with raise_on_full_disk(journal.storage.disk):
             journal.unfinish()
             for each in annotations:
-                with tqdm(total=plan.shards, desc="assembling obs", unit="shard", disable=not progress) as bar:
+                with progress_bar(total=plan.shards, desc="assembling obs", unit="shard", disable=not progress) as bar:
                     each.run(bar.update)
             for matrix in matrices:
-                with tqdm(
+                with progress_bar(
                     total=matrix.nonzeros, desc="assembling", unit="value", unit_scale=True, disable=not progress
                 ) as bar:
                     matrix.run(bar.update)

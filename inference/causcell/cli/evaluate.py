@@ -101,6 +101,7 @@ def evaluate(
     compute_on_one_thread()
     from causcell._internal.choices import check_choice
     from causcell._internal.files import local_path, refuse_existing
+    from causcell._internal.stages import show_stages
     from causcell.cli.tables import format_report
     from causcell.evaluation.cell_maps import MAP_KINDS
     from causcell.evaluation.evaluate import evaluate as measure
@@ -125,6 +126,7 @@ def evaluate(
             generator = opened.enter_context(
                 Generator.open(models, threads=threads, provider=provider, batch_size=batch_size, connection=link)
             )
+        tell = opened.enter_context(show_stages(progress))
         evaluation = measure(
             data,
             generator,
@@ -142,7 +144,7 @@ def evaluate(
             scorer=scorer,
             maps=plane,
             seed=seed,
-            report=(lambda name: typer.echo(f"measuring {name}", err=True)) if progress else None,
+            report=lambda name: tell(f"measuring {name}"),
         )
     judged = models or ", ".join(map(str, predictions or ()))
     facts, title = run_environment() | evaluation.facts, f"Evaluation of {judged} on {data.name}"

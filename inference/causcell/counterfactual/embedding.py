@@ -10,6 +10,7 @@ import numpy as np
 
 from causcell._internal.batching import batches, pad_batch
 from causcell._internal.prefetch import map_ordered, prefetch
+from causcell._internal.stages import progress_bar
 from causcell.cells.belongings import read_without_values
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.concepts import UNEXPLAINED
@@ -43,11 +44,9 @@ def embed_cells(
     key_added, progress
         As in `causcell.generator.Generator.embed`.
     """
-    from tqdm.auto import tqdm
-
     schema, count = model.schema, len(cells)
     exogenous, endogenous, predicted = [], [], []
-    with tqdm(total=count, desc="embedding", unit="cell", disable=not progress) as bar:
+    with progress_bar(total=count, desc="embedding", unit="cell", disable=not progress) as bar:
         for size, mean, outputs in _embed(model, cells):
             exogenous.append(mean[:size])
             endogenous.append(outputs["endogenous"][:size])

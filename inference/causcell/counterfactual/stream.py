@@ -12,6 +12,7 @@ import numpy as np
 
 from causcell._internal.batching import batches, pad_batch
 from causcell._internal.prefetch import StageClock, map_ordered, prefetch
+from causcell._internal.stages import progress_bar
 from causcell.cells.by_rows import Rows
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.counterfactual.counts import panel_totals, share_out
@@ -266,10 +267,8 @@ def stream_all(
     sparse: bool = False,
 ) -> Iterator[Block]:
     """Generate results for all cells in their order, behind a progress bar; warns of unmatched reference cells."""
-    from tqdm.auto import tqdm
-
     total, unmatched = len(source) * request.rows_per_cell, 0
-    with tqdm(total=total, desc="generating", unit="row", disable=not progress) as bar:
+    with progress_bar(total=total, desc="generating", unit="row", disable=not progress) as bar:
         for block in stream_blocks(model, source, request, [slice(0, len(source))], sparse=sparse):
             unmatched += int(block.unmatched.sum())
             yield block

@@ -40,7 +40,7 @@ def volcano(
     known
         Genes to mark, such as those that the literature names for this intervention.
     names
-        Number of genes to name beside the known ones: those with the highest scores, up and down.
+        Number of genes to name beside the known ones: half of them raised and half lowered, those furthest out.
     ax
         Axes to draw on; a new figure's, if not given.
 
@@ -70,7 +70,9 @@ def volcano(
         ax.scatter(x[chosen], y[chosen], s=12, color=colour, linewidths=0, label=f"{text} ({chosen.sum():,})")
     if marked.any():
         ax.scatter(x[marked], y[marked], s=42, facecolors="none", edgecolors=_KNOWN, label=f"known ({marked.sum():,})")
-    named = np.flatnonzero(marked | (_rank(np.where(called, np.abs(x) * y, -1)) < names))
+    outer = np.where(called, x * y, 0)
+    chosen = (_rank(outer) < names - names // 2) | (_rank(-outer) < names // 2)
+    named = np.flatnonzero(marked | chosen)
     ax.axvline(0, color="0.6", linewidth=0.7, zorder=0)
     ax.set(xlabel="effect: mean change, natural log", ylabel="-log10 adjusted p-value")
     ax.margins(x=0.12, y=0.08)

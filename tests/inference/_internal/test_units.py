@@ -49,7 +49,16 @@ def test_sizes_are_written_in_decimal_units(size, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min"), (7169, "119 min"), (7170, "2 h 0 min"), (7500, "2 h 5 min")],
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (7169, "119 min"),
+        (7170, "2 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
 )
 def test_times_are_written_by_their_size(seconds, text):
     assert format_duration(seconds) == text

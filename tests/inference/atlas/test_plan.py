@@ -140,7 +140,7 @@ def test_sizes_and_times_for_people():
     ]
     assert [format_duration(seconds) for seconds in (0.26, 59, 61, 3600, 9000)] == [
         "0.3 s",
-        "59.0 s",
+        "59 s",
         "1 min",
         "60 min",
         "2 h 30 min",

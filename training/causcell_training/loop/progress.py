@@ -8,8 +8,8 @@ from typing import Any, TextIO
 
 import lightning.pytorch as lightning
 from lightning.pytorch.callbacks import ProgressBar
-from tqdm.auto import tqdm
 
+from causcell._internal.stages import is_redrawn, progress_bar
 from causcell._internal.units import format_duration
 from causcell_training.loop.training_plan import MONITOR
 
@@ -46,9 +46,8 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Begin to count."""
         self._first, self._started = trainer.current_epoch, time.monotonic()
-        stream = self._stream or sys.stderr
-        if self._shown and trainer.is_global_zero and (stream.isatty() or _in_notebook()):
-            self._bar = tqdm(
+        if self._shown and trainer.is_global_zero and is_redrawn(self._stream):
+            self._bar = progress_bar(
                 total=trainer.max_epochs, initial=self._first, bar_format="{desc} |{bar:20}|", file=self._stream
             )
 
@@ -91,8 +90,3 @@ class TrainingProgress(ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _in_notebook() -> bool:
-    shell = sys.modules.get("IPython")
-    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
