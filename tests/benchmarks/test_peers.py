@@ -92,6 +92,17 @@ def test_a_file_with_an_adapter_is_trained_judged_and_resumed(data: Path, tmp_pa
     )
     assert "embedding of unexplained" in str(row["tables"]["tested cells"])
     assert not list((tmp_path / "out" / "work").iterdir())  # predictions are not kept
+
+    other = {**row, "case": "gbm-PW032"}
+    old = {**row, "costs": {**row["costs"], "name": "before"}}
+    joined = tmp_path / "joined.json"
+    joined.write_text(json.dumps({**content, "references": {"gbm-PW032": {}}, "rows": [old, other]}))
+    _run("results.py", str(tmp_path / "out"), "--into", str(joined))
+    found = json.loads(joined.read_text())
+    assert found["rows"] == [row, other]
+    assert set(found["references"]) == {"gbm-PW030", "gbm-PW032"}
+    _run("results.py", str(tmp_path / "out"), "--into", str(joined), "--anew")
+    assert json.loads(joined.read_text())["rows"] == [row]
     again = _run("run.py", *words)
     assert "gbm-PW030" not in again.stdout.replace("peers.json", "")  # nothing was left to do
 

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/peers/results.py OUT [OUT ...] --into tests/benchmarks/results/peers.json
 
-Of a system, case and seed that stands in several folders the last one's is taken.
+Of a system, case and seed that stands in several folders the last one's is taken; what stands in the file already, of
+others, stays there (``--anew`` leaves it out).
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="--out of run.py")
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--reason", action="append", default=[], help="SYSTEM=WHY it was not run")
+    parser.add_argument("--anew", action="store_true", help="leave out what stands in the file already")
     arguments = parser.parse_args()
     reasons = find_pythons([each.adapter for each in SYSTEMS], {}, build=False)[1]
     reasons |= dict(each.split("=", 1) for each in arguments.reason)
-    print(write_results(arguments.folders, arguments.into, reasons))
+    before = {} if arguments.anew or not arguments.into.exists() else json.loads(arguments.into.read_text())
+    print(write_results(arguments.folders, arguments.into, reasons, before))
 
 
 def read_jobs(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -45,20 +48,30 @@ def read_jobs(folders: Iterable[Path]) -> dict[str, dict[str, Any]]:
         for path in sorted((folder / "jobs").glob("*.json")):
             content = json.loads(path.read_text())
             found[content["name"]] = content
-    return dict(sorted(found.items(), key=lambda each: _order(each[1]["job"])))
+    return found
 
 
-def _order(job: Mapping[str, Any]) -> tuple[str, int, int, str]:
+def _identity(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    return row["case"], row["seed"], row["system"]
+
+
+def _order(row: Mapping[str, Any]) -> tuple[str, int, int, str]:
     systems = [each.adapter for each in SYSTEMS]
-    place = systems.index(job["system"]) if job["system"] in systems else len(systems)
-    return job["case"], job["seed"], place, job["system"]
+    place = systems.index(row["system"]) if row["system"] in systems else len(systems)
+    return row["case"], row["seed"], place, row["system"]
 
 
-def write_results(folders: Iterable[Path], into: Path, reasons: Mapping[str, str]) -> str:
-    """Write the results of some folders, a line a row, with why some systems were not run; say how many there are."""
-    jobs = read_jobs(folders)
-    rows, references = [], {}
-    for content in jobs.values():
+def write_results(
+    folders: Iterable[Path], into: Path, reasons: Mapping[str, str], before: Mapping[str, Any] | None = None
+) -> str:
+    """Write the results of some folders, a line a row, with why some systems were not run; say how many there are.
+
+    Rows and references that a file had ``before`` stay, but those of the same system, case and seed.
+    """
+    before = before or {}
+    rows: list[dict[str, Any]] = []
+    references = dict(before.get("references", {}))
+    for content in read_jobs(folders).values():
         job, result = content["job"], content["result"]
         case, seed = job["case"], job["seed"]
         name = Path(job["system"]).stem
@@ -67,6 +80,9 @@ def write_results(folders: Iterable[Path], into: Path, reasons: Mapping[str, str
         found = _trim_tables(result["references"])
         if len(json.dumps(found)) > len(json.dumps(references.get(case, {}))):  # of the system that answers most
             references[case] = found
+    anew = {_identity(row) for row in rows}
+    rows += [row for row in before.get("rows", []) if _identity(row) not in anew]
+    rows.sort(key=_order)
     run = {row["system"] for row in rows}
     content = {
         "versions": run_environment()["versions"],
