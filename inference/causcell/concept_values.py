@@ -61,7 +61,7 @@ class ConceptValue:
         Names of all ranks in order, those of labels that no training cell carries included; empty where labels are
         numbers (``ordinal``).
     members
-        All members, sorted (``set``).
+        All members, sorted; those learned by a training that started from a run stand behind the others (``set``).
     control
         Label of the cells that have no member (``set``).
     feature_names
@@ -212,7 +212,7 @@ class ConceptValue:
         """
         if self.kind == "set":
             members = [member for member, there in zip(self.members, value, strict=True) if there > 0.5]
-            return JOIN.join(members) if members else self.control or ""
+            return JOIN.join(sorted(members)) if members else self.control or ""
         if self.kind == "features":
             same = np.flatnonzero((self._rows == value).all(axis=1))
             if not len(same):

@@ -13,7 +13,7 @@ from causcell_training.config import DescentConfig
 from causcell_training.data.cells import TrainingData
 from causcell_training.data.split import REPLAYED, TRAINING
 from causcell_training.model import CausCell
-from causcell_training.objective import Objective, masked_cross_entropy
+from causcell_training.objective import Objective
 
 _SETTLING_STEPS = 120
 _SETTLING_RATE = 0.02
@@ -94,40 +94,45 @@ def _settle_labels(model: CausCell, objective: Objective, data: TrainingData) ->
     """
     assert data.heritage is not None, "these cells are of no training that starts from a run"
     weights = data.heritage.weights
-    mean, logvar, labels = _embed(model, data)
+    mean, logvar, *known = _embed(model, data)
     held = {id(each) for module in (model.encoder, model.denoiser, model.scm) for each in module.parameters()}
     moving = [each for module in (model, objective) for each in module.parameters() if id(each) not in held]
     kept = [_find_place(name, each.data, weights) for name, each in model.named_parameters() if id(each) not in held]
     optimiser = Adam(moving, lr=_SETTLING_RATE)
     for step in range(_SETTLING_STEPS):
-        rows = torch.randperm(len(labels))[:_SETTLING_CELLS]
-        told = model.label_logits(model.scm(mean[rows] + (0.5 * logvar[rows]).exp() * torch.randn_like(mean[rows])))
-        classified = [masked_cross_entropy(logits, labels[rows, i]) for i, logits in enumerate(told)]
-        prior = objective._endogenous_kl(model, mean[rows], logvar[rows], labels[rows], None)
-        opponent = objective._discriminators(mean[rows, -1], labels[rows])
+        rows = torch.randperm(len(mean))[:_SETTLING_CELLS]
+        labels, values = known[0][rows], known[1][rows] if len(known) > 1 else None
+        sampled = model.scm(mean[rows] + (0.5 * logvar[rows]).exp() * torch.randn_like(mean[rows]))
+        classified = objective._classification(model, sampled, labels, values)
+        prior = objective._endogenous_kl(model, mean[rows], logvar[rows], labels, values)
+        opponent = objective._discriminators(mean[rows, -1], labels)
         for group in optimiser.param_groups:
             group["lr"] = _SETTLING_RATE * (1 - step / _SETTLING_STEPS)
         optimiser.zero_grad()
-        (torch.stack(classified).sum() + prior + opponent).backward()
+        (classified + prior + opponent).backward()
         optimiser.step()
-        for place, known in kept:
-            place.copy_(known)
+        for place, own in kept:
+            place.copy_(own)
     optimiser.zero_grad()
-    rows = torch.randperm(len(labels))[: len(objective.earlier_mean)]
+    rows = torch.randperm(len(mean))[: len(objective.earlier_mean)]
     objective.earlier_mean[: len(rows)] = mean[rows]
-    objective.earlier_labels[: len(rows)] = labels[rows]
+    objective.earlier_labels[: len(rows)] = known[0][rows]
 
 
 @torch.no_grad()
-def _embed(model: CausCell, data: TrainingData) -> tuple[Tensor, Tensor, Tensor]:
-    """Encode training and replayed cells, some of each where there are many: mean, log-variance, and their labels."""
+def _embed(model: CausCell, data: TrainingData) -> list[Tensor]:
+    """Encode training and replayed cells, some of each where there are many.
+
+    Returns
+    -------
+    Mean, log-variance, their labels, and where concepts have values these.
+    """
     model.eval()
     encoded = []
     for part in (TRAINING, REPLAYED):
         rows = torch.from_numpy(data.rows(part))
         for some in rows[torch.randperm(len(rows))[:_MOST_CELLS]].split(_SETTLING_CELLS):
-            expression, labels = data.batch(some.numpy())[:2]
-            encoded.append((*model.encode(expression), labels))
+            expression, *known = data.batch(some.numpy())
+            encoded.append((*model.encode(expression), *known))
     model.train()
-    mean, logvar, labels = (torch.cat(each) for each in zip(*encoded, strict=True))
-    return mean, logvar, labels
+    return [torch.cat(each) for each in zip(*encoded, strict=True)]

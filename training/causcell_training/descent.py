@@ -18,7 +18,7 @@ from torch import Tensor
 from causcell._internal.batching import batches
 from causcell._internal.digests import file_digest
 from causcell.cells.split import assign_parts, read_split
-from causcell.errors import CausCellError, ConfigurationError, RunError, format_list
+from causcell.errors import CausCellError, ConfigurationError, RunError
 from causcell_training.config import DescentConfig, OptimisationConfig, TrainConfig
 from causcell_training.data.groups import GROUPS
 from causcell_training.data.heritage import HeldOutCells, Heritage, ReplayedCells
@@ -39,7 +39,6 @@ DECIDED = (
     "batch_key",
     "include_genes",
     "model",
-    "label_features",
     "set_control",
 )
 """Settings that the run decides: what its networks read and say."""
@@ -68,19 +67,14 @@ def inherit_settings(run: Run, config: TrainConfig) -> TrainConfig:
     """Merge settings with those of the run that training starts from.
 
     Concepts, edges, panel, scale and networks are the run's; weights of the objective and settings of the optimisation
-    too, unless they are given, but for `OPTIMISATION`. How values are read is as given.
+    too, unless they are given, but for `OPTIMISATION`. How values are read is as given, and so are tables of label
+    features: those of the run's labels are known without.
 
     Raises
     ------
     ConfigurationError
         A setting is given that the run decides, and with another value.
     """
-    if run.model.schema.has_values:
-        named = format_list(each.name for each in run.model.schema.concepts if each.value is not None)
-        raise ConfigurationError(
-            f"the run that training starts from, {str(run.path)!r}, has concepts of which values are known, {named}; "
-            "only models of plain labels learn further so: train anew on all cells"
-        )
     given = config.model_fields_set
     for name in DECIDED:
         own, theirs = getattr(config, name), getattr(run.config, name)
@@ -152,9 +146,10 @@ def read_heritage(run: Run, seed: int) -> Heritage:
         parts = dict(zip(names.tolist(), assign_parts(names, split).tolist(), strict=True))
         _check_split(parts, run)
         held_out = run.held_out()
-        labels = run.model.schema.encode(held_out.obs)
+        run.model.schema.encode(held_out.obs)  # raises where the file does not fit the model
         reference = run.reference
         replayed = decode_reference_cells(run.model, reference.exogenous, reference.labels, seed)
+        numbers = read_numbers(run.model, reference.exogenous, reference.labels)
     except (OSError, CausCellError) as error:
         raise RunError(f"training can't start from the run in {str(run.path)!r}: {error}") from error
     return Heritage(
@@ -167,12 +162,12 @@ def read_heritage(run: Run, seed: int) -> Heritage:
         split=parts,
         held_out=HeldOutCells(
             sparse.csr_matrix(held_out.X, dtype=np.float32),
-            labels,
+            held_out.obs[list(run.model.schema.names)],
             held_out.obs_names.to_numpy(dtype=object),
             np.asarray(held_out.obs[PART], dtype=object),
         ),
         groups=_read_groups(held_out),
-        replayed=ReplayedCells(*replayed, combinations=reference.combinations),
+        replayed=ReplayedCells(*replayed, combinations=reference.combinations, numbers=numbers),
     )
 
 
@@ -231,6 +226,35 @@ def decode_reference_cells(
         drawn.append(sparse.csr_matrix(expression.numpy()))
         offset[part] = (embedded - model.encode(expression)[0]).numpy()
     return sparse.vstack(drawn, format="csr"), labels.astype(np.int32), offset
+
+
+@torch.no_grad()
+def read_numbers(model: CausCell, exogenous: np.ndarray, labels: np.ndarray) -> dict[int, np.ndarray]:
+    """Read reference cells' standardised numbers of continuous concepts, whose labels are bins alone.
+
+    They were embedded informed of their numbers, which are read back from the embedding within the bin (the outer ones
+    end where the training cells' range does).
+
+    Parameters
+    ----------
+    model
+        The model that embedded them, in evaluation mode on the CPU.
+    exogenous, labels
+        Exogenous embeddings [P x M x k] and codes of labels [P x m].
+
+    Returns
+    -------
+    Numbers, float32 [P x 1], by index of the concept; of a cell without a label whatever is read.
+    """
+    numbers = model.numbers(model.scm(torch.from_numpy(exogenous)))
+    found = {}
+    for i, concept in enumerate(model.schema.concepts):
+        value = concept.value
+        if value is not None and value.kind == "continuous":
+            edges = value.standardise(np.array([value.low, *value.bounds, value.high], dtype=np.float64)[:, None])
+            low, high = edges[labels[:, i]], edges[labels[:, i] + 1]
+            found[i] = np.clip(numbers[concept.name].numpy(), low, high)
+    return found
 
 
 def draw_cells(model: CausCell, endogenous: Tensor, rng: np.random.Generator) -> Tensor:

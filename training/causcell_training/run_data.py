@@ -239,11 +239,12 @@ class RunData:
         Those that are replayed have the embedding that they had in the run they come from, moved by as much as the
         encoder moved on the cells that they were decoded to.
         """
+        first_replayed = len(self.labels) - (0 if self.offset is None else len(self.offset))
         known = [torch.from_numpy(self.labels).long()]
+        known[0][first_replayed:] = UNLABELLED  # they were informed by their labels before
         if self.values is not None:
-            known.append(torch.from_numpy(self.values))
-        replayed = 0 if self.offset is None else len(self.offset)
-        known[0][len(known[0]) - replayed :] = UNLABELLED  # they were informed by their labels before
+            known.append(torch.from_numpy(self.values.copy()))
+            known[1][first_replayed:] = torch.nan
         exogenous = np.concatenate(
             [
                 model.inform(
@@ -253,7 +254,7 @@ class RunData:
             ]
         )
         if self.offset is not None:
-            exogenous[len(exogenous) - replayed :] += self.offset
+            exogenous[first_replayed:] += self.offset
         if not np.isfinite(exogenous).all():
             raise RunError("the model's embeddings of the reference cells are not finite; train again")
         return ReferenceCells(exogenous, self.labels, self.combinations)

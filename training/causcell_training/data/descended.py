@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from causcell._internal.batching import batches
-from causcell._internal.labels import MOST_LABELS, number_text, read_labels
 from causcell.cells.collection import AnySource
 from causcell.cells.joined import join_columns, join_obs
 from causcell.cells.panel_cells import Reading
 from causcell.cells.split import assign_parts
 from causcell.concept_columns import check_columns
-from causcell.concepts import Concept, ConceptSchema
-from causcell.errors import ConceptError, DataError, UnknownLabelError, format_list
+from causcell.concepts import ConceptSchema
+from causcell.errors import DataError, format_list
 from causcell_training.config import DescentConfig, TrainConfig
-from causcell_training.data.cells import TrainingData
+from causcell_training.data.cells import TrainingData, encode_compactly
+from causcell_training.data.concepts import read_features
+from causcell_training.data.grown_concepts import grow_schema
 from causcell_training.data.heritage import HeldOutCells, Heritage
 from causcell_training.data.panel_rows import PanelBuilder, PanelCache, PanelRows
 from causcell_training.data.split import (
@@ -32,9 +31,6 @@ from causcell_training.data.split import (
     split_as_given,
     split_at_random,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _READ_ROWS = 1024
 
@@ -84,86 +80,35 @@ def prepare_descended(
     )
     with reading.open(source) as cells:
         check_columns(join_columns(cells.parts), heritage.schema.names)
-        schema = grow_schema(heritage.schema, join_obs(cells.parts, heritage.schema.names))
+        obs, features = join_obs(cells.parts, heritage.schema.names), read_features(config)
+        schema = grow_schema(heritage.schema, obs, features=features)
         bound = reading.bind(cells, schema, heritage.preprocessing)
-        labels, names = bound.labels, cells.names
+        labels, names, values = bound.labels, cells.names, dict[int, np.ndarray]()
         part = split_descended(names, labels, schema, config, split, heritage)
+        if schema.has_values:
+            schema = grow_schema(heritage.schema, obs, features=features, rows=np.flatnonzero(part == TRAINING))
+            labels, values = encode_compactly(schema, obs)
         builder = PanelBuilder(len(heritage.preprocessing.genes), cache or PanelCache())
         for rows in batches(len(bound), _READ_ROWS):
             builder.add(sparse.csr_matrix(bound.read_expression(rows)))
         lacking = np.isin(heritage.preprocessing.genes, bound.missing)
     held_out = _other_held_out_cells(heritage.held_out, names, builder.finish(), lacking)
+    old_labels, old_values = encode_compactly(schema, held_out.obs)
     replayed = heritage.replayed
+    again = replayed.encode_values(schema)
     numbered = np.array([f"replay:{i}" for i in range(len(replayed.labels))], dtype=object)
     builder.add(held_out.expression)
     builder.add(replayed.expression)
     return TrainingData(
         builder.finish(),
-        np.concatenate([labels, held_out.labels, replayed.labels]).astype(np.int32),
+        np.concatenate([labels, old_labels, replayed.labels]).astype(np.int32),
         np.concatenate([names, held_out.names, numbered]),
         np.concatenate([part, held_out.part, np.full(len(numbered), REPLAYED, dtype=object)]),
         schema,
         heritage.preprocessing,
+        {i: np.concatenate([own, old_values[i], again[i]]) for i, own in values.items()},
         heritage=heritage,
     )
-
-
-def grow_schema(schema: ConceptSchema, obs: pd.DataFrame) -> ConceptSchema:
-    """Add the labels of cells that concepts do not have yet behind those that they have, whose codes stay.
-
-    Raises
-    ------
-    ConceptError
-        More labels than a concept may have, or a new label of an ordered concept whose place is not behind all others.
-    UnknownConceptError, UnknownLabelError
-        There is no such column; or a label is the number of several labels.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> schema = ConceptSchema((Concept("donor", ("d2", "d3")),))
-    >>> grow_schema(schema, pd.DataFrame({"donor": ["d3", "d1", None]})).concepts[0].labels
-    ('d2', 'd3', 'd1')
-    """
-    return replace(schema, concepts=tuple(_grow(concept, obs) for concept in schema.concepts))
-
-
-def _grow(concept: Concept, obs: pd.DataFrame) -> Concept:
-    labels, ordered = read_labels(obs, concept.name)
-    known = [_is_known(label, concept) for label in labels]
-    new = [label for label, is_known in zip(labels, known, strict=True) if not is_known]
-    if len(concept.labels) + len(new) > MOST_LABELS:
-        raise ConceptError(
-            f"concept {concept.name!r} has {len(concept.labels)} labels, and obs[{concept.name!r}] {len(new)} new "
-            f"ones, more than the {MOST_LABELS} that a concept may have"
-        )
-    if new and concept.kind == "ordinal":
-        behind = ordered and known == sorted(known, reverse=True) and (not any(known) or _names_last(concept, labels))
-        if not behind:
-            raise ConceptError(
-                f"concept {concept.name!r} is ordered ({format_list(concept.labels)}), and new labels "
-                f"{format_list(new)} can only stand behind its last one; give obs[{concept.name!r}] as an ordered "
-                f"categorical in which they follow {concept.labels[-1]!r}, or train anew"
-            )
-    return replace(concept, labels=(*concept.labels, *new))
-
-
-def _names_last(concept: Concept, labels: tuple[str, ...]) -> bool:
-    """Tell whether the file's order has the concept's labels in their own order."""
-    codes = [concept.code(label) for label in labels if _is_known(label, concept)]
-    return codes == sorted(codes)
-
-
-def _is_known(label: str, concept: Concept) -> bool:
-    """Tell whether a label is one of a concept's; raises `UnknownLabelError` for the number of several of them."""
-    try:
-        concept.code(label)
-    except UnknownLabelError:
-        number = number_text(label)
-        if number is not None and any(number_text(each) == number for each in concept.labels):
-            raise
-        return False
-    return True
 
 
 def split_descended(
@@ -257,5 +202,5 @@ def _other_held_out_cells(
                 "and the same ones in the scale they had"
             )
     return HeldOutCells(
-        held_out.expression[~again], held_out.labels[~again], held_out.names[~again], held_out.part[~again]
+        held_out.expression[~again], held_out.obs[~again], held_out.names[~again], held_out.part[~again]
     )

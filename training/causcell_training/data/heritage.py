@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -14,16 +14,19 @@ from causcell.concepts import ConceptSchema
 from causcell.preprocessing import Preprocessing
 from causcell_training.data.split import Part
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Groups = dict[str, np.ndarray]
 """Statistics of training cells by their labels; see `causcell_training.data.groups`."""
 
 
 @dataclass(frozen=True)
 class HeldOutCells:
-    """Held-out cells of a run: expression, float32 CSR [n x G], codes of labels [n x m], names and parts [n]."""
+    """Held-out cells of a run: expression, float32 CSR [n x G], columns of concepts [n x m], names and parts [n]."""
 
     expression: sparse.csr_matrix
-    labels: np.ndarray
+    obs: pd.DataFrame
     names: np.ndarray
     part: np.ndarray
 
@@ -43,12 +46,28 @@ class ReplayedCells:
         [P x M x k]: what decoding and encoding again does not give back.
     combinations
         Every combination of labels among the run's training cells, int32 [C x m].
+    numbers
+        Standardised numbers of continuous concepts, whose labels are bins, float32 [P x 1] by index of the concept.
     """
 
     expression: sparse.csr_matrix
     labels: np.ndarray
     offset: np.ndarray
     combinations: np.ndarray
+    numbers: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    def encode_values(self, schema: ConceptSchema) -> dict[int, np.ndarray]:
+        """Encode the cells' values, float32 [P x width], of concepts that have more than labels, by index.
+
+        ``schema`` may have grown since: places of labels and of members are what they were.
+        """
+        values = {}
+        for i, concept in enumerate(schema.concepts):
+            if concept.value is not None:
+                codes = self.labels[:, i]
+                own = self.numbers[i] if i in self.numbers else concept.values[codes]
+                values[i] = np.where(codes[:, None] < 0, np.float32(np.nan), own)
+        return values
 
 
 @dataclass(frozen=True)
