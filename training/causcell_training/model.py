@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -89,6 +92,7 @@ class CausCell(nn.Module):
         )
         self._names, self._value_slices = schema.names, schema.value_slices
         self.priors = nn.ModuleList(make_prior(config.embedding, c) for c in valued)
+        self.targets = copy.deepcopy(self.priors).requires_grad_(False)  # no random numbers: none are to spare
 
     @property
     def schema(self) -> ConceptSchema:
@@ -129,7 +133,11 @@ class CausCell(nn.Module):
         }
 
     def prior(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return p(z_i | value of concept i) of a model whose concepts have values.
+        """Return p(z_i | value of concept i) of a model whose concepts have values, as interventions take it.
+
+        It is of embeddings that are informed of the value, which is what is decoded: `CausCell.inform` moves them
+        further apart than expression alone tells them, so that the prior that training pulls to falls short of them.
+        See `causcell_training.kinds.targets`.
 
         Parameters
         ----------
@@ -141,7 +149,15 @@ class CausCell(nn.Module):
         tuple of Tensor
             Mean and log-variance, [B x m x k] each.
         """
-        parts = [prior(values[:, place].nan_to_num()) for prior, place in self._priors()]
+        return self._side_by_side(self.targets, values)
+
+    def prior_of_read(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return p(z_i | value of concept i) of embeddings read from expression alone, the KL's target; as `prior`."""
+        return self._side_by_side(self.priors, values)
+
+    def _side_by_side(self, priors: Iterable[nn.Module], values: Tensor) -> tuple[Tensor, Tensor]:
+        places = zip(priors, self._value_slices, strict=True)
+        parts = [prior(values[:, place].nan_to_num()) for prior, place in places]
         return torch.stack([mean for mean, _ in parts], dim=1), torch.stack([logvar for _, logvar in parts], dim=1)
 
     def _priors(self) -> list[tuple[Prior, slice]]:

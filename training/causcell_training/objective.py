@@ -168,7 +168,7 @@ class Objective(nn.Module):
             prior_mean, prior_logvar = (each.index_select(0, code).view_as(z_mean) for each in tables)
         else:
             known = torch.stack([values[:, place].isfinite().all(dim=1) for place in self._value_slices], dim=1)
-            prior_mean, prior_logvar = model.prior(values)
+            prior_mean, prior_logvar = model.prior_of_read(values)
         distance = (z_variance + (z_mean - prior_mean) ** 2) / prior_logvar.exp()
         divergence = 0.5 * (distance - 1 + prior_logvar - z_variance.log()).sum(dim=2)
         return ((divergence * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum()

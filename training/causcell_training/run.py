@@ -23,6 +23,7 @@ from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.concept_graph import describe_graph
 from causcell_training.config import TrainConfig, load_config
 from causcell_training.data.split import PART
+from causcell_training.kinds.targets import fit_targets
 from causcell_training.learned_graph import keep_found_edges
 from causcell_training.model import CausCell
 from causcell_training.run_data import RunData, TrainingFacts, check_matrix, measure_test_cells
@@ -237,6 +238,7 @@ def _load_unfinished(root: Path) -> Run:
         provenance["held_out"] = measure_test_cells(model, held_out)
         versions = {str(name): str(version) for name, version in best["versions"].items()}
         reference = data.embed_reference_cells(model)
+        fit_targets(model, reference.exogenous, data.values)
         provenance |= data.describe_edges(model, found, reference)
         return Run(root, config, model, data.training_cells, provenance, versions, reference)
     except RunError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from causcell._internal.files import new_file
 from causcell_training.config import TrainConfig
+from causcell_training.kinds.targets import fit_targets
 from causcell_training.learned_graph import keep_found_edges
 from causcell_training.model import CausCell
 from causcell_training.run import Run
@@ -37,9 +38,10 @@ def finish_run(path: Path, data: RunData, config: TrainConfig, model: CausCell, 
         The finished run.
     """
     model, found = keep_found_edges(model)
+    reference = data.embed_reference_cells(model)
+    fit_targets(model, reference.exogenous, data.values)
     run = Run(path, config, model, data.training_cells, {}, find_versions())
     run.save_weights()
-    reference = data.embed_reference_cells(model)
     with new_file(path / REFERENCE_FILE, overwrite=True) as staging:
         reference.save(staging)
     provenance = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), **data.provenance(config, facts)}
