@@ -10,6 +10,9 @@ training cells by bins of the dose, interpolated linearly, at d less those at 0.
 training cell, `--label-features`. Asked of new control cells: do(drug=d). Beside it: the shift of the drug with the
 nearest features, and ridge of shifts on features (its penalty by leaving drugs out).
 
+``fine_tuning``: the model of ``dose`` learns `LEARNED` cells whose doses lie in the gap (``fit(start_from=)``); before
+and after, measures of its own test cells and of other cells of the gap, and errors of doses in the gap and outside.
+
 Errors are squared differences of effects summed over genes (log1p of 10,000 a cell) over those of no effect. The
 model's embedding of the concept is its prior's mean; or the cell's own, moved by the difference of the prior's means.
 """
@@ -20,6 +23,7 @@ import argparse
 import csv
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ import anndata
 import numpy as np
 from concept_kinds import log1p, train
 from jobs import Job, add_job_options, run_jobs, write_result
+from scipy import sparse
 
 from causcell.evaluation.simulator import draw_counts, expect_expression, make_cells
 from causcell.evaluation.value_simulator import CELL_TYPES, EDGES, KINDS, ValueNoise, ValueWorld
@@ -34,6 +39,8 @@ from causcell.evaluation.value_simulator import CELL_TYPES, EDGES, KINDS, ValueN
 CELLS, ASKED, GENES = 4000, 300, 80
 GAP = (3.5, 6.5)
 DOSES = (4.0, 4.5, 5.0, 5.5, 6.0)
+OUTSIDE = (1.0, 2.0, 3.0, 7.0, 8.0, 9.0)
+LEARNED = 1000
 BINS = np.array([0.0, 0.01, 1.75, 3.51, 6.49, 8.25, 10.01])
 """Edges of bins of the dose; the first is dose 0, the fourth the gap, which no cell is in."""
 
@@ -90,21 +97,31 @@ def interpolate(x: np.ndarray, dose: np.ndarray, at: float) -> np.ndarray:
     return np.array([np.interp(at, middles, gene) for gene in np.stack(means, axis=1)])
 
 
-def ask_doses(job: Job) -> dict[str, Any]:
-    """Errors over the doses of the gap, single cells and means of types, model and interpolation."""
-    world, rng = ValueWorld.make(GENES, seed=job["seed"]), np.random.default_rng((job["seed"], 20))
-    seen = as_log1p(world.cells(without_gap(world.noise(CELLS, seed=job["seed"]), rng)))
-    noise = world.noise(ASKED, seed=job["seed"] + 1000)
+def make_dose_cells(seed: int) -> tuple[ValueWorld, anndata.AnnData, ValueNoise]:
+    """Make a world, training cells without doses in the gap, and the noise of undosed cells that are asked."""
+    world, rng = ValueWorld.make(GENES, seed=seed), np.random.default_rng((seed, 20))
+    seen = as_log1p(world.cells(without_gap(world.noise(CELLS, seed=seed), rng)))
+    noise = world.noise(ASKED, seed=seed + 1000)
     noise.assigned[:, 1] = 0
-    cells, factual = as_log1p(world.cells(noise)), world.expected(noise)
+    return world, seen, noise
+
+
+def train_on_doses(seen: anndata.AnnData, job: Job, folder: Path) -> Any:
+    """Train on all concepts of the world, with its true edges."""
     kinds = [name if kind == "labels" else f"{name}:{kind}" for name, kind in KINDS.items()]
     edges = [f"{cause}:{effect}" for cause, effect in EDGES]
-    with tempfile.TemporaryDirectory() as folder:
-        model = train(seen, job, Path(folder), kinds, ["perturbation=control"], edge=edges)
+    return train(seen, job, folder, kinds, ["perturbation=control"], edge=edges)
+
+
+def measure_doses(
+    model: Any, world: ValueWorld, seen: anndata.AnnData, noise: ValueNoise, asked: tuple[float, ...]
+) -> dict[str, float]:
+    """Sum errors over doses, of single cells and means of types, model and interpolation."""
+    cells, factual = as_log1p(world.cells(noise)), world.expected(noise)
     own = intervene(model, cells, None, None)
     names = ("model", "model_own", "trivial", "unchanged")
     sums = dict.fromkeys((*names, *(f"{name}_types" for name in names)), 0.0)
-    for dose in DOSES:
+    for dose in asked:
         truth = world.expected(noise, {"dose": dose})
         told, kept = (intervene(model, cells, "dose", dose, keep_own=keep) for keep in (False, True))
         for name in CELL_TYPES:
@@ -122,6 +139,60 @@ def ask_doses(job: Job) -> dict[str, Any]:
                 sums[key] += float(((guess - true) ** 2).sum())
                 sums[f"{key}_types"] += float((np.mean(guess - true, axis=0) ** 2).sum())
     return sums
+
+
+def ask_doses(job: Job) -> dict[str, Any]:
+    """Errors over the doses of the gap."""
+    world, seen, noise = make_dose_cells(job["seed"])
+    with tempfile.TemporaryDirectory() as folder:
+        model = train_on_doses(seen, job, Path(folder))
+    return measure_doses(model, world, seen, noise, DOSES)
+
+
+def ask_fine_tuning(job: Job) -> dict[str, Any]:
+    """Measures and errors before and after cells of the gap were learned, and what that took."""
+    from causcell_training import Run, fit
+    from causcell_training.config import load_config
+    from causcell_training.run_data import measure_test_cells
+
+    world, seen, noise = make_dose_cells(job["seed"])
+    inside = world.noise(LEARNED + ASKED, seed=job["seed"] + 5000)
+    inside.assigned[:, 1] = np.round(np.random.default_rng(3).uniform(*GAP, LEARNED + ASKED), 2)
+    new = as_log1p(world.cells(inside))
+    new.obs_names = [f"new_{name}" for name in new.obs_names]
+    tested = new[LEARNED:].copy()
+    tested.obs["causcell:part"] = "report"
+    tested.X = sparse.csr_matrix(tested.X)
+    with tempfile.TemporaryDirectory() as folder:
+        train_on_doses(seen, job, Path(folder))
+        before = Run.load(Path(folder) / "run")
+        started = time.process_time()
+        after = fit(
+            new[:LEARNED].copy(),
+            Path(folder) / "after",
+            start_from=before,
+            config=load_config(overrides={"seed": job["seed"]}),
+        )
+        found: dict[str, Any] = {"CPU seconds": time.process_time() - started}
+        old = before.held_out()
+        for name, run in (("before", before), ("after", after)):
+            found[name] = {
+                "steps": run.provenance["steps"],
+                "old cells": measure_test_cells(run.model, old),
+                "new cells": measure_test_cells(run.model, tested),
+                "gap": _quotients(measure_doses(run.model, world, seen, noise, DOSES)),
+                "outside": _quotients(measure_doses(run.model, world, seen, noise, OUTSIDE)),
+            }
+    return found
+
+
+def _quotients(sums: dict[str, float]) -> dict[str, float]:
+    """Errors over those of no effect."""
+    return {
+        key: value / sums["unchanged_types" if key.endswith("_types") else "unchanged"]
+        for key, value in sums.items()
+        if not key.startswith("unchanged")
+    }
 
 
 def ask_features(job: Job) -> dict[str, Any]:
@@ -197,7 +268,7 @@ def _ridge(features: np.ndarray, shifts: np.ndarray, penalty: float) -> tuple[np
     return solve(every), float(left_out)
 
 
-QUESTIONS = {"dose": ask_doses, "features": ask_features}
+QUESTIONS = {"dose": ask_doses, "features": ask_features, "fine_tuning": ask_fine_tuning}
 
 
 def ask(job: Job) -> dict[str, Any]:
@@ -218,10 +289,11 @@ def main() -> None:
     }
     results = run_jobs(ask, jobs, arguments)
     for name, result in results.items():
-        for key, value in result.items():
-            if not key.startswith("unchanged"):
-                whole = result["unchanged_types" if key.endswith("_types") else "unchanged"]
-                print(f"{name}: {key} {value / whole:.3f} of no change")
+        if "unchanged" not in result:
+            print(name, json.dumps(result, indent=1))
+            continue
+        for key, value in _quotients(result).items():
+            print(f"{name}: {key} {value:.3f} of no change")
     write_result(arguments.out, {"results": json.loads(json.dumps(results))})
 
 
