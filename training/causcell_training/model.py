@@ -137,7 +137,7 @@ class CausCell(nn.Module):
 
         It is of embeddings that are informed of the value, which is what is decoded: `CausCell.inform` moves them
         further apart than expression alone tells them, so that the prior that training pulls to falls short of them.
-        See `causcell_training.kinds.targets`.
+        See `causcell_training.target_priors`.
 
         Parameters
         ----------

@@ -23,7 +23,6 @@ from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.concept_graph import describe_graph
 from causcell_training.config import TrainConfig, load_config
 from causcell_training.data.split import PART
-from causcell_training.kinds.targets import fit_targets
 from causcell_training.learned_graph import keep_found_edges
 from causcell_training.model import CausCell
 from causcell_training.run_data import RunData, TrainingFacts, check_matrix, measure_test_cells
@@ -38,6 +37,7 @@ from causcell_training.run_folder import (
     is_begun,
     is_finished,
 )
+from causcell_training.target_priors import fit_targets
 from causcell_training.torch_defaults import own_torch_defaults
 from causcell_training.trained_model import make_model, read_weights, select_model_weights
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from causcell._internal.files import new_file
 from causcell_training.config import TrainConfig
-from causcell_training.kinds.targets import fit_targets
 from causcell_training.learned_graph import keep_found_edges
 from causcell_training.model import CausCell
 from causcell_training.run import Run
 from causcell_training.run_data import RunData, TrainingFacts, measure_test_cells
 from causcell_training.run_folder import REFERENCE_FILE
+from causcell_training.target_priors import fit_targets
 
 
 def finish_run(path: Path, data: RunData, config: TrainConfig, model: CausCell, facts: TrainingFacts) -> Run:

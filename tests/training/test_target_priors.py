@@ -11,7 +11,7 @@ from valued_cells import valued_cells, valued_config
 
 from causcell._internal.digests import file_digest
 from causcell_training import Run, fit
-from causcell_training.kinds.targets import fit_targets
+from causcell_training.target_priors import fit_targets
 
 
 @pytest.fixture(scope="module")
