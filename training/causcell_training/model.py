@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -55,6 +52,9 @@ class CausCell(nn.Module):
 
     mean: Tensor
     deviation: Tensor
+    target_scale: Tensor
+    target_shift: Tensor
+    target_logvar: Tensor
 
     def __init__(self, schema: ConceptSchema, preprocessing: Preprocessing, config: ModelConfig) -> None:
         super().__init__()
@@ -92,7 +92,11 @@ class CausCell(nn.Module):
         )
         self._names, self._value_slices = schema.names, schema.value_slices
         self.priors = nn.ModuleList(make_prior(config.embedding, c) for c in valued)
-        self.targets = copy.deepcopy(self.priors).requires_grad_(False)  # no random numbers: none are to spare
+        if schema.has_values:
+            concepts = len(schema.concepts)
+            self.register_buffer("target_scale", torch.ones(concepts))
+            self.register_buffer("target_shift", torch.zeros(concepts, config.embedding))
+            self.register_buffer("target_logvar", torch.zeros(concepts, config.embedding))
 
     @property
     def schema(self) -> ConceptSchema:
@@ -135,9 +139,8 @@ class CausCell(nn.Module):
     def prior(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return p(z_i | value of concept i) of a model whose concepts have values, as interventions take it.
 
-        It is of embeddings that are informed of the value, which is what is decoded: `CausCell.inform` moves them
-        further apart than expression alone tells them, so that the prior that training pulls to falls short of them.
-        See `causcell_training.target_priors`.
+        It is of embeddings that are informed of the value, which is what is decoded: that of `prior_of_read`, stretched
+        and moved as `causcell_training.target_priors` fits it when training has ended.
 
         Parameters
         ----------
@@ -149,15 +152,12 @@ class CausCell(nn.Module):
         tuple of Tensor
             Mean and log-variance, [B x m x k] each.
         """
-        return self._side_by_side(self.targets, values)
+        mean, logvar = self.prior_of_read(values)
+        return self.target_scale[:, None] * mean + self.target_shift, logvar + self.target_logvar
 
     def prior_of_read(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return p(z_i | value of concept i) of embeddings read from expression alone, the KL's target; as `prior`."""
-        return self._side_by_side(self.priors, values)
-
-    def _side_by_side(self, priors: Iterable[nn.Module], values: Tensor) -> tuple[Tensor, Tensor]:
-        places = zip(priors, self._value_slices, strict=True)
-        parts = [prior(values[:, place].nan_to_num()) for prior, place in places]
+        parts = [prior(values[:, place].nan_to_num()) for prior, place in self._priors()]
         return torch.stack([mean for mean, _ in parts], dim=1), torch.stack([logvar for _, logvar in parts], dim=1)
 
     def _priors(self) -> list[tuple[Prior, slice]]:

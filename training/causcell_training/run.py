@@ -37,7 +37,7 @@ from causcell_training.run_folder import (
     is_begun,
     is_finished,
 )
-from causcell_training.target_priors import fit_targets
+from causcell_training.target_priors import fit_target_priors
 from causcell_training.torch_defaults import own_torch_defaults
 from causcell_training.trained_model import make_model, read_weights, select_model_weights
 
@@ -238,7 +238,7 @@ def _load_unfinished(root: Path) -> Run:
         provenance["held_out"] = measure_test_cells(model, held_out)
         versions = {str(name): str(version) for name, version in best["versions"].items()}
         reference = data.embed_reference_cells(model)
-        fit_targets(model, reference.exogenous, data.values)
+        fit_target_priors(model, reference.exogenous, data.values)
         provenance |= data.describe_edges(model, found, reference)
         return Run(root, config, model, data.training_cells, provenance, versions, reference)
     except RunError:

@@ -14,8 +14,7 @@ from causcell.repository.description import ModelDescription
 from causcell_training.config import ModelConfig
 from causcell_training.model import CausCell
 
-_LABEL_MEAN, _GATES = "label_mean.", "scm.gates."
-_PRIORS, _TARGETS = "priors.", "targets."
+_LABEL_MEAN, _GATES, _TARGET = "label_mean.", "scm.gates.", "target_"
 
 
 def make_model(description: ModelDescription, config: ModelConfig, weights: Mapping[str, Tensor]) -> CausCell:
@@ -48,9 +47,10 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
     if config.abduction == "expression" and not any(name.startswith(_LABEL_MEAN) for name in weights):
         labels = {name: torch.zeros(shape) for name, shape in expected.items() if name.startswith(_LABEL_MEAN)}
         weights = {**weights, **labels}  # a model trained before it had them, which does not read them
-    if not any(name.startswith(_TARGETS) for name in weights):  # a model trained before it had them
-        read = {name: tensor for name, tensor in weights.items() if name.startswith(_PRIORS)}
-        weights = {**weights, **{name.replace(_PRIORS, _TARGETS, 1): tensor for name, tensor in read.items()}}
+    for name in expected.keys() - weights.keys():
+        if name.startswith(_TARGET):  # of a model trained before it had them: its priors as they are
+            fill = torch.ones if name == "target_scale" else torch.zeros
+            weights = {**weights, name: fill(expected[name])}
     if differing := sorted(set(expected) ^ set(weights)):
         raise ValueError(f"the weights are of another model: {differing[0]!r} is in one of them alone")
     for name, shape in expected.items():

@@ -13,7 +13,7 @@ from causcell_training.model import CausCell
 from causcell_training.run import Run
 from causcell_training.run_data import RunData, TrainingFacts, measure_test_cells
 from causcell_training.run_folder import REFERENCE_FILE
-from causcell_training.target_priors import fit_targets
+from causcell_training.target_priors import fit_target_priors
 
 
 def finish_run(path: Path, data: RunData, config: TrainConfig, model: CausCell, facts: TrainingFacts) -> Run:
@@ -39,7 +39,7 @@ def finish_run(path: Path, data: RunData, config: TrainConfig, model: CausCell, 
     """
     model, found = keep_found_edges(model)
     reference = data.embed_reference_cells(model)
-    fit_targets(model, reference.exogenous, data.values)
+    fit_target_priors(model, reference.exogenous, data.values)
     run = Run(path, config, model, data.training_cells, {}, find_versions())
     run.save_weights()
     with new_file(path / REFERENCE_FILE, overwrite=True) as staging:
