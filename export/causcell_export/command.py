@@ -9,6 +9,7 @@ import typer
 
 from causcell._internal.collection_pause import pause_collection
 from causcell.cli import options
+from causcell.cli.folding import say
 
 
 def export(
@@ -45,6 +46,7 @@ def export(
     causcell export run --out models --precision fp16
     """
     with pause_collection():  # imports make objects without circles, as many as take a second to search
+        from causcell.cli.tables import format_verdicts
         from causcell.repository.folder import open_repository
         from causcell_export.exporter import export as write
 
@@ -65,6 +67,7 @@ def export(
     manifest = open_repository(written).manifest
     for name, parity in manifest.parity.items():
         typer.echo(f"{name}: largest difference {parity.maximum:.1e}, mean {parity.mean:.1e}, limit {parity.limit:.0e}")
+    say("\n".join(format_verdicts(manifest.verdicts)))
     typer.echo(f"exported and verified: {out}")
 
 
@@ -152,5 +155,5 @@ def benchmark(
         )
     facts = run_environment() | result.facts
     write_report(out, f"Benchmark on {data.name}", facts, result.tables, result.verdicts)
-    typer.echo("\n".join(format_report(result.tables, result.verdicts)))
+    say("\n".join(format_report(result.tables, result.verdicts)))
     typer.echo(f"{len(result.facts['trainings'])} trainings: {out}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from causcell.cli import options
+from causcell.cli.folding import say
 
 
 def check(
@@ -48,6 +49,9 @@ def check(
         batch_key=batch_key,
         include_genes=include_genes or (),
     )
-    typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=1))
+    else:
+        say(str(report))
     if report.errors:
         raise typer.Exit(2)

@@ -10,6 +10,7 @@ import typer
 
 from causcell._internal.waiting import compute_on_one_thread
 from causcell.cli import options
+from causcell.cli.folding import say
 
 
 def evaluate(
@@ -149,9 +150,9 @@ def evaluate(
     judged = models or ", ".join(map(str, predictions or ()))
     facts, title = run_environment() | evaluation.facts, f"Evaluation of {judged} on {data.name}"
     write_report(out, title, facts, evaluation.tables, evaluation.verdicts, evaluation.maps)
-    typer.echo("\n".join(format_report(evaluation.tables, evaluation.verdicts)))
+    say("\n".join(format_report(evaluation.tables, evaluation.verdicts)))
     for sentence in evaluation.facts.get("not answered", ()):
-        typer.echo(f"not answered: {sentence}")
+        say(f"not answered: {sentence}")
     cells = evaluation.facts["cells"]
     trained = next(count for name, count in cells.items() if name.endswith("was trained on them"))
     by = "model" if predictions is None else "method"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from causcell.cli import options
-from causcell.cli.tables import format_table
+from causcell.cli.folding import say
+from causcell.cli.tables import format_table, format_verdicts
 from causcell.errors import format_list
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def inspect(
         return
     for name, value in essentials.items():
         for line in _lines(name, value, essentials):
-            typer.echo(line)
+            say(line)
 
 
 def _served(engine: Engine) -> dict[str, Any]:
@@ -104,7 +105,9 @@ def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
     if name == "servers":
         return [line for server in value for line in _server_lines(server, essentials["statistics"])]
     if name == "verdicts":
-        return [*(["verdicts on the concepts, from held-out cells:"] if value else []), *map(_verdict_line, value)]
+        from causcell.repository.verdicts import Verdict
+
+        return format_verdicts([Verdict(**verdict) for verdict in value])
     if name == "descends_from":
         return ["descends from, the nearest first:", *map(_lineage_line, value)]
     if name == "statistics":
@@ -112,12 +115,6 @@ def _lines(name: str, value: Any, essentials: dict[str, Any]) -> list[str]:
     if isinstance(value, dict):
         return [f"{name}:", *(f"  {key}: {_format_value(each)}" for key, each in value.items())]
     return [f"{name}: {_format_value(value)}"]
-
-
-def _verdict_line(verdict: dict[str, Any]) -> str:
-    from causcell.repository.verdicts import Verdict
-
-    return f"  {Verdict(**verdict)}"
 
 
 def _effect_lines(errors: dict[str, dict[str, Any]]) -> list[str]:

@@ -32,6 +32,7 @@ from causcell.cli.check import check
 from causcell.cli.embed import embed
 from causcell.cli.evaluate import evaluate
 from causcell.cli.flags import command_flags, name_flags
+from causcell.cli.folding import say
 from causcell.cli.generate import generate
 from causcell.cli.help import Command, Group
 from causcell.cli.inspect import inspect
@@ -75,7 +76,7 @@ class _Commands(Group):
         remove_own_scratch()
         how = str(interrupt) or _describe_stop(context.invoked_subcommand)
         cause = "ended by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted"
-        typer.echo(f"{cause}: {how}", err=True)
+        say(f"{cause}: {how}", err=True)
         raise typer.Exit(exit_status(interrupt))
 
 
@@ -138,18 +139,18 @@ def main(arguments: list[str] | None = None) -> None:
     except CausCellError as error:
         if debug:
             raise
-        typer.echo(f"error: {name_flags(str(error), command_flags(app, words))}", err=True)
+        say(f"error: {name_flags(str(error), command_flags(app, words))}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if debug or package not in _EXTRA:
             raise
-        typer.echo(f"error: this command needs the package {package!r}; install causcell[{_EXTRA[package]}]", err=True)
+        say(f"error: this command needs the package {package!r}; install causcell[{_EXTRA[package]}]", err=True)
         sys.exit(2)
     except OSError as error:  # a place that can't be written, a full disk
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(2)
 
 
@@ -162,7 +163,7 @@ def _tame_downloads(progress: bool) -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     if issubclass(category, CausCellWarning):
-        typer.echo(f"warning: {message}", err=True)
+        say(f"warning: {message}", err=True)
     else:
         logging.getLogger("causcell").debug("%s: %s", category.__name__, message)
 

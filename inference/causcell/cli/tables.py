@@ -72,6 +72,12 @@ def format_scores(table: Table) -> list[str]:
     return lines + [f"({measure}) is not to be trusted here: it {why}" for measure, why in table.distrusted.items()]
 
 
+def format_verdicts(verdicts: Iterable[Verdict]) -> list[str]:
+    """Format what a model says of its concepts: a line a verdict below a headline, nothing where there is none."""
+    found = [f"  {verdict}" for verdict in verdicts]
+    return ["verdicts on the concepts, from held-out cells:", *found] if found else []
+
+
 def format_report(tables: Iterable[Table], verdicts: Iterable[Verdict]) -> list[str]:
     """Format a report in plain text: the verdicts, then each table with its scores.
 

@@ -18,6 +18,7 @@ def test_export_tells_what_it_verified(made: Path, tmp_path: Path, capsys: pytes
     for graph in ("encoder_scm", "scm", "denoiser"):
         assert f"{graph}: largest difference" in out
         assert f"{graph}_torchscript: largest difference" in out
+    assert "verdicts on the concepts, from held-out cells:\n  stim: " in out
     assert f"exported and verified: {tmp_path / 'models'}" in out
     assert {"README.md", "Caddyfile", "compose.yaml", "Dockerfile"} <= {
         path.name for path in (tmp_path / "models").iterdir()

@@ -123,7 +123,7 @@ def study_combinations(
     examples = f"; {total} pairs of labels are never together: {format_list(never, _EXAMPLES)}" if total else ""
     text = (
         f"{possible - seen} of {possible} combinations of labels {'is' if possible - seen == 1 else 'are'} carried "
-        f"by no cell{examples}. do() can ask for them; "
+        f"by no cell{examples}. do() can ask for {'it' if possible - seen == 1 else 'them'}; "
         "such rows are extrapolated, and marked in obs['unseen_combination']"
     )
     return counts, [Finding("combinations", "note", names, text, {**counts, "pairs": total, "examples": never})]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +14,15 @@ from causcell.cells.values import check_values, guess_scale
 from causcell.errors import CausCellError
 from causcell.preprocessing import TARGET_SUM, Scale
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _SAMPLE = 1024
 _BLOCK = 64
 """Cells looked at, in evenly spaced blocks, which files read faster than single rows."""
+
+_WHOLE, _ALIKE = 0.98, 0.5
+"""Share of a column below which a file's genes are some of those it counts; correlation of logarithms with the sums."""
 
 
 def study_expression(cells: Cells, scale: Scale | None) -> tuple[dict[str, Any], list[Finding]]:
@@ -45,7 +51,7 @@ def study_expression(cells: Cells, scale: Scale | None) -> tuple[dict[str, Any],
     except CausCellError as error:
         findings.append(_error("duplicated_genes", str(error)))
     try:
-        values, names = _sample(cells)
+        values, names, obs = _sample(cells)
     except CausCellError as error:
         return facts, [*findings, _error("values", str(error))]
     try:
@@ -64,6 +70,8 @@ def study_expression(cells: Cells, scale: Scale | None) -> tuple[dict[str, Any],
         "text": _describe(guessed, totals),
     }
     findings += _find_odd_values(values, totals, guessed, declared=scale is not None)
+    if guessed == "counts":
+        findings += _find_totals(obs, totals)
     return facts, findings
 
 
@@ -85,19 +93,41 @@ def _find_odd_values(values: Any, totals: np.ndarray, scale: Scale, *, declared:
     silent = int((np.asarray((values != 0).sum(axis=0)).ravel() == 0).sum())
     if silent:
         text = (
-            f"{silent} of {values.shape[1]} genes are zero in all of the {len(totals)} cells sampled; highly variable "
-            "genes leave them out, genes='all' does not"
+            f"{silent:,} of {values.shape[1]:,} genes are zero in all of the {len(totals):,} cells sampled; highly "
+            "variable genes leave them out, genes='all' does not"
         )
         findings.append(Finding("silent_genes", "note", (), text, {"genes": silent}))
     return findings
+
+
+def _find_totals(obs: pd.DataFrame, totals: np.ndarray) -> list[Finding]:
+    """Find columns that look like cells' totals over more genes than are here, which ``totals=`` would take."""
+    found = {}
+    for name in obs.select_dtypes("number"):
+        values = obs[name].to_numpy(np.float64, na_value=np.nan)
+        if totals.min() <= 0 or not (values >= totals - 0.5).all():  # missing values are not
+            continue
+        share = float(np.median(totals / values))
+        if share < _WHOLE and np.corrcoef(np.log(values), np.log(totals))[0, 1] > _ALIKE:
+            found[str(name)] = share
+    texts = (
+        f"obs[{name!r}] looks like cells' totals over more genes than are here ({share:.0%} of a total, in "
+        f"the median): if the file was cut down to some genes, train with totals={name!r} (--totals), or cells are "
+        "scaled as if the other genes did not exist"
+        for name, share in found.items()
+    )
+    return [
+        Finding("totals", "note", (), text, {"share": share}) for text, share in zip(texts, found.values(), strict=True)
+    ]
 
 
 def _error(kind: str, text: str) -> Finding:
     return Finding(kind, "error", (), text)
 
 
-def _sample(cells: Cells) -> tuple[Any, np.ndarray]:
-    """Read up to `_SAMPLE` cells in evenly spaced blocks: values [s x genes] and names [s]."""
+def _sample(cells: Cells) -> tuple[Any, np.ndarray, pd.DataFrame]:
+    """Read up to `_SAMPLE` cells in evenly spaced blocks: values [s x genes], names [s] and rows of ``obs``."""
+    import pandas as pd
     from scipy import sparse
 
     if len(cells) <= _SAMPLE:
@@ -107,9 +137,10 @@ def _sample(cells: Cells) -> tuple[Any, np.ndarray]:
         blocks = [slice(int(start), int(start) + _BLOCK) for start in starts]
     values = [cells.values(block) for block in blocks]
     names = np.concatenate([cells.read_names(block) for block in blocks])
+    obs = pd.concat([cells.obs.iloc[block] for block in blocks])
     if all(sparse.issparse(block) for block in values):
-        return sparse.vstack(values, format="csr"), names
-    return np.concatenate([np.asarray(block) for block in values]), names
+        return sparse.vstack(values, format="csr"), names, obs
+    return np.concatenate([np.asarray(block) for block in values]), names, obs
 
 
 def _expm1(values: Any) -> Any:

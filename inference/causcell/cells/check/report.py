@@ -144,7 +144,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """Give the report's lines of text."""
-        yield f"{self.source}: {self.cells} cells x {self.genes} genes, {self.expression['text']}"
+        yield f"{self.source}: {self.cells:,} cells x {self.genes:,} genes, {self.expression['text']}"
         if self.concepts:
             yield ""
             yield "concepts"

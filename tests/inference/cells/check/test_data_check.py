@@ -39,6 +39,21 @@ def test_clean_data_have_no_warnings():
     assert report.combinations == {"seen": 12, "possible": 12}
 
 
+def test_totals_of_a_file_that_was_cut_down_are_told():
+    """And neither other numbers, nor totals that have a missing value, nor those of all genes."""
+    cells = cells_of(stim=STIM)
+    sums = np.asarray(cells.X.sum(axis=1)).ravel()
+    cells.obs["n_counts"], cells.obs["age"], cells.obs["own"] = np.round(2.5 * sums), rng.integers(100, 200, N), sums
+    cells.obs["total"] = np.where(np.arange(N) == 3, np.nan, 2 * sums)
+    (finding,) = findings(causcell.check(cells, "stim"), "totals")
+    assert finding.level == "note"
+    assert finding.facts["share"] == pytest.approx(0.4, abs=0.01)
+    assert "obs['n_counts'] looks like" in finding.text and "train with totals='n_counts'" in finding.text
+    logged = cells_of(np.log1p(np.asarray(cells.X.todense())), stim=STIM)
+    logged.obs["n_counts"] = cells.obs["n_counts"]
+    assert not findings(causcell.check(logged, "stim"), "totals")
+
+
 # -- concepts that determine each other --------------------------------------------------------------------------------
 
 
