@@ -195,7 +195,7 @@ def test_a_plan_tells_its_rows_and_shards(generator, cells):
     title, *facts = repr(plan).splitlines()
     assert title == f"Plan {plan.digest[:12]}"
     told = dict(line.strip().split(": ", 1) for line in facts)
-    assert told["rows"] == "960 (320 cells, 1 interventions: 'stim=IFN', 3 draws)"
+    assert told["rows"] == "960 (320 cells, 1 intervention: 'stim=IFN', 3 draws)"
     assert told["holds"].endswith("float32, 50 genes, a CSR matrix")
     assert told["shards"] == f"{plan.shards} of {plan.shard_rows} rows in chunks of {plan.chunk_rows}"
     assert told["size"] == "192 kB as a dense array"

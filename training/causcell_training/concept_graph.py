@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from causcell._internal.telling import warn
 from causcell.concept_reading import split_kind
 from causcell.concepts import ConceptSchema, as_pairs
-from causcell.errors import CausCellWarning, ConfigurationError, format_list
+from causcell.errors import ConfigurationError, format_list
 from causcell_training.config import ModelConfig, TrainConfig
 
 _UNTOLD = (
@@ -66,13 +66,11 @@ def shape_graph(schema: ConceptSchema, config: ModelConfig) -> ConceptSchema:
     return replace(schema, mechanism=config.mechanism)
 
 
-def warn_of_learned_graph(config: TrainConfig, *, stacklevel: int = 2) -> None:
-    """Warn of what cells can't tell about a graph that is to be learned; see `warnings.warn` for the level."""
+def warn_of_learned_graph(config: TrainConfig) -> None:
+    """Warn of what cells can't tell about a graph that is to be learned."""
     if config.model.graph == "learned":
         edges = format_list(":".join(pair) for pair in allowed_edges(config))
-        warnings.warn(
-            f"model.graph='learned' chooses among {edges}: {_UNTOLD}", CausCellWarning, stacklevel=stacklevel + 1
-        )
+        warn(f"model.graph='learned' chooses among {edges}: {_UNTOLD}")
 
 
 def describe_graph(schema: ConceptSchema, learned: Mapping[str, Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from causcell_training.data.genes import check_panel
 from causcell_training.data.split import TRAINING, Split, read_split, split_cells
 
 
-def check_inputs(source: AnySource, config: TrainConfig, split: Split | None, *, stacklevel: int = 2) -> None:
+def check_inputs(source: AnySource, config: TrainConfig, split: Split | None) -> None:
     """Check cells, concepts, edges, split and genes, cheapest first, and warn of labels that would mislead.
 
     Values are looked at when they are read. All is checked here that `causcell_training.data.cells.prepare` refuses
@@ -28,8 +28,6 @@ def check_inputs(source: AnySource, config: TrainConfig, split: Split | None, *,
     ----------
     source, config, split
         As for `causcell_training.data.cells.prepare`.
-    stacklevel
-        As for `warnings.warn`.
 
     Raises
     ------
@@ -54,5 +52,5 @@ def check_inputs(source: AnySource, config: TrainConfig, split: Split | None, *,
         part = split_cells(cell_names, labels, schema, config, given, np.random.default_rng(config.seed))
         if schema.has_values:
             read_schema(obs, config, np.flatnonzero(part == TRAINING)).encode(obs)
-        warn_of_labels(obs, config.concept, edges, features=features, controls=controls, stacklevel=stacklevel + 1)
-        warn_of_learned_graph(config, stacklevel=stacklevel + 1)
+        warn_of_labels(obs, config.concept, edges, features=features, controls=controls)
+        warn_of_learned_graph(config)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from causcell._internal.choices import check_choice
-from causcell.errors import CausCellWarning, ConfigurationError
+from causcell._internal.telling import warn
+from causcell.errors import ConfigurationError
 
 T = TypeVar("T")
 
@@ -118,11 +118,9 @@ class Registry(Generic[T]):
         plugins: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self._group):
             if entry.name in self._builtin:
-                warnings.warn(
+                warn(
                     f"{self._kind} {entry.name!r} ({entry.value}{_origin(entry)}) is left out: CausCell has one of "
-                    "that name; rename it in that package",
-                    CausCellWarning,
-                    stacklevel=5,
+                    "that name; rename it in that package"
                 )
             elif plugins.setdefault(entry.name, entry).value != entry.value:
                 raise ConfigurationError(

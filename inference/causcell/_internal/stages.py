@@ -29,7 +29,8 @@ def progress_bar(*arguments: Any, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")
         from tqdm.auto import tqdm
-    return tqdm(*arguments, **options)
+    between = 0.1 if is_redrawn(options.get("file")) else 60.0  # a file keeps every line
+    return tqdm(*arguments, **{"mininterval": between, "maxinterval": max(between, 10.0)} | options)
 
 
 @contextmanager

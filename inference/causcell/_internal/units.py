@@ -52,6 +52,17 @@ def format_size(size: float) -> str:
     return f"{size:.3g} TB"
 
 
+def format_count(number: int, noun: str) -> str:
+    """Write a number of things, in digits grouped by thousands.
+
+    Examples
+    --------
+    >>> format_count(1, "draw"), format_count(1232, "cell")
+    ('1 draw', '1,232 cells')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """Write a number of seconds as seconds, minutes, or hours and minutes.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from causcell._internal.files import ScratchFolder, local_path
 from causcell._internal.remote import AnyPath, RemotePath, any_path
+from causcell._internal.telling import warn
 from causcell._internal.units import parse_size
 from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.journal import Journal
@@ -26,7 +26,7 @@ from causcell.counterfactual.model import CounterfactualModel, ModelSource
 from causcell.counterfactual.request import make_request, solver_settings
 from causcell.counterfactual.stream import MeasuredCells
 from causcell.counterfactual.tables import ResultTable, check_row_names
-from causcell.errors import AtlasError, CausCellWarning, ConfigurationError
+from causcell.errors import AtlasError, ConfigurationError
 from causcell.repository.verdicts import warn_of_unusable
 
 
@@ -162,11 +162,9 @@ def go_on(
         return plan
     if candidate.annotations != plan.annotations:
         there = "none" if candidate.annotations is None else candidate.annotations.describe()
-        warnings.warn(
+        warn(
             f"{str(path)!r} was begun with fewer annotations of its cells ({there}) and goes on with these; for all of "
-            "them name another place",
-            CausCellWarning,
-            stacklevel=4,
+            "them name another place"
         )
     return candidate
 

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from causcell._internal.html import html_card
-from causcell._internal.units import format_duration, format_size
+from causcell._internal.units import format_count, format_duration, format_size
 from causcell.atlas.annotations import KeptAnnotations
 from causcell.atlas.layout import DENSER, GROUP, GROUPED_FROM, Layout, check_csr, choose_layout, fit_rows
 from causcell.atlas.source_digests import SourceDigests, digest_source
@@ -243,8 +243,9 @@ class Plan(BaseModel):
         request, forecast = self.request, self.forecast
         interventions = [each.name for each in request.interventions]
         facts = {
-            "rows": f"{self.rows:,} ({self.cells:,} cells, {len(interventions)} interventions: "
-            f"{format_list(interventions, 4)}, {request.draws} draws)",
+            "rows": f"{self.rows:,} ({format_count(self.cells, 'cell')}, "
+            f"{format_count(len(interventions), 'intervention')}: "
+            f"{format_list(interventions, 4)}, {format_count(request.draws, 'draw')})",
             "holds": f"{request.store} ({request.settings.estimate}), {self.array_dtype('X')}, {self.genes:,} genes"
             + (", a CSR matrix" if self.sparse else ""),
             "shards": f"{self.shards:,} of {self.shard_rows:,} rows in chunks of {self.chunk_rows:,}",

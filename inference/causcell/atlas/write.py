@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-import warnings
 from collections import abc, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 from causcell._internal.files import local_path, new_file, refuse_existing, staging_folder
 from causcell._internal.locks import flush_folder
 from causcell._internal.stages import progress_bar
+from causcell._internal.telling import warn
 from causcell._internal.units import format_size
 from causcell.atlas.annotation_pieces import AnnotationAssembly, open_annotations
 from causcell.atlas.assemble import Assembly, open_matrices
@@ -37,7 +37,7 @@ from causcell.atlas.records import ShardRecord, raise_on_full_disk
 from causcell.atlas.task import ShardMaker
 from causcell.atlas.zarr_store import counted_metadata, write_metadata
 from causcell.counterfactual.tables import Unseen, warn_unmatched
-from causcell.errors import AtlasError, CausCellWarning, ConfigurationError
+from causcell.errors import AtlasError, ConfigurationError
 
 LARGEST_H5AD = 2 * 10**9
 """Uncompressed bytes up to which results are written as one ``.h5ad`` file, which takes them into memory."""
@@ -225,12 +225,10 @@ def _warn_of_changed_files(before: dict[str, Any], now: dict[str, Any]) -> None:
     known = before.get("files")
     for new, old in zip(now["files"], known if isinstance(known, list) else [], strict=False):
         if new != old and isinstance(old, dict):
-            warnings.warn(
+            warn(
                 f"{new['path']} was {old.get('path')} of {old.get('bytes')} bytes when this atlas was begun, and is of "
                 f"{new['bytes']} bytes, or was written since; its names, labels, genes and sampled values are the "
-                "same, and the atlas goes on",
-                CausCellWarning,
-                stacklevel=4,
+                "same, and the atlas goes on"
             )
 
 

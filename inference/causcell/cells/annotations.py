@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Collection as Names
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causcell._internal.choices import suggest
+from causcell._internal.telling import warn
 from causcell.cells.collection import AnyCells, Cells
 from causcell.cells.columns import (
     Form,
@@ -23,7 +23,7 @@ from causcell.cells.columns import (
     take_form,
 )
 from causcell.cells.gene_columns import read_gene_table
-from causcell.errors import CausCellWarning, ConfigurationError, format_list
+from causcell.errors import ConfigurationError, format_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,11 +88,9 @@ class Annotations:
     def warn_of_left_out(self) -> None:
         """Warn of what does not travel."""
         if self.left_out:
-            warnings.warn(
+            warn(
                 f"the result does not have all annotations of the cells: {'; '.join(self.left_out[:_TOLD])}"
-                + (f"; and {len(self.left_out) - _TOLD} more" if len(self.left_out) > _TOLD else ""),
-                CausCellWarning,
-                stacklevel=4,
+                + (f"; and {len(self.left_out) - _TOLD} more" if len(self.left_out) > _TOLD else "")
             )
 
     def read(self, rows: slice) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:

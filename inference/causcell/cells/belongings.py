@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causcell._internal.telling import warn
 from causcell.cells.collection import AnyCells, Cells
-from causcell.errors import CausCellWarning
 
 if TYPE_CHECKING:
     import anndata
@@ -44,11 +43,9 @@ def read_without_values(cells: AnyCells) -> anndata.AnnData:
         else:
             left_out.append(name)
     if left_out:
-        warnings.warn(
+        warn(
             f"obsm has {', '.join(map(repr, left_out))} not in all files, or not with as many columns; the result has "
-            "none of them",
-            CausCellWarning,
-            stacklevel=4,
+            "none of them"
         )
     return anndata.AnnData(obs=cells.obs.copy(), obsm=obsm)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell._internal.remote import READABLE, any_path
+from causcell._internal.telling import warn
 from causcell.cells.backing import Source, open_source
 from causcell.cells.columns import join_tables
 from causcell.cells.csc import rowwise_copy
@@ -22,7 +22,7 @@ from causcell.cells.matrices import as_values, check_begins, take_rows
 from causcell.cells.unique_names import LARGE, check_digests, check_texts, texts_digest
 from causcell.cells.where import Where
 from causcell.cells.where_tree import INDEX
-from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
+from causcell.errors import ConfigurationError, DataError, format_list
 from causcell.preprocessing import Matrix
 
 if TYPE_CHECKING:
@@ -262,11 +262,9 @@ class Cells:
         if getattr(matrix, "format", "csr") == "csr":
             return matrix if self.checked else check_begins(matrix)
         if self._announce:
-            warnings.warn(
+            warn(
                 f"{self.path or 'the file'} holds its matrix by columns (CSC), and cells are rows: a copy by rows is "
-                "made first; to save that, write the file with a CSR matrix (adata.X = adata.X.tocsr())",
-                CausCellWarning,
-                stacklevel=2,
+                "made first; to save that, write the file with a CSR matrix (adata.X = adata.X.tocsr())"
             )
         self._by_rows = rowwise_copy(matrix, self.scratch, self.key or "cells")
         return self._by_rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from causcell._internal.telling import warn
 from causcell.cells.collection import AnySource, Cells, Collection
 from causcell.cells.columns import join_tables
 from causcell.cells.panel import check_gene_names
-from causcell.errors import CausCellWarning, GenePanelError, format_list
+from causcell.errors import GenePanelError, format_list
 from causcell.preprocessing import Matrix
 
 if TYPE_CHECKING:
@@ -78,11 +78,9 @@ class JoinedCells(Collection):
             )
         lacking = {part.key: len(part.genes) - len(genes) for part in self.parts if len(part.genes) > len(genes)}
         if announce and lacking:
-            warnings.warn(
+            warn(
                 f"the files differ in their genes, and the {len(genes)} that all of them have are read; left out, also "
-                f"of cells' totals, are {format_list(f'{count} of {key}' for key, count in lacking.items())}",
-                CausCellWarning,
-                stacklevel=4,
+                f"of cells' totals, are {format_list(f'{count} of {key}' for key, count in lacking.items())}"
             )
         columns: list[np.ndarray | None] = []
         for part in self.parts:

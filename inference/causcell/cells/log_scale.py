@@ -7,13 +7,13 @@ of counts knows its genes and its total (10,000), so that another total, or anot
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from causcell.errors import CausCellWarning, ExpressionError
+from causcell._internal.telling import warn
+from causcell.errors import ExpressionError
 from causcell.preprocessing import SUM_QUANTILES, TARGET_SUM, Names
 
 BASES: tuple[float, ...] = (math.e, 2.0, 10.0)
@@ -286,9 +286,7 @@ class SumWatch:
         times = _number(median / self._middle) if self._middle else "many"
         low, middle, high = map(_number, (self._low, self._middle, self._high))
         reason = self._reason.replace("{times}", times)
-        warnings.warn(
+        warn(
             f"expm1 of the panel's expression sums to {_number(median)} in the median of {count} cells, and to {low} "
-            f"to {high} (median {middle}) in the cells that the model was trained on: {reason}",
-            CausCellWarning,
-            stacklevel=2,
+            f"to {high} (median {middle}) in the cells that the model was trained on: {reason}"
         )

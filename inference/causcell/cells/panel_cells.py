@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from causcell._internal.remote_file import state_of
+from causcell._internal.telling import warn
 from causcell.cells.by_rows import Rows
 from causcell.cells.collection import AnyCells, AnySource, Cells, open_cells
 from causcell.cells.concept_rows import all_numbers, can_read_by_rows, label_rows, number_rows
@@ -21,7 +21,7 @@ from causcell.cells.panel import PanelReader
 from causcell.cells.totals import advise_column, read_totals
 from causcell.cells.untrained import warn_of_untrained
 from causcell.concepts import ConceptSchema
-from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
+from causcell.errors import ConfigurationError, DataError, format_list
 from causcell.preprocessing import Preprocessing, Scale, check_scale
 
 
@@ -214,11 +214,9 @@ class PanelCells:
         for part, reader in zip(self.cells.parts, self._readers, strict=True):
             place = f" in {part.key!r}" if part.key else ""
             if reader.missing:
-                warnings.warn(
+                warn(
                     f"{len(reader.missing)} of {genes} panel genes are missing{place} and were filled with the "
-                    f"training mean: {format_list(reader.missing)}",
-                    CausCellWarning,
-                    stacklevel=4,
+                    f"training mean: {format_list(reader.missing)}"
                 )
             missing = reader.missing_totals
             if missing is not None and missing.genes:
@@ -228,11 +226,7 @@ class PanelCells:
                     else f"totals were taken for {missing.factor:.4g} times what the other genes have, which is true "
                     "on average and not of each cell"
                 )
-                warnings.warn(
-                    f"{missing.describe()}{place}; {told} (totals from a column are exact: totals=)",
-                    CausCellWarning,
-                    stacklevel=4,
-                )
+                warn(f"{missing.describe()}{place}; {told} (totals from a column are exact: totals=)")
 
     def __enter__(self) -> PanelCells:
         return self

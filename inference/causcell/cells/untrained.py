@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
+from causcell._internal.telling import warn
 from causcell.cells.collection import Cells
 from causcell.concept_encoding import encode_column
 from causcell.concepts import UNLABELLED, ConceptSchema
-from causcell.errors import CausCellWarning, format_list
+from causcell.errors import format_list
 
 
 def warn_of_untrained(parts: Sequence[Cells], schema: ConceptSchema, codes: np.ndarray) -> None:
@@ -42,9 +42,7 @@ def warn_of_untrained(parts: Sequence[Cells], schema: ConceptSchema, codes: np.n
         values = values[np.isfinite(values).all(axis=1)]
         if len(values):
             names = [concept.describe_value(each) for each in np.unique(values, axis=0)]
-            warnings.warn(
+            warn(
                 f"{len(values)} cells carry {format_list(names, 4)} of {concept.name!r}, which no training cell has: "
-                "they are read from their expression alone, as cells without a label are",
-                CausCellWarning,
-                stacklevel=4,
+                "they are read from their expression alone, as cells without a label are"
             )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from causcell._internal.units import format_duration, format_size
+from causcell._internal.units import format_count, format_duration, format_size
 from causcell.errors import format_list
 
 if TYPE_CHECKING:
@@ -155,12 +155,17 @@ def print_summary(plan: Plan, summary: AtlasSummary, out: AnyPath, as_json: bool
         print_event("done", fields)
         return
     if not summary.made:
-        typer.echo(f"nothing to do: {out} is finished ({plan.rows} rows, {format_size(summary.bytes)})")
+        typer.echo(f"nothing to do: {out} is finished ({format_count(plan.rows, 'row')}, {format_size(summary.bytes)})")
         return
-    before = f"; {plan.rows - summary.made} were there" if summary.made < plan.rows else ""
+    counted = (
+        format_count(plan.cells, "cell"),
+        format_count(len(request.interventions), "intervention"),
+        format_count(request.draws, "draw"),
+    )
+    before = f"; {plan.rows - summary.made:,} were there" if summary.made < plan.rows else ""
     typer.echo(
-        f"{summary.made} rows ({plan.cells} cells, {len(request.interventions)} interventions, {request.draws} draws; "
-        f"{request.settings.estimate}) x {genes} genes in {summary.seconds:.1f} s, "
+        f"{format_count(summary.made, 'row')} ({', '.join(counted)}; "
+        f"{request.settings.estimate}) x {format_count(genes, 'gene')} in {summary.seconds:.1f} s, "
         f"{rate:,.0f} rows/s, {format_size(summary.bytes)}{before}: {out}"
     )
 
@@ -183,7 +188,9 @@ def print_verification(found: Verification, atlas: AnyPath, as_json: bool) -> No
         typer.echo(f"{len(found.missing)} of {found.shards} shards are not made yet")
     alone = " (read without its lock, as it can't be written to here)" if found.read_only else ""
     if found.sound:
-        typer.echo(f"{atlas} is sound: {found.rows} rows in {found.shards} shards{alone}")
+        typer.echo(
+            f"{atlas} is sound: {format_count(found.rows, 'row')} in {format_count(found.shards, 'shard')}{alone}"
+        )
     elif found.read_only:
         typer.echo("the atlas can't be written to here: run the command that made it where it can, or on a copy")
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,12 @@ import numpy as np
 from causcell._internal.batching import batches, pad_batch
 from causcell._internal.prefetch import map_ordered, prefetch
 from causcell._internal.stages import progress_bar
+from causcell._internal.telling import warn
 from causcell.cells.belongings import read_without_values
 from causcell.cells.panel_cells import CellBatch, PanelCells
 from causcell.concepts import UNEXPLAINED
 from causcell.counterfactual.label_columns import label_columns
 from causcell.counterfactual.model import CounterfactualModel
-from causcell.errors import CausCellWarning
 from causcell.repository.manifest import logits_name
 
 if TYPE_CHECKING:
@@ -79,11 +78,7 @@ def _warn_of_replaced(result: anndata.AnnData, obs: Iterable[str], obsm: Iterabl
     replaced += [f"obsm[{name!r}]" for name in obsm if name in result.obsm]
     replaced += ["uns['causcell']"] if made is not None else []
     if replaced:
-        warnings.warn(
-            f"the cells have {', '.join(replaced)} already; the result has the model's own in their place",
-            CausCellWarning,
-            stacklevel=4,
-        )
+        warn(f"the cells have {', '.join(replaced)} already; the result has the model's own in their place")
 
 
 def _predict_labels(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -10,13 +9,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 from causcell._internal.choices import check_choice
 from causcell._internal.confidence import LEVEL, check_level
 from causcell._internal.numbers import whole_number
+from causcell._internal.telling import warn
 from causcell.concepts import EXTRAPOLATED
 from causcell.counterfactual.counts import LARGEST_COUNT
 from causcell.counterfactual.interventions import MODES, Intervention, Mode, plan_interventions
 from causcell.counterfactual.outputs import OUTPUT_KINDS, OutputKind
 from causcell.counterfactual.targets import TARGET_KINDS, TargetKind, describe_training
 from causcell.diffusion.solvers import SolverSettings, solver_spec
-from causcell.errors import CausCellWarning, ConfigurationError, format_list
+from causcell.errors import ConfigurationError, format_list
 from causcell.randomness import LARGEST_SEED
 from causcell.repository.names import PRIOR
 
@@ -160,13 +160,11 @@ class Request:
         if beyond:
             concepts = dict.fromkeys(i for each in beyond for i, _ in each.values)
             trained = (describe_training(schema.concepts[i]) for i in concepts)
-            warnings.warn(
+            warn(
                 f"{format_list([each.name for each in beyond], 4)} "
                 f"{'is' if len(beyond) == 1 else 'are'} beyond what the model was trained on "
                 f"({'; '.join(trained)}): nothing measured there says how good the rows are; they are marked in "
-                f"obs[{EXTRAPOLATED!r}]",
-                CausCellWarning,
-                stacklevel=4,
+                f"obs[{EXTRAPOLATED!r}]"
             )
 
     def concepts(self, schema: ConceptSchema) -> list[str]:

@@ -22,7 +22,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ import numpy as np
 
 from causcell._internal.batching import batches
 from causcell._internal.digests import name_digests
+from causcell._internal.telling import warn
 from causcell.cells.annotations import Annotations, Kept, select_annotations
 from causcell.cells.collection import AnyCells
 from causcell.cells.panel_cells import PanelCells
@@ -41,7 +41,7 @@ from causcell.counterfactual.model import CounterfactualModel
 from causcell.counterfactual.outputs import EMBEDDINGS, Block
 from causcell.counterfactual.request import Request
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
-from causcell.errors import CausCellWarning, CellNameError, format_list
+from causcell.errors import CellNameError, format_list
 
 if TYPE_CHECKING:
     import anndata
@@ -72,11 +72,9 @@ class Unseen:
     def warn(self, total: int) -> None:
         """Warn if there are any among ``total`` rows."""
         if self.rows:
-            warnings.warn(
-                f"{self.rows} of {total} rows have combinations of labels that no training cell carries: "
-                f"{format_list(self.examples, 4)}; they are marked in obs['unseen_combination']",
-                CausCellWarning,
-                stacklevel=3,
+            warn(
+                f"{self.rows:,} of {total:,} rows have combinations of labels that no training cell carries: "
+                f"{format_list(self.examples, 4)}; they are marked in obs['unseen_combination']"
             )
 
 
@@ -356,9 +354,7 @@ def check_row_names(cells: PanelCells, request: Request) -> None:
 def warn_unmatched(rows: int, total: int) -> None:
     """Warn if rows found no reference cell with the parents' labels."""
     if rows:
-        warnings.warn(
-            f"{rows} of {total} rows found no reference cell with the target label and the parents' labels "
-            "together; theirs was drawn by the target label alone",
-            CausCellWarning,
-            stacklevel=3,
+        warn(
+            f"{rows:,} of {total:,} rows found no reference cell with the target label and the parents' labels "
+            "together; theirs was drawn by the target label alone"
         )

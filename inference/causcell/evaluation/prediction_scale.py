@@ -6,11 +6,10 @@ both: means of log values add up whatever is averaged, and expm1 of a mean estim
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from causcell.errors import CausCellWarning, ExpressionError
+from causcell._internal.telling import warn
+from causcell.errors import ExpressionError
 
 _LARGEST_SUM = 6.0
 """Sums of expm1 that predictions may have, in those of their real cells; a total of 100,000 has ten times."""
@@ -78,12 +77,10 @@ def check_prediction_scale(predicted: np.ndarray, real: np.ndarray, title: str, 
         )
     usual = _USUAL[0] <= means <= _USUAL[1]
     if announce and not usual:
-        warnings.warn(
+        warn(
             f"{title}: mean log expression is {means:.2f} times that of the real cells; if the method predicts rates "
             "of counts, give the expectation of log1p of counts (averaged over samples), which is not log1p of the "
-            "rate",
-            CausCellWarning,
-            stacklevel=2,
+            "rate"
         )
     return usual
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from causcell.errors import CausCellWarning
+from causcell._internal.telling import warn
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=2000)]
@@ -74,9 +73,7 @@ def warn_of_unusable(verdicts: Sequence[Verdict], concepts: Iterable[str]) -> No
     named = set(concepts)
     doubtful = [str(each) for each in verdicts if each.usable is False and each.concept in named]
     if doubtful:
-        warnings.warn(
+        warn(
             f"judged on held-out cells when the model was exported, effects of these interventions are not usable: "
-            f"{'; '.join(doubtful)}",
-            CausCellWarning,
-            stacklevel=2,
+            f"{'; '.join(doubtful)}"
         )

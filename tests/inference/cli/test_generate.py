@@ -136,7 +136,7 @@ def test_generate_says_when_there_is_nothing_to_do(
 ) -> None:
     generated(data, made, tmp_path / "atlas.zarr", "--do", "stim=IFN")
     first = capsys.readouterr().out
-    assert first.startswith("320 rows (320 cells, 1 interventions, 1 draws; sample) x 40 genes in ")
+    assert first.startswith("320 rows (320 cells, 1 intervention, 1 draw; sample) x 40 genes in ")
     generated(data, made, tmp_path / "atlas.zarr", "--do", "stim=IFN")
     assert capsys.readouterr().out.startswith(f"nothing to do: {tmp_path / 'atlas.zarr'} is finished (320 rows")
     words = ["generate", data, "--models", made / "models", "--out", tmp_path / "atlas.zarr", "--do", "stim=ctrl"]

@@ -14,7 +14,7 @@ def test_verify_names_damage_by_its_status(
     out = tmp_path / "atlas.zarr"
     whole = generated(data, made, out, "--layout", "dense")
     assert run_command("verify", out, "--no-progress") == 0
-    assert "is sound: 320 rows in 1 shards" in capsys.readouterr().out
+    assert "is sound: 320 rows in 1 shard" in capsys.readouterr().out
     shard = out / "X" / "c" / "0" / "0"
     shard.write_bytes(shard.read_bytes()[:-9] + b"something")
     assert run_command("verify", out, "--no-progress") == 1

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from causcell._internal.labels import label_column
+from causcell._internal.telling import warn
 from causcell.cells.gene_list import MARKED, check_gene_choice, find_included_genes, find_marked_genes, read_gene_list
 from causcell.cells.table import CellTable
 from causcell.concepts import UNLABELLED
-from causcell.errors import CausCellWarning, ConfigurationError, DataError, format_list
+from causcell.errors import ConfigurationError, DataError, format_list
 from causcell_training.config import TrainConfig
 from causcell_training.data.gene_ranking import RankedCells, rank_genes, require_packages
 from causcell_training.data.reading import sample_rows
@@ -135,10 +134,8 @@ def _find_batches(cells: CellTable, rows: np.ndarray, key: str) -> tuple[np.ndar
             "cells; name a column of larger ones, or leave it out"
         )
     if small:
-        warnings.warn(
+        warn(
             f"genes are chosen without {int((~kept).sum())} cells of {len(small)} batches of obs[{key!r}] that have "
-            f"fewer than {_MIN_BATCH_CELLS} training cells: {format_list(small)}",
-            CausCellWarning,
-            stacklevel=2,
+            f"fewer than {_MIN_BATCH_CELLS} training cells: {format_list(small)}"
         )
     return rows[kept], pd.factorize(column[kept], sort=True)[0].astype(np.int64)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._internal.choices import suggest
+from causcell._internal.telling import warn
 from causcell.cells.check.concepts import study_combinations, study_pairs
 from causcell.cells.check.expression import study_expression
 from causcell.cells.check.labels import label_findings
@@ -21,7 +21,7 @@ from causcell.cells.collection import Cells
 from causcell.concept_columns import check_names
 from causcell.concept_reading import LabelFeatures, read_concept, read_label_features, split_kind
 from causcell.concepts import Concept, ConceptSchema, Edge, as_pairs
-from causcell.errors import CausCellWarning, ConceptError, ConfigurationError, format_list
+from causcell.errors import ConceptError, ConfigurationError, format_list
 from causcell.preprocessing import check_scale
 
 if TYPE_CHECKING:
@@ -113,7 +113,6 @@ def warn_of_labels(
     *,
     features: Mapping[str, LabelFeatures] | None = None,
     controls: Mapping[str, str] | None = None,
-    stacklevel: int = 2,
 ) -> None:
     """Warn of what `check` warns of in labels, concepts and graph, a `CausCellWarning` each.
 
@@ -125,8 +124,6 @@ def warn_of_labels(
         As for `check`.
     features, controls
         Features of labels, and control labels of sets, by concept.
-    stacklevel
-        As for `warnings.warn`.
     """
     told = [
         each.text
@@ -134,10 +131,10 @@ def warn_of_labels(
         if each.level == "warning"
     ]
     for text in told[:_MOST_WARNINGS]:
-        warnings.warn(text, CausCellWarning, stacklevel=stacklevel + 1)
+        warn(text)
     if len(told) > _MOST_WARNINGS:
         more = f"{len(told) - _MOST_WARNINGS} more of these labels: causcell check shows all"
-        warnings.warn(more, CausCellWarning, stacklevel=stacklevel + 1)
+        warn(more)
 
 
 _Studied = tuple[tuple[ConceptSummary, ...], tuple[PairSummary, ...], tuple[str, ...], dict[str, int], list[Finding]]

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from causcell._internal.units import format_count
+
 Level = Literal["error", "warning", "note"]
 
 _SHOWN_LABELS = 6
@@ -163,7 +165,7 @@ class Report:
                 yield f"{level}: {finding.text}"
         yield ""
         counts = [(self.errors, "error"), (self.warnings, "warning"), (self.notes, "note")]
-        yield ", ".join(f"{len(found)} {name}{'' if len(found) == 1 else 's'}" for found, name in counts)
+        yield ", ".join(format_count(len(found), name) for found, name in counts)
 
 
 def _describe(concept: ConceptSummary) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from causcell._internal.units import format_duration, format_size
+from causcell._internal.units import format_count, format_duration, format_size
 
 _PER_CELL = 6.0e-5  # seconds
 _PER_VALUE = 1.1e-7
@@ -53,7 +53,7 @@ def estimate_training(cells: int, genes: int, nonzero: float) -> dict[str, Any]:
     seconds, usual = _START + _EPOCHS * epoch, _START + _USUAL_EPOCHS * epoch
     text = (
         f"training would take about {format_duration(usual)} to {format_duration(seconds)} of one CPU core and "
-        f"{format_size(size)} of memory with a panel of {genes:,} genes (an estimate; {cpus} "
-        f"CPU{'' if cpus == 1 else 's'} here, and a GPU is faster)"
+        f"{format_size(size)} of memory with a panel of {genes:,} genes (an estimate; "
+        f"{format_count(cpus, 'CPU')} here, and a GPU is faster)"
     )
     return {"seconds": seconds, "usual_seconds": usual, "bytes": size, "cpus": cpus, "text": text}
