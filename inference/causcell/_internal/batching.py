@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+
+Places = TypeVar("Places", slice, np.ndarray)
+"""Consecutive rows, or places of rows in ascending order."""
 
 
 def batches(count: int, size: int) -> list[slice]:
@@ -14,6 +19,23 @@ def batches(count: int, size: int) -> list[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def rows_within(rows: Places, start: int, count: int) -> Places | None:
+    """Return which of some rows are among ``count`` from ``start`` on, counted from there; `None` if none is.
+
+    Examples
+    --------
+    >>> rows_within(slice(3, 9), 5, 10), rows_within(slice(3, 5), 5, 10)
+    (slice(0, 4, None), None)
+    >>> rows_within(np.array([3, 5, 9]), 5, 10)
+    array([0, 4])
+    """
+    if isinstance(rows, slice):
+        first, last = (min(max(edge - start, 0), count) for edge in (rows.start, rows.stop))
+        return slice(first, last) if first < last else None
+    within = rows[slice(*rows.searchsorted([start, start + count]))] - start
+    return within if len(within) else None
 
 
 def pad_batch(array: np.ndarray, size: int) -> np.ndarray:

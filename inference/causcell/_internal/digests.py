@@ -17,8 +17,8 @@ def name_digests(names: Iterable[str]) -> np.ndarray:
     >>> len(set(name_digests(["cell_1", "cell_2"]).tolist()))
     2
     """
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-    return np.fromiter((int.from_bytes(digest, "little") for digest in digests), dtype="<u8")
+    digests = b"".join([hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names])
+    return np.frombuffer(digests, dtype="<u8")
 
 
 def file_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -148,13 +148,19 @@ class AnnotationAssembly:
         """Return the shards whose pieces are needed for files that are not there."""
         return {shard for group in self.groups if not self.holds(group) for shard in self._plan.shards_of(group)}
 
-    def lacking(self) -> list[int]:
-        """Return the shards whose pieces are needed, and not there as they were recorded."""
-        return [shard for shard in sorted(self.needed()) if self.is_spoilt(shard)]
+    def lacking(self, digested: Container[int] = ()) -> list[int]:
+        """Return the shards whose pieces are needed, and not there as they were recorded.
 
-    def is_spoilt(self, shard: int) -> bool:
-        """Tell whether a shard's piece is not there as it was recorded."""
-        return self._journal.is_damaged(piece_name(shard), self._piece(shard))
+        Parameters
+        ----------
+        digested
+            As for `causcell.atlas.assemble.Assembly.lacking`.
+        """
+        return [shard for shard in sorted(self.needed()) if self.is_spoilt(shard, by_size=shard in digested)]
+
+    def is_spoilt(self, shard: int, *, by_size: bool = False) -> bool:
+        """Tell whether a shard's piece is not there as it was recorded; by its size alone, or by its digest too."""
+        return self._journal.is_damaged(piece_name(shard), self._piece(shard), by_size=by_size)
 
     def run(self, on_shards: Callable[[int], object] = lambda count: None) -> None:
         """Make the files of every group that are not there, and remove its pieces.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from causcell.atlas.journal import Journal
-from causcell.atlas.pieces import read_piece, remove_piece, spoilt_files
+from causcell.atlas.pieces import piece_file, read_piece
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import FileRecord, PieceArray, PieceRecord, ShardRecord
 from causcell.atlas.sharding import ShardFile
@@ -119,7 +119,7 @@ class Assembly:
             max(int(np.searchsorted(starts, first, side="right")) - 1, 0),
             int(np.searchsorted(starts[:-1], stop, side="left")),
         )
-        pieces = [self._pieces[shard].files[_SOURCES[array]] for shard in shards]
+        pieces = [self._pieces[shard].file for shard in shards]
         made_of = [
             (int(self._starts[shard]), int(self._rows[shard]), piece.bytes, piece.sha256)
             for shard, piece in zip(shards, pieces, strict=True)
@@ -155,13 +155,18 @@ class Assembly:
         """Return the shards whose pieces are needed for files that are not there."""
         return {shard for part in self.parts if not self.holds(part) for shard in part.shards}
 
-    def lacking(self) -> list[int]:
-        """Return the shards whose pieces are needed, and not there as they were recorded."""
-        return [
-            shard
-            for shard in sorted(self.needed())
-            if spoilt_files(self._journal, self._plan, self.place, shard, self._pieces[shard])
-        ]
+    def lacking(self, digested: Container[int] = ()) -> list[int]:
+        """Return the shards whose pieces are needed, and not there as they were recorded.
+
+        Parameters
+        ----------
+        digested
+            Shards whose pieces this process has digested itself: they are known by their sizes.
+        """
+        return [shard for shard in sorted(self.needed()) if self._is_spoilt(shard, by_size=shard in digested)]
+
+    def _is_spoilt(self, shard: int, *, by_size: bool) -> bool:
+        return self._journal.is_damaged(piece_file(self.place, shard), self._pieces[shard].file, by_size=by_size)
 
     def run(self, on_values: Callable[[int], object] = lambda count: None) -> None:
         """Make every file that is not there, and remove the pieces that no file needs any more.
@@ -185,7 +190,7 @@ class Assembly:
                 self._commit(made, list(pool.map(self._write, made)))
                 before, swept = swept, int(np.searchsorted(self._starts[1:], last, side="right"))
                 for shard in range(before, swept if last else 0):
-                    remove_piece(self._journal, self._plan, self.place, shard)
+                    self._journal.storage.remove(piece_file(self.place, shard))
                 on_values(int(self._starts[swept] - self._starts[before]))
 
     def _commit(self, parts: list[Part], writers: list[ShardFile]) -> None:
@@ -199,14 +204,13 @@ class Assembly:
         """Write a file beside its place."""
         plan = self._plan
         size = plan.chunk_nonzeros
-        writer = ShardFile(
-            self.name_of(part), self._journal.work, self.dtype_of(part), (size,), plan.file_nonzeros // size
-        )
+        form = (self.dtype_of(part), (size,), plan.file_nonzeros // size)
+        writer = ShardFile(self.name_of(part), self._journal.work, *form, codec="blosc")
         try:
             for values in self._ends(part) if part.array == "indptr" else self._values(part):
                 writer.append(values)
             writer.finish()
-        except (ValueError, RuntimeError, FileNotFoundError) as error:
+        except (ValueError, FileNotFoundError) as error:
             raise AtlasError(
                 f"{self._journal.place!r} has a piece that is not what it is recorded as ({error}); causcell "
                 "verify tells which, and the next run makes it again"
@@ -216,18 +220,18 @@ class Assembly:
     def _values(self, part: Part) -> Iterator[np.ndarray]:
         """Read the nonzero values, or their columns, of a file from pieces."""
         for shard in part.shards:
-            start, count = int(self._starts[shard]), self._pieces[shard].nonzeros
-            within = slice(max(part.values.start - start, 0), min(part.values.stop - start, count))
-            yield from read_piece(self._journal, self._plan, self.place, shard, _SOURCES[part.array], count, within)
+            start, piece = int(self._starts[shard]), self._pieces[shard]
+            within = slice(max(part.values.start - start, 0), min(part.values.stop - start, piece.nonzeros))
+            yield from read_piece(self._journal, self._plan, self.place, shard, piece, _SOURCES[part.array], within)
 
     def _ends(self, part: Part) -> Iterator[np.ndarray]:
         """Read the places at which rows end, after a first zero, of a file from pieces."""
         if part.values.start == 0:
             yield np.zeros(1, dtype=np.int64)
         for shard in part.shards:
-            entry, end = int(self._rows[shard]) + 1, int(self._starts[shard])
-            count = int(self._rows[shard + 1] - self._rows[shard])
-            for lengths in read_piece(self._journal, self._plan, self.place, shard, "lengths", count, slice(0, count)):
+            entry, end, piece = int(self._rows[shard]) + 1, int(self._starts[shard]), self._pieces[shard]
+            rows = slice(0, int(self._rows[shard + 1] - self._rows[shard]))
+            for lengths in read_piece(self._journal, self._plan, self.place, shard, piece, "lengths", rows):
                 ends = end + np.cumsum(lengths, dtype=np.int64)
                 yield ends[max(part.values.start - entry, 0) : max(part.values.stop - entry, 0)]
                 entry, end = entry + len(ends), int(ends[-1])

@@ -1,28 +1,29 @@
 """Pieces: the shards of a CSR matrix, until all are there and `causcell.atlas.assemble` makes the matrix of them.
 
 Where a shard's nonzero values belong among all is known when those of the shards before it are counted, and workers
-make shards in any order. So a piece is kept in the journal's folder, ``pieces/X/000017/``: its nonzero values
-(``data``), their columns (``indices``) and the number of each row's (``lengths``), each a file of
-`causcell.atlas.sharding`, written as rows come.
+make shards in any order. So a piece is kept in the journal's folder, ``pieces/X/000017``: its nonzero values (``data``)
+and their columns (``indices``), so many of the ones, then of the others, and so on, as rows come; in the end the number
+of each row's (``lengths``). A piece is read once and then removed, so that nothing is compressed: columns by uint16
+take the bytes that compression would leave, and the time of a copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from causcell._internal.batching import batches
 from causcell.atlas.journal import Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.records import PIECE_ARRAYS, FileRecord, PieceArray, PieceRecord
-from causcell.atlas.sharding import ShardFile, encode_chunk, read_chunks
+from causcell.atlas.records import FileRecord, PieceArray, PieceRecord
+from causcell.atlas.sharding import encode_chunk
 from causcell.atlas.storage import FOLDER
 from causcell.counterfactual.outputs import Rows
-
-INDICES = LENGTHS = "int32"
-"""Types of a piece's columns and lengths of rows."""
 
 PIECES = f"{FOLDER}/pieces"
 """Folder of pieces in the store."""
@@ -30,12 +31,12 @@ PIECES = f"{FOLDER}/pieces"
 _ROWS = 1024
 """Rows that are taken apart at once."""
 
-_LEVEL = -1
-"""Level of zstd for files that are read once: values are left as they are, in a quarter of the time."""
+_NARROW = 2**16
+"""Columns that uint16 counts."""
 
 
 class PieceWriter:
-    """Write the rows of one shard of a CSR matrix as they come, into files beside their places.
+    """Write the rows of one shard of a CSR matrix as they come, into a file beside its place.
 
     Parameters
     ----------
@@ -55,39 +56,54 @@ class PieceWriter:
     def __init__(self, journal: Journal, plan: Plan, place: str, shard: int) -> None:
         dtypes = _dtypes(plan, place)
         self.nonzeros = 0
-        self._place, names = place, piece_files(plan, place, shard)
-        self._writers: dict[PieceArray, ShardFile] = {
-            array: ShardFile(names[array], journal.work, dtypes[array], (plan.chunk_nonzeros,), level=_LEVEL)
-            for array in PIECE_ARRAYS
-        }
+        self._place, self._target, self._size = place, piece_file(place, shard), plan.chunk_nonzeros
+        self._data, self._columns = (np.empty(self._size, dtype=dtypes[array]) for array in ("data", "indices"))
+        self._lengths: list[bytes] = []
+        handle, name = tempfile.mkstemp(dir=journal.work)
+        self._staged, self._file = Path(name), os.fdopen(handle, "wb")
 
     @property
     def files(self) -> dict[str, Path]:
-        """Where each file is, by its name in the store."""
-        return {writer.target: writer.staged for writer in self._writers.values()}
+        """Where the file is, by its name in the store."""
+        return {self._target: self._staged}
 
     def append(self, rows: Rows) -> None:
         """Write further rows, [n x columns]."""
-        for part in batches(rows.shape[0], _ROWS):
-            arrays = compress_rows(rows[part])
-            self.nonzeros += len(arrays["data"])
-            for array, writer in self._writers.items():
-                writer.append(arrays[array])
+        parts = (rows[part] for part in batches(len(rows), _ROWS)) if isinstance(rows, np.ndarray) else (rows,)
+        for arrays in map(compress_rows, parts):
+            self._lengths.append(arrays["lengths"].astype("<i4", copy=False).tobytes())
+            self._append_values(arrays["data"], arrays["indices"])
+
+    def _append_values(self, data: np.ndarray, columns: np.ndarray) -> None:
+        start = 0
+        while start < len(data):
+            filled = self.nonzeros % self._size
+            taken = slice(start, start + min(self._size - filled, len(data) - start))
+            count = taken.stop - start
+            self._data[filled : filled + count] = data[taken]
+            self._columns[filled : filled + count] = columns[taken]
+            self.nonzeros, start = self.nonzeros + count, taken.stop
+            if filled + count == self._size:
+                self._flush(self._size)
+
+    def _flush(self, count: int) -> None:
+        for values in (self._data, self._columns):
+            self._file.write(values[:count].tobytes())
 
     def finish(self) -> None:
         """Write what is left."""
-        for writer in self._writers.values():
-            writer.finish()
+        self._flush(self.nonzeros % self._size)
+        self._file.write(b"".join(self._lengths))
+        self._file.close()
 
     def discard(self) -> None:
-        """Remove the files, unless they were moved to their places."""
-        for writer in self._writers.values():
-            writer.discard()
+        """Remove the file, unless it was moved to its place."""
+        self._file.close()
+        self._staged.unlink(missing_ok=True)
 
     def record(self, records: dict[str, FileRecord]) -> dict[str, PieceRecord]:
-        """Take the piece's files out of records by name, and return the record of the piece by the matrix's place."""
-        files = {array: records.pop(writer.target) for array, writer in self._writers.items()}
-        return {self._place: PieceRecord(nonzeros=self.nonzeros, files=files)}
+        """Take the piece's file out of records by name, and return the record of the piece by the matrix's place."""
+        return {self._place: PieceRecord(nonzeros=self.nonzeros, file=records.pop(self._target))}
 
 
 def compress_rows(rows: Rows) -> dict[PieceArray, np.ndarray]:
@@ -101,13 +117,13 @@ def compress_rows(rows: Rows) -> dict[PieceArray, np.ndarray]:
     {'data': [5, 7, 2], 'indices': [1, 2, 0], 'lengths': [2, 0, 1]}
     """
     if not isinstance(rows, np.ndarray):
-        return {"data": rows.data, "indices": rows.indices, "lengths": np.diff(rows.indptr).astype(LENGTHS)}
+        return {"data": rows.data, "indices": rows.indices, "lengths": np.diff(rows.indptr)}
     count, width = rows.shape
     present = rows != 0
-    lengths = np.count_nonzero(present, axis=1).astype(LENGTHS)
+    lengths = np.count_nonzero(present, axis=1)
     places = np.flatnonzero(present)
     indices = places - np.repeat(np.arange(0, count * width, width), lengths)
-    return {"data": rows.ravel()[places], "indices": indices.astype(INDICES), "lengths": lengths}
+    return {"data": rows.ravel()[places], "indices": indices, "lengths": lengths}
 
 
 def count_bytes(plan: Plan, place: str, rows: Rows) -> tuple[int, int]:
@@ -115,66 +131,64 @@ def count_bytes(plan: Plan, place: str, rows: Rows) -> tuple[int, int]:
     arrays, size = compress_rows(rows), plan.chunk_nonzeros
     sums = [0, 0]
     for array, dtype in _dtypes(plan, place).items():
+        final = dtype if array == "data" else "int32"
         for part in batches(len(arrays[array]), size):
             values = arrays[array][part]
-            sums[0] += len(encode_chunk(np.cumsum(values) if array == "lengths" else values, dtype))
-            sums[1] += len(encode_chunk(values, dtype, _LEVEL))
+            sums[0] += len(encode_chunk(np.cumsum(values) if array == "lengths" else values, final, "blosc"))
+        sums[1] += len(arrays[array]) * np.dtype(dtype).itemsize
     return sums[0], sums[1]
 
 
-def piece_files(plan: Plan, place: str, shard: int) -> dict[PieceArray, str]:
-    """Return the places of a piece's files in the store, by array: in a folder, or of many shards all in one."""
-    between = "/" if plan.group is None else "."
-    return {array: f"{PIECES}/{place}/{shard:06d}{between}{array}" for array in PIECE_ARRAYS}
-
-
-def remove_piece(journal: Journal, plan: Plan, place: str, shard: int) -> None:
-    """Remove a piece that no file needs any more."""
-    if plan.group is None:
-        journal.storage.remove_folder(f"{PIECES}/{place}/{shard:06d}")
-        return
-    for name in piece_files(plan, place, shard).values():
-        journal.storage.remove(name)
-
-
-def spoilt_files(journal: Journal, plan: Plan, place: str, shard: int, piece: PieceRecord) -> tuple[str, ...]:
-    """Return the files of a piece, by their places in the store, that are not there as they were recorded."""
-    names = piece_files(plan, place, shard)
-    return tuple(names[array] for array, file in piece.files.items() if journal.is_damaged(names[array], file))
+def piece_file(place: str, shard: int) -> str:
+    """Return the place of a piece's file in the store."""
+    return f"{PIECES}/{place}/{shard:06d}"
 
 
 def read_piece(
-    journal: Journal, plan: Plan, place: str, shard: int, array: PieceArray, count: int, within: slice
+    journal: Journal, plan: Plan, place: str, shard: int, piece: PieceRecord, array: PieceArray, within: slice
 ) -> Iterator[np.ndarray]:
-    """Read values of an array of a piece; what is given is used again.
+    """Read values of an array of a piece, some at a time.
 
     Parameters
     ----------
-    journal, plan, place, shard
-        The piece.
-    array, count
-        The array, and the number of all its values.
-    within
-        From which of them to which.
+    journal, plan, place, shard, piece
+        The piece, and its record.
+    array, within
+        The array, and from which of its values to which.
 
     Raises
     ------
-    ValueError, RuntimeError, OSError
-        The file is not of this form, or lacks values.
+    ValueError, OSError
+        The file is not of this form.
     """
-    size = plan.chunk_nonzeros
-    first = within.start // size
-    position, chunks = first * size, -(-count // size)
-    dtype = _dtypes(plan, place)[array]
-    with journal.storage.open(piece_files(plan, place, shard)[array]) as file:
-        for chunk in read_chunks(file, dtype, (size,), chunks, start=first):
-            if position >= within.stop:
-                break
-            yield chunk[max(within.start - position, 0) : within.stop - position]
-            position += size
-    if position < within.stop:
+    cells = plan.cells_of(shard)
+    rows = (cells.stop - cells.start) * plan.request.rows_per_cell
+    dtypes, size = _dtypes(plan, place), plan.chunk_nonzeros
+    widths = {name: np.dtype(dtype).itemsize for name, dtype in dtypes.items()}
+    of_value = widths["data"] + widths["indices"]
+    with journal.storage.open(piece_file(place, shard)) as file:
+        if file.seek(0, os.SEEK_END) != piece.nonzeros * of_value + rows * widths["lengths"]:
+            raise ValueError("it is of another size")
+        if array == "lengths":
+            yield _read(file, piece.nonzeros * of_value + within.start * widths[array], dtypes[array], within)
+            return
+        for first in range(within.start // size * size, within.stop, size):
+            held = min(size, piece.nonzeros - first)
+            begin = first * of_value + (held * widths["data"] if array == "indices" else 0)
+            part = slice(max(within.start - first, 0), min(within.stop - first, held))
+            yield _read(file, begin + part.start * widths[array], dtypes[array], part)
+
+
+def _read(file: BinaryIO, begin: int, dtype: str, part: slice) -> np.ndarray:
+    """Read the values of a part from their first byte on."""
+    file.seek(begin)
+    length = (part.stop - part.start) * np.dtype(dtype).itemsize
+    content = file.read(length)
+    if len(content) != length:
         raise ValueError("it lacks values")
+    return np.frombuffer(content, dtype=dtype)
 
 
-def _dtypes(plan: Plan, place: str) -> dict[PieceArray, str]:
-    return {"data": plan.array_dtype(place), "indices": INDICES, "lengths": LENGTHS}
+def _dtypes(plan: Plan, place: str) -> Mapping[PieceArray, str]:
+    columns = "<u2" if plan.arrays[place] <= _NARROW else "<i4"
+    return {"data": np.dtype(plan.array_dtype(place)).newbyteorder("<").str, "indices": columns, "lengths": "<i4"}

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -30,9 +30,6 @@ def check_place(name: str) -> str:
 PieceArray = Literal["data", "indices", "lengths"]
 """Arrays of a piece: nonzero values and their columns, row after row, and the number of each row's values."""
 
-PIECE_ARRAYS: tuple[PieceArray, ...] = get_args(PieceArray)
-_PIECE_ARRAYS = frozenset(PIECE_ARRAYS)
-
 Place = Annotated[str, AfterValidator(check_place)]
 """Path of a file in the store, which it can't leave."""
 
@@ -53,14 +50,14 @@ class PieceRecord(BaseModel):
     ----------
     nonzeros
         Number of its values.
-    files
-        Records of its files, by the array that they are of; see `causcell.atlas.pieces`.
+    file
+        Record of its file; see `causcell.atlas.pieces`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     nonzeros: int = Field(ge=0)
-    files: dict[PieceArray, FileRecord]
+    file: FileRecord
 
 
 class ShardRecord(BaseModel):
@@ -107,7 +104,7 @@ class ShardRecord(BaseModel):
     @property
     def bytes(self) -> int:
         """Bytes of its files and pieces."""
-        pieces = [file for piece in self.pieces.values() for file in piece.files.values()]
+        pieces = [piece.file for piece in self.pieces.values()]
         pieces += [] if self.annotations is None else [self.annotations]
         return sum(file.bytes for file in (*self.files.values(), *pieces))
 
@@ -165,7 +162,7 @@ class PlanFit:
         if record.pieces.keys() != self._widths.keys() or (record.annotations is None) == self._grouped:
             return False
         for place, piece in record.pieces.items():
-            if piece.files.keys() != _PIECE_ARRAYS or piece.nonzeros > rows * self._widths[place]:
+            if piece.nonzeros > rows * self._widths[place]:
                 return False
         return self._arrays is None or self._arrays.are_named(record.files, shard)
 

@@ -18,6 +18,7 @@ TEXTS = "texts:"
 """What digests of names as text begin with."""
 
 _SAMPLED_CELLS = 256
+_READ_AT_ONCE = 32
 _SLICE = 2**18
 
 
@@ -60,8 +61,8 @@ class SourceDigests(BaseModel):
 
 def digest_source(cells: PanelCells) -> SourceDigests:
     """Digest cells as they are read for a model."""
-    spaced = np.unique(np.linspace(0, len(cells) - 1, min(_SAMPLED_CELLS, len(cells))).astype(int)).tolist()
-    values = (cells.read_expression(slice(row, row + 1)).tobytes() for row in spaced)
+    spaced = np.unique(np.linspace(0, len(cells) - 1, min(_SAMPLED_CELLS, len(cells))).astype(int))
+    values = (cells.read_expression(spaced[rows]).tobytes() for rows in batches(len(spaced), _READ_AT_ONCE))
     return SourceDigests(
         names=digest_names(cells.cells, texts=len(cells) > LARGE),
         labels=_digest(_label_bytes(cells)),

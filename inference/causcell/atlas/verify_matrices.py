@@ -21,7 +21,7 @@ from causcell.atlas.assemble import (
     withdraw_assembled,
 )
 from causcell.atlas.journal import Journal
-from causcell.atlas.pieces import piece_files, read_piece, spoilt_files
+from causcell.atlas.pieces import piece_file, read_piece
 from causcell.atlas.plan import Plan
 from causcell.atlas.records import PieceArray, ShardRecord
 from causcell.atlas.sharding import read_chunks
@@ -114,18 +114,16 @@ def _check_piece(
     journal: Journal, plan: Plan, place: str, shard: int, record: ShardRecord, found: MatrixFindings
 ) -> None:
     """Check a piece of which no matrix is made yet."""
-    piece = record.pieces[place]
-    bad = spoilt_files(journal, plan, place, shard, piece)
-    for name in bad:
+    piece, name = record.pieces[place], piece_file(place, shard)
+    if journal.is_damaged(name, piece.file):
         found.add_damage(name, [shard])
-    if bad:
         return
-    whole, names = slice(0, piece.nonzeros), piece_files(plan, place, shard)
+    whole = slice(0, piece.nonzeros)
     for array, describe in _DESCRIBED.items():
-        chunks = read_piece(journal, plan, place, shard, array, piece.nonzeros, whole)
+        chunks = read_piece(journal, plan, place, shard, piece, array, whole)
         wrong = _describe(functools.partial(describe, chunks, plan, place))
         if wrong:
-            found.add_invalid(names[array], [shard], wrong)
+            found.add_invalid(name, [shard], wrong)
 
 
 def _describe(describe: Callable[[], str]) -> str:
@@ -175,7 +173,8 @@ class _MatrixCheck:
         size = plan.chunk_nonzeros
         left = part.values.stop - part.values.start
         with self._journal.storage.open(self._matrix.name_of(part)) as file:
-            for chunk in read_chunks(file, self._matrix.dtype_of(part), (size,), plan.file_nonzeros // size):
+            form = (self._matrix.dtype_of(part), (size,), plan.file_nonzeros // size)
+            for chunk in read_chunks(file, *form, codec="blosc"):
                 yield chunk[:left]
                 left -= min(size, left)
                 if not left:

@@ -14,7 +14,7 @@ import contextlib
 import shutil
 import time
 from collections import abc, defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,14 +111,16 @@ def write_atlas(
         _begin(maker, journal, origin)
         records = journal.sound_records(plan)
         stages: dict[str, float] = defaultdict(float)
-        made = 0
-        for pending in _find_pending(journal, plan, records):
+        made, digested, makers = 0, set[int](), executor or InProcess()
+        for pending in _find_pending(journal, plan, records, digested):
             journal.unfinish()
-            events = (executor or InProcess()).run(maker.under(journal.storage.lease), pending)
+            events = makers.run(maker.under(journal.storage.lease), pending)
             for event in _watch(events, plan, records, progress):
                 if isinstance(event, ShardCommitted):
                     records[event.record.shard] = event.record
                     journal.note(plan, records, event.record.shard)
+                    if isinstance(makers, InProcess):  # of others' files the digests are looked at
+                        digested.add(event.record.shard)
                     for stage, seconds in event.record.seconds.items():
                         stages[stage] += seconds
                     made += event.record.rows
@@ -256,15 +258,18 @@ def _watch(
             yield event
 
 
-def _find_pending(journal: Journal, plan: Plan, records: dict[int, ShardRecord]) -> Iterator[list[int]]:
+def _find_pending(
+    journal: Journal, plan: Plan, records: dict[int, ShardRecord], digested: Container[int]
+) -> Iterator[list[int]]:
     """Give the shards that are not complete; when they are, those of which pieces are missing, until none is.
 
-    The latter's records are withdrawn.
+    The latter's records are withdrawn. Of shards that this process has ``digested`` pieces are known by their sizes.
     """
     if missing := _find_missing(plan, records):
         yield missing
     while not _find_missing(plan, records):
-        lacking = sorted({shard for each in _open_assemblies(journal, plan, records) for shard in each.lacking()})
+        assemblies = _open_assemblies(journal, plan, records)
+        lacking = sorted({shard for each in assemblies for shard in each.lacking(digested)})
         if not lacking:
             return
         journal.unfinish()

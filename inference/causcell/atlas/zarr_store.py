@@ -19,7 +19,7 @@ import numpy as np
 from causcell._internal.own_settings import own_settings
 from causcell.atlas.journal import ROOT_METADATA, Journal
 from causcell.atlas.plan import Plan
-from causcell.atlas.sharding import ZSTD_LEVEL
+from causcell.atlas.sharding import BLOSC_OPTIONS, ZSTD_LEVEL
 from causcell.errors import AtlasError
 
 if TYPE_CHECKING:
@@ -82,14 +82,13 @@ def _describe(
     import anndata
     import zarr
     from anndata.io import write_elem
-    from zarr.codecs import ZstdCodec
+    from zarr.codecs import BloscCodec, ZstdCodec
 
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.attrs.update(_ANNDATA)
     for element in ("layers", "obsm", "varm", "obsp", "varp"):
         group.create_group(element, attributes=_DICT)
     shard_rows = -(-plan.shard_rows // plan.chunk_rows) * plan.chunk_rows  # a single shard may end within a chunk
-    compressed: dict[str, Any] = {"compressors": [ZstdCodec(level=ZSTD_LEVEL)], "fill_value": 0}
     for place in plan.dense:
         width = plan.arrays[place]
         group.create_array(
@@ -100,14 +99,16 @@ def _describe(
             shards=(shard_rows, width),
             attributes=dict(_ARRAY),
             chunk_key_encoding=None if plan.group is None else {"name": "default", "separator": "."},
-            **compressed,
+            compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+            fill_value=0,
         )
+    of_values: dict[str, Any] = {"chunks": (plan.chunk_nonzeros,), "shards": (plan.file_nonzeros,), "fill_value": 0}
+    of_values["compressors"] = [BloscCodec(**BLOSC_OPTIONS, shuffle="shuffle")]
     for place in plan.sparse:
         matrix = group.create_group(place, attributes=_CSR | {"shape": [plan.rows, plan.arrays[place]]})
-        pieces: dict[str, Any] = {"chunks": (plan.chunk_nonzeros,), "shards": (plan.file_nonzeros,)}
-        matrix.create_array("data", shape=(0,), dtype=plan.array_dtype(place), **pieces, **compressed)
-        matrix.create_array("indices", shape=(0,), dtype="int32", **pieces, **compressed)
-        matrix.create_array("indptr", shape=(plan.rows + 1,), dtype="int32", **pieces, **compressed)
+        matrix.create_array("data", shape=(0,), dtype=plan.array_dtype(place), **of_values)
+        matrix.create_array("indices", shape=(0,), dtype="int32", **of_values)
+        matrix.create_array("indptr", shape=(plan.rows + 1,), dtype="int32", **of_values)
     for name, values in obsm.items():
         width, rows = values.shape[1], plan.shard_rows
         shape, chunks = (plan.rows, width), (rows, width)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
+from causcell._internal.batching import Places, rows_within
 from causcell._internal.choices import suggest
 from causcell._internal.digests import name_digests
 from causcell._internal.remote import READABLE, any_path
@@ -19,7 +20,7 @@ from causcell.cells.columns import join_tables
 from causcell.cells.csc import rowwise_copy
 from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, check_begins, take_rows
-from causcell.cells.unique_names import LARGE, check_digests, check_texts, texts_digest
+from causcell.cells.unique_names import LARGE, check_few, check_texts, texts_digest
 from causcell.cells.where import Where
 from causcell.cells.where_tree import INDEX
 from causcell.errors import ConfigurationError, DataError, format_list
@@ -38,8 +39,8 @@ _SLICE = 65536
 class Cells:
     """Names, labels and values of cells, in input order. A context manager that closes the file it opened.
 
-    Names and values are read as they are asked for, so that memory does not grow with them; of up to 8 million cells
-    what stays is a digest of each name, 8 bytes.
+    Names and values are read as they are asked for, so that memory does not grow with them; where each name's digest is
+    asked for, 8 bytes of each stay.
 
     Parameters
     ----------
@@ -147,8 +148,8 @@ class Cells:
         """The files that have cells, each as cells of its own."""
         return (self,)
 
-    def split_rows(self, rows: slice) -> list[tuple[int, Cells, slice]]:
-        """Split consecutive rows by file: place of the file in `parts`, its cells, and which of these."""
+    def split_rows(self, rows: Places) -> list[tuple[int, Cells, Places]]:
+        """Split consecutive or ascending rows by file: place of the file in `parts`, its cells, and which of these."""
         return [(0, self, rows)]
 
     @property
@@ -222,7 +223,7 @@ class Cells:
     def _check_names(self) -> None:
         """Raise `CellNameError` for two of one name."""
         if self._count <= LARGE:
-            check_digests(self.name_digests, self.read_names)
+            check_few(self._count, self.read_names)
         else:
             self.__dict__["texts_digest"] = check_texts(self._count, self.read_names)
 
@@ -378,14 +379,11 @@ class Collection:
         """Return the label codes of all cells, int32 [n x m]."""
         return np.concatenate([part.labels(schema) for part in self.parts])
 
-    def split_rows(self, rows: slice) -> list[tuple[int, Cells, slice]]:
-        """Split consecutive rows by file: place of the file in `parts`, its cells, and which of these."""
-        found = []
-        for place, part in enumerate(self.parts):
-            start, stop = (int(np.clip(edge - self._starts[place], 0, len(part))) for edge in (rows.start, rows.stop))
-            if start < stop:
-                found.append((place, part, slice(start, stop)))
-        return found
+    def split_rows(self, rows: Places) -> list[tuple[int, Cells, Places]]:
+        """Split consecutive or ascending rows by file: place of the file in `parts`, its cells, and which of these."""
+        found = [rows_within(rows, int(self._starts[place]), len(part)) for place, part in enumerate(self.parts)]
+        parts = enumerate(zip(self.parts, found, strict=True))
+        return [(place, part, within) for place, (part, within) in parts if within is not None]
 
 
 AnyCells = Cells | Collection

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from causcell._internal.batching import Places
 from causcell._internal.remote_file import state_of
 from causcell._internal.telling import warn
 from causcell.cells.by_rows import Rows
@@ -313,18 +314,22 @@ class PanelCells:
                 "(expression='counts'), or one library size for all (library_size=10000)"
             )
 
-    def read_expression(self, rows: slice) -> np.ndarray:
-        """Return the panel expression of consecutive cells without their names, float32 [n x G]; see `read`."""
+    def read_expression(self, rows: Places) -> np.ndarray:
+        """Return the panel expression of consecutive cells, or of places in ascending order, float32 [n x G].
+
+        See `read`; names are not read.
+        """
         return self._read_parts(rows, library=False)[0]
 
-    def _read_parts(self, rows: slice, *, library: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _read_parts(self, rows: Places, *, library: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return panel expression and library sizes, which are empty where they are not asked for."""
         self._refuse_closed()
         pieces, sizes = [], []
         for place, part, within in self.cells.split_rows(rows):
             totals, reader, values = self._totals[place], self._readers[place], part.values(within)
             here = None if totals is None else totals[within]
-            pieces.append(reader.read(values, NamesInMessages(part, range(within.start, within.stop)), here))
+            places = range(within.start, within.stop) if isinstance(within, slice) else within
+            pieces.append(reader.read(values, NamesInMessages(part, places), here))
             sizes.append(reader.library_sizes(values, here) if library else np.empty(0))
         return (pieces[0], sizes[0]) if len(pieces) == 1 else (np.concatenate(pieces), np.concatenate(sizes))
 

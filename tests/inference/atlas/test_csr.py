@@ -352,8 +352,8 @@ def test_pieces_are_there_until_the_matrix_is(sparse, tmp_path, monkeypatch):
         with pytest.raises(RuntimeError):
             sparse.write(out)
     assert {path.name for path in (out / PIECES).iterdir()} >= {"000000", "000001", "000002"}
-    flip(out / PIECES / "000001" / "data")
-    assert verify_atlas(out).damaged == {1: (str(PIECES / "000001" / "data"),)}
+    flip(out / PIECES / "000001")
+    assert verify_atlas(out).damaged == {1: (str(PIECES / "000001"),)}
     sparse.write(out)
     assert not (out / PIECES).exists()
 
@@ -366,7 +366,7 @@ def test_a_spoilt_piece_is_made_again_before_it_is_assembled(sparse, whole_spars
         stop_after(patch, SHARDS - 1, RuntimeError("midway"))
         with pytest.raises(RuntimeError):
             sparse.write(out)
-    spoil(out / PIECES / "000002" / "indices")
+    spoil(out / PIECES / "000002")
     assert sparse.write(out).made > sparse.plan().shard_rows
     assert tree(out) == tree(whole_sparse)
 

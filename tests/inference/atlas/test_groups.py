@@ -199,7 +199,7 @@ def test_a_piece_of_another_form_is_told(recipe, grouped, tmp_path, monkeypatch)
         context.setattr(AnnotationAssembly, "_make", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             recipe.write(path)
-    monkeypatch.setattr(AnnotationAssembly, "is_spoilt", lambda self, shard: False)
+    monkeypatch.setattr(AnnotationAssembly, "is_spoilt", lambda self, shard, by_size=False: False)
     (path / piece_name(4)).write_bytes(b"")
     with pytest.raises(AtlasError, match="a piece that is not what it is recorded as"):
         recipe.write(path)
