@@ -83,8 +83,13 @@ def _codes_by_category(obs: pd.DataFrame, name: str, labels: Sequence[str]) -> n
         return _codes(label_column(obs, name), name, labels, None)
     places = column.cat.codes.to_numpy()
     there = np.flatnonzero(np.bincount(places + 1, minlength=1)[1:]) if len(places) else places
+    known = {label: code for code, label in enumerate(labels)}
+    texts = column.dtype.categories.tolist()
+    codes = [known.get(text, _UNLABELLED) for text in texts]
+    table = np.array([*codes, _UNLABELLED], dtype=np.int32)  # -1, missing, takes the last
+    if all(type(texts[place]) is str and table[place] != _UNLABELLED for place in there):  # labels as they are
+        return np.asarray(table[places])
     distinct = pd.DataFrame({name: pd.Categorical.from_codes(there, dtype=column.dtype)})
-    table = np.full(len(column.dtype.categories) + 1, _UNLABELLED, dtype=np.int32)  # -1, missing, takes the last
     table[there] = _codes(label_column(distinct, name), name, labels, None)
     return np.asarray(table[places])
 

@@ -286,7 +286,7 @@ class PanelReader:
             columns, data, lengths = self._find_in_panel(values, factors)
             places = columns.astype(np.int64)
             places += np.repeat(np.arange(0, expression.size, len(self._fill)), lengths)
-            np.put(expression, places, data)
+            expression.reshape(-1)[places] = data
         else:
             file_columns = np.flatnonzero(self._panel_column >= 0)
             panel = values[:, file_columns].astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -92,10 +92,18 @@ class StructuralCausalModel:
             given["labels"] = labels.astype(np.int64)
         return self.engine.run(ABDUCTION, given, (INFORMED,))[INFORMED]
 
-    def factual(self, exogenous: np.ndarray) -> dict[str, np.ndarray]:
-        """Return ``endogenous`` [B x M x k] and each concept's logits of exogenous embeddings [B x M x k]."""
-        mask = np.zeros(exogenous.shape[:2], dtype=np.float32)
-        return self.engine.run("scm", {"exogenous": exogenous, "forced": np.zeros_like(exogenous), "mask": mask})
+    def factual(self, exogenous: np.ndarray, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Return ``endogenous`` [B x M x k] and each concept's logits of exogenous embeddings [B x M x k].
+
+        Parameters
+        ----------
+        exogenous
+            The embeddings.
+        outputs
+            Those that are wanted; all, if not given.
+        """
+        forced, mask = np.zeros_like(exogenous), np.zeros(exogenous.shape[:2], dtype=np.float32)
+        return self.engine.run("scm", {"exogenous": exogenous, "forced": forced, "mask": mask}, outputs)
 
     @cached_property
     def _reference_endogenous(self) -> np.ndarray:

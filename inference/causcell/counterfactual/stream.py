@@ -185,7 +185,7 @@ class MeasuredCells:
         for draw in range(request.draws):
             read = abduct(posterior, keys, draw) if solver.random or request.draws > 1 else posterior.mean
             exogenous = scm.inform(read, labels, numbers)
-            factual = scm.factual(exogenous)["endogenous"]
+            factual = scm.factual(exogenous, ("endogenous",))["endogenous"]
             for place, intervention in enumerate(request.interventions):
                 after = scm.intervene(
                     intervention,

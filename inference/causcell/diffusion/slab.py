@@ -76,8 +76,8 @@ def find_expressed(probability: np.ndarray, uniforms: np.ndarray) -> tuple[np.nd
     Places in the flattened arrays, ascending, int64 [n], and the quantiles at u / r, float32 [n].
     """
     places = (uniforms < probability).ravel().nonzero()[0]
-    below = uniforms.ravel().take(places)
-    below /= probability.ravel().take(places)
+    below = uniforms.ravel()[places]
+    below /= probability.ravel()[places]
     np.minimum(below, np.float32(LARGEST_BELOW_ONE), out=below)  # of a u just below r the quotient is rounded to 1
     return places, normal_quantile(below)
 
@@ -117,14 +117,14 @@ class SlabScale:
         starts = np.arange(0, cells * genes + 1, genes)
         rows = places.searchsorted(starts)
         columns = places - np.repeat(starts[:-1], np.diff(rows))
-        values = slab_mean.ravel().take(places)
-        values *= self.deviation.take(columns)
-        values += self.mean.take(columns)
-        quantile *= self.slab_deviation.take(columns)
+        values = slab_mean.ravel()[places]
+        values *= self.deviation[columns]
+        values += self.mean[columns]
+        quantile *= self.slab_deviation[columns]
         values += quantile
         columns = columns.astype(np.int32)
-        zero = (values <= 0).nonzero()[0]  # what a slab near zero has below it
-        if len(zero):
+        if len(values) and not values.min() > 0:  # what a slab near zero has below it; NaN is told later
+            zero = (values <= 0).nonzero()[0]
             values, columns, rows = np.delete(values, zero), np.delete(columns, zero), rows - zero.searchsorted(rows)
         return sparse.csr_matrix((values, columns, rows.astype(np.int32)), shape=uniforms.shape, copy=False)
 
