@@ -35,9 +35,9 @@ def main() -> None:
     parser.add_argument("--reason", action="append", default=[], help="SYSTEM=WHY it was not run")
     parser.add_argument("--anew", action="store_true", help="leave out what stands in the file already")
     arguments = parser.parse_args()
-    reasons = find_pythons([each.adapter for each in SYSTEMS], {}, build=False)[1]
-    reasons |= dict(each.split("=", 1) for each in arguments.reason)
     before = {} if arguments.anew or not arguments.into.exists() else json.loads(arguments.into.read_text())
+    reasons = find_pythons([each.adapter for each in SYSTEMS], {}, build=False)[1] | before.get("not run", {})
+    reasons |= dict(each.split("=", 1) for each in arguments.reason)
     print(write_results(arguments.folders, arguments.into, reasons, before))
 
 

@@ -333,10 +333,14 @@ def hardware(row: Row) -> str:
 
 
 def left_out_columns(concept: str) -> dict[str, Cell]:
-    """Make the columns of cases that leave combinations out one at a time: from unseen, and from trained, sources."""
-    table = f"Unseen combinations: interventions: {concept}"
+    """Make the columns of cases that leave combinations out one at a time: seen ones, and those left out, two ways."""
     found: dict[str, Cell] = {"cases": lambda rows: str(len({row["case"] for row in rows}))}
-    for view, title in ((TESTED, "tested sources"), (TRAINED, "all sources")):
+    seen, unseen = f"Interventions: {concept}", f"Unseen combinations: interventions: {concept}"
+    for view, table, title in (
+        (TESTED, seen, "seen"),
+        (TESTED, unseen, "unseen, tested sources"),
+        (TRAINED, unseen, "unseen, all sources"),
+    ):
         found[f"{title}: Pearson"] = _effect(view, table, "pcc", 3)
         for name in ("size", "squared error", "MMD ratio"):
             found[f"{title}: {name}"] = _effect(view, table, name)
