@@ -43,7 +43,7 @@ class EncoderScm(nn.Module):
 
 
 class Abduction(nn.Module):
-    """What a cell's known labels add to embeddings that were read from its expression."""
+    """Addition of a cell's known labels to embeddings that were read from its expression."""
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Abduction(nn.Module):
 
 
 class InformedByValues(nn.Module):
-    """What a cell's known values add to embeddings that were read from its expression; see `Abduction`."""
+    """Addition of a cell's known values to embeddings that were read from its expression; see `Abduction`."""
 
     def __init__(self, model: CausCell) -> None:
         super().__init__()

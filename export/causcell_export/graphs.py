@@ -105,7 +105,7 @@ class Decoder(nn.Module):
 
 
 class Slab(nn.Module):
-    """What `Decoder` draws from: spike and slab at pure noise, given the concepts alone."""
+    """Distribution that `Decoder` draws from: spike and slab at pure noise, given the concepts alone."""
 
     time: Tensor
 

@@ -76,8 +76,8 @@ class ModelConfig(_Section):
     mechanism_width: int = Field(64, ge=1, le=16_384)
     """Hidden width of nonlinear mechanisms."""
     abduction: Literal["informed", "expression"] = "informed"
-    """What a cell's embeddings are abducted from: ``informed`` by its known labels beside its expression, q(eps | x, y)
-    as in the paper; or ``expression`` alone, q(eps | x). See `causcell_training.model.CausCell.inform`."""
+    """Source that a cell's embeddings are abducted from: ``informed`` by its known labels beside its expression,
+    q(eps | x, y) as in the paper; or ``expression`` alone, q(eps | x). See `causcell_training.model.CausCell.inform`."""
     schedule: ScheduleKind = "linear"
     """Noise schedule of the diffusion; see `causcell.diffusion.schedule.NoiseSchedule`."""
     timesteps: int = Field(1000, ge=21, le=100_000)
@@ -174,7 +174,7 @@ class OptimisationConfig(_Section):
 
 
 class DescentConfig(_Section):
-    """What is particular to a training that starts from a finished run."""
+    """Settings of a training that starts from a finished run."""
 
     freeze: tuple[Literal["encoder", "decoder", "graph"], ...] = ("encoder",)
     """Parts whose weights stay as they are: ``encoder``, ``decoder`` (the denoiser), ``graph`` (learned weights of
@@ -246,7 +246,7 @@ class TrainConfig(_Section):
     """Optimiser, batches, and when training stops."""
 
     descent: DescentConfig | None = None
-    """What is particular to a training that starts from a finished run; none: it starts from nothing."""
+    """Settings of a training that starts from a finished run; none: it starts from nothing."""
 
     @field_validator("concept", "edge", "include_genes", "label_features", "set_control", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Stop:
-    """What asked the process to end, if anything did.
+    """Request to end the process, if there was one.
 
     It is known here also where the exception did not arrive: code in C that is interrupted while it is imported raises
     an error of its own.

@@ -67,7 +67,7 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        """What the key stands in."""
+        """Folder of the key."""
         return RemotePath(self.url.rpartition("/")[0])
 
     def absolute(self) -> RemotePath:

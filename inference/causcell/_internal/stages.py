@@ -18,7 +18,7 @@ def say_nothing(line: str) -> None:
 
 
 def is_redrawn(stream: TextIO | None = None) -> bool:
-    """Whether a line of a stream (standard error) can be drawn anew: in a terminal, and in a notebook."""
+    """Tell whether a line of a stream (standard error) can be drawn anew: in a terminal, and in a notebook."""
     shell = sys.modules.get("IPython")
     in_notebook = shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
     return in_notebook or (stream or sys.stderr).isatty()

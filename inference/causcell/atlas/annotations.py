@@ -65,7 +65,7 @@ class KeptAnnotations(BaseModel):
 
 
 class AnnotationSource(Protocol):
-    """What annotations of an atlas's cells are read from: the cells, or an atlas of embeddings."""
+    """Source of the annotations of an atlas's cells: the cells, or an atlas of embeddings."""
 
     @property
     def var(self) -> pd.DataFrame:

@@ -64,7 +64,7 @@ class PieceWriter:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Where the file is, by its name in the store."""
+        """Local path of the file, by its name in the store."""
         return {self._target: self._staged}
 
     def append(self, rows: Rows) -> None:

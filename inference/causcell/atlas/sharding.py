@@ -72,7 +72,7 @@ class ShardFile:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Where the file is, by its name in the store."""
+        """Local path of the file, by its name in the store."""
         return {self.target: self.staged}
 
     def append(self, values: np.ndarray) -> None:

@@ -251,7 +251,7 @@ class Cells:
 
     @property
     def _titles(self) -> tuple[str, str]:
-        """What messages call the file and the matrix that is read."""
+        """Name of the file and of the matrix that is read, for messages."""
         file = IN_MEMORY if self.path is None else repr(str(self.path))
         return file, "X" if self.layer is None else f"layers[{self.layer!r}]"
 

@@ -53,7 +53,7 @@ class MissingTotals:
 
     @property
     def factor(self) -> float:
-        """What the sum over the other genes is multiplied by."""
+        """Factor of the sum over the other genes."""
         return 1.0 if self.share is None else 1 / (1 - self.share)
 
     def describe(self) -> str:

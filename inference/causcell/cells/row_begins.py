@@ -16,7 +16,7 @@ _PIECE = 2**20
 
 
 class RowBegins:
-    """Where each row of a CSR matrix on disk begins: ``begins[slice]``, int64, and ``begins[row]``.
+    """Beginning of each row of a CSR matrix on disk: ``begins[slice]``, int64, and ``begins[row]``.
 
     Parameters
     ----------

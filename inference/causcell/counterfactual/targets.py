@@ -35,7 +35,7 @@ _MOST_POINTS = 10_000
 
 @dataclass(frozen=True)
 class Target:
-    """What one concept is set to.
+    """Label or value that one concept is set to.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ def _code_of(concept: Concept, text: str) -> int:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a grid sets one concept to, in turn.
+    """Labels or values that a grid sets one concept to, in turn.
 
     Attributes
     ----------

@@ -84,7 +84,7 @@ def find_expressed(probability: np.ndarray, uniforms: np.ndarray) -> tuple[np.nd
 
 @dataclass(frozen=True)
 class SlabScale:
-    """What takes a slab from the standardised scale to expression on the log scale; float32 [G] each.
+    """Moments that take a slab from the standardised scale to expression on the log scale; float32 [G] each.
 
     Attributes
     ----------

@@ -202,7 +202,7 @@ def _generate_arms(
 
 @dataclass(frozen=True)
 class _Totals:
-    """What a trial keeps of all its cells.
+    """Averages that a trial keeps of all its cells.
 
     Attributes
     ----------

@@ -133,7 +133,7 @@ def _list_panels(drawn: CellMap) -> list[_Panel]:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where a panel stands, and the part of the map that it shows."""
+    """Place of a panel, and the part of the map that it shows."""
 
     left: float
     low: np.ndarray

@@ -26,7 +26,7 @@ _ROWS_COMPARED = 512
 
 @dataclass(frozen=True)
 class Method:
-    """What predictions do not say of the method that made them.
+    """Facts of a method that its predictions do not tell.
 
     Attributes
     ----------

@@ -165,7 +165,7 @@ class Predictions:
 
     @property
     def estimates(self) -> tuple[Estimate, ...]:
-        """What the rows are of a cell's expression: ``mean``, ``sample`` or both."""
+        """Kinds of estimate that rows are of a cell's expression: ``mean``, ``sample`` or both."""
         return tuple(each for i, each in enumerate(ESTIMATES) if (self.rows.estimate == i).any())
 
     @property

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a predictor reads in n cells.
+    """Readings of a predictor in n cells.
 
     Attributes
     ----------

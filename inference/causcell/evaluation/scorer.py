@@ -47,7 +47,7 @@ _ROLES: dict[str, Role] = {NO_CHANGE: "trivial", ONE_FOR_ALL: "trivial", _HALF: 
 
 @dataclass(frozen=True)
 class ScorerInput:
-    """What the scorer is given of one group of cells.
+    """Input of the scorer for one group of cells.
 
     Attributes
     ----------

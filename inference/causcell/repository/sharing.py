@@ -25,7 +25,7 @@ _OF_MODELS = ("reference.npz", "*/config.pbtxt", "*/configs/*.pbtxt", "*/1/model
 
 @dataclass(frozen=True)
 class Package:
-    """What a push sends.
+    """Content of a push.
 
     Attributes
     ----------

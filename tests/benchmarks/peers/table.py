@@ -68,9 +68,8 @@ def make_tables(result: dict[str, Any]) -> dict[str, str]:
     }
     for case, title in (("kang-leave", "stim"), ("gbm", "condition"), ("lines", "perturbation")):
         tables[case] = table_of(rows, result, f"{case}-*", left_out_columns(title))
-    tables["pairs"] = table_of(rows, result, "pairs", pairs_columns())
-    tables["simulator"] = table_of(rows, result, "simulator", simulator_columns())
-    return tables
+    others = {"pairs": pairs_columns(), "simulator": simulator_columns()}
+    return tables | {case: table_of(rows, result, case, columns) for case, columns in others.items()}
 
 
 def spread_variants(result: dict[str, Any]) -> list[Row]:

@@ -72,7 +72,7 @@ class ReplayedCells:
 
 @dataclass(frozen=True)
 class Heritage:
-    """What a training takes over from the run that it starts from.
+    """Inheritance of a training from the run that it starts from.
 
     Attributes
     ----------

@@ -31,7 +31,7 @@ _NOWHERE = 2**62
 
 @dataclass(frozen=True)
 class PanelCache:
-    """Where panel expression is kept during a training.
+    """Place where panel expression is kept during a training.
 
     Attributes
     ----------

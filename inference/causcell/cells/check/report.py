@@ -85,7 +85,7 @@ class PairSummary:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What a data set lets a model learn; printing it gives the text of ``causcell check``.
+    """Report on what a data set lets a model learn; printing it gives the text of ``causcell check``.
 
     Attributes
     ----------
@@ -124,17 +124,17 @@ class Report:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """What training refuses."""
+        """Faults that training refuses."""
         return self.of_level("error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """What can be trained, and would mislead."""
+        """Faults of data that can be trained on, and would mislead."""
         return self.of_level("warning")
 
     @property
     def notes(self) -> tuple[Finding, ...]:
-        """What is worth knowing."""
+        """Facts that are worth knowing."""
         return self.of_level("note")
 
     def to_dict(self) -> dict[str, Any]:

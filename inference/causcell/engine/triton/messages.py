@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class Metadata(TypedDict):
-    """What a server says of itself."""
+    """Metadata of a server."""
 
     version: str
 
@@ -79,7 +79,7 @@ class _StatisticsOptions(TypedDict, total=False):
 
 
 class Statistics(_StatisticsOptions):
-    """What a model did since its server started."""
+    """Statistics of a model since its server started."""
 
     name: str
 
@@ -96,7 +96,7 @@ class Region(TypedDict):
 
 @dataclass(frozen=True)
 class Shape(Generic[T]):
-    """What an answer must look like.
+    """Expected form of an answer.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ class StrangeAnswerError(ValueError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where an array is in shared memory.
+    """Place of an array in shared memory.
 
     Attributes
     ----------
