@@ -1,8 +1,8 @@
 """An estimate of the time and memory that training takes.
 
-Measured with the default settings on one core of a busy server (torch 2.13; 300 to 8,000 genes, 1,600 to 4,500 cells):
-CPU seconds an epoch are cells times ``_PER_CELL + _PER_VALUE * genes``, to a factor of two. Training stops early; the
-estimate is of all 200 epochs, and of a third of them, where it often ends.
+Measured with the default settings on one core of a busy server (Intel Xeon with AVX-512, torch 2.13; 500 to 3,300 cells,
+300 to 2,000 genes): CPU seconds an epoch are ``_PER_EPOCH``, and cells times ``_PER_CELL + _PER_VALUE * genes``, to a
+fifth. Training stops early, there after 125 to 200 epochs: the estimate is of these two.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 from causcell._internal.units import format_count, format_duration, format_size
 
-_PER_CELL = 6.0e-5  # seconds
-_PER_VALUE = 1.1e-7
+_PER_EPOCH = 0.15  # seconds
+_PER_CELL = 4.5e-4
+_PER_VALUE = 1.6e-7
 _EPOCH_CELLS = 100_000  # at most, as optimisation.epoch_cells has it
 _EPOCHS = 200
-_USUAL_EPOCHS = 70
+_USUAL_EPOCHS = 125
 _START = 10.0
 _MEMORY = 700e6  # bytes: torch, lightning, the weights of a small model
 _BYTES_A_VALUE = 16  # of CSR float32 and int32, twice: a copy is made while it is put together
@@ -47,7 +48,7 @@ def estimate_training(cells: int, genes: int, nonzero: float) -> dict[str, Any]:
     ['bytes', 'cpus', 'seconds', 'text', 'usual_seconds']
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    epoch = min(cells, _EPOCH_CELLS) * (_PER_CELL + _PER_VALUE * genes)
+    epoch = _PER_EPOCH + min(cells, _EPOCH_CELLS) * (_PER_CELL + _PER_VALUE * genes)
     values = min(cells * genes * nonzero * _BYTES_A_VALUE, _MOST_VALUES)
     size = int(_MEMORY + values + cells * _BYTES_A_CELL + genes * _BYTES_A_GENE)
     seconds, usual = _START + _EPOCHS * epoch, _START + _USUAL_EPOCHS * epoch
