@@ -112,7 +112,7 @@ def _find_totals(obs: pd.DataFrame, totals: np.ndarray) -> list[Finding]:
             found[str(name)] = share
     texts = (
         f"obs[{name!r}] looks like cells' totals over more genes than are here ({share:.0%} of a total, in "
-        f"the median): if the file was cut down to some genes, train with totals={name!r} (--totals), or cells are "
+        f"the median): if the file was cut down to some genes, train with totals={name!r}, or cells are "
         "scaled as if the other genes did not exist"
         for name, share in found.items()
     )
