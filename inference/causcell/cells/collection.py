@@ -20,7 +20,7 @@ from causcell.cells.columns import join_tables
 from causcell.cells.csc import rowwise_copy
 from causcell.cells.guard import IN_MEMORY
 from causcell.cells.matrices import as_values, check_begins, take_rows
-from causcell.cells.unique_names import LARGE, check_few, check_texts, texts_digest
+from causcell.cells.unique_names import LARGE, check_digests, check_texts, texts_digest
 from causcell.cells.where import Where
 from causcell.cells.where_tree import INDEX
 from causcell.errors import ConfigurationError, DataError, format_list
@@ -39,8 +39,8 @@ _SLICE = 65536
 class Cells:
     """Names, labels and values of cells, in input order. A context manager that closes the file it opened.
 
-    Names and values are read as they are asked for, so that memory does not grow with them; where each name's digest is
-    asked for, 8 bytes of each stay.
+    Names and values are read as they are asked for, so that memory does not grow with them; of up to 8 million cells
+    what stays is a digest of each name, 8 bytes.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class Cells:
     def _check_names(self) -> None:
         """Raise `CellNameError` for two of one name."""
         if self._count <= LARGE:
-            check_few(self._count, self.read_names)
+            check_digests(self.name_digests, self.read_names)
         else:
             self.__dict__["texts_digest"] = check_texts(self._count, self.read_names)
 
