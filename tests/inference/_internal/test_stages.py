@@ -59,7 +59,7 @@ def test_stages_are_told_to_whoever_asks_and_to_nobody_else(capsys: pytest.Captu
 
 
 def test_a_notebook_without_widgets_is_not_warned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what tqdm misses there: its line of text does."""
+    """A bar without ipywidgets is a line of text, which does as well."""
     import tqdm.notebook
 
     kernel = SimpleNamespace(config={"IPKernelApp": {}})
