@@ -63,8 +63,8 @@ def suggest(value: object, known: Iterable[object]) -> str:
     return f"did you mean {str(by_folded[near[0]])!r}? " if near else ""
 
 
-def as_pairs(texts: Iterable[str], form: str, separator: str) -> list[tuple[str, str]]:
-    """Split strings such as ``a=b`` or ``a:b`` into pairs, at the first separator.
+def as_pairs(texts: Iterable[str] | str, form: str, separator: str) -> list[tuple[str, str]]:
+    """Split strings, or one string, such as ``a=b`` or ``a:b`` into pairs, at the first separator.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def as_pairs(texts: Iterable[str], form: str, separator: str) -> list[tuple[str,
         A string is not of the form ``form``.
     """
     pairs = []
-    for text in texts:
+    for text in [texts] if isinstance(texts, str) else texts:
         left, _, right = text.partition(separator)
         if not (left and right):
             raise ConceptError(f"{text!r} is not of the form {form.upper()}")

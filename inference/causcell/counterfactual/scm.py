@@ -108,8 +108,8 @@ class StructuralCausalModel:
     @cached_property
     def _reference_endogenous(self) -> np.ndarray:
         exogenous = self.engine.reference.exogenous
-        parts = [self.factual(exogenous[rows])["endogenous"] for rows in batches(len(exogenous), _REFERENCE_BATCH)]
-        return np.concatenate(parts)
+        rows, wanted = batches(len(exogenous), _REFERENCE_BATCH), ("endogenous",)
+        return np.concatenate([self.factual(exogenous[some], wanted)["endogenous"] for some in rows])
 
     def intervene(
         self,

@@ -101,10 +101,8 @@ def simulated_trial(
     >>> cells = pbmc68k_reduced().raw.to_adata()[:100]
     >>> with Generator.open("model_repository", threads=1) as generator:
     ...     trial = simulated_trial(generator, cells, "phase", draws=1)
-    >>> trial.shape, list(trial.obs_names), list(trial.layers)[:4]
-    ((3, 765), ['G1', 'G2M', 'S'], ['effect', 'standard_error', 'lower', 'upper'])
-    >>> list(trial.layers)[4:]
-    ['test_error', 'p_value', 'q_value', 'changed']
+    >>> trial.shape, list(trial.obs_names), list(trial.layers)[-3:]
+    ((3, 765), ['G1', 'G2M', 'S'], ['p_value', 'q_value', 'changed'])
     """
     return _run_trial(generator, data, concept, baseline, replicate, EffectSettings(**settings), progress)
 

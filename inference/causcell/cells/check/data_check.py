@@ -90,11 +90,9 @@ def check(
     """
     scale = None if expression is None else check_scale(expression)
     with Cells(data, layer=layer, raw=raw) as cells:
-        obs = cells.obs
-        texts = [label_features] if isinstance(label_features, str) else label_features
-        features = {name: read_label_features(file) for name, file in as_pairs(texts, "name=file.csv", "=")}
-        controls = dict(as_pairs([set_control] if isinstance(set_control, str) else set_control, "name=label", "="))
-        summaries, pairs, drawn, combinations, findings = _study_labels(obs, concepts, edges, features, controls)
+        features = {name: read_label_features(file) for name, file in as_pairs(label_features, "name=file.csv", "=")}
+        controls = dict(as_pairs(set_control, "name=label", "="))
+        summaries, pairs, drawn, combinations, findings = _study_labels(cells.obs, concepts, edges, features, controls)
         values, odd = study_expression(cells, scale)
         included = [include_genes] if isinstance(include_genes, str) else list(include_genes)
         panel, refused = study_panel(cells, genes, included, batch_key)

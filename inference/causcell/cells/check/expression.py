@@ -103,9 +103,10 @@ def _find_odd_values(values: Any, totals: np.ndarray, scale: Scale, *, declared:
 def _find_totals(obs: pd.DataFrame, totals: np.ndarray) -> list[Finding]:
     """Find columns that look like cells' totals over more genes than are here, which ``totals=`` would take."""
     found = {}
-    for name in obs.select_dtypes("number"):
+    varied = totals.min() > 0 and np.ptp(totals) > 0
+    for name in obs.select_dtypes([np.integer, np.floating], "timedelta") if varied else ():
         values = obs[name].to_numpy(np.float64, na_value=np.nan)
-        if totals.min() <= 0 or not (values >= totals - 0.5).all():  # missing values are not
+        if not (np.isfinite(values) & (values >= totals - 0.5)).all() or np.ptp(values) == 0:
             continue
         share = float(np.median(totals / values))
         if share < _WHOLE and np.corrcoef(np.log(values), np.log(totals))[0, 1] > _ALIKE:

@@ -40,7 +40,7 @@ def test_clean_data_have_no_warnings():
 
 
 def test_totals_of_a_file_that_was_cut_down_are_told():
-    """And neither other numbers, nor totals that have a missing value, nor those of all genes."""
+    """Other numbers are not, nor totals that have a missing value, nor those of all genes."""
     cells = cells_of(stim=STIM)
     sums = np.asarray(cells.X.sum(axis=1)).ravel()
     cells.obs["n_counts"], cells.obs["age"], cells.obs["own"] = np.round(2.5 * sums), rng.integers(100, 200, N), sums
@@ -52,6 +52,17 @@ def test_totals_of_a_file_that_was_cut_down_are_told():
     logged = cells_of(np.log1p(np.asarray(cells.X.todense())), stim=STIM)
     logged.obs["n_counts"] = cells.obs["n_counts"]
     assert not findings(causcell.check(logged, "stim"), "totals")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [np.full(N, np.inf), np.full(N, 1e6), np.arange(N) * 1e4 + 1e6j, pd.to_timedelta(np.arange(N) + 1e6, unit="s")],
+    ids=["infinite", "constant", "complex", "durations"],
+)
+def test_a_column_that_can_be_no_totals_is_let_be(column):
+    cells = cells_of(stim=STIM)
+    cells.obs["column"] = column
+    assert not findings(causcell.check(cells, "stim"), "totals")
 
 
 # -- concepts that determine each other --------------------------------------------------------------------------------
