@@ -77,7 +77,8 @@ class ModelConfig(_Section):
     """Hidden width of nonlinear mechanisms."""
     abduction: Literal["informed", "expression"] = "informed"
     """Source that a cell's embeddings are abducted from: ``informed`` by its known labels beside its expression,
-    q(eps | x, y) as in the paper; or ``expression`` alone, q(eps | x). See `causcell_training.model.CausCell.inform`."""
+    q(eps | x, y) as in the paper; or ``expression`` alone, q(eps | x). See
+    `causcell_training.model.CausCell.inform`."""
     schedule: ScheduleKind = "linear"
     """Noise schedule of the diffusion; see `causcell.diffusion.schedule.NoiseSchedule`."""
     timesteps: int = Field(1000, ge=21, le=100_000)

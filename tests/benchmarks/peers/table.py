@@ -113,7 +113,7 @@ def table_of(
 
 
 def brief_table(rows: Iterable[Row], result: dict[str, Any]) -> str:
-    """Make the README's table: systems that ran, by their defaults and by the cells' own embeddings; the type's shift."""
+    """Make the README's table: systems that ran, by defaults and by the cells' own embeddings; the type's shift."""
     trivial = {each.title for each in SYSTEMS if each.group == "trivial" and each.adapter != "type_shift"}
     kept = [row for row in rows if row.get("variant", "own") == "own" and row["title"] not in trivial]
     ran = {row["title"] for row in kept}

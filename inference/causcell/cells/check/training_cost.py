@@ -1,8 +1,8 @@
 """An estimate of the time and memory that training takes.
 
-Measured with the default settings on one core of a busy server (Intel Xeon with AVX-512, torch 2.13; 500 to 3,300 cells,
-300 to 2,000 genes): CPU seconds an epoch are ``_PER_EPOCH``, and cells times ``_PER_CELL + _PER_VALUE * genes``, to a
-fifth. Training stops early, there after 125 to 200 epochs: the estimate is of these two.
+Measured with the default settings on one core of a busy server (Intel Xeon with AVX-512, torch 2.13; 500 to 3,300
+cells, 300 to 2,000 genes): CPU seconds an epoch are ``_PER_EPOCH``, and cells times ``_PER_CELL + _PER_VALUE * genes``,
+to a fifth. Training stops early, there after 125 to 200 epochs: the estimate is of these two.
 """
 
 from __future__ import annotations
