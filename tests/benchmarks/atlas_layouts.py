@@ -22,7 +22,6 @@ import sys
 import time
 import warnings
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import anndata
@@ -99,11 +98,11 @@ def source(folder: Path, cells: int) -> Path:
     path = folder / f"cells_{cells}.h5ad"
     if path.exists():
         return path
-    spec = find_spec("scanpy")  # not imported: numba takes coverage.py, beside this file, for the package
-    assert spec is not None and spec.origin is not None
+    import scanpy
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reduced = anndata.read_h5ad(Path(spec.origin).parent / "datasets" / "10x_pbmc68k_reduced.h5ad")
+        reduced = scanpy.datasets.pbmc68k_reduced()
     some, rows = reduced.raw.to_adata(), np.arange(cells) % reduced.n_obs
     obs = reduced.obs[[TYPE, GRID]].iloc[rows].set_axis([f"cell_{i:07d}" for i in range(cells)])
     anndata.AnnData(some.X[rows], obs=obs, var=pd.DataFrame(index=some.var_names)).write_h5ad(path)

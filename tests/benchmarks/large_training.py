@@ -17,8 +17,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import h5py
 import numpy as np
@@ -120,18 +121,20 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def write_cells(path: Path, cells: int, genes: int, seed: int = 0) -> None:
-    """Write synthetic cells as ``.h5ad`` (CSR, int32 counts), a block in memory at a time."""
+def write_cells(
+    path: Path, cells: int, genes: int, seed: int = 0, concepts: Mapping[str, int] = MappingProxyType(CONCEPTS)
+) -> None:
+    """Write synthetic cells as ``.h5ad`` (CSR, int32 counts), a block in memory at a time; concepts by labels."""
     import pandas as pd
 
     rng = np.random.default_rng(seed)
-    codes = {name: rng.integers(size, size=cells).astype(np.int8) for name, size in CONCEPTS.items()}
+    codes = {name: rng.integers(size, size=cells).astype(np.int16) for name, size in concepts.items()}
     staging = path.with_suffix(".part")
     with h5py.File(staging, "w") as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         labels = {
             name: pd.Categorical.from_codes(codes[name], [f"{name}_{i:02d}" for i in range(size)])
-            for name, size in CONCEPTS.items()
+            for name, size in concepts.items()
         }
         write_elem(file, "obs", pd.DataFrame(labels, index=[f"CELL{i:09d}-1" for i in range(cells)]))
         write_elem(file, "var", pd.DataFrame(index=[f"GENE{i:05d}" for i in range(genes)]))
@@ -140,7 +143,7 @@ def write_cells(path: Path, cells: int, genes: int, seed: int = 0) -> None:
         parts = {name: matrix.create_dataset(name, (0,), "i4", maxshape=(None,), chunks=(2**18,))
                  for name in ("data", "indices")}  # fmt: skip
         lengths = [np.zeros(1, dtype=np.int64)]
-        for row_lengths, columns, values in draw_counts(codes, genes, rng):
+        for row_lengths, columns, values in draw_counts(codes, genes, rng, concepts):
             for name, added in (("indices", columns), ("data", values)):
                 parts[name].resize(len(parts[name]) + len(added), axis=0)
                 parts[name][-len(added) :] = added
@@ -150,16 +153,16 @@ def write_cells(path: Path, cells: int, genes: int, seed: int = 0) -> None:
 
 
 def draw_counts(
-    codes: dict[str, np.ndarray], genes: int, rng: np.random.Generator
+    codes: dict[str, np.ndarray], genes: int, rng: np.random.Generator, concepts: Mapping[str, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Draw Poisson counts block by block: number of nonzeros of each cell, their columns, their values."""
     base = rng.normal(-3.9, 1.5, size=genes)
     shifts = {name: rng.normal(0, 0.7, (size, genes)) * (rng.random((size, genes)) < 0.2)
-              for name, size in CONCEPTS.items()}  # fmt: skip
+              for name, size in concepts.items()}  # fmt: skip
     cells = len(next(iter(codes.values())))
     for start in range(0, cells, BLOCK):
         rows = slice(start, min(start + BLOCK, cells))
-        rate = base + sum(shifts[name][codes[name][rows]] for name in CONCEPTS)
+        rate = base + sum(shifts[name][codes[name][rows]] for name in concepts)
         counts = rng.poisson(np.exp(rate, dtype=np.float32))
         counts[:, 0] += 1  # no cell is empty
         nonzero = counts > 0

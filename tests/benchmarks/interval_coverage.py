@@ -1,7 +1,7 @@
 """Coverage of intervals of effects: on a simulator against its truth, on real cells against cells that were held out.
 
-    python tests/benchmarks/coverage.py simulator --seeds 4 --first-seed 4 --members 3 --out report
-    python tests/benchmarks/coverage.py real kang.h5ad --concept stim --concept cell_type --concept donor \\
+    python tests/benchmarks/interval_coverage.py simulator --seeds 4 --first-seed 4 --members 3 --out report
+    python tests/benchmarks/interval_coverage.py real kang.h5ad --concept stim --concept cell_type --concept donor \\
         --edge donor:cell_type --do stim=stim --source ctrl --by cell_type --replicate donor --seeds 3 --out report
 
 Simulator: average effects (of a population, and within strata) and effects of single cells, of combinations of labels
