@@ -94,7 +94,7 @@ class TritonServer:
     ) -> None:
         self.repository = repository_folder(repository).absolute()
         self.manifest = _read_manifest(self.repository, verify)
-        self.http_port, self.grpc_port = (_check_port(port) for port in (http_port, grpc_port))
+        self.http_port, self.grpc_port = _choose_ports(http_port, grpc_port)
         self._threads = threads
         self._options = [*_provider_options(provider, self.repository, self.manifest), *options]
         self._scratch = tempfile.TemporaryDirectory(prefix="causcell-triton-")
@@ -279,14 +279,21 @@ def _provider_options(provider: str | None, repository: Path, manifest: Manifest
     return [f"--model-config-name={name}"]
 
 
-def _check_port(port: int | None) -> int:
-    """Return a port that is free now: the one given, or any."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port or 0))
-        except (OSError, OverflowError) as error:
-            raise ConfigurationError(
-                f"port {port} can't be had ({error}); give another, or 0 for a free one"
-            ) from error
-        return int(probe.getsockname()[1])
+def _choose_ports(*wanted: int | None) -> list[int]:
+    """Choose a port for each that is wanted, the one given or any: all of them free now, no two the same."""
+    with contextlib.ExitStack() as held:  # until all are chosen, or the system may give the same one twice
+        ports = [_hold_port(held.enter_context(socket.socket()), port) for port in wanted]
+    if len(set(ports)) < len(ports):
+        raise ConfigurationError(f"port {ports[0]} can't be for HTTP and gRPC both; give another, or 0 for a free one")
+    return ports
+
+
+def _hold_port(probe: socket.socket, port: int | None) -> int:
+    """Bind a socket to the port, or to any that is free, and return which it is."""
+    if port:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+    try:
+        probe.bind((_HOST, port or 0))
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(f"port {port} can't be had ({error}); give another, or 0 for a free one") from error
+    return int(probe.getsockname()[1])

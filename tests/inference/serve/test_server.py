@@ -103,6 +103,30 @@ def test_given_ports_are_taken_and_a_taken_one_is_refused(repository, server):
         free = probe.getsockname()[1]
     with TritonServer(repository, http_port=free, threads=1) as own:
         assert own.http == f"http://127.0.0.1:{free}"
+    with pytest.raises(ConfigurationError, match=rf"port {free} can't be for HTTP and gRPC both.*0 for a free one"):
+        TritonServer(repository, http_port=free, grpc_port=free)
+
+
+def test_ports_are_chosen_while_the_others_are_held(repository, monkeypatch):
+    """What the system gives when it is asked twice: the same port, unless it is still held."""
+    held: set[int] = set()
+
+    class Socket(socket.socket):
+        def bind(self, address):
+            self.port = address[1] or next(each for each in range(20_000, 20_010) if each not in held)
+            held.add(self.port)
+
+        def getsockname(self):
+            return "127.0.0.1", self.port
+
+        def close(self):
+            held.discard(getattr(self, "port", 0))
+            super().close()
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    server = TritonServer(repository)
+    assert (server.http_port, server.grpc_port) == (20_000, 20_001)
+    assert not held
 
 
 def test_it_listens_on_loopback_alone(server):
