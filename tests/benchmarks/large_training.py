@@ -122,9 +122,18 @@ def peak() -> float:
 
 
 def write_cells(
-    path: Path, cells: int, genes: int, seed: int = 0, concepts: Mapping[str, int] = MappingProxyType(CONCEPTS)
+    path: Path,
+    cells: int,
+    genes: int,
+    seed: int = 0,
+    concepts: Mapping[str, int] = MappingProxyType(CONCEPTS),
+    programmes: int = 0,
 ) -> None:
-    """Write synthetic cells as ``.h5ad`` (CSR, int32 counts), a block in memory at a time; concepts by labels."""
+    """Write synthetic cells as ``.h5ad`` (CSR, int32 counts), a block in memory at a time.
+
+    Concepts are given with their numbers of labels. Each label moves genes of its own, or, if there are ``programmes``,
+    so many sets of genes that all labels of its concept have in common.
+    """
     import pandas as pd
 
     rng = np.random.default_rng(seed)
@@ -143,7 +152,7 @@ def write_cells(
         parts = {name: matrix.create_dataset(name, (0,), "i4", maxshape=(None,), chunks=(2**18,))
                  for name in ("data", "indices")}  # fmt: skip
         lengths = [np.zeros(1, dtype=np.int64)]
-        for row_lengths, columns, values in draw_counts(codes, genes, rng, concepts):
+        for row_lengths, columns, values in draw_counts(codes, genes, rng, concepts, programmes):
             for name, added in (("indices", columns), ("data", values)):
                 parts[name].resize(len(parts[name]) + len(added), axis=0)
                 parts[name][-len(added) :] = added
@@ -153,12 +162,18 @@ def write_cells(
 
 
 def draw_counts(
-    codes: dict[str, np.ndarray], genes: int, rng: np.random.Generator, concepts: Mapping[str, int]
+    codes: dict[str, np.ndarray],
+    genes: int,
+    rng: np.random.Generator,
+    concepts: Mapping[str, int],
+    programmes: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Draw Poisson counts block by block: number of nonzeros of each cell, their columns, their values."""
     base = rng.normal(-3.9, 1.5, size=genes)
-    shifts = {name: rng.normal(0, 0.7, (size, genes)) * (rng.random((size, genes)) < 0.2)
-              for name, size in concepts.items()}  # fmt: skip
+    rows = {name: programmes or size for name, size in concepts.items()}
+    shifts = {name: rng.normal(0, 0.7, (row, genes)) * (rng.random((row, genes)) < 0.2) for name, row in rows.items()}
+    if programmes:
+        shifts = {name: rng.normal(size=(concepts[name], programmes)) @ shift for name, shift in shifts.items()}
     cells = len(next(iter(codes.values())))
     for start in range(0, cells, BLOCK):
         rows = slice(start, min(start + BLOCK, cells))

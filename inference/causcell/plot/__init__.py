@@ -6,7 +6,7 @@ already.
 
 - `umap_pair`: real cells beside their counterfactuals; `counterfactual_embedding`: each joined to its own;
 - `volcano`, `effect_heatmap`, `top_genes`: which genes change; `intervention_effects`: the numbers;
-- `value_course`: genes over the numbers that a concept was set to;
+- `value_course`: genes over the numbers, or ordered labels, that a concept was set to;
 - `graph`: a model's concepts, how well each is read, and which may be intervened on.
 """
 
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from causcell.plot.cells import counterfactual_embedding
 from causcell.plot.concept_graph import graph
+from causcell.plot.courses import value_course
 from causcell.plot.effects import effect_heatmap, intervention_effects, top_genes
 from causcell.plot.gene_volcano import volcano
 from causcell.plot.maps import umap_pair
-from causcell.plot_courses import value_course
 
 __all__ = [
     "counterfactual_embedding",

@@ -266,7 +266,7 @@ def test_a_course_is_drawn_over_the_numbers_that_were_set(course):
 @pytest.mark.parametrize(
     ("concept", "genes", "told"),
     [
-        ("stim", "G0", r"obs\['stim'\] holds no numbers; .*columns of numbers are 'dose'"),
+        ("stim", "G0", r"obs\['stim'\] holds neither numbers nor ordered labels; .*columns of such are 'dose'\)"),
         ("dose", "G9", "there is no gene 'G9'"),
         ("dose", [], "there is no gene"),
     ],
@@ -277,8 +277,20 @@ def test_a_course_that_there_is_not(course, concept, genes, told):
 
 
 def test_a_course_takes_two_numbers(course):
-    with pytest.raises(ConfigurationError, match=r"set 'dose' to 1 numbers.*grid=\['dose=0:10:1'\]"):
+    with pytest.raises(ConfigurationError, match=r"set 'dose' to 1 values.*grid=\['dose=0:10:1'\]"):
         value_course(course[course.obs["intervention"] == "dose=1"], "dose", "G0")
+
+
+def test_a_course_over_ordered_labels_has_them_at_even_steps(course):
+    times = ["early", "mid", "late", "last"]
+    course.obs["time"] = pd.Categorical([times[int(dose) % 4] for dose in course.obs["dose"]], times, ordered=True)
+    course.obs["intervention"] = [title.replace("dose=", "time=") for title in course.obs["intervention"]]
+    ax = value_course(course, "time", "G0")
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [0, 1, 2, 3])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0, 2, 4, 6])
+    assert [label.get_text() for label in ax.get_xticklabels()] == times
+    with pytest.raises(ConfigurationError, match=r"set 'time' to 1 values.*grid=\['time'\]"):
+        value_course(course[course.obs["intervention"] == "time=1"], "time", "G0")
 
 
 def test_many_numbers_are_no_labels(atlas):

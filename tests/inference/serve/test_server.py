@@ -124,8 +124,8 @@ def test_ports_are_chosen_while_the_others_are_held(repository, monkeypatch):
             super().close()
 
     monkeypatch.setattr(socket, "socket", Socket)
-    server = TritonServer(repository)
-    assert (server.http_port, server.grpc_port) == (20_000, 20_001)
+    with contextlib.closing(TritonServer(repository)) as server:
+        assert (server.http_port, server.grpc_port) == (20_000, 20_001)
     assert not held
 
 

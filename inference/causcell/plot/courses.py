@@ -1,9 +1,9 @@
-"""Figure of a cell's course over the numbers that a concept was set to; part of `causcell.plot`."""
+"""Figure of cells' course over the numbers, or ordered labels, that a concept was set to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def value_course(
     results: anndata.AnnData, concept: str, genes: str | Sequence[str], *, cells: int = 0, ax: Axes | None = None
 ) -> Axes:
-    """Draw the mean expression of genes over the numbers that a concept was set to, as by ``grid=["dose=0:10:0.5"]``.
+    """Draw the mean expression of genes over the values that a concept was set to, as by ``grid=["dose=0:10:0.5"]``.
 
     Parameters
     ----------
     results
-        Counterfactual rows of a grid over a concept whose column of ``obs`` holds numbers; factual rows and those of
-        other concepts alone are left out.
+        Counterfactual rows of a grid over a concept whose column of ``obs`` holds numbers, or ordered labels (an
+        ordered categorical column); factual rows and those of other concepts alone are left out.
     concept
         Name of the concept.
     genes
@@ -37,12 +37,13 @@ def value_course(
 
     Returns
     -------
-    The axes, with the concept's numbers along x, in the data's units, and what ``X`` holds along y.
+    The axes, with the concept's numbers along x, in the data's units, or its labels at even steps, and what ``X`` holds
+    along y.
 
     Raises
     ------
     ConfigurationError
-        The concept has no numbers, was not set to two of them, or there is no such gene.
+        The concept has neither numbers nor ordered labels, was not set to two of them, or there is no such gene.
     DataError
         A value that is not finite.
 
@@ -59,7 +60,7 @@ def value_course(
     import matplotlib.pyplot as plt
 
     names = [genes] if isinstance(genes, str) else list(genes)
-    chosen, numbers = _find_rows(results, concept)
+    chosen, numbers, labels = _find_rows(results, concept)
     unknown = [name for name in names if name not in results.var_names]
     if unknown or not names:
         raise ConfigurationError(
@@ -83,20 +84,25 @@ def value_course(
             rows = np.flatnonzero(sources == cell)
             rows = rows[numbers[rows].argsort(kind="stable")]
             ax.plot(numbers[rows], values[rows, gene], color=colour, alpha=0.3, linewidth=0.6, zorder=1)
+    if labels is not None:
+        ax.set_xticks(grid, [plain_text(labels[int(step)]) for step in grid], rotation=30, ha="right")
     ax.set_xlabel(f"do({plain_text(concept)})")
     ax.set_ylabel("mean over cells of X")
     ax.legend(fontsize=7, frameon=False)
     return ax
 
 
-def _find_rows(results: anndata.AnnData, concept: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows whose intervention sets a concept, and the numbers that it is set to there."""
+def _find_rows(results: anndata.AnnData, concept: str) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Return the rows whose intervention sets a concept, the numbers or ranks it is set to, and the ranks' labels."""
     column = results.obs.get(concept)
-    if column is None or column.dtype.kind not in "fiu":
-        numeric = [name for name in results.obs if results.obs[name].dtype.kind == "f"]
+    labels = None
+    if column is not None and getattr(column.dtype, "ordered", False):
+        labels, column = [str(label) for label in column.cat.categories], column.cat.codes
+    elif column is None or column.dtype.kind not in "fiu":
+        drawn = [name for name in results.obs if _can_be_drawn(results.obs[name].dtype)]
         raise ConfigurationError(
-            f"obs[{concept!r}] holds no numbers; name a continuous concept, or an ordinal one of numbers (columns of "
-            f"numbers are {format_list(numeric) or 'none'})"
+            f"obs[{concept!r}] holds neither numbers nor ordered labels; name a continuous or an ordinal concept "
+            f"(columns of such are {format_list(drawn) or 'none'})"
         )
     titles = results.obs["intervention"].astype(str)
     set_here = titles.map({title: f";{title}".find(f";{concept}=") >= 0 for title in titles.unique()}).to_numpy(
@@ -105,8 +111,13 @@ def _find_rows(results: anndata.AnnData, concept: str) -> tuple[np.ndarray, np.n
     rows = np.flatnonzero(set_here)
     numbers = column.to_numpy(dtype=np.float64)[rows]
     if len(np.unique(numbers)) < 2:
+        grid = f"{concept}=0:10:1" if labels is None else concept
         raise ConfigurationError(
-            f"the results set {concept!r} to {len(np.unique(numbers))} numbers, and a course takes two; generate a "
-            f"grid (grid=['{concept}=0:10:1'])"
+            f"the results set {concept!r} to {len(np.unique(numbers))} values, and a course takes two; generate a grid "
+            f"(grid=[{grid!r}])"
         )
-    return rows, numbers
+    return rows, numbers, labels
+
+
+def _can_be_drawn(dtype: Any) -> bool:
+    return dtype.kind == "f" or bool(getattr(dtype, "ordered", False))
