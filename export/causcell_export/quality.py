@@ -19,7 +19,7 @@ from causcell_training.data.split import PART, TEST, VALIDATION
 if TYPE_CHECKING:
     import anndata
 
-_MOST_CELLS = {VALIDATION: 256, TEST: 1024}
+_PARTS = {VALIDATION: (256, "to choose by"), TEST: (1024, "to report on")}
 _SEEDS = range(3)
 _SECONDS = 0.2
 
@@ -47,9 +47,9 @@ def with_quality(
     """
     measured = {}
     with Generator.open(root) as generator:
-        for part, limit in _MOST_CELLS.items():
+        for part, (limit, purpose) in _PARTS.items():
             cells = held_out[held_out.obs[PART] == part]
-            measured[part] = _measure_presets(generator, cells, limit, lambda stage: report(f"judging {stage}"))
+            measured[part] = _measure_presets(generator, cells, limit, purpose, report)
     validation, test = measured[VALIDATION], measured[TEST]
     speed = {}
     with Generator.open(root, threads=1) as generator:
@@ -101,7 +101,7 @@ def default_preset(steps: Mapping[str, int], distances: Mapping[str, Sequence[fl
 
 
 def _measure_presets(
-    generator: Generator, cells: anndata.AnnData, limit: int, report: Report
+    generator: Generator, cells: anndata.AnnData, limit: int, purpose: str, report: Report
 ) -> dict[str, dict[str, list[float]]]:
     """Measure each preset on at most so many cells, one value a seed; nothing where there is no cell."""
     cells = cells[:: -(-cells.n_obs // limit) or 1].to_memory()
@@ -114,7 +114,7 @@ def _measure_presets(
     for name in generator.manifest.presets:
         values = measured.setdefault(name, {})
         for seed in _SEEDS:
-            report(f"preset {name} on {cells.n_obs} cells, {seed + 1} of {len(_SEEDS)}")
+            report(f"judging preset {name} on {cells.n_obs} cells {purpose}, {seed + 1} of {len(_SEEDS)}")
             generated = generator.reconstruct(cells, preset=name, expression="log1p", seed=seed).X
             for measure, value in (real.measure_quality(generated) | {"cells": cells.n_obs}).items():
                 values.setdefault(measure, []).append(value)
