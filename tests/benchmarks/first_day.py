@@ -1,6 +1,6 @@
 """A new user's way from nothing to a figure of one's own cells, in an environment of its own, each step timed.
 
-    python -m build --wheel --outdir build/day
+    python -m pip wheel --no-deps -w build/day .
     python tests/benchmarks/first_day.py cells.h5ad --concept stim --concept donor --concept cell_type \\
         --effect stim --baseline ctrl --wheel build/day/causcell-*.whl --folder build/day
 
