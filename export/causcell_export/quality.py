@@ -19,7 +19,7 @@ from causcell_training.data.split import PART, TEST, VALIDATION
 if TYPE_CHECKING:
     import anndata
 
-_PARTS = {VALIDATION: (256, "to choose by"), TEST: (1024, "to report on")}
+_PARTS = {VALIDATION: (256, "to choose by"), TEST: (1024, "to report on")}  # most cells, and what they are for
 _SEEDS = range(3)
 _SECONDS = 0.2
 

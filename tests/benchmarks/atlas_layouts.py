@@ -28,6 +28,7 @@ import anndata
 import atlas
 import numpy as np
 import pandas as pd
+import scanpy
 import zarr
 from zarr.codecs import ZstdCodec
 
@@ -98,8 +99,6 @@ def source(folder: Path, cells: int) -> Path:
     path = folder / f"cells_{cells}.h5ad"
     if path.exists():
         return path
-    import scanpy
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reduced = scanpy.datasets.pbmc68k_reduced()

@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 from anndata.io import write_elem
 
-CONCEPTS = {"cell_type": 12, "stim": 2, "donor": 8}
+CONCEPTS = MappingProxyType({"cell_type": 12, "stim": 2, "donor": 8})
 BLOCK = 4096
 
 
@@ -126,7 +126,7 @@ def write_cells(
     cells: int,
     genes: int,
     seed: int = 0,
-    concepts: Mapping[str, int] = MappingProxyType(CONCEPTS),
+    concepts: Mapping[str, int] = CONCEPTS,
     programmes: int = 0,
 ) -> None:
     """Write synthetic cells as ``.h5ad`` (CSR, int32 counts), a block in memory at a time.
@@ -170,8 +170,10 @@ def draw_counts(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Draw Poisson counts block by block: number of nonzeros of each cell, their columns, their values."""
     base = rng.normal(-3.9, 1.5, size=genes)
-    rows = {name: programmes or size for name, size in concepts.items()}
-    shifts = {name: rng.normal(0, 0.7, (row, genes)) * (rng.random((row, genes)) < 0.2) for name, row in rows.items()}
+    shifts = {}
+    for name, size in concepts.items():
+        shape = (programmes or size, genes)
+        shifts[name] = rng.normal(0, 0.7, shape) * (rng.random(shape) < 0.2)
     if programmes:
         shifts = {name: rng.normal(size=(concepts[name], programmes)) @ shift for name, shift in shifts.items()}
     cells = len(next(iter(codes.values())))

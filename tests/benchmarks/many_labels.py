@@ -103,7 +103,8 @@ def judge(cells: Path, atlas: Path) -> str:
 def effects(values: Any, labels: Any) -> np.ndarray:
     """Mean of each label's rows less the mean of these means, [labels x genes]."""
     codes = labels.cat.codes.to_numpy()
-    members = scipy.sparse.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))))
+    shape = (len(labels.cat.categories), len(codes))
+    members = scipy.sparse.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape)
     means = np.asarray((members @ values).todense()) / members.sum(axis=1)
     return np.asarray(means - means.mean(axis=0))
 

@@ -45,7 +45,7 @@ def value_course(
     ConfigurationError
         The concept has neither numbers nor ordered labels, was not set to two of them, or there is no such gene.
     DataError
-        A value that is not finite.
+        A value that is not finite, or a row that lacks the value that it was set to.
 
     Examples
     --------
@@ -61,35 +61,40 @@ def value_course(
 
     names = [genes] if isinstance(genes, str) else list(genes)
     chosen, numbers, labels = _find_rows(results, concept)
-    unknown = [name for name in names if name not in results.var_names]
-    if unknown or not names:
-        raise ConfigurationError(
-            f"there is no gene {format_list(unknown)}; {suggest(unknown[0], results.var_names) if unknown else ''}name "
-            "genes of the results' panel"
-        )
-    values = results.X[chosen][:, results.var_names.get_indexer(names)]
-    values = np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise DataError("the results hold values that are not finite; generate them again")
+    values = _take_genes(results, chosen, names)
     grid, place = np.unique(numbers, return_inverse=True)
-    counts = np.bincount(place)
     if ax is None:
         ax = plt.subplots(figsize=(5.5, 4.0), layout="constrained")[1]
     sources = results.obs["source_cell"].astype(str).to_numpy()[chosen]
     shown = list(dict.fromkeys(sources.tolist()))[:cells]
     for gene, (name, colour) in enumerate(zip(names, distinct_colours(len(names)), strict=True)):
-        mean = np.bincount(place, values[:, gene]) / counts
+        mean = np.bincount(place, values[:, gene]) / np.bincount(place)
         ax.plot(grid, mean, color=colour, marker="o", markersize=3, label=plain_text(name), zorder=3)
         for cell in shown:
             rows = np.flatnonzero(sources == cell)
             rows = rows[numbers[rows].argsort(kind="stable")]
             ax.plot(numbers[rows], values[rows, gene], color=colour, alpha=0.3, linewidth=0.6, zorder=1)
     if labels is not None:
-        ax.set_xticks(grid, [plain_text(labels[int(step)]) for step in grid], rotation=30, ha="right")
+        ax.set_xticks(grid, [plain_text(labels[int(rank)]) for rank in grid], rotation=30, ha="right")
     ax.set_xlabel(f"do({plain_text(concept)})")
     ax.set_ylabel("mean over cells of X")
     ax.legend(fontsize=7, frameon=False)
     return ax
+
+
+def _take_genes(results: anndata.AnnData, rows: np.ndarray, names: list[str]) -> np.ndarray:
+    """Take genes by name, float64 [rows x genes]."""
+    unknown = [name for name in names if name not in results.var_names]
+    if unknown or not names:
+        raise ConfigurationError(
+            f"there is no gene {format_list(unknown)}; {suggest(unknown[0], results.var_names) if unknown else ''}name "
+            "genes of the results' panel"
+        )
+    values = results.X[rows][:, results.var_names.get_indexer(names)]
+    values = np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise DataError("the results hold values that are not finite; generate them again")
+    return values
 
 
 def _find_rows(results: anndata.AnnData, concept: str) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
@@ -97,7 +102,8 @@ def _find_rows(results: anndata.AnnData, concept: str) -> tuple[np.ndarray, np.n
     column = results.obs.get(concept)
     labels = None
     if column is not None and getattr(column.dtype, "ordered", False):
-        labels, column = [str(label) for label in column.cat.categories], column.cat.codes
+        labels = [str(label) for label in column.cat.categories]
+        column = column.cat.codes.where(column.notna())
     elif column is None or column.dtype.kind not in "fiu":
         drawn = [name for name in results.obs if _can_be_drawn(results.obs[name].dtype)]
         raise ConfigurationError(
@@ -110,6 +116,8 @@ def _find_rows(results: anndata.AnnData, concept: str) -> tuple[np.ndarray, np.n
     )
     rows = np.flatnonzero(set_here)
     numbers = column.to_numpy(dtype=np.float64)[rows]
+    if not np.isfinite(numbers).all():
+        raise DataError(f"obs[{concept!r}] lacks the value in rows that set it; generate the results again")
     if len(np.unique(numbers)) < 2:
         grid = f"{concept}=0:10:1" if labels is None else concept
         raise ConfigurationError(

@@ -279,13 +279,15 @@ def _provider_options(provider: str | None, repository: Path, manifest: Manifest
     return [f"--model-config-name={name}"]
 
 
-def _choose_ports(*wanted: int | None) -> list[int]:
-    """Choose a port for each that is wanted, the one given or any: all of them free now, no two the same."""
-    with contextlib.ExitStack() as held:  # until all are chosen, or the system may give the same one twice
-        ports = [_hold_port(held.enter_context(socket.socket()), port) for port in wanted]
-    if len(set(ports)) < len(ports):
-        raise ConfigurationError(f"port {ports[0]} can't be for HTTP and gRPC both; give another, or 0 for a free one")
-    return ports
+def _choose_ports(http_port: int | None, grpc_port: int | None) -> tuple[int, int]:
+    """Choose both ports, the one given or any: free now, and not the same."""
+    if http_port and http_port == grpc_port:
+        raise ConfigurationError(f"port {http_port} can't be for HTTP and gRPC both; give another, or 0 for a free one")
+    with socket.socket() as http, socket.socket() as grpc:  # both are held, or the system may give the same one twice
+        if http_port:
+            return _hold_port(http, http_port), _hold_port(grpc, grpc_port)
+        chosen = _hold_port(grpc, grpc_port)  # a given one first: none that is free can be it
+        return _hold_port(http, http_port), chosen
 
 
 def _hold_port(probe: socket.socket, port: int | None) -> int:

@@ -291,6 +291,9 @@ def test_a_course_over_ordered_labels_has_them_at_even_steps(course):
     assert [label.get_text() for label in ax.get_xticklabels()] == times
     with pytest.raises(ConfigurationError, match=r"set 'time' to 1 values.*grid=\['time'\]"):
         value_course(course[course.obs["intervention"] == "time=1"], "time", "G0")
+    course.obs.loc["row 1", "time"] = np.nan
+    with pytest.raises(DataError, match=r"obs\['time'\] lacks the value in rows that set it"):
+        value_course(course, "time", "G0")
 
 
 def test_many_numbers_are_no_labels(atlas):

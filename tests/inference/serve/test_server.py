@@ -125,7 +125,11 @@ def test_ports_are_chosen_while_the_others_are_held(repository, monkeypatch):
 
     monkeypatch.setattr(socket, "socket", Socket)
     with contextlib.closing(TritonServer(repository)) as server:
-        assert (server.http_port, server.grpc_port) == (20_000, 20_001)
+        assert {server.http_port, server.grpc_port} == {20_000, 20_001}
+    for given in ({"http_port": 20_000}, {"grpc_port": 20_000}):
+        with contextlib.closing(TritonServer(repository, **given)) as server:
+            assert {server.http_port, server.grpc_port} == {20_000, 20_001}
+            assert given.items() <= vars(server).items()
     assert not held
 
 
