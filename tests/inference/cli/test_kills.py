@@ -85,8 +85,8 @@ while min(done.values()) < int(count):
     time.sleep(moment)
     os.kill(pid, number)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status == 0:  # it had ended: the first run, which reads everything from a cold disk, took longer
-        duration = moment
+    if status == 0:  # it had ended
+        duration = moment  # the first run, which reads everything from a cold disk, took longer
         late += 1
         assert late < 500
         remove()
