@@ -44,4 +44,4 @@ def data_of(predictor: Any, *, seen: bool) -> EvaluationData:
     test = np.arange(400) % 5 < 2
     training = ~test if seen else ~test & ~(labels == 1).all(axis=1)
     rows = [np.flatnonzero(each) for each in (test, training)]
-    return EvaluationData(predictor, cells, cells.X, labels, *rows)
+    return EvaluationData(predictor, cells, cells.X, labels, *rows, *rows, np.unique(labels[training], axis=0))

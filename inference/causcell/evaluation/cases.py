@@ -11,8 +11,7 @@ import numpy as np
 from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.errors import DataError
 from causcell.evaluation.data import EvaluationData
-
-_MIN_CELLS = 8
+from causcell.evaluation.row_choice import MIN_CELLS, is_stratified
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,18 @@ def find_seen_cases(data: EvaluationData) -> list[Case]:
     """
     cases = []
     for concept in range(len(data.schema.concepts)):
-        codes = data.test_labels[:, concept]
+        codes = data.effect_labels[:, concept]
         if (codes == UNLABELLED).all():
             continue
         source = data.find_source_label(concept)
         others = [int(code) for code in np.unique(codes[codes != UNLABELLED]) if code != source]
         for target, stratum in itertools.product(others, _list_strata(data, concept)):
             rows = [
-                data.test_rows[find_carriers(data.test_labels, {concept: code, **dict(stratum)})]
+                data.effect_rows[find_carriers(data.effect_labels, {concept: code, **dict(stratum)})]
                 for code in (source, target)
             ]
             rows[0] = data.keep_predicted(rows[0], concept, target)
-            if min(map(len, rows)) >= _MIN_CELLS:
+            if min(map(len, rows)) >= MIN_CELLS:
                 cases.append(Case(concept, source, target, stratum, *rows))
     return cases
 
@@ -78,15 +77,15 @@ def choose_largest(cases: Iterable[Case], most: int) -> list[Case]:
 
 
 def _list_strata(data: EvaluationData, concept: int) -> list[tuple[tuple[int, int], ...]]:
-    if data.stratum_concept in data.schema.descendants({concept}) | {concept}:
+    if not is_stratified(data.schema, concept):
         return [()]
-    codes = data.test_labels[:, data.stratum_concept]
+    codes = data.effect_labels[:, data.stratum_concept]
     return [((data.stratum_concept, int(code)),) for code in np.unique(codes[codes != UNLABELLED])]
 
 
 def is_unseen(data: EvaluationData, case: Case) -> bool:
     """Tell whether no training cell carries the labels that the case's target cells share."""
-    return not find_carriers(data.training_labels, {case.concept: case.target, **dict(case.stratum)}).any()
+    return not find_carriers(data.seen_labels, {case.concept: case.target, **dict(case.stratum)}).any()
 
 
 def find_unseen_cases(data: EvaluationData, held_out: Mapping[str, str]) -> list[Case]:
@@ -111,14 +110,14 @@ def find_unseen_cases(data: EvaluationData, held_out: Mapping[str, str]) -> list
         source = int(np.bincount(labels[near, concept]).argmax())
         rows = [
             np.flatnonzero(find_carriers(labels, {**stratum, concept: source})),
-            data.test_rows[find_carriers(data.test_labels, codes)],
+            data.effect_rows[find_carriers(data.effect_labels, codes)],
         ]
-        if min(map(len, rows)) >= _MIN_CELLS:
+        if min(map(len, rows)) >= MIN_CELLS:
             cases.append(Case(concept, source, target, tuple(stratum.items()), *rows))
     if not cases:
         raise DataError(
             f"the held-out combination {format_combination(schema, codes)} can't be judged: it needs at least "
-            f"{_MIN_CELLS} cells, and as many that differ from it in one concept alone"
+            f"{MIN_CELLS} cells, and as many that differ from it in one concept alone"
         )
     return cases
 

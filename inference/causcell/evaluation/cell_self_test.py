@@ -95,7 +95,7 @@ def _halve(data: EvaluationData, case: Case, rng: np.random.Generator) -> tuple[
 
 def _mean_of_label(data: EvaluationData, case: Case) -> np.ndarray | None:
     """Average the cells learned from that carry the target label, whatever else they are, [G]."""
-    rows = data.training_rows[data.labels[data.training_rows, case.concept] == case.target]
+    rows = data.baseline_rows[data.baseline_labels[:, case.concept] == case.target]
     return data.expression[rows].mean(axis=0) if len(rows) and case.target != UNLABELLED else None
 
 

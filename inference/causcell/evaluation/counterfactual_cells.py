@@ -48,7 +48,7 @@ def measure_counterfactual_cells(
         return {}
     rows, target_rows, copied = (_choose(each, rng) for each in (case.source_rows, case.target_rows, nearest))
     source, target = data.expression[rows], data.expression[target_rows]
-    seen = data.training_expression[copied]
+    seen = data.baseline_expression[copied]
     found: Values = {}
     concept = data.schema.concepts[case.concept]
     mode = data.predictor.modes[0]
@@ -76,13 +76,13 @@ def _find_nearest_group(data: EvaluationData, case: Case) -> np.ndarray | None:
     """
     concepts = [case.concept, *(concept for concept, _ in case.stratum)]
     own = (case.target, *(code for _, code in case.stratum))
-    codes, members = np.unique(data.training_labels[:, concepts], axis=0, return_inverse=True)
+    codes, members = np.unique(data.baseline_labels[:, concepts], axis=0, return_inverse=True)
     target = data.expression[case.target_rows].mean(axis=0, dtype=np.float64)
     distances: dict[int, float] = {}
     for group, labels in enumerate(map(tuple, codes.tolist())):
         rows = np.flatnonzero(members.ravel() == group)
         if labels != own and UNLABELLED not in labels and len(rows) >= _MIN_CELLS:
-            mean = data.training_expression[rows].mean(axis=0, dtype=np.float64)
+            mean = data.baseline_expression[rows].mean(axis=0, dtype=np.float64)
             distances[group] = float(((mean - target) ** 2).sum())
     if not distances:
         return None

@@ -16,6 +16,7 @@ from causcell.concepts import UNLABELLED, ConceptSchema
 from causcell.errors import DataError
 from causcell.evaluation.gene_shifts import find_gene_symbols
 from causcell.evaluation.predictor import Embeddings, ModelPredictor, Predictor
+from causcell.evaluation.row_choice import MIN_CELLS, choose_rows
 from causcell.generator import Generator
 
 if TYPE_CHECKING:
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 _READ_ROWS = 1024
 MIN_TEST_ROWS = 16
 """Cells that an evaluation needs at least."""
-
-_MIN_STRATUM = 8
-"""Test cells of a stratum that effects are taken in at least; see `causcell.evaluation.cases`."""
-
-_MAX_TEST_ROWS = 4096
-_MAX_TRAINING_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -48,9 +43,15 @@ class EvaluationData:
     labels
         Label codes, int32 [n x m]; -1 is unlabelled.
     test_rows
-        Rows that measures are taken on, int [t], ascending; the predictor was not trained on them.
+        Rows that measures of all cells are taken on, int [t], ascending; the predictor was not trained on them.
     training_rows
         Rows that baselines learn from, int [r], ascending.
+    effect_rows
+        Rows that effects are taken on, int [e], ascending: the test rows, and further ones of rare labels.
+    baseline_rows
+        Rows that trivial effects are taken from, int [b], ascending: training rows, and further ones of rare labels.
+    seen_labels
+        Label codes of cells trained on, also of those not among these cells, each combination once, int32 [s x m].
     """
 
     predictor: Predictor
@@ -59,6 +60,9 @@ class EvaluationData:
     labels: np.ndarray
     test_rows: np.ndarray
     training_rows: np.ndarray
+    effect_rows: np.ndarray
+    baseline_rows: np.ndarray
+    seen_labels: np.ndarray
     _samples: dict[int, np.ndarray | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _components: dict[int, PCA] = field(default_factory=dict, init=False, repr=False, compare=False)
     _projections: dict[int, tuple[np.ndarray, np.ndarray]] = field(
@@ -166,9 +170,9 @@ class EvaluationData:
         counts = np.bincount(codes[codes != UNLABELLED], minlength=1)
         labels = range(len(self.schema.concepts[concept].labels))
         columns = [concept, self.stratum_concept]
-        seen = {tuple(pair) for pair in np.unique(self.training_labels[:, columns], axis=0).tolist()}
-        pairs, cells = np.unique(self.test_labels[:, columns], axis=0, return_counts=True)
-        met = [tuple(pair) for pair in pairs[cells >= _MIN_STRATUM].tolist() if UNLABELLED not in pair]
+        seen = {tuple(pair) for pair in np.unique(self.seen_labels[:, columns], axis=0).tolist()}
+        pairs, cells = np.unique(self.effect_labels[:, columns], axis=0, return_counts=True)
+        met = [tuple(pair) for pair in pairs[cells >= MIN_CELLS].tolist() if UNLABELLED not in pair]
         unseen = {pair[0] for pair in met if pair not in seen}
         for source in sorted(range(len(counts)), key=lambda code: (code in unseen, -counts[code])):
             rows = self.test_rows[codes == source]
@@ -211,6 +215,28 @@ class EvaluationData:
     def training_labels(self) -> np.ndarray:
         """Label codes of the training cells, int32 [r x m]."""
         return np.asarray(self.labels[self.training_rows])
+
+    @property
+    def effect_labels(self) -> np.ndarray:
+        """Label codes of the cells that effects are taken on, int32 [e x m]."""
+        return np.asarray(self.labels[self.effect_rows])
+
+    @property
+    def baseline_labels(self) -> np.ndarray:
+        """Label codes of the cells that trivial effects are taken from, int32 [b x m]."""
+        return np.asarray(self.labels[self.baseline_rows])
+
+    @property
+    def baseline_expression(self) -> np.ndarray:
+        """Expression of the cells that trivial effects are taken from, float32 [b x G]."""
+        return np.asarray(self.expression[self.baseline_rows])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of cells that a report states."""
+        counts = {"judged": len(self.test_rows), "learned from by baselines": len(self.training_rows)}
+        added = len(self.effect_rows) - len(self.test_rows)
+        return counts | ({"judged further for effects of rare labels": added} if added else {})
 
     def fit_components(self, count: int) -> PCA:
         """Fit principal components to the training cells, at most ``count``."""
@@ -264,7 +290,7 @@ def read_evaluation_data(
     scale
         Scale of the cells' values (``counts`` or ``log1p``).
     seed
-        Seed of the choice of at most 4,096 test rows and 20,000 training rows.
+        Seed of the choice of cells where there are many; see `causcell.evaluation.row_choice.choose_rows`.
     options
         Further ways to read the cells: ``layer``, ``raw``, ``totals``, ``round_counts``, ``allow_missing_genes``; see
         `causcell.generator.Generator.counterfactual`.
@@ -304,7 +330,7 @@ def gather_evaluation_data(
     training_rows: np.ndarray,
     rng: np.random.Generator,
 ) -> EvaluationData:
-    """Read the expression and labels of test and training cells, at most 4,096 and 20,000 of them.
+    """Read the expression and labels of test and training cells: those that `choose_rows` chooses.
 
     Parameters
     ----------
@@ -319,17 +345,22 @@ def gather_evaluation_data(
     rng
         Chooses rows where there are more.
     """
-    test_rows = _choose_at_most(test_rows, _MAX_TEST_ROWS, rng)
-    training_rows = _choose_at_most(training_rows, _MAX_TRAINING_ROWS, rng)
-    rows = np.union1d(test_rows, training_rows)
+    of_all = predictor.schema.encode(cells.obs)
+    chosen = choose_rows(test_rows, training_rows, of_all, predictor.schema, rng)
+    rows = np.union1d(chosen.test_of_labels, chosen.training_of_labels)
     kept = cells[rows].to_memory()
     with reading.open(kept) as opened:
         bound = reading.bind(opened, predictor.schema, predictor.preprocessing)
         parts = [bound.read(part).expression for part in batches(len(bound), _READ_ROWS)]
         labels = bound.labels
-    test_rows, training_rows = np.searchsorted(rows, test_rows), np.searchsorted(rows, training_rows)
-    return EvaluationData(predictor, kept, np.concatenate(parts), labels, test_rows, training_rows)
-
-
-def _choose_at_most(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    return rows if len(rows) <= count else np.sort(rng.choice(rows, count, replace=False))
+    return EvaluationData(
+        predictor,
+        kept,
+        np.concatenate(parts),
+        labels,
+        test_rows=np.searchsorted(rows, chosen.test),
+        training_rows=np.searchsorted(rows, chosen.training),
+        effect_rows=np.searchsorted(rows, chosen.test_of_labels),
+        baseline_rows=np.searchsorted(rows, chosen.training_of_labels),
+        seen_labels=np.unique(of_all[training_rows], axis=0),
+    )

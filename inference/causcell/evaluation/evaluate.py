@@ -217,8 +217,7 @@ def _read_model_data(
     counts: dict[str, Any] = {
         "given": cells.n_obs,
         "left out, as the model was trained on them": trained,
-        "judged": len(data.test_rows),
-        "learned from by baselines": len(data.training_rows),
+        **data.counts,
     }
     if training_cells.hashes:
         counts["share of other cells left out with them"] = training_cells.mistaken

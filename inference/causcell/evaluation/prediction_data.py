@@ -123,7 +123,7 @@ def read_prediction_data(
     cells, method, reading
         As given to `open_predictions`.
     seed
-        Seed of the choice of at most 4,096 test rows and 20,000 training rows.
+        Seed of the choice of cells where there are many; see `causcell.evaluation.row_choice.choose_rows`.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def read_prediction_data(
         training, test = (np.sort(half) for half in np.array_split(rng.permutation(test), 2))
     reading = Reading(**{**reading.__dict__, "expression": reading.expression or "counts"})
     data = gather_evaluation_data(predictions, cells, reading, test_rows=test, training_rows=training, rng=rng)
-    facts |= {"judged": len(data.test_rows), "learned from by baselines": len(data.training_rows)}
+    facts |= data.counts
     _compare_scales(predictions, data)
     return data, facts
 

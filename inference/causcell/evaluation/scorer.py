@@ -101,7 +101,7 @@ def make_scorer_inputs(data: EvaluationData, cases: Sequence[Case], *, seed: int
     grouped: dict[tuple[int, int, tuple[tuple[int, int], ...]], list[Case]] = {}
     for case in cases:
         grouped.setdefault((case.concept, case.source, case.stratum), []).append(case)
-    trivial = TrivialShifts(data.training_expression, data.training_labels)
+    trivial = TrivialShifts(data.baseline_expression, data.baseline_labels)
     found: dict[str, list[ScorerInput]] = {}
     for (concept, source, stratum), members in grouped.items():
         labels = data.schema.concepts[concept].labels

@@ -95,7 +95,7 @@ def tabulate_effects(
     quick
         Measure mean shifts alone: no standard errors, and no samples of counterfactual cells.
     """
-    trivial = TrivialShifts(data.training_expression, data.training_labels)
+    trivial = TrivialShifts(data.baseline_expression, data.baseline_labels)
     by_concept: dict[int, list[Case]] = {}
     for case in cases:
         by_concept.setdefault(case.concept, []).append(case)
@@ -300,4 +300,4 @@ def predict_cell_shifts(data: EvaluationData, case: Case, seed: int = 0) -> dict
 
 def compute_baseline_shifts(data: EvaluationData, case: Case) -> dict[str, np.ndarray]:
     """Compute the trivial predictions of one case, float64 [G]; see `causcell.evaluation.baselines.TrivialShifts`."""
-    return TrivialShifts(data.training_expression, data.training_labels).predict(case)
+    return TrivialShifts(data.baseline_expression, data.baseline_labels).predict(case)
