@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -114,6 +115,21 @@ class OpenedModel:
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
+
+    def with_full_batches(self, cells: int) -> Self:
+        """Return the same open model with the fewest batches of so many cells, and those full.
+
+        What is missing in a batch is padded, at the price of cells. The engine and what is kept of its answers are
+        shared.
+
+        Parameters
+        ----------
+        cells
+            Number of the cells that it will be given at once.
+        """
+        other = copy.copy(self)
+        other.model = self.model.with_full_batches(cells)
+        return other
 
     def bind(
         self,

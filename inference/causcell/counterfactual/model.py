@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from dataclasses import dataclass
@@ -116,6 +117,13 @@ class CounterfactualModel:
     def manifest(self) -> Manifest:
         """The model's manifest."""
         return self.engine.manifest
+
+    def with_full_batches(self, cells: int) -> CounterfactualModel:
+        """Return the same model with the fewest batches of so many cells, and those full; see `OpenedModel`."""
+        parts = max(1, -(-cells // self.batch_size))
+        other = copy.copy(self)
+        other.batch_size = max(1, -(-cells // parts))
+        return other
 
     def describe(self) -> dict[str, str]:
         """Return facts of the model by name, for people."""

@@ -53,8 +53,8 @@ def choose_rows(
     """Choose at most 4,096 test rows and 20,000 training rows, and some more of rare labels.
 
     A label is rare if fewer than 16 of the chosen test rows carry it within a stratum, of at least eight that do. Up to
-    512 of a concept's, at random where there are more, are added to until there are 16 of them among test rows, and
-    among training rows, or all that there are.
+    512 of a concept's, those of its most frequent label and others at random, are added to until there are 16 of them
+    among test rows, and among training rows, or all that there are.
 
     Parameters
     ----------
@@ -78,19 +78,28 @@ def choose_rows(
     """
     chosen = [_choose_at_most(test, _MOST_TEST_ROWS, rng), _choose_at_most(training, _MOST_TRAINING_ROWS, rng)]
     added: list[list[np.ndarray]] = [[], []]
-    stratum = labels[:, schema.index(schema.cell_type_like)].astype(np.int64) + 1
+    codes = labels.astype(np.int64) + 1
+    strata = codes[:, schema.index(schema.cell_type_like)]
+    width = int(strata.max(initial=0)) + 2
     for concept in range(len(schema.concepts)):
-        codes = labels[:, concept].astype(np.int64) + 1
-        within = stratum if is_stratified(schema, concept) else np.ones_like(stratum)
-        groups = np.where((codes > 0) & (within > 0), codes * (stratum.max() + 1) + within, 0)  # 0: unlabelled
-        count = int(groups.max()) + 1
-        there, held = (np.bincount(groups[rows], minlength=count) for rows in (test, chosen[0]))
-        rare = 1 + np.flatnonzero((there >= MIN_CELLS)[1:] & (held < np.minimum(there, _ENOUGH))[1:])
-        wanted = rng.permutation(rare)[:_MOST_LABELS]
+        within = strata if is_stratified(schema, concept) else np.ones_like(strata)
+        groups = np.where((codes[:, concept] > 0) & (within > 0), codes[:, concept] * width + within, 0)
+        rare = _find_rare(groups[test], groups[chosen[0]])
+        most_frequent = np.bincount(codes[chosen[0], concept], minlength=2)[1:].argmax() + 1
+        first = rare // width == most_frequent
+        wanted = np.concatenate([rare[first], rng.permutation(rare[~first])])[:_MOST_LABELS]
         for part, rows in enumerate((test, training)):
             added[part].append(_find_more(rows, chosen[part], groups, wanted, rng))
     with_added = [np.unique(np.concatenate([some, *more])) for some, more in zip(chosen, added, strict=True)]
     return ChosenRows(*chosen, *with_added)
+
+
+def _find_rare(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Find the groups that eight cells or more are of, and fewer of those chosen than could be; 0 is none."""
+    count = int(groups.max(initial=0)) + 1
+    there, held = np.bincount(groups, minlength=count), np.bincount(chosen, minlength=count)
+    rare = np.flatnonzero((there >= MIN_CELLS) & (held < np.minimum(there, _ENOUGH)))
+    return rare[rare > 0]
 
 
 def _choose_at_most(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

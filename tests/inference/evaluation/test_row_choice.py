@@ -86,6 +86,19 @@ def test_labels_that_cells_are_added_for_are_limited(fewer, monkeypatch):
     assert learned[lifted].all(), "baselines learn from cells of the labels that are judged"
 
 
+def test_the_most_frequent_label_comes_first_since_effects_start_from_it(fewer, monkeypatch):
+    monkeypatch.setattr(row_choice, "_MOST_LABELS", 12)
+    strata = ConceptSchema((SCHEMA.concepts[0], Concept("cell_type", tuple("ABCDEFGHIJKL"))))
+    rng = np.random.default_rng(3)
+    perturbation = np.where(rng.random(8000) < 0.1, 7, rng.integers(0, LABELS, 8000))
+    labels = np.stack([perturbation, rng.integers(0, 12, 8000)], axis=1).astype(np.int32)
+    chosen = choose_rows(np.arange(8000), np.arange(0), labels, strata, np.random.default_rng(0))
+    of_sources = labels[chosen.test_of_labels]
+    assert np.bincount(of_sources[of_sources[:, 0] == 7, 1], minlength=12).min() >= 16
+    some = labels[chosen.test]
+    assert np.bincount(some[some[:, 0] == 7, 1], minlength=12).max() < 16
+
+
 def test_more_effects_are_judged_and_no_label_trained_on_is_called_unseen(generator, cells, monkeypatch):
     test, training = np.arange(0, cells.n_obs, 2), np.arange(1, cells.n_obs, 2)
     rows = {"test_rows": test, "training_rows": training}
