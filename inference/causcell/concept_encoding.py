@@ -258,13 +258,13 @@ def unseen_combinations(codes: np.ndarray, seen: np.ndarray) -> np.ndarray:
     array([False,  True, False])
     """
     distinct, inverse = distinct_rows(codes)
-    known = {tuple(row) for row in seen.tolist()}
-    unseen = np.zeros(len(distinct), dtype=bool)
-    for i, row in enumerate(distinct):
-        labelled = row != _UNLABELLED
-        unseen[i] = tuple(row.tolist()) not in known and not (
-            not labelled.all() and (seen[:, labelled] == row[labelled]).all(axis=1).any()
-        )
+    joined, places = distinct_rows(np.concatenate([seen, distinct]))
+    known = np.zeros(len(joined), dtype=bool)
+    known[places[: len(seen)]] = True
+    unseen = ~known[places[len(seen) :]]
+    for i in np.flatnonzero(unseen & (distinct == _UNLABELLED).any(axis=1)):
+        labelled = distinct[i] != _UNLABELLED
+        unseen[i] = not (seen[:, labelled] == distinct[i, labelled]).all(axis=1).any()
     return np.asarray(unseen[inverse])
 
 

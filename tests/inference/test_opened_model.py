@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from simulation import CONCEPTS, EDGES
 
@@ -108,3 +109,15 @@ def test_a_provider_that_is_not_there_is_refused_with_what_to_install(repository
 def test_old_methods_that_took_another_form_name_what_took_their_place(generator, old, new):
     with pytest.raises(AttributeError, match=f"no longer there; use .*{new}"):
         getattr(generator, old)
+
+
+def test_full_batches_share_the_engine_and_what_is_kept_of_its_answers(generator, cells):
+    whole = generator.with_full_batches(100)  # of batches of 64
+    assert (whole.batch_size, generator.batch_size) == (50, 64)
+    assert whole.engine is generator.engine and whole.model.scm is generator.model.scm
+    assert [generator.with_full_batches(count).batch_size for count in (0, 1, 64, 65, 129)] == [1, 1, 64, 33, 43]
+    few = cells[:10]
+    made = whole.counterfactual(few, {"stim": "IFN"}, preset="mean", seed=3)
+    np.testing.assert_allclose(
+        made.X, generator.counterfactual(few, {"stim": "IFN"}, preset="mean", seed=3).X, atol=1e-5
+    )

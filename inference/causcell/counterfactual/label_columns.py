@@ -84,15 +84,16 @@ class LabelColumn:
             assert value is not None and own is not None
             return shortest_numbers(own, value)
         categories = self.categories
-        lookup = np.array([categories.index(label) for label in self.concept.labels])
+        place_of = {text: place for place, text in enumerate(categories)}
+        lookup = np.array([place_of[label] for label in self.concept.labels])
         places = np.where(codes >= 0, lookup[codes], UNLABELLED)
         if own is not None and value is not None:  # ranks that no training cell has
             untold = (codes == UNLABELLED) & ~np.isnan(own)
             for text in value.ranks:
                 same = untold & (own == self.concept.parse_value(text)[0])
-                places[same] = categories.index(text)
+                places[same] = place_of[text]
         for place, text in self.texts.items() if interventions is not None else ():
-            places[(codes == UNSEEN) & (interventions == place)] = categories.index(text)
+            places[(codes == UNSEEN) & (interventions == place)] = place_of[text]
         ordered = self.concept.kind == "ordinal"
         return pd.Categorical.from_codes(places, categories=categories, ordered=ordered)
 
