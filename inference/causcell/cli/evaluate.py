@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -151,17 +152,28 @@ def evaluate(
     facts, title = run_environment() | evaluation.facts, f"Evaluation of {judged} on {data.name}"
     write_report(out, title, facts, evaluation.tables, evaluation.verdicts, evaluation.maps)
     say("\n".join(format_report(evaluation.tables, evaluation.verdicts)))
-    for sentence in evaluation.facts.get("not answered", ()):
-        say(f"not answered: {sentence}")
-    cells = evaluation.facts["cells"]
-    trained = next(count for name, count in cells.items() if name.endswith("was trained on them"))
-    by = "model" if predictions is None else "method"
-    typer.echo(
-        f"{cells['judged']} of {cells['given']} cells judged, {trained} left out that the {by} was trained on: {out}"
-    )
+    _say_what_was_judged(evaluation.facts, "model" if predictions is None else "method", out)
     if fail_below is not None:
-        score = mean_score(evaluation.verdicts)
-        if score is None or score < fail_below:
-            found = "no concept could be judged" if score is None else f"the concepts' mean score is {score:.2f}"
-            typer.echo(f"below --fail-below {fail_below:g}: {found}", err=True)
-            raise typer.Exit(3)
+        _exit_if_below(mean_score(evaluation.verdicts), fail_below)
+
+
+def _say_what_was_judged(facts: Mapping[str, Any], by: str, out: Path) -> None:
+    """Say what could not be answered, and how many cells were judged, by a model or method, and left out."""
+    for sentence in facts.get("not answered", ()):
+        say(f"not answered: {sentence}")
+    cells = facts["cells"]
+    trained = next(count for name, count in cells.items() if name.endswith("was trained on them"))
+    added = cells.get("judged further for effects of rare labels", 0)
+    typer.echo(
+        f"{cells['judged']} of {cells['given']} cells judged"
+        + (f" (and {added} of rare labels, for effects alone)" if added else "")
+        + f", {trained} left out that the {by} was trained on: {out}"
+    )
+
+
+def _exit_if_below(score: float | None, least: float) -> None:
+    """End with status 3 if the concepts' mean score is below the least that was asked for, or there is none."""
+    if score is None or score < least:
+        found = "no concept could be judged" if score is None else f"the concepts' mean score is {score:.2f}"
+        typer.echo(f"below --fail-below {least:g}: {found}", err=True)
+        raise typer.Exit(3)
