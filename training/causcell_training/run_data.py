@@ -22,7 +22,7 @@ import torch
 from pydantic import ValidationError
 from scipy import sparse
 
-from causcell._internal.batching import batches
+from causcell._internal.batching import batches, choose_at_most
 from causcell._internal.files import new_file
 from causcell.concepts import UNLABELLED
 from causcell.errors import CausCellError, RunError
@@ -270,10 +270,7 @@ def write_held_out_cells(data: TrainingData, seed: int, path: Path) -> None:
     import pandas as pd
 
     rng = np.random.default_rng((seed, 2))
-    kept = []
-    for part in (VALIDATION, TEST):
-        rows = data.rows(part)
-        kept.append(rng.choice(rows, _MOST_HELD_OUT, replace=False) if len(rows) > _MOST_HELD_OUT else rows)
+    kept = [choose_at_most(data.rows(part), _MOST_HELD_OUT, rng) for part in (VALIDATION, TEST)]
     rows = np.sort(np.concatenate(kept))
     obs = pd.DataFrame(index=_text_index(data.names[rows]))
     obs[PART] = _text_categories(pd.Categorical(data.part[rows]))

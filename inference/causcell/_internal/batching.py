@@ -1,4 +1,4 @@
-"""Consecutive batches of one size."""
+"""Rows of many: consecutive batches of one size, and samples."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ def batches(count: int, size: int) -> list[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def choose_at_most(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Choose at most so many rows at random, ascending; where there are no more, they are given back as they are.
+
+    Examples
+    --------
+    >>> choose_at_most(np.arange(10), 3, np.random.default_rng(0))
+    array([5, 6, 9])
+    """
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
 
 
 def rows_within(rows: Places, start: int, count: int) -> Places | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from causcell._internal.batching import choose_at_most
 from causcell.concepts import UNLABELLED
 from causcell.evaluation.cases import Case
 from causcell.evaluation.data import EvaluationData
@@ -46,7 +47,8 @@ def measure_counterfactual_cells(
     nearest = _find_nearest_group(data, case)
     if nearest is None:
         return {}
-    rows, target_rows, copied = (_choose(each, rng) for each in (case.source_rows, case.target_rows, nearest))
+    groups = (case.source_rows, case.target_rows, nearest)
+    rows, target_rows, copied = (choose_at_most(each, _MOST_CELLS, rng) for each in groups)
     source, target = data.expression[rows], data.expression[target_rows]
     seen = data.baseline_expression[copied]
     found: Values = {}
@@ -63,10 +65,6 @@ def measure_counterfactual_cells(
     halves = np.array_split(rng.permutation(len(target)), 2)
     found[HALF] = measure_counterfactual(target[halves[0]], target[halves[1]], seen)
     return found
-
-
-def _choose(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return rows if len(rows) <= _MOST_CELLS else np.sort(rng.choice(rows, _MOST_CELLS, replace=False))
 
 
 def _find_nearest_group(data: EvaluationData, case: Case) -> np.ndarray | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from causcell._internal.batching import choose_at_most
 from causcell.concepts import ConceptSchema
 
 MIN_CELLS = 8
@@ -76,7 +77,7 @@ def choose_rows(
     >>> len(chosen.test), int(labels[chosen.test_of_labels].sum())
     (4096, 10)
     """
-    chosen = [_choose_at_most(test, _MOST_TEST_ROWS, rng), _choose_at_most(training, _MOST_TRAINING_ROWS, rng)]
+    chosen = [choose_at_most(test, _MOST_TEST_ROWS, rng), choose_at_most(training, _MOST_TRAINING_ROWS, rng)]
     added: list[list[np.ndarray]] = [[], []]
     codes = labels.astype(np.int64) + 1
     strata = codes[:, schema.index(schema.cell_type_like)]
@@ -100,10 +101,6 @@ def _find_rare(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     there, held = np.bincount(groups, minlength=count), np.bincount(chosen, minlength=count)
     rare = np.flatnonzero((there >= MIN_CELLS) & (held < np.minimum(there, _ENOUGH)))
     return rare[rare > 0]
-
-
-def _choose_at_most(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    return rows if len(rows) <= count else np.sort(rng.choice(rows, count, replace=False))
 
 
 def _find_more(

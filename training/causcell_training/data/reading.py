@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from causcell._internal.batching import batches
+from causcell._internal.batching import batches, choose_at_most
 from causcell.cells.names import NamesInMessages
 from causcell.cells.panel import PanelReader
 from causcell.cells.table import CellTable
@@ -131,4 +131,4 @@ def read_counts(cells: CellTable, rows: np.ndarray, *, round_counts: bool = Fals
 
 def sample_rows(rows: np.ndarray, rng: np.random.Generator, most: int = _ROWS_FOR_STATISTICS) -> np.ndarray:
     """Sample at most so many rows (int64 [n]), ascending: by default as many as statistics need."""
-    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
+    return choose_at_most(rows, most, rng)
