@@ -168,6 +168,20 @@ class OpenedModel:
     ) -> Iterator[Block]:
         """Generate results for all cells, block by block (one block a batch of cells), in input order.
 
+        Parameters
+        ----------
+        cells, request
+            See `prepare`.
+        progress
+            Show a progress bar.
+        sparse
+            Give expression of draws as CSR matrices where the model draws them so.
+        """
+        return stream_all(self.model, self.prepare(cells, request), request, progress=progress, sparse=sparse)
+
+    def prepare(self, cells: PanelCells, request: Request) -> MeasuredCells:
+        """Return the source of the cells' embeddings for a request, or for some of its interventions at a time.
+
         A warning names concepts that are intervened on although export judged their effects not usable, and one the
         interventions that set values beyond what the model was trained on.
 
@@ -177,15 +191,10 @@ class OpenedModel:
             Cells bound to the model; see `bind`.
         request
             What to generate.
-        progress
-            Show a progress bar.
-        sparse
-            Give expression of draws as CSR matrices where the model draws them so.
         """
         warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
         request.warn_of_extrapolation(self.schema)
-        source = MeasuredCells(self.model, cells, request.library)
-        return stream_all(self.model, source, request, progress=progress, sparse=sparse)
+        return MeasuredCells(self.model, cells, request.library)
 
     @property
     def manifest(self) -> Manifest:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import anndata
 
 _GENES_SHOWN = 8
+_LABELS_SHOWN = 40
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -165,9 +166,11 @@ def _format_averages(trial: anndata.AnnData) -> list[str]:
 
     settings = trial.uns["causcell"]["trial"]
     lines = [f"{settings['cells']} cells, {settings['units']} independent units ({settings['replicate']})"]
-    for row, label in enumerate(trial.obs_names):
-        if label == settings["baseline"]:
-            continue
+    others = [row for row, label in enumerate(trial.obs_names) if label != settings["baseline"]]
+    strength = abs(trial.layers["effect"]).sum(axis=1)
+    shown = sorted(sorted(others, key=lambda row: -strength[row])[:_LABELS_SHOWN])
+    for row in shown:
+        label = trial.obs_names[row]
         effect, lower, upper, changed = (trial.layers[name][row] for name in ("effect", "lower", "upper", "changed"))
         count = int(changed.sum())
         order = (-abs(effect * (changed if count else 1))).argsort()[: min(_GENES_SHOWN, count or _GENES_SHOWN)]
@@ -180,6 +183,11 @@ def _format_averages(trial: anndata.AnnData) -> list[str]:
         lines.append(f"{label} against {settings['baseline']}: {told}")
         if unseen := int(np.ceil(trial.obs["unseen"].iloc[row] * settings["cells"])):
             lines.append(f"  {unseen} of the cells then have labels that no training cell carries together")
+    if len(shown) < len(others):
+        lines.append(
+            f"{len(others) - len(shown)} other labels have weaker effects than these {len(shown)}; the file written "
+            "has all"
+        )
     return [*lines, _format_intervals(trial)]
 
 

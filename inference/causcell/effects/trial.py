@@ -6,22 +6,26 @@ is averaged are differences within a cell, so that cells need not be comparable 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from causcell._deprecation import renamed_arguments
+from causcell._internal.batching import batches
 from causcell._internal.confidence import add_error, half_width
 from causcell._internal.significance import two_sided_p
+from causcell._internal.stages import progress_bar
 from causcell.cells.annotations import Kept, select_annotations
 from causcell.cells.collection import AnySource
 from causcell.cells.panel_cells import PanelCells
 from causcell.concepts import unseen_combinations
 from causcell.counterfactual.interventions import plan_interventions
+from causcell.counterfactual.outputs import Block
 from causcell.counterfactual.request import Request
-from causcell.counterfactual.tables import LOG1P
+from causcell.counterfactual.stream import MeasuredCells, stream_blocks
+from causcell.counterfactual.tables import LOG1P, warn_unmatched
 from causcell.counterfactual.targets import find_code
 from causcell.counterfactual.uncertainty import EffectUncertainty, describe_intervals
 from causcell.effects.result import TEST_ERROR, make_result
@@ -32,6 +36,12 @@ from causcell.opened_model import OpenedModel
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
+
+_MEMORY = 2**29
+"""Bytes that the arms of a batch of cells may take."""
+
+_TEMPORARY = 6
+"""Values of single precision that a gene of a cell and arm takes beside its draws: mean, effect and its square."""
 
 
 @renamed_arguments(rate="fdr", least="min_effect")
@@ -123,8 +133,7 @@ def _run_trial(
     request = chosen.request(plan_interventions(schema, None, [concept], chosen.target))
     with chosen.bind(generator, data) as cells:
         units = number_units(cells.cells.obs, replicate)
-        arms = _generate_arms(generator, cells, request, progress)
-        totals = _accumulate(arms, units, (len(labels), len(generator.preprocessing.genes)), reference)
+        totals = _average_arms(generator, cells, request, units, reference, progress)
         facts = {"concept": concept, "baseline": labels[reference], "cells": len(cells), "units": totals.units}
         codes = cells.labels
         notes = select_annotations(cells.cells, generator.preprocessing.genes, Kept("none", "none"))
@@ -180,10 +189,43 @@ def _describe(generator: OpenedModel, baseline: str, replicate: str | None) -> d
     }
 
 
+def _average_arms(
+    generator: OpenedModel,
+    cells: PanelCells,
+    request: Request,
+    units: np.ndarray | None,
+    reference: int,
+    progress: bool,
+) -> _Totals:
+    """Average all arms: as many at once as memory allows, the baseline beside them each time."""
+    genes, count = len(generator.preprocessing.genes), len(request.interventions)
+    values = generator.batch_size * genes * (request.draws + _TEMPORARY)
+    at_once = max(2, _MEMORY // (4 * values))
+    parts = [list(range(count))]
+    if count > at_once:
+        others = [arm for arm in parts[0] if arm != reference]
+        parts = [[reference, *others[some]] for some in batches(len(others), at_once - 1)]
+    found, source = [], generator.prepare(cells, request)
+    rows, unmatched = len(cells) * request.draws * sum(map(len, parts)), 0
+
+    def add(block: Block) -> None:
+        nonlocal unmatched
+        unmatched += int(block.unmatched.sum())
+        bar.update(len(block.labels))
+
+    with progress_bar(total=rows, desc="generating", unit="row", disable=not progress) as bar:
+        for part in parts:
+            some = replace(request, interventions=tuple(request.interventions[arm] for arm in part))
+            arms = _generate_arms(generator, source, some, add)
+            found.append(_accumulate(arms, units, (len(part), genes), part.index(reference)))
+    warn_unmatched(unmatched, rows)
+    return _join(parts, found)
+
+
 def _generate_arms(
-    generator: OpenedModel, cells: PanelCells, request: Request, progress: bool
+    generator: OpenedModel, source: MeasuredCells, request: Request, on_block: Callable[[Block], None]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Generate each cell under every label, batch by batch.
+    """Generate each cell under every label, batch by batch; ``on_block`` is given what is made of each.
 
     Yields
     ------
@@ -191,7 +233,8 @@ def _generate_arms(
     labels that the cell then has, [B x labels].
     """
     seen = generator.engine.reference.combinations
-    for block in generator.generate(cells, request, progress=progress):
+    for block in stream_blocks(generator.model, source, request, [slice(0, len(source))]):
+        on_block(block)
         shape = (-1, len(request.interventions), request.draws)
         x = block.arrays["X"]
         unseen = unseen_combinations(block.labels, seen).reshape(shape).mean(axis=2)
@@ -219,6 +262,15 @@ class _Totals:
     effect: np.ndarray
     standard_error: np.ndarray
     unseen: np.ndarray
+
+
+def _join(parts: Sequence[Sequence[int]], found: Sequence[_Totals]) -> _Totals:
+    """Put the averages of all arms together, from those of some; the baseline is in each part."""
+    order = np.concatenate(parts)
+    _, first = np.unique(order, return_index=True)
+    fields = ("average", "effect", "standard_error", "unseen")
+    joined = {name: np.concatenate([getattr(each, name) for each in found])[first] for name in fields}
+    return _Totals(units=found[0].units, **joined)
 
 
 def _accumulate(

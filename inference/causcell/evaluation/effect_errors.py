@@ -47,6 +47,9 @@ _MIN_GROUP = 8
 _MIN_CELLS = 2
 """Held-out cells of a group at least."""
 
+_ENOUGH = 4
+"""Cells of a label that are looked for, in a sample of all cells or in a stratum."""
+
 _MIN_TESTED = 4
 _ROUNDS = 6
 _SMALLEST = 1e-4
@@ -126,13 +129,10 @@ class Predicted(NamedTuple):
         Mean estimates under each label, float32 [n x labels x G].
     labels
         The cells' own label codes, int32 [n x m].
-    expression
-        Their own expression, float32 [n x G].
     """
 
     arms: np.ndarray
     labels: np.ndarray
-    expression: np.ndarray
 
 
 def measure_effect_errors(
@@ -164,19 +164,28 @@ def measure_effect_errors(
     cells, has none.
     """
     training = Groups(*(np.asarray(groups[name]) for name in ("labels", "cells", "mean", "variance")))
+    held_out = Groups.of_cells(test.X.toarray(), generator.schema.encode(test.obs)) if test.n_obs else training
     deviation = generator.preprocessing.deviation.astype(np.float64)
     found = {}
     for concept, name in enumerate(generator.schema.names):
         by = find_strata(generator.schema, concept)
-        predicted = _predict(generator, validation, concept, seed)
-        shifts = list(find_shifts(training, predicted.arms, predicted.labels, concept, by))
+        source = find_most_frequent(training, concept, by)
+        predicted = _predict(generator, validation, concept, by, source, seed)
+        shifts = list(find_shifts(training, predicted.arms, predicted.labels, concept, by, source))
         if not shifts:
             continue
         strata = tuple(generator.schema.names[each] for each in by)
         error = fit_errors(shifts, deviation, strata)
-        held = _measure_coverage(error, _predict(generator, test, concept, seed), concept, by, deviation)
-        found[name] = error.model_copy(update={"coverage": held})
+        predicted = _predict(generator, test, concept, by, source, seed)
+        tested = find_shifts(held_out, predicted.arms, predicted.labels, concept, by, source, least=_MIN_TESTED)
+        found[name] = error.model_copy(update={"coverage": _measure_coverage(error, tested, deviation)})
     return found
+
+
+def find_most_frequent(groups: Groups, concept: int, by: Sequence[int]) -> int:
+    """Find the label of a concept that most cells of known strata carry; the first one where there is no such cell."""
+    known = (groups.labels[:, [concept, *by]] != UNLABELLED).all(axis=1)
+    return int(np.bincount(groups.labels[known, concept], groups.cells[known], minlength=1).argmax())
 
 
 def find_strata(schema: ConceptSchema, concept: int) -> tuple[int, ...]:
@@ -192,7 +201,14 @@ def find_strata(schema: ConceptSchema, concept: int) -> tuple[int, ...]:
 
 
 def find_shifts(
-    groups: Groups, arms: np.ndarray, labels: np.ndarray, concept: int, by: Sequence[int], *, least: int = _MIN_GROUP
+    groups: Groups,
+    arms: np.ndarray,
+    labels: np.ndarray,
+    concept: int,
+    by: Sequence[int],
+    frequent: int,
+    *,
+    least: int = _MIN_GROUP,
 ) -> Iterable[Shift]:
     """Find all shifts between the most frequent label and another, in both directions, within strata.
 
@@ -206,15 +222,18 @@ def find_shifts(
         Their own label codes, int [n x m].
     concept, by
         Indices of the concept and of those that make strata.
+    frequent
+        Code of the most frequent label.
     least
         Cells of each group that a real shift takes.
     """
     known = (groups.labels[:, [concept, *by]] != UNLABELLED).all(axis=1)
     if not known.any():
         return
-    frequent = int(np.bincount(groups.labels[known, concept], groups.cells[known]).argmax())
+    carried = np.bincount(labels[labels[:, concept] != UNLABELLED, concept], minlength=arms.shape[1])
     others = [label for label in range(arms.shape[1]) if label != frequent]
     pairs = [(frequent, other) for other in others] + [(other, frequent) for other in others]
+    pairs = [(source, target) for source, target in pairs if carried[source] >= _MIN_CELLS]
     strata, of_group = np.unique(groups.labels[:, list(by)], axis=0, return_inverse=True)
     step = -(-len(strata) * len(pairs) // _MOST_SHIFTS) or 1
     pairs = pairs[::step]
@@ -291,31 +310,45 @@ def _fit(items: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], square: np.
     return ErrorSize(constant=round(constant, 6), relative=round(float(relative), 6))
 
 
-def _predict(generator: Generator, cells: anndata.AnnData, concept: int, seed: int) -> Predicted:
+def _predict(
+    generator: Generator, cells: anndata.AnnData, concept: int, by: Sequence[int], frequent: int, seed: int
+) -> Predicted:
     """Set some of the cells to every label of a concept."""
     schema = generator.schema
     count, genes = len(schema.concepts[concept].labels), len(generator.preprocessing.genes)
     most = min(_MOST_CELLS, max(1, _MOST_ROWS // (count * _DRAWS)))
-    chosen = cells[:: -(-cells.n_obs // most) or 1]
-    labels, expression = schema.encode(chosen.obs), chosen.X.toarray()
+    labels = schema.encode(cells.obs)
+    rows = np.arange(0, len(labels), -(-len(labels) // most) or 1)
+    if most < _ENOUGH * count:
+        rows = choose_carriers(labels, concept, by, frequent, most)
+    chosen, labels = cells[rows], labels[rows]
     if not chosen.n_obs:
-        return Predicted(np.empty((0, count, genes), dtype=np.float32), labels, expression)
+        return Predicted(np.empty((0, count, genes), dtype=np.float32), labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
         grid = generator.counterfactual(
             chosen, grid=[schema.names[concept]], preset="mean", draws=_DRAWS, seed=seed, expression="log1p"
         )
-    return Predicted(np.asarray(grid.X).reshape(chosen.n_obs, count, _DRAWS, genes).mean(axis=2), labels, expression)
+    return Predicted(np.asarray(grid.X).reshape(chosen.n_obs, count, _DRAWS, genes).mean(axis=2), labels)
 
 
-def _measure_coverage(
-    error: EffectError, test: Predicted, concept: int, by: Sequence[int], deviation: np.ndarray
-) -> float | None:
+def choose_carriers(labels: np.ndarray, concept: int, by: Sequence[int], label: int, most: int) -> np.ndarray:
+    """Choose at most so many cells that carry a label, the same number of each stratum, of the largest strata first.
+
+    Of hundreds of labels a sample of all cells would hold one or two of each, from which no effect can be taken.
+    """
+    carriers = np.flatnonzero((labels[:, concept] == label) & (labels[:, list(by)] != UNLABELLED).all(axis=1))
+    _, strata, sizes = np.unique(labels[carriers][:, list(by)], axis=0, return_inverse=True, return_counts=True)
+    of_each = max(_ENOUGH, most // max(1, len(sizes)))
+    largest = np.argsort(-sizes, kind="stable")
+    chosen = [carriers[strata.ravel() == stratum][:of_each] for stratum in largest]
+    return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *chosen])[:most])
+
+
+def _measure_coverage(error: EffectError, tested: Iterable[Shift], deviation: np.ndarray) -> float | None:
     """Measure the share of test cells' shifts, over genes, that 90 % intervals hold; their noise widens these."""
-    if not len(test.labels):
-        return None
-    groups, held = Groups.of_cells(test.expression, test.labels), []
-    for shift in find_shifts(groups, test.arms, test.labels, concept, by, least=_MIN_TESTED):
+    held = []
+    for shift in tested:
         square = error.stratum.constant * deviation**2 + error.stratum.relative * shift.predicted**2
         half = half_width(shift.real_variance + shift.predicted_variance, square, shift.cells - 2, LEVEL)
         held.append(np.mean(np.abs(shift.predicted - shift.real) <= half))

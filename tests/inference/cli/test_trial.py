@@ -33,6 +33,18 @@ def test_trial_writes_average_effects_and_effects_on_cells(
     assert effects.layers["deviation"].shape == effects.shape
 
 
+def test_of_many_labels_those_of_the_strongest_effects_are_told(made, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("causcell.cli.trial._LABELS_SHOWN", 1)
+    words = ["trial", data, "--models", made / "models", "--draws", "1", "--no-progress", "--concept", "cell_type"]
+    assert run_command(*words, "--out", tmp_path / "trial.h5ad") == 0
+    out, _ = capsys.readouterr()
+    trial = anndata.read_h5ad(tmp_path / "trial.h5ad")
+    strongest = trial.obs_names[abs(trial.layers["effect"]).sum(axis=1).argmax()]
+    assert re.findall(r"^(\w+) against", out, re.MULTILINE) == [strongest]
+    others = trial.n_obs - 2
+    assert f"{others} other labels have weaker effects than these 1; the file written has all" in out
+
+
 @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
 def test_a_table_holds_the_genes_of_every_label(
     made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, separator: str

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from causcell._internal.significance import false_discovery_rate, two_sided_p
+from causcell.counterfactual.stream import stream_blocks
 from causcell.counterfactual.uncertainty import EffectUncertainty
 from causcell.effects import cell_effects, simulated_trial
 from causcell.errors import CausCellWarning, ConfigurationError, DataError, UnknownConceptError, UnknownLabelError
@@ -43,6 +44,27 @@ def test_a_trial_averages_the_same_cells_under_every_label(
         trial.layers["standard_error"], by_donor.std(axis=0, ddof=1) / np.sqrt(3), rtol=1e-3, atol=1e-5
     )
     assert not np.allclose(effect[1:], 0, atol=0.01)
+
+
+@pytest.mark.parametrize("replicate", [None, "donor"])
+def test_arms_that_memory_has_no_room_for_at_once_give_the_same(generator, cells, monkeypatch, replicate):
+    options = {"baseline": "NK", "replicate": replicate, "draws": 2}  # the baseline is neither first nor last
+    whole = simulated_trial(generator, cells, "cell_type", **options)
+    monkeypatch.setattr("causcell.effects.trial._MEMORY", 1)
+    asked = []
+
+    def noted(model, source, request, ranges):
+        asked.append([each.name for each in request.interventions])
+        return stream_blocks(model, source, request, ranges)
+
+    monkeypatch.setattr("causcell.effects.trial.stream_blocks", noted)
+    parts = simulated_trial(generator, cells, "cell_type", **options)
+    assert asked == [["cell_type=NK", "cell_type=B"], ["cell_type=NK", "cell_type=T"]]
+    assert list(parts.obs_names) == ["B", "NK", "T"]
+    np.testing.assert_array_equal(parts.X, whole.X)
+    for name in whole.layers:
+        np.testing.assert_array_equal(parts.layers[name], whole.layers[name])
+    np.testing.assert_array_equal(parts.obs["unseen"], whole.obs["unseen"])
 
 
 def test_p_values_are_of_a_t_test_over_the_independent_units(generator: Generator, cells: anndata.AnnData) -> None:

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from exported import export_unmeasured
 
-from causcell.evaluation.effect_errors import Groups, Shift, find_shifts, find_strata, fit_errors
+from causcell.evaluation.effect_errors import (
+    Groups,
+    Shift,
+    choose_carriers,
+    find_shifts,
+    find_strata,
+    fit_errors,
+)
 from causcell.evaluation.known_truth import predict_effect
 from causcell.evaluation.simulator import SCHEMA, World
 from causcell.generator import Generator
@@ -81,7 +88,7 @@ def test_real_shifts_are_differences_of_group_means() -> None:
     labels = np.array([[i % 2, i % 3, i % 3 % 2, i % 2] for i in range(60)], dtype=np.int32)
     x = rng.normal(size=(60, 5))
     arms = rng.normal(size=(60, 2, 5))
-    found = {(s.labels, s.stratum): s for s in find_shifts(Groups.of_cells(x, labels), arms, labels, 0, (2,))}
+    found = {(s.labels, s.stratum): s for s in find_shifts(Groups.of_cells(x, labels), arms, labels, 0, (2,), 0)}
     assert set(found) == {(pair, (code,)) for pair in ((0, 1), (1, 0)) for code in (0, 1)}
     a, b = (x[(labels[:, 0] == code) & (labels[:, 2] == 1)] for code in (0, 1))
     shift = found[(0, 1), (1,)]
@@ -89,7 +96,23 @@ def test_real_shifts_are_differences_of_group_means() -> None:
     np.testing.assert_allclose(shift.real_variance, a.var(axis=0, ddof=1) / len(a) + b.var(axis=0, ddof=1) / len(b))
     here = (labels[:, 0] == 0) & (labels[:, 2] == 1)
     np.testing.assert_allclose(shift.predicted, (arms[here, 1] - arms[here, 0]).mean(axis=0))
-    assert not list(find_shifts(Groups.of_cells(x, labels), arms, labels, 0, (2,), least=25))
+    assert not list(find_shifts(Groups.of_cells(x, labels), arms, labels, 0, (2,), 0, least=25))
+
+
+def test_of_hundreds_of_labels_cells_of_the_most_frequent_are_chosen_in_each_stratum() -> None:
+    """A sample of all cells would hold one or two of each label, and tell of no effect."""
+    rng = np.random.default_rng(3)
+    perturbation = np.where(rng.random(4000) < 0.2, 7, rng.integers(0, 500, 4000))
+    labels = np.stack([perturbation, rng.choice(3, 4000, p=[0.6, 0.38, 0.02])], axis=1).astype(np.int32)
+    labels[:50, 1] = -1
+    rows = choose_carriers(labels, 0, (1,), 7, 40)
+    assert (np.diff(rows) > 0).all() and (labels[rows, 0] == 7).all()
+    assert np.bincount(labels[rows, 1], minlength=3).tolist() == [13, 13, 13]
+    assert choose_carriers(labels, 0, (1,), 7, 20).size == 18
+    assert not choose_carriers(labels, 0, (1,), 501, 40).size
+    x = np.zeros((4000, 2))
+    found = list(find_shifts(Groups.of_cells(x, labels), np.zeros((39, 500, 2)), labels[rows], 0, (1,), 7, least=2))
+    assert {shift.labels[0] for shift in found} == {7} and len({shift.labels[1] for shift in found}) > 50
 
 
 @pytest.fixture(scope="module")
