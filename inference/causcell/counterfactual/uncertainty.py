@@ -30,8 +30,8 @@ LIMITS = (
 
 UNMEASURED = (
     "nothing (NaN): the model holds no measured error of these effects, since too few held-out cells carried the "
-    "labels, or since an earlier version exported its run: train with more held-out cells, or export it again. p_value, "
-    "q_value and changed, where given, rest on the sampling alone and take the model for right."
+    "labels, or since an earlier version exported its run: train with more held-out cells, or export it again. p_value,"
+    " q_value and changed, where given, rest on the sampling alone and take the model for right."
 )
 
 
