@@ -1,11 +1,11 @@
-"""Hundreds of labels of one concept: what a training, an export, an atlas of all labels and an evaluation cost.
+"""Hundreds of labels of one concept: what a training, an export, an atlas, a trial and an evaluation of all cost.
 
     python tests/benchmarks/many_labels.py --folder build/labels
 
 A file of made-up cells (`large_training.write_cells`) with concepts of ``--labels``, 6 and 2 labels; then the command
 line as a user types it, each command in a process of its own: its CPU seconds, children included, and its peak memory.
-The atlas sets every label on ``--atlas-cells`` cells; how far each label's mean lies from that of all, by the atlas,
-is held against the same of the real cells. Cells, run and models that a rerun finds are kept.
+The atlas and the trial set every label on ``--atlas-cells`` cells; how far each label's mean lies from that of all, by
+the atlas, is held against the same of the real cells. Cells, run and models that a rerun finds are kept.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> None:
         "train": ["train", cells, *named, "--set", f"genes={arguments.genes}", *settings, "--out", run],
         "export": ["export", run, "--out", models],
         "generate": ["generate", cells, *served, "--grid", CONCEPT, "--where", where, "--out", folder / "atlas.zarr"],
+        "trial": ["trial", cells, *served, "--concept", CONCEPT, "--where", where, "--out", folder / "trial.h5ad"],
         "evaluate": ["evaluate", cells, *served, "--out", folder / "report"],
     }
     done = {"train": run, "export": models}
@@ -76,7 +77,8 @@ def row_of(name: str, command: list[str], folder: Path) -> str:
     if process.returncode:
         raise SystemExit(f"causcell {name} failed: see {folder / f'{name}.log'}")
     out = Path(command[command.index("--out") + 1])
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    files = out.rglob("*") if out.is_dir() else [out]
+    size = sum(path.stat().st_size for path in files if path.is_file()) / 1e6
     used = usage.ru_utime + usage.ru_stime
     return f"| {name} | {used:,.0f} | {time.monotonic() - begun:,.0f} | {usage.ru_maxrss / 1024:,.0f} | {size:,.1f} |"
 
