@@ -159,11 +159,13 @@ def evaluate(
 
 def _say_what_was_judged(facts: Mapping[str, Any], by: str, out: Path) -> None:
     """Say what could not be answered, and how many cells were judged, by a model or method, and left out."""
+    from causcell.evaluation.data import JUDGED_FURTHER
+
     for sentence in facts.get("not answered", ()):
         say(f"not answered: {sentence}")
     cells = facts["cells"]
     trained = next(count for name, count in cells.items() if name.endswith("was trained on them"))
-    added = cells.get("judged further for effects of rare labels", 0)
+    added = cells.get(JUDGED_FURTHER, 0)
     typer.echo(
         f"{cells['judged']} of {cells['given']} cells judged"
         + (f" (and {added} of rare labels, for effects alone)" if added else "")

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sklearn.decomposition import PCA
 
 _READ_ROWS = 1024
+JUDGED_FURTHER = "judged further for effects of rare labels"
+"""Name, in a report, of the number of cells that were added to those drawn at random."""
+
 MIN_TEST_ROWS = 16
 """Cells that an evaluation needs at least."""
 
@@ -236,7 +239,7 @@ class EvaluationData:
         """Numbers of cells that a report states."""
         counts = {"judged": len(self.test_rows), "learned from by baselines": len(self.training_rows)}
         added = len(self.effect_rows) - len(self.test_rows)
-        return counts | ({"judged further for effects of rare labels": added} if added else {})
+        return counts | ({JUDGED_FURTHER: added} if added else {})
 
     def fit_components(self, count: int) -> PCA:
         """Fit principal components to the training cells, at most ``count``."""
