@@ -30,8 +30,9 @@ _SLICE = 2**18
 def forecast_atlas(maker: ShardMaker) -> Forecast:
     """Generate a few batches, write nothing, and tell what the whole would take."""
     plan, table = maker.plan, maker.table
-    starts = [start % plan.cells for start in range(0, (_BATCHES + 1) * plan.batch_size, plan.batch_size)]
-    blocks = maker.blocks(slice(start, min(start + plan.batch_size, plan.cells)) for start in starts)
+    size = min(maker.model.batch_size, plan.cells_per_shard)
+    starts = [start % plan.cells for start in range(0, (_BATCHES + 1) * size, size)]
+    blocks = maker.blocks(slice(start, min(start + size, plan.cells)) for start in starts)
     next(blocks)
     started, rows = time.perf_counter(), 0
     for block in blocks:

@@ -107,6 +107,7 @@ def materialize_atlas(
         shard_size=shard_size,
     )
     plan = go_on(any_path(path), plan, usual_layout=layout is None)
+    model = plan.adapt(model)
     source = StoredEmbeddings.open(model, journal.storage, stored)
     annotations = None if stored.annotations is None else StoredAnnotations.open(journal.storage, stored)
     maker = ShardMaker(plan, any_path(path), model, source, annotations)

@@ -113,6 +113,7 @@ def open_atlas(
                 usual_annotations=usual,
                 names=by_digests,
             )
+        model = plan.adapt(model)
         place, shared = path or Path("atlas.zarr"), bound.source
         task = AtlasTask(plan, str(place.absolute()), source, shared) if source and shared else None
         found = None if plan.annotations is None else plan.annotations.find(annotations, str(place))
@@ -130,8 +131,8 @@ def go_on(
 ) -> Plan:
     """Return the plan of the atlas that was begun, if it differs in what nobody asked for alone.
 
-    Plans of earlier versions are dense, keep no annotations and have no groups of shards; cells may have got a column
-    since, and the names of many cells were digested one by one.
+    Plans of earlier versions are dense, keep no annotations, have no groups of shards and pad small shards to whole
+    batches; cells may have got a column since, and the names of many cells were digested one by one.
 
     Parameters
     ----------
@@ -149,7 +150,9 @@ def go_on(
         begun = Journal(path).plan()
     if begun is None or begun.digest == plan.digest:
         return plan
-    changes: dict[str, Any] = {"group": begun.group} | ({"layout": begun.layout} if usual_layout else {})
+    changes: dict[str, Any] = {"group": begun.group, "padded": begun.padded} | (
+        {"layout": begun.layout} if usual_layout else {}
+    )
     if usual_annotations is not None:
         kept = begun.annotations
         fewer = None if kept is None else usual_annotations.only(kept.obs, kept.obsm, kept.var)

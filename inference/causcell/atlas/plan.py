@@ -48,6 +48,9 @@ MOST_SHARDS = 10**7
 
 _MOST_ROWS = 2**48
 
+_PADDED = 16
+"""Batches are padded to multiples of it: rows of the vectorised loops' registers, which then leave no value over."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -89,7 +92,7 @@ class Plan(BaseModel):
     arrays
         Columns of each array, by place in the store.
     batch_size
-        Cells of a network evaluation.
+        Cells of a network evaluation at most.
     threads
         Compute threads of each worker; `None` where the model is served.
     cells_per_shard
@@ -104,6 +107,9 @@ class Plan(BaseModel):
     group
         Shards that have their annotations together in one file an array; `None`, and left out of the plan's text, where
         each has files of its own.
+    padded
+        Cells that every batch is padded to; `None`, and left out of the plan's text, where that is ``batch_size``, as
+        in plans of earlier versions. Shards of few cells would be padding for the most part.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -122,6 +128,7 @@ class Plan(BaseModel):
     layout: Layout = "dense"
     annotations: KeptAnnotations | None = None
     group: Annotated[int, Field(ge=2)] | None = None
+    padded: Annotated[int, Field(ge=1)] | None = None
     _forecast: Forecast | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -148,7 +155,7 @@ class Plan(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        usual = {"annotations": None, "layout": "dense", "group": None}
+        usual = {"annotations": None, "layout": "dense", "group": None, "padded": None}
         return {name: value for name, value in dump(self).items() if name not in usual or value != usual[name]}
 
     @property
@@ -170,6 +177,10 @@ class Plan(BaseModel):
     def shard_rows(self) -> int:
         """Rows of every shard but the last, which may be shorter."""
         return self.cells_per_shard * self.request.rows_per_cell
+
+    def adapt(self, model: CounterfactualModel) -> CounterfactualModel:
+        """Return the model with the batches that the plan pads to."""
+        return model.with_batch_size(self.padded or self.batch_size)
 
     def cells_of(self, shard: int) -> slice:
         """Return the places of a shard's cells."""
@@ -374,4 +385,12 @@ def plan_layout(
         layout=chosen,
         annotations=annotations,
         group=GROUP if shards > GROUPED_FROM else None,
+        padded=_pad_to(cells_per_shard, model.batch_size),
     )
+
+
+def _pad_to(cells: int, batch_size: int) -> int | None:
+    """Return what batches of a shard's cells are padded to: those that are needed anyhow, as full as may be."""
+    full = -(-cells // -(-cells // batch_size))
+    padded = -(-full // _PADDED) * _PADDED
+    return padded if padded < batch_size else None

@@ -121,8 +121,12 @@ class CounterfactualModel:
     def with_full_batches(self, cells: int) -> CounterfactualModel:
         """Return the same model with the fewest batches of so many cells, and those full; see `OpenedModel`."""
         parts = max(1, -(-cells // self.batch_size))
+        return self.with_batch_size(max(1, -(-cells // parts)))
+
+    def with_batch_size(self, batch_size: int) -> CounterfactualModel:
+        """Return the same model with other batches; the engine and what is kept of its answers are shared."""
         other = copy.copy(self)
-        other.batch_size = max(1, -(-cells // parts))
+        other.batch_size = batch_size
         return other
 
     def describe(self) -> dict[str, str]:

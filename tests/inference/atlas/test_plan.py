@@ -105,6 +105,22 @@ def test_shards_are_whole_cells_that_cover_all_once(recipe):
             assert plan.cells_per_shard <= 64 or plan.cells_per_shard % 64 == 0  # whole batches
 
 
+@pytest.mark.parametrize(("cells_per_shard", "padded"), [(1, 16), (20, 32), (50, None), (64, None), (128, None)])
+def test_batches_are_padded_to_what_a_shard_needs(recipe, cells_per_shard, padded):
+    """Which is told by plans that pad less than those of earlier versions alone."""
+    plan = recipe.plan(shard_size=cells_per_shard * recipe.plan().request.rows_per_cell * ROW, chunk_size=ROW)
+    assert plan.cells_per_shard == cells_per_shard
+    assert plan.batch_size == 64
+    assert plan.model_dump(mode="json").get("padded") == padded
+    assert plan.adapt(recipe.generator.model).batch_size == (padded or 64)
+
+
+def test_batches_of_one_shard_are_as_full_as_may_be(recipe, cells):
+    """Of 100 cells at most 64 at once there are two batches anyhow."""
+    assert replace(recipe, cells=cells[:100].copy()).plan().padded is None
+    assert replace(recipe, cells=cells[:90].copy()).plan().padded == 48
+
+
 def test_planning_writes_nothing(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe.plan(forecast=True)

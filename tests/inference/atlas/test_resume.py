@@ -11,6 +11,7 @@ from atlases import CELLS, SHARDS, environment, stop_after, times, tree
 
 from causcell.atlas.journal import FOLDER, Journal
 from causcell.atlas.verify import verify_atlas
+from causcell.counterfactual.model import CounterfactualModel
 from causcell.errors import CausCellWarning, OutputExistsError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causcell.errors.CausCellWarning")
@@ -192,3 +193,30 @@ def test_the_same_cells_elsewhere_are_the_same_plan(recipe, whole, tmp_path, mon
     with pytest.warns(CausCellWarning, match=r"copy\.h5ad was .*cells\.h5ad.*the same, and the atlas goes on"):
         recipe.write(tmp_path / "atlas.zarr", tmp_path / "copy.h5ad")
     assert tree(tmp_path / "atlas.zarr") == whole
+
+
+TOLD = ("uns/causcell/batch_size", "uns/causcell/plan")
+"""Where an atlas tells how it was made."""
+
+
+def test_one_that_was_begun_with_whole_batches_goes_on_with_them_and_has_the_same_bytes(recipe, tmp_path, monkeypatch):
+    """As earlier versions padded shards of few cells."""
+    shorter = recipe.write(tmp_path / "shorter.zarr")
+    assert Journal(tmp_path / "shorter.zarr").require_plan().padded == 32
+    path = tmp_path / "atlas.zarr"
+    with monkeypatch.context() as context:
+        context.setattr("causcell.atlas.plan._pad_to", lambda cells, batch_size: None)
+        stop_after(context, 3, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            recipe.write(path)
+    encoded = []
+    encode = CounterfactualModel.encode
+    monkeypatch.setattr(CounterfactualModel, "encode", lambda self, x: (encoded.append(len(x)), encode(self, x))[1])
+    assert recipe.write(path).rows == shorter.rows
+    assert set(encoded) == {64}
+    assert Journal(path).require_plan().padded is None
+    whole, short = (
+        {name: content for name, content in tree(each).items() if not name.startswith(TOLD)}
+        for each in (path, tmp_path / "shorter.zarr")
+    )
+    assert whole == short
