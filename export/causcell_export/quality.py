@@ -107,7 +107,6 @@ def _measure_presets(
     cells = cells[:: -(-cells.n_obs // limit) or 1].to_memory()
     if not cells.n_obs:
         return {}
-    generator = generator.with_full_batches(cells.n_obs)
     real = RealCells(cells.X.toarray(), np.asarray(cells.obs[generator.schema.cell_type_like].astype(str)))
     measured: dict[str, dict[str, list[float]]] = {}
     for name in generator.manifest.presets:

@@ -21,6 +21,7 @@ from causcell.cells.collection import AnySource
 from causcell.cells.panel_cells import Reading
 from causcell.counterfactual.embedding import embed_cells
 from causcell.counterfactual.request import make_request, solver_settings
+from causcell.counterfactual.stream import stream_all
 from causcell.counterfactual.tables import ResultTable, check_row_names
 from causcell.diffusion.solvers import SolverSettings
 from causcell.effects.cells import cell_effects
@@ -149,10 +150,11 @@ class Generator(OpenedModel):
         reading = Reading(layer, raw, expression, totals, round_counts, allow_missing_genes)
         with self.bind(reading.open(adata, where=where), **reading.bind_options) as cells:
             check_row_names(cells, request)
-            table = ResultTable.of(self.model, request)
+            source = self.prepare(cells, request)
+            table = ResultTable.of(source.model, request)
             annotations = table.select_annotations(cells.cells, Kept(keep_obs, keep_obsm))
             annotations.warn_of_left_out()
-            blocks = self.generate(cells, request, progress=progress, sparse=True)
+            blocks = stream_all(source.model, source, request, progress=progress, sparse=True)
             return table.to_anndata(blocks, cells.missing, annotations)
 
     def reconstruct(self, adata: AnySource, **options: Any) -> anndata.AnnData:

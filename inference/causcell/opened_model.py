@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -46,7 +45,7 @@ class OpenedModel:
     engine
         Evaluates the model's graphs.
     batch_size
-        Cells of a network evaluation; every batch is padded to it.
+        Cells of a network evaluation at most; batches are padded to one size, which the cells fill.
     source
         Where another process opens the same model from; `open` fills it in.
 
@@ -85,7 +84,7 @@ class OpenedModel:
         provider
             Execution provider in this process: ``cpu`` (if not given) or ``cuda``.
         batch_size
-            Cells of a network evaluation; every batch is padded to it.
+            Cells of a network evaluation at most; batches are padded to one size, which the cells fill.
         connection
             Deadlines, retries and headers of requests to servers.
 
@@ -115,21 +114,6 @@ class OpenedModel:
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
-
-    def with_full_batches(self, cells: int) -> Self:
-        """Return the same open model with the fewest batches of so many cells, and those full.
-
-        What is missing in a batch is padded, at the price of cells. The engine and what is kept of its answers are
-        shared.
-
-        Parameters
-        ----------
-        cells
-            Number of the cells that it will be given at once.
-        """
-        other = copy.copy(self)
-        other.model = self.model.with_full_batches(cells)
-        return other
 
     def bind(
         self,
@@ -177,10 +161,13 @@ class OpenedModel:
         sparse
             Give expression of draws as CSR matrices where the model draws them so.
         """
-        return stream_all(self.model, self.prepare(cells, request), request, progress=progress, sparse=sparse)
+        source = self.prepare(cells, request)
+        return stream_all(source.model, source, request, progress=progress, sparse=sparse)
 
     def prepare(self, cells: PanelCells, request: Request) -> MeasuredCells:
         """Return the source of the cells' embeddings for a request, or for some of its interventions at a time.
+
+        Its model, which decodes them, has batches that these cells fill.
 
         A warning names concepts that are intervened on although export judged their effects not usable, and one the
         interventions that set values beyond what the model was trained on.
@@ -194,7 +181,7 @@ class OpenedModel:
         """
         warn_of_unusable(self.manifest.verdicts, request.concepts(self.schema))
         request.warn_of_extrapolation(self.schema)
-        return MeasuredCells(self.model, cells, request.library)
+        return MeasuredCells(self.model.with_full_batches(len(cells)), cells, request.library)
 
     @property
     def manifest(self) -> Manifest:
@@ -213,7 +200,7 @@ class OpenedModel:
 
     @property
     def batch_size(self) -> int:
-        """Cells of a network evaluation."""
+        """Cells of a network evaluation at most."""
         return self.model.batch_size
 
     @property

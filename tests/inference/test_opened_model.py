@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from simulation import CONCEPTS, EDGES
 
+from causcell.counterfactual.model import CounterfactualModel
 from causcell.errors import RuntimeUnavailableError
 from causcell.generator import Generator
 
@@ -111,13 +112,29 @@ def test_old_methods_that_took_another_form_name_what_took_their_place(generator
         getattr(generator, old)
 
 
-def test_full_batches_share_the_engine_and_what_is_kept_of_its_answers(generator, cells):
-    whole = generator.with_full_batches(100)  # of batches of 64
-    assert (whole.batch_size, generator.batch_size) == (50, 64)
-    assert whole.engine is generator.engine and whole.model.scm is generator.model.scm
-    assert [generator.with_full_batches(count).batch_size for count in (0, 1, 64, 65, 129)] == [1, 1, 64, 33, 43]
-    few = cells[:10]
-    made = whole.counterfactual(few, {"stim": "IFN"}, preset="mean", seed=3)
-    np.testing.assert_allclose(
-        made.X, generator.counterfactual(few, {"stim": "IFN"}, preset="mean", seed=3).X, atol=1e-5
-    )
+def test_batches_are_as_full_as_may_be(generator):
+    """In multiples of 16; the engine, and what is kept of its answers, are shared."""
+    model = generator.model  # of batches of 64
+    full = [model.with_full_batches(count) for count in (0, 1, 64, 65, 90, 129)]
+    assert [each.batch_size for each in full] == [16, 16, 64, 48, 48, 48]
+    assert all(each.engine is model.engine and each.scm is model.scm for each in full)
+    assert CounterfactualModel(model.engine, batch_size=20).with_full_batches(19).batch_size == 20
+
+
+@pytest.mark.parametrize("count", [1, 10, 70])
+@pytest.mark.parametrize("preset", ["draw", "mean"])
+def test_cells_are_evaluated_in_batches_that_they_fill_and_have_the_same_values(
+    generator, cells, monkeypatch, count, preset
+):
+    encode, sizes = CounterfactualModel.encode, []
+    monkeypatch.setattr(CounterfactualModel, "encode", lambda self, x: (sizes.append(len(x)), encode(self, x))[1])
+    some = cells[:count].copy()
+    made, embedded = generator.counterfactual(some, {"stim": "IFN"}, preset=preset, seed=3), generator.embed(some)
+    assert max(sizes) < 64
+    sizes.clear()
+    with monkeypatch.context() as context:
+        context.setattr(CounterfactualModel, "with_full_batches", lambda self, cells: self)
+        whole, read = generator.counterfactual(some, {"stim": "IFN"}, preset=preset, seed=3), generator.embed(some)
+    assert set(sizes) == {64}
+    assert (made.X != whole.X).sum() == 0
+    np.testing.assert_array_equal(embedded.obsm["X_causcell"], read.obsm["X_causcell"])

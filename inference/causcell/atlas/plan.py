@@ -48,9 +48,6 @@ MOST_SHARDS = 10**7
 
 _MOST_ROWS = 2**48
 
-_PADDED = 16
-"""Batches are padded to multiples of it: rows of the vectorised loops' registers, which then leave no value over."""
-
 
 @dataclass(frozen=True)
 class Forecast:
@@ -365,7 +362,7 @@ def plan_layout(
     cells_per_shard, chunk_rows = fit_rows(
         cells, request.rows_per_cell, model.batch_size, chunk_size // row, shard_size // (genes * itemsize)
     )
-    shards = -(-cells // cells_per_shard)
+    shards, padded = -(-cells // cells_per_shard), model.with_full_batches(cells_per_shard).batch_size
     if shards > MOST_SHARDS:
         raise ConfigurationError(
             f"shards of {shard_size} bytes would be {shards}; take larger ones (shard_size=), of "
@@ -385,12 +382,5 @@ def plan_layout(
         layout=chosen,
         annotations=annotations,
         group=GROUP if shards > GROUPED_FROM else None,
-        padded=_pad_to(cells_per_shard, model.batch_size),
+        padded=padded if padded < model.batch_size else None,
     )
-
-
-def _pad_to(cells: int, batch_size: int) -> int | None:
-    """Return what batches of a shard's cells are padded to: those that are needed anyhow, as full as may be."""
-    full = -(-cells // -(-cells // batch_size))
-    padded = -(-full // _PADDED) * _PADDED
-    return padded if padded < batch_size else None

@@ -43,7 +43,7 @@ def embed_cells(
     key_added, progress
         As in `causcell.generator.Generator.embed`.
     """
-    schema, count = model.schema, len(cells)
+    schema, count, model = model.schema, len(cells), model.with_full_batches(len(cells))
     exogenous, endogenous, predicted = [], [], []
     with progress_bar(total=count, desc="embedding", unit="cell", disable=not progress) as bar:
         for size, mean, outputs in _embed(model, cells):

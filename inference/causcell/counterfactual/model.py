@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 LARGEST_BATCH = 2**20
 """Cells of a network evaluation at most."""
 
+_LANES = 16
+"""Batches are of multiples of it: float32 values of the widest registers, whose loops then leave none over."""
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -92,7 +95,8 @@ class CounterfactualModel:
     engine
         Evaluates the graphs.
     batch_size
-        Cells of a network evaluation: whoever streams cells pads every batch to it.
+        Cells of a network evaluation: whoever streams cells pads every batch to it, and takes one that they fill
+        (`with_full_batches`).
 
     Attributes
     ----------
@@ -119,9 +123,14 @@ class CounterfactualModel:
         return self.engine.manifest
 
     def with_full_batches(self, cells: int) -> CounterfactualModel:
-        """Return the same model with the fewest batches of so many cells, and those full; see `OpenedModel`."""
+        """Return the same model with the fewest batches of so many cells, and those as full as may be.
+
+        What is missing in a batch is padded, at the price of cells. The engine and what is kept of its answers are
+        shared.
+        """
         parts = max(1, -(-cells // self.batch_size))
-        return self.with_batch_size(max(1, -(-cells // parts)))
+        full = max(1, -(-cells // parts))
+        return self.with_batch_size(min(-(-full // _LANES) * _LANES, self.batch_size))
 
     def with_batch_size(self, batch_size: int) -> CounterfactualModel:
         """Return the same model with other batches; the engine and what is kept of its answers are shared."""

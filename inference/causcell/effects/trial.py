@@ -199,13 +199,14 @@ def _average_arms(
 ) -> _Totals:
     """Average all arms: as many at once as memory allows, the baseline beside them each time."""
     genes, count = len(generator.preprocessing.genes), len(request.interventions)
-    values = generator.batch_size * genes * (request.draws + _TEMPORARY)
+    source = generator.prepare(cells, request)
+    values = source.model.batch_size * genes * (request.draws + _TEMPORARY)
     at_once = max(2, _MEMORY // (4 * values))
     parts = [list(range(count))]
     if count > at_once:
         others = [arm for arm in parts[0] if arm != reference]
         parts = [[reference, *others[some]] for some in batches(len(others), at_once - 1)]
-    found, source = [], generator.prepare(cells, request)
+    found: list[_Totals] = []
     rows, unmatched = len(cells) * request.draws * sum(map(len, parts)), 0
 
     def add(block: Block) -> None:
@@ -233,7 +234,7 @@ def _generate_arms(
     labels that the cell then has, [B x labels].
     """
     seen = generator.engine.reference.combinations
-    for block in stream_blocks(generator.model, source, request, [slice(0, len(source))]):
+    for block in stream_blocks(source.model, source, request, [slice(0, len(source))]):
         on_block(block)
         shape = (-1, len(request.interventions), request.draws)
         x = block.arrays["X"]

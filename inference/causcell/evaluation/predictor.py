@@ -165,7 +165,7 @@ class ModelPredictor:
         with warnings.catch_warnings():
             if do:
                 warnings.simplefilter("ignore", CausCellWarning)  # of combinations that no training cell carries: meant
-            made = self.generator.with_full_batches(cells.n_obs).counterfactual(
+            made = self.generator.counterfactual(
                 cells, do or None, mode=mode, preset=preset, seed=seed, **self._read_options
             )
         return np.asarray(made.X)
@@ -176,7 +176,7 @@ class ModelPredictor:
 
     def embed(self, cells: anndata.AnnData) -> Embeddings:
         """Read embeddings of all concepts, and the labels that the model reads; see `Generator.embed`."""
-        embedded = self.generator.with_full_batches(cells.n_obs).embed(cells, **self._read_options)
+        embedded = self.generator.embed(cells, **self._read_options)
         names = self.schema.names
         every = (*names, UNEXPLAINED)
         predicted = embedded.obs[[f"{name}_predicted" for name in names]].set_axis(list(names), axis=1)
