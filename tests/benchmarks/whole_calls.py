@@ -5,7 +5,7 @@
         --code old=build/old:models_old --code new=.:models
 
 Each version runs in a process of its own, one compute thread, by turns. Asked for: `Generator.counterfactual` of an
-AnnData in memory, 256 and 2,048 cells a call, presets ``draw`` and ``mean``; and ``write_atlas`` from a file (cells
+AnnData in memory, 16, 256 and 2,048 cells a call, presets ``draw`` and ``mean``; and ``write_atlas`` from a file (cells
 times `GRID_DRAWS` draws, CSR) with its default options. CPU time counts all threads, and is least disturbed by others.
 """
 
@@ -23,7 +23,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-CALLS = (256, 2048)
+CALLS = (16, 256, 2048)
 GRID_DRAWS = 16
 SECONDS = 2.0
 """CPU time of each figure in one turn, at least."""

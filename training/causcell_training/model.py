@@ -33,6 +33,14 @@ class CausCell(nn.Module):
     config
         Shapes of the networks.
 
+    Attributes
+    ----------
+    scm
+        The structural causal model.
+    trained_scm
+        That which the encoder was trained with, where mechanisms were fitted since; else none. See
+        `causcell_training.fitted_mechanisms`.
+
     Examples
     --------
     >>> import numpy as np, torch
@@ -75,6 +83,7 @@ class CausCell(nn.Module):
         )
         mechanism = (config.embedding, config.mechanism_width) if config.mechanism == "nonlinear" else None
         self.scm = StructuralCausalModel(schema, learned=config.edge_weights == "learned", mechanism=mechanism)
+        self.trained_scm: StructuralCausalModel | None = None
         self.denoiser = Denoiser(
             -self.mean / self.deviation,
             schema.size,
@@ -110,7 +119,14 @@ class CausCell(nn.Module):
     def encode(self, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Encode expression (log scale, [B x G]): mean and log-variance of q(eps | x), each [B x M x k]."""
         mean, logvar = self.encoder(self.standardise(expression))
-        return mean, logvar
+        return self.take_causes_off(mean), logvar
+
+    def take_causes_off(self, mean: Tensor) -> Tensor:
+        """Move what the encoder gives, [B x M x k], by what mechanisms that were fitted since it was trained changed.
+
+        See `causcell_training.fitted_mechanisms`; endogenous embeddings are those that the encoder was trained to give.
+        """
+        return mean if self.trained_scm is None else self.scm.exogenous(self.trained_scm(mean))
 
     def label_logits(self, endogenous: Tensor) -> list[Tensor]:
         """Read endogenous embeddings [B x M x k]: logits of each concept's labels, [B x labels] each."""

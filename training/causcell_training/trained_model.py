@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from causcell.repository.description import ModelDescription
 from causcell_training.config import ModelConfig
 from causcell_training.model import CausCell
 
-_LABEL_MEAN, _GATES, _TARGET = "label_mean.", "scm.gates.", "target_"
+_LABEL_MEAN, _GATES, _TARGET, _TRAINED_SCM = "label_mean.", "scm.gates.", "target_", "trained_scm."
 
 
 def make_model(description: ModelDescription, config: ModelConfig, weights: Mapping[str, Tensor]) -> CausCell:
@@ -43,6 +44,8 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
         blank = CausCell(schema, preprocessing, config)
         if gated := any(name.startswith(_GATES) for name in weights):  # a graph that is still being learned
             blank.scm.learn_edges()
+        if fitted := any(name.startswith(_TRAINED_SCM) for name in weights):  # see `fitted_mechanisms`
+            blank.trained_scm = copy.deepcopy(blank.scm)
         expected = {name: tensor.shape for name, tensor in blank.state_dict().items()}
     if config.abduction == "expression" and not any(name.startswith(_LABEL_MEAN) for name in weights):
         labels = {name: torch.zeros(shape) for name, shape in expected.items() if name.startswith(_LABEL_MEAN)}
@@ -63,6 +66,8 @@ def make_model(description: ModelDescription, config: ModelConfig, weights: Mapp
         model = CausCell(schema, preprocessing, config)
     if gated:
         model.scm.learn_edges()
+    if fitted:
+        model.trained_scm = copy.deepcopy(model.scm)
     model.load_state_dict(dict(weights))
     return model.eval()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from causcell._internal.files import new_file
 from causcell_training.config import TrainConfig
+from causcell_training.fitted_mechanisms import fit_mechanisms
 from causcell_training.learned_graph import keep_found_edges
 from causcell_training.model import CausCell
 from causcell_training.run import Run
@@ -39,6 +40,8 @@ def finish_run(path: Path, data: RunData, config: TrainConfig, model: CausCell, 
     """
     model, found = keep_found_edges(model)
     reference = data.embed_reference_cells(model)
+    if fit_mechanisms(model, reference.exogenous):
+        reference = data.embed_reference_cells(model)
     fit_target_priors(model, reference.exogenous, data.values)
     run = Run(path, config, model, data.training_cells, {}, find_versions())
     run.save_weights()
