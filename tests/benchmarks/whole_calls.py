@@ -5,8 +5,9 @@
         --code old=build/old:models_old --code new=.:models
 
 Each version runs in a process of its own, one compute thread, by turns. Asked for: `Generator.counterfactual` of an
-AnnData in memory, 16, 256 and 2,048 cells a call, presets ``draw`` and ``mean``; and ``write_atlas`` from a file (cells
-times `GRID_DRAWS` draws, CSR) with its default options. CPU time counts all threads, and is least disturbed by others.
+AnnData in memory, 16, 256 and 2,048 cells a call, presets ``draw`` and ``mean``, and 16 cells with each label; and
+``write_atlas`` from a file (cells times `GRID_DRAWS` draws, CSR) with its default options. CPU time counts all threads,
+and is least disturbed by others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-CALLS = (16, 256, 2048)
+FEW, CALLS = 16, (16, 256, 2048)
 GRID_DRAWS = 16
 SECONDS = 2.0
 """CPU time of each figure in one turn, at least."""
@@ -47,6 +48,12 @@ def measure(models: str, data: str, do: dict[str, str]) -> dict[str, float]:
                 found[f"{preset}, {count} cells a call"] = _time_calls(
                     lambda taken=taken, preset=preset: generator.counterfactual(taken, do, preset=preset), count
                 )
+        taken, concept = cells[:FEW].copy(), next(iter(do))
+        grid = FEW * len(generator.schema[concept].labels)
+        generator.counterfactual(taken, grid=[concept])
+        found[f"draw, {FEW} cells, each label of {concept}"] = _time_calls(
+            lambda: generator.counterfactual(taken, grid=[concept]), grid
+        )
         with tempfile.TemporaryDirectory() as folder:
             places = iter(Path(folder) / f"{i}.zarr" for i in range(1000))
             found["atlas of draws, file to file"] = _time_calls(
