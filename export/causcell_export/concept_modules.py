@@ -39,7 +39,7 @@ class EncoderScm(nn.Module):
         float32 [B x M x k] each.
         """
         mean, logvar = self.model.encoder.read_scores(expression @ self.projection + self.offset)
-        mean = self.model.take_causes_off(mean)
+        mean = self.model.recentre_exogenous(mean)
         return mean, logvar, self.model.scm(mean)
 
 

@@ -113,7 +113,7 @@ def test_old_methods_that_took_another_form_name_what_took_their_place(generator
 
 
 def test_batches_are_as_full_as_may_be(generator):
-    """In multiples of 16; the engine, and what is kept of its answers, are shared."""
+    """Batch sizes are multiples of 16; the engine, and what is kept of its answers, are shared."""
     model = generator.model  # of batches of 64
     full = [model.with_full_batches(count) for count in (0, 1, 64, 65, 90, 129)]
     assert [each.batch_size for each in full] == [16, 16, 64, 48, 48, 48]

@@ -14,7 +14,7 @@ from causcell.preprocessing import Preprocessing
 from causcell_training import Run, fit
 from causcell_training.config import ModelConfig
 from causcell_training.descent import read_heritage
-from causcell_training.fitted_mechanisms import fit_mechanisms, take_back
+from causcell_training.fitted_mechanisms import as_trained, fit_mechanisms
 from causcell_training.model import CausCell
 
 SCHEMA = ConceptSchema(
@@ -46,11 +46,11 @@ def opposite() -> np.ndarray:
 
 @torch.no_grad()
 def test_what_causes_do_together_goes_from_the_noise_to_the_mechanism(opposite: np.ndarray) -> None:
-    """No sum of causes holds it; then do(treatment) has the consequences that it has."""
+    """Fitted, do(treatment) has consequences that no sum of causes holds."""
     model, eps = make_model(), torch.from_numpy(opposite)
     z = model.scm(eps)
-    assert fit_mechanisms(model, opposite)
-    found = model.take_causes_off(eps)
+    found = torch.from_numpy(fit_mechanisms(model, opposite))
+    assert torch.equal(found, model.recentre_exogenous(eps))
     torch.testing.assert_close(model.scm(found), z, rtol=1e-5, atol=1e-5)
     together = torch.sign(z[:, 0, 0] * z[:, 1, 0])
     told = [abs(float(torch.corrcoef(torch.stack([e[:, STATE, 1], together]))[0, 1])) for e in (eps, found)]
@@ -73,20 +73,20 @@ def test_other_embeddings_and_networks_stay(opposite: np.ndarray) -> None:
     }
     causeless = [i for i in range(SCHEMA.size) if i != STATE]
     eps = torch.from_numpy(opposite)
-    assert torch.equal(model.take_causes_off(eps)[:, causeless], eps[:, causeless])
+    assert torch.equal(model.recentre_exogenous(eps)[:, causeless], eps[:, causeless])
 
 
 def test_there_is_nothing_to_fit_in_linear_models_and_too_little_in_few_cells(opposite: np.ndarray) -> None:
     for model, cells in ((make_model("linear"), CELLS), (make_model(), 63)):
         before = {name: each.clone() for name, each in model.state_dict().items()}
-        assert not fit_mechanisms(model, opposite[:cells])
+        np.testing.assert_array_equal(fit_mechanisms(model, opposite[:cells]), opposite[:cells])
         assert model.trained_scm is None
         assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
 
 
 @torch.no_grad()
 def test_noise_is_fitted_to_no_more_than_it_was(opposite: np.ndarray) -> None:
-    """Where causes tell nothing, the weights that err least on other cells are those that were there."""
+    """The weights that err least on other cells are those that were there, where causes tell nothing."""
     model, eps = make_model(), np.random.default_rng(1).normal(size=opposite.shape).astype(np.float32)
     fit_mechanisms(model, eps)
     added = model.scm.mechanisms[str(STATE)](torch.from_numpy(eps[:, :2]))
@@ -97,9 +97,9 @@ def test_noise_is_fitted_to_no_more_than_it_was(opposite: np.ndarray) -> None:
 def test_a_model_is_taken_back_to_what_it_was_trained_as(opposite: np.ndarray) -> None:
     model = make_model()
     trained = copy.deepcopy(model)
-    assert take_back(model, opposite) == (model, opposite)
+    assert as_trained(model, opposite) == (model, opposite)
     fit_mechanisms(model, opposite)
-    again, eps = take_back(model, model.take_causes_off(torch.from_numpy(opposite)).numpy())
+    again, eps = as_trained(model, model.recentre_exogenous(torch.from_numpy(opposite)).numpy())
     assert {name: each.tolist() for name, each in again.state_dict().items()} == {
         name: each.tolist() for name, each in trained.state_dict().items()
     }
@@ -129,9 +129,9 @@ def test_a_finished_run_has_fitted_mechanisms_and_is_read_again(run: Run) -> Non
 
 @torch.no_grad()
 def test_reference_cells_are_those_of_the_fitted_mechanisms(run: Run) -> None:
-    """Their noise tells less of what their causes are than that which training left."""
+    """The noise that is left of them is less than that which training left."""
     model, eps = run.model, run.reference.exogenous
-    back = take_back(model, eps)[1]
+    back = as_trained(model, eps)[1]
     fitted = [i for i in range(model.schema.size) if str(i) in model.scm.mechanisms]
     assert np.square(eps[:, fitted]).mean() < np.square(back[:, fitted]).mean()
     others = [i for i in range(model.schema.size) if i not in fitted]

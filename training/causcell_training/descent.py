@@ -23,7 +23,7 @@ from causcell_training.config import DescentConfig, OptimisationConfig, TrainCon
 from causcell_training.data.groups import GROUPS
 from causcell_training.data.heritage import HeldOutCells, Heritage, ReplayedCells
 from causcell_training.data.split import PART, TRAINING, Part
-from causcell_training.fitted_mechanisms import take_back
+from causcell_training.fitted_mechanisms import as_trained
 from causcell_training.model import CausCell
 from causcell_training.run import Run
 from causcell_training.run_folder import RUN_FILE, SPLIT_FILE, WEIGHTS_FILE
@@ -149,7 +149,7 @@ def read_heritage(run: Run, seed: int) -> Heritage:
         held_out = run.held_out()
         run.model.schema.encode(held_out.obs)  # raises where the file does not fit the model
         reference = run.reference
-        model, exogenous = take_back(run.model, reference.exogenous)
+        model, exogenous = as_trained(run.model, reference.exogenous)
         replayed = decode_reference_cells(model, exogenous, reference.labels, seed)
         numbers = read_numbers(model, exogenous, reference.labels)
     except (OSError, CausCellError) as error:

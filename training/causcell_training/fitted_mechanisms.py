@@ -26,7 +26,8 @@ _CHOSEN_BY = 5
 """One cell in so many tells which step's weights are taken, and is not fitted to."""
 
 
-def fit_mechanisms(model: CausCell, exogenous: np.ndarray) -> bool:
+@torch.no_grad()
+def fit_mechanisms(model: CausCell, exogenous: np.ndarray) -> np.ndarray:
     """Fit nonlinear mechanisms to informed embeddings by least squares; endogenous embeddings stay as they are.
 
     Parameters
@@ -38,29 +39,27 @@ def fit_mechanisms(model: CausCell, exogenous: np.ndarray) -> bool:
 
     Returns
     -------
-    bool
-        Whether there was something to fit: exogenous embeddings are then to be read anew.
+    The cells' exogenous embeddings as the model now has them, float32 [P x M x k]: those given where mechanisms are
+    linear, or where fewer than 64 cells are too few to fit to.
     """
     if not model.scm.mechanisms or len(exogenous) < _FEWEST_CELLS:
-        return False
-    with torch.no_grad():
-        z = model.scm(torch.from_numpy(exogenous))
-        eps = model.scm.exogenous(z)
+        return exogenous
+    eps = torch.from_numpy(exogenous)
+    z = model.scm(eps)
     model.trained_scm = copy.deepcopy(model.scm)
     for key, mechanism in model.scm.mechanisms.items():
         assert isinstance(mechanism, Mechanism)
         parents = z[:, list(model.schema.parents(int(key)))]
-        with torch.no_grad():
-            target = eps[:, int(key)] + mechanism(parents)
-        _fit(mechanism, parents, target)
-    return True
+        _fit(mechanism, parents, eps[:, int(key)] + mechanism(parents))
+    return model.recentre_exogenous(eps).numpy()
 
 
 def _fit(mechanism: Mechanism, parents: Tensor, target: Tensor) -> None:
     """Fit a mechanism by gradient from where it is; the weights taken are those of the least error on other cells."""
     chance = torch.Generator().manual_seed(0)
     order = torch.randperm(len(target), generator=chance)
-    chosen_by, fitted = order[::_CHOSEN_BY], np.delete(order.numpy(), slice(None, None, _CHOSEN_BY))
+    held_out = torch.arange(len(target)) % _CHOSEN_BY == 0
+    chosen_by, fitted = order[held_out], order[~held_out]
     optimiser = torch.optim.AdamW(mechanism.parameters(), lr=_LEARNING_RATE, weight_decay=_DECAY)
     least, taken = float("inf"), mechanism.state_dict()
     with torch.enable_grad():
@@ -70,7 +69,7 @@ def _fit(mechanism: Mechanism, parents: Tensor, target: Tensor) -> None:
                     error = float((mechanism(parents[chosen_by]) - target[chosen_by]).square().mean())
                 if error < least:
                     least, taken = error, copy.deepcopy(mechanism.state_dict())
-            batch = fitted[torch.randint(len(fitted), (_BATCH,), generator=chance).numpy()]
+            batch = fitted[torch.randint(len(fitted), (_BATCH,), generator=chance)]
             loss = (mechanism(parents[batch]) - target[batch]).square().mean()
             optimiser.zero_grad()
             loss.backward()
@@ -80,7 +79,7 @@ def _fit(mechanism: Mechanism, parents: Tensor, target: Tensor) -> None:
 
 
 @torch.no_grad()
-def take_back(model: CausCell, exogenous: np.ndarray) -> tuple[CausCell, np.ndarray]:
+def as_trained(model: CausCell, exogenous: np.ndarray) -> tuple[CausCell, np.ndarray]:
     """Return a model as it was trained, before its mechanisms were fitted, and exogenous embeddings as it has them.
 
     Parameters
@@ -89,6 +88,10 @@ def take_back(model: CausCell, exogenous: np.ndarray) -> tuple[CausCell, np.ndar
         A finished model; one without fitted mechanisms is returned as it is.
     exogenous
         Exogenous embeddings that it read, float32 [P x M x k].
+
+    Returns
+    -------
+    The model, and the embeddings, float32 [P x M x k], of which it solves for the same endogenous ones.
     """
     if model.trained_scm is None:
         return model, exogenous

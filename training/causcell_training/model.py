@@ -119,9 +119,9 @@ class CausCell(nn.Module):
     def encode(self, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Encode expression (log scale, [B x G]): mean and log-variance of q(eps | x), each [B x M x k]."""
         mean, logvar = self.encoder(self.standardise(expression))
-        return self.take_causes_off(mean), logvar
+        return self.recentre_exogenous(mean), logvar
 
-    def take_causes_off(self, mean: Tensor) -> Tensor:
+    def recentre_exogenous(self, mean: Tensor) -> Tensor:
         """Move what the encoder gives, [B x M x k], by what mechanisms that were fitted since it was trained changed.
 
         See `causcell_training.fitted_mechanisms`; endogenous embeddings are those that the encoder was trained to give.

@@ -150,9 +150,9 @@ def go_on(
         begun = Journal(path).plan()
     if begun is None or begun.digest == plan.digest:
         return plan
-    changes: dict[str, Any] = {"group": begun.group, "padded": begun.padded} | (
-        {"layout": begun.layout} if usual_layout else {}
-    )
+    changes: dict[str, Any] = {"group": begun.group, "padded": begun.padded}
+    if usual_layout:
+        changes["layout"] = begun.layout
     if usual_annotations is not None:
         kept = begun.annotations
         fewer = None if kept is None else usual_annotations.only(kept.obs, kept.obsm, kept.var)

@@ -70,8 +70,7 @@ class AtlasTask:
     def open(self) -> ShardMaker:
         """Open the model and the cells; whoever shared the work out was told of missing genes and copies already."""
         plan = self.plan
-        model = self.model.open(threads=plan.threads, batch_size=plan.batch_size, spinning=False)
-        model = plan.adapt(model)
+        model = plan.adapt(self.model.open(threads=plan.threads, batch_size=plan.batch_size, spinning=False))
         cells = self.cells.open(model.schema, model.preprocessing, announce=False, checked=True)
         annotations = None
         if plan.annotations is not None:

@@ -107,7 +107,7 @@ def test_shards_are_whole_cells_that_cover_all_once(recipe):
 
 @pytest.mark.parametrize(("cells_per_shard", "padded"), [(1, 16), (20, 32), (50, None), (64, None), (128, None)])
 def test_batches_are_padded_to_what_a_shard_needs(recipe, cells_per_shard, padded):
-    """Which is told by plans that pad less than those of earlier versions alone."""
+    """Plans say so where it is less than a whole batch, to which earlier versions padded."""
     plan = recipe.plan(shard_size=cells_per_shard * recipe.plan().request.rows_per_cell * ROW, chunk_size=ROW)
     assert plan.cells_per_shard == cells_per_shard
     assert plan.batch_size == 64
@@ -116,7 +116,7 @@ def test_batches_are_padded_to_what_a_shard_needs(recipe, cells_per_shard, padde
 
 
 def test_batches_of_one_shard_are_as_full_as_may_be(recipe, cells):
-    """Of 100 cells at most 64 at once there are two batches anyhow."""
+    """Two batches of at most 64 cells are needed for 100 cells and for 90: of 64, and of 48."""
     assert replace(recipe, cells=cells[:100].copy()).plan().padded is None
     assert replace(recipe, cells=cells[:90].copy()).plan().padded == 48
 

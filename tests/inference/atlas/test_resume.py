@@ -200,7 +200,7 @@ TOLD = ("uns/causcell/batch_size", "uns/causcell/plan")
 
 
 def test_one_that_was_begun_with_whole_batches_goes_on_with_them_and_has_the_same_bytes(recipe, tmp_path, monkeypatch):
-    """As earlier versions padded shards of few cells."""
+    """Earlier versions padded shards of few cells to whole batches."""
     shorter = recipe.write(tmp_path / "shorter.zarr")
     assert Journal(tmp_path / "shorter.zarr").require_plan().padded == 32
     path = tmp_path / "atlas.zarr"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -40,8 +41,7 @@ def finish_run(path: Path, data: RunData, config: TrainConfig, model: CausCell, 
     """
     model, found = keep_found_edges(model)
     reference = data.embed_reference_cells(model)
-    if fit_mechanisms(model, reference.exogenous):
-        reference = data.embed_reference_cells(model)
+    reference = replace(reference, exogenous=fit_mechanisms(model, reference.exogenous))
     fit_target_priors(model, reference.exogenous, data.values)
     run = Run(path, config, model, data.training_cells, {}, find_versions())
     run.save_weights()
