@@ -150,3 +150,25 @@ def test_mean_estimate_is_the_answer_to_zeros_at_the_last_time(run: Run) -> None
     assert torch.equal(torch.get_rng_state(), before)  # it takes no random number
     np.testing.assert_allclose(estimate.numpy(), expected, rtol=1e-5, atol=1e-5)
     assert estimate.min() >= 0
+
+
+@torch.no_grad()
+def test_what_a_concept_does_to_the_last_hidden_state_does_not_depend_on_the_size_of_the_others(
+    denoiser: Denoiser,
+) -> None:
+    """Without the blocks' changes it is a sum over concepts; a norm of it would divide each by the size of all."""
+    for block in denoiser.blocks:
+        for last in (block.attention.output, block.contract):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+    time, z = normal(1, WIDTH), normal(CELLS, CONCEPTS, EMBEDDING)
+    acted = z.clone()
+    acted[:, 1] += normal(EMBEDDING, seed=1)
+
+    def effect(of_others: float) -> Tensor:
+        scale = torch.full((CONCEPTS, 1), of_others)
+        scale[1] = 1
+        return denoiser.hidden_at_noise(time, scale * acted) - denoiser.hidden_at_noise(time, scale * z)
+
+    torch.testing.assert_close(effect(3.0), effect(1.0))  # sums of float32 in another order
+    torch.testing.assert_close(effect(1.0), effect(1.0)[:1].expand(CELLS, -1))

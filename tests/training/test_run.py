@@ -15,6 +15,7 @@ from causcell.errors import CausCellError, RunError
 from causcell.preprocessing import Preprocessing
 from causcell.repository.manifest import TrainingCells
 from causcell_training import CausCell, Run, TrainConfig
+from causcell_training.run_folder import read_config
 
 FILES = {
     "run.json",
@@ -125,6 +126,35 @@ def test_a_loaded_run_gives_the_same_answers(cells: anndata.AnnData, finished: R
         assert torch.equal(loaded.model.mean_estimate(z), finished.model.mean_estimate(z))
         for mine, theirs in zip(loaded.model.label_logits(z), finished.model.label_logits(z), strict=True):
             assert torch.equal(mine, theirs)
+
+
+def test_a_run_of_a_version_that_normalised_the_last_hidden_state_goes_on_doing_so(
+    finished: Run, tmp_path: Path
+) -> None:
+    """Its settings do not say so: there was no other way."""
+    path = Path(shutil.copytree(finished.path, tmp_path / "run"))
+    shapes = finished.config.model.model_copy(update={"last_norm": True})
+    old = CausCell(finished.model.schema, finished.model.preprocessing, shapes).eval()
+    Run(
+        path, finished.config, old, finished.training_cells, finished.provenance, finished.versions, finished.reference
+    ).save()
+    fields = json.loads((path / "run.json").read_text())
+    del fields["config"]["model"]["last_norm"]
+    (path / "run.json").write_text(json.dumps(fields))
+    loaded = Run.load(path)
+    assert loaded.config.model.last_norm
+    z = torch.randn(4, old.schema.size, shapes.embedding, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(loaded.model.mean_estimate(z), old.mean_estimate(z))
+
+
+def test_settings_of_an_unfinished_run_say_what_an_earlier_version_did(finished: Run, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(finished.path, tmp_path / "run"))
+    assert read_config(path) == finished.config
+    text = (path / "config.toml").read_text()
+    (path / "config.toml").write_text(text.replace("last_norm = false\n", ""))
+    assert "last_norm" not in (path / "config.toml").read_text()
+    assert read_config(path).model == finished.config.model.model_copy(update={"last_norm": True})
 
 
 @pytest.mark.parametrize("damaged", ["run.json", "weights.safetensors"])

@@ -62,6 +62,8 @@ class ModelConfig(_Section):
     """Blocks of the denoiser, each cross-attention and feed-forward."""
     heads: int = Field(4, ge=1, le=256)
     """Attention heads of each block."""
+    last_norm: bool = False
+    """Normalise the denoiser's last hidden state, as models of earlier versions do."""
     head: str = "spike_slab"
     """Name of a registered head, which says what the denoiser's output is; see `causcell_training.heads`."""
     graph: Literal["given", "independent", "learned"] = "given"

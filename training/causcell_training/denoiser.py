@@ -78,6 +78,8 @@ class Denoiser(nn.Module):
 
     The input is scaled by sqrt(abar_t): at pure noise the network sees z alone. The concepts condition it by
     cross-attention, and by a linear map into the first hidden state, which carries their magnitudes past the softmax.
+    What the head reads is the sum of that map and the blocks' changes, as it is: divided by its own deviation, every
+    concept's effect would depend on the size of all others, the unexplained one's too.
 
     Parameters
     ----------
@@ -97,6 +99,8 @@ class Denoiser(nn.Module):
         Name of a registered head; see `causcell_training.heads`.
     schedule
         The noise schedule, of T timesteps.
+    last_norm
+        Normalise the last hidden state over its d numbers.
 
     Raises
     ------
@@ -118,6 +122,7 @@ class Denoiser(nn.Module):
         heads: int,
         head: str,
         schedule: NoiseSchedule,
+        last_norm: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("alpha_bar", torch.tensor(schedule.alpha_bar, dtype=torch.float32), persistent=False)
@@ -128,7 +133,7 @@ class Denoiser(nn.Module):
         self.input = nn.Linear(len(zero), width)
         self.concepts = nn.Linear(concepts * embedding, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, concepts, embedding, heads) for _ in range(blocks))
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if last_norm else nn.Identity()
         self.head: Head = head_class(head)(width, zero)
 
     @property

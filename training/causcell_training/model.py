@@ -93,6 +93,7 @@ class CausCell(nn.Module):
             heads=config.heads,
             head=config.head,
             schedule=self.schedule,
+            last_norm=config.last_norm,
         )
         self.classifiers = nn.ModuleList(make_reader(config.embedding, c) for c in schema.concepts)
         plain, valued = ((), schema.concepts) if schema.has_values else (schema.concepts, ())

@@ -21,14 +21,14 @@ from causcell.repository.manifest import TrainingCells
 from causcell.repository.reference_cells import ReferenceCells
 from causcell_training.checkpoint_file import read_checkpoint
 from causcell_training.concept_graph import describe_graph
-from causcell_training.config import TrainConfig, load_config
+from causcell_training.config import TrainConfig
 from causcell_training.data.split import PART
 from causcell_training.learned_graph import keep_found_edges
 from causcell_training.model import CausCell
 from causcell_training.run_data import RunData, TrainingFacts, check_matrix, measure_test_cells
 from causcell_training.run_folder import (
     BEST_FILE,
-    CONFIG_FILE,
+    EARLIER_MODEL,
     HELD_OUT_FILE,
     REFERENCE_FILE,
     RUN_FILE,
@@ -36,6 +36,7 @@ from causcell_training.run_folder import (
     WEIGHTS_FILE,
     is_begun,
     is_finished,
+    read_config,
 )
 from causcell_training.target_priors import fit_target_priors
 from causcell_training.torch_defaults import own_torch_defaults
@@ -208,7 +209,8 @@ def _load_finished(root: Path) -> Run:
         for name, digest in dict(fields.get("files", {})).items():
             if name in TRAINED_FILES and file_digest(root / name) != digest:
                 raise RunError(f"{name} is not the file that training wrote")
-        fields["config"]["model"].setdefault("abduction", "expression")  # a run from before there was another
+        for name, before in EARLIER_MODEL.items():
+            fields["config"]["model"].setdefault(name, before)
         config = TrainConfig.model_validate(fields["config"])
         description = ModelDescription.model_validate(
             {name: fields[name] for name in ModelDescription.model_fields if name in fields}
@@ -229,7 +231,7 @@ def _load_unfinished(root: Path) -> Run:
         raise RunError(f"{named} holds no model yet: training ended before its first validation; resume it")
     try:
         data = RunData.load(root)
-        config = load_config(root / CONFIG_FILE)
+        config = read_config(root)
         best = read_checkpoint(root / BEST_FILE)
         model = make_model(data.description, config.model, select_model_weights(best["state_dict"]))
         model, found = keep_found_edges(model)

@@ -74,6 +74,9 @@ ENTRIES = (
 FREE_ON_RESUME = ("epochs", "patience", "accelerator", "strategy")
 """Settings of ``optimisation`` that a resumed run may change: they do not change what an epoch does."""
 
+EARLIER_MODEL: dict[str, Any] = {"abduction": "expression", "last_norm": True}
+"""Settings of ``model`` as they were before they could be chosen: those of a run that does not name them."""
+
 
 def is_finished(path: Path) -> bool:
     """Tell whether a folder holds a finished run: ``run.json`` is whole, and so are the files that it names."""
@@ -127,7 +130,7 @@ def _has_pickles(path: Path) -> bool:
 def _compare_settings(path: Path, config: TrainConfig) -> None:
     """Raise `RunError` unless the settings are those that the run was begun with, `FREE_ON_RESUME` apart."""
     try:
-        begun = load_config(path / CONFIG_FILE)
+        begun = read_config(path)
     except ConfigurationError as error:
         raise RunError(
             f"the run in {str(path)!r} has no readable {CONFIG_FILE} ({error}); begin again with overwrite=True"
@@ -203,6 +206,19 @@ def clear_run(path: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink(missing_ok=True)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read ``config.toml`` of a run folder, which may be an earlier version's.
+
+    Raises
+    ------
+    ConfigurationError
+        It can't be read, or holds what is no setting.
+    """
+    config = load_config(path / CONFIG_FILE)
+    earlier = {name: value for name, value in EARLIER_MODEL.items() if name not in config.model.model_fields_set}
+    return config.model_copy(update={"model": config.model.model_copy(update=earlier)})
 
 
 def write_config(path: Path, config: TrainConfig) -> None:

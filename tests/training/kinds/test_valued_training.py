@@ -260,6 +260,7 @@ def test_model_of_plain_labels_trains_as_before_there_were_others(tmp_path: Path
             "optimisation.validate_every": 1,
             "optimisation.accelerator": "cpu",
             "objective.independence_cells": 256,
+            "model.last_norm": True,
             **overrides,
         }
     )
