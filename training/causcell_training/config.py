@@ -64,8 +64,8 @@ class ModelConfig(_Section):
     """Attention heads of each block."""
     last_norm: bool = False
     """Normalise the denoiser's last hidden state, as models of earlier versions do. Then each concept's effect depends
-    on the size of all others. Simulated doses, error of effects on single cells, of types' means: .73, .21 with it; .57,
-    .13 without. Kang, squared error of do(stim) in cells not trained on, energy distance of draws: .16, .55; .13, .59.
+    on the size of all others. Simulated doses, error of effects on single cells, of types' means: .73, .21 with it;
+    .57, .13 without. Kang, squared error of do(stim) in cells not trained on, energy of draws: .16, .55; .13, .59.
     Glioblastoma, MSE of the mean estimate: 1.50; 1.58. ``tests/benchmarks/results/last_norm.md``."""
     head: str = "spike_slab"
     """Name of a registered head, which says what the denoiser's output is; see `causcell_training.heads`."""
