@@ -42,7 +42,7 @@ class Head(nn.Module, ABC):
         each is 0.
     presets
         Solver settings by name, the default first: what a user chooses among. ``mean`` has to be one; the exporter
-        makes the cheapest one the default whose samples are no worse than those of ``accurate``.
+        makes the cheapest one the default whose samples are about as good as those of ``accurate``.
     draws
         True if `draw` makes a posterior draw at pure noise: then the exporter writes the graph ``decoder``, which the
         solver ``draw`` evaluates at one step.
