@@ -223,6 +223,7 @@ def test_a_damaged_checkpoint_is_told(folders: dict[str, Path], seed: int) -> No
 @inputs(100)
 @given(SEEDS)
 @example(12074)  # indices that are no integers
+@example(387348)  # weights that estimate the same of all genes
 def test_a_checkpoint_that_is_made_up_is_told(folders: dict[str, Path], tmp_path_factory: Any, seed: int) -> None:
     """Its digest is right."""
     rng, path = random.Random(seed), folders["unfinished"]

@@ -19,7 +19,7 @@ from causcell.evaluation.distances import energy_distance, maximum_mean_discrepa
 def pearson(real: np.ndarray, generated: np.ndarray) -> float:
     """Pearson correlation over genes for each cell, averaged over cells.
 
-    Cells whose expression (or profile) is the same in all genes have no correlation and are left out.
+    Cells whose expression (or profile) is the same in all genes have no correlation and are left out; 0 where all are.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def pearson(real: np.ndarray, generated: np.ndarray) -> float:
     a = real - real.mean(axis=1, keepdims=True)
     b = generated - generated.mean(axis=1, keepdims=True)
     norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return float(((a * b).sum(axis=1)[norm > 0] / norm[norm > 0]).mean())
+    told = norm > 0
+    return float(((a * b).sum(axis=1)[told] / norm[told]).mean()) if told.any() else 0.0
 
 
 def mean_squared_error(real: np.ndarray, generated: np.ndarray) -> float:

@@ -25,6 +25,7 @@ def test_pearson_is_over_genes_for_each_cell():
     expected = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(real, generated, strict=True)])
     assert pearson(real, generated) == pytest.approx(expected)
     assert pearson(real, 3 * real + 1) == pytest.approx(1)
+    assert pearson(real, np.ones_like(real)) == 0  # the same in all genes: no cell has a correlation
 
 
 def test_mean_squared_error():
