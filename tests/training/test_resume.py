@@ -21,7 +21,7 @@ from short_runs import EPOCHS, assert_same_weights, interrupt, tiny_config, weig
 from causcell.errors import RunError
 from causcell_training import Run, TrainingPlan, fit
 from causcell_training.checkpoint_file import read_checkpoint
-from causcell_training.config import TrainConfig
+from causcell_training.config import TrainConfig, load_config
 from causcell_training.loop import finish
 from causcell_training.run_folder import is_finished
 
@@ -131,6 +131,21 @@ def test_more_epochs_on_resume_give_the_longer_run(cells: anndata.AnnData, tmp_p
     uninterrupted = fit(cells, tmp_path / "whole", config=longer)
     path = broken_off(cells, tmp_path / "run", 5, tiny_config())
     assert_the_same(fit(cells, path, config=longer, resume=True), uninterrupted)
+
+
+def test_a_run_that_an_earlier_version_began_is_resumed_with_what_it_did(
+    cells: anndata.AnnData, tmp_path: Path
+) -> None:
+    """Its config.toml does not name the norm of the last hidden state, which it had."""
+    normed = tiny_config(model__last_norm=True)
+    path = broken_off(cells, tmp_path / "run", 4, normed)
+    text = (path / "config.toml").read_text()
+    (path / "config.toml").write_text(text.replace("last_norm = true\n", ""))
+    assert "last_norm" not in (path / "config.toml").read_text()
+    with pytest.raises(RunError, match=r"model\.last_norm is True there and False here.*does not name it"):
+        fit(cells, path, config=load_config(path / "config.toml"), resume=True)
+    resumed = fit(cells, path, config=normed, resume=True)
+    assert_same_weights(resumed, fit(cells, tmp_path / "whole", config=normed))
 
 
 def test_fewer_epochs_on_resume_finish_with_the_best_so_far(cells: anndata.AnnData, unfinished: Path) -> None:

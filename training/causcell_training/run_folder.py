@@ -144,7 +144,8 @@ def _compare_settings(path: Path, config: TrainConfig) -> None:
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise RunError(
             f"the run in {str(path)!r} was begun with other settings: {told}{more}; resume it with its own, those of "
-            f"config={str(path / CONFIG_FILE)!r} (free are {format_list(FREE_ON_RESUME)})"
+            f"config={str(path / CONFIG_FILE)!r}, and with what is told here where that does not name it (free are "
+            f"{format_list(FREE_ON_RESUME)})"
         )
 
 
