@@ -13,6 +13,8 @@ not depend on weights. Parts, each of which ``--part`` chooses:
   on the device, also with TF32; the same modules in torch on the device.
 - ``batches``: whole batches of counterfactuals through the client (`causcell.bench.workload.Workload`): abduction,
   intervention, keyed noise, network; with the milliseconds that each takes of a batch of 256.
+- ``atlas``: an atlas of draws from a file of cells to a store, by worker processes of one compute thread: rows per
+  second of the whole run, and from the time on when every worker has written a shard.
 - ``training``: a training step's time and cells per second, and the held-out error after some epochs.
 """
 
@@ -23,6 +25,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -42,6 +45,8 @@ from gpu_graphs import Row, graph_rates, measure_batches
 from scipy import sparse
 
 from causcell._internal.cpus import available_cpus
+from causcell.atlas.events import AtlasEvent, ShardCommitted
+from causcell.atlas.executors import Processes
 from causcell.bench.timing import describe_hardware, list_versions, median
 from causcell.bench.workload import Workload
 from causcell.engine.open import open_engine
@@ -52,7 +57,7 @@ from causcell_export.graphs import Graph, example_inputs, graphs, lowered_graphs
 from causcell_training import Run, fit
 from causcell_training.config import load_config
 
-PARTS = ("models", "agreement", "graphs", "batches", "training")
+PARTS = ("models", "agreement", "graphs", "batches", "atlas", "training")
 PRECISIONS = ("fp32", "fp16")
 CELLS = 256
 
@@ -64,6 +69,7 @@ def main() -> None:
     parser.add_argument("--provider", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--genes", type=int, action="append", help="default: 2000 and 20000")
     parser.add_argument("--batch", type=int, action="append", help="default: 64, 256, 1024, 4096, 16384")
+    parser.add_argument("--workers", type=int, action="append", help="of an atlas, default: 1, 2, 4, 8")
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--work", type=Path, help="folder to keep the models in, and to find them in if they are there")
     parser.add_argument("--seconds", type=float, default=0.2, help="for each figure")
@@ -92,6 +98,9 @@ def main() -> None:
             keep("graphs", list(graph_rates(built, arguments.provider, batches, arguments.seconds)))
         if "batches" in parts:
             keep("batches", list(batch_rates(built, arguments.provider, batches, arguments.seconds)))
+        if "atlas" in parts:
+            workers = arguments.workers or [1, 2, 4, 8]
+            keep("atlas", list(atlas_rates(built, arguments.provider, workers, Path(scratch))))
         if "training" in parts:
             on = "gpu" if arguments.provider == "cuda" else "cpu"
             keep("training", list(training(genes, on, arguments.training_cells, arguments.epochs, Path(scratch))))
@@ -132,6 +141,7 @@ def build_model(wanted: tuple[int, str], folder: Path) -> None:
     """Write ``run`` and ``models`` into a folder; torch is kept to few threads beside the others."""
     genes, precision = wanted
     torch.set_num_threads(max(1, available_cpus() // 4))
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted one left
     folder.mkdir(parents=True)
     export(train(genes, CELLS, folder / "run", epochs=1, accelerator="cpu"), folder / "models", precision=precision)
 
@@ -182,6 +192,41 @@ def batch_rates(
                     row["split_ms"] = workload.split(preset, seconds)
                     print(row, flush=True)
                     yield row
+
+
+# -- atlases -----------------------------------------------------------------------------------------------------------
+
+ATLAS_CELLS, ATLAS_DRAWS = 2048, 16
+
+
+def atlas_rates(
+    built: Mapping[tuple[int, str], Path], provider: str, workers: list[int], scratch: Path
+) -> Iterator[Row]:
+    """Write atlases of draws with the fp32 models, of as many rows a worker whatever their number."""
+    for (genes, _), folder in ((each, at) for each, at in built.items() if each[1] == "fp32"):
+        for on, count in itertools.product(dict.fromkeys((provider, "cpu")), workers):
+            cells, place = scratch / f"{genes}_{count}.h5ad", scratch / f"{genes}_{on}_{count}.zarr"
+            if not cells.exists():
+                simulated_cells(genes, ATLAS_CELLS * count).write_h5ad(cells)
+            commits: list[tuple[float, int]] = []
+
+            def note(event: AtlasEvent, commits: list[tuple[float, int]] = commits) -> None:
+                if isinstance(event, ShardCommitted):
+                    commits.append((time.perf_counter(), event.record.rows))
+
+            with Generator.open(folder / "models", provider=on, threads=1) as generator:
+                began = time.perf_counter()
+                generator.write_atlas(
+                    cells, place, {"treatment": "1"}, draws=ATLAS_DRAWS, preset="draw", shard_size="32MB",
+                    executor=Processes(count), on_event=note,
+                )  # fmt: skip
+            whole, rest = time.perf_counter() - began, commits[count:]
+            rows = sum(rows for _, rows in commits)
+            row: Row = {"genes": genes, "on": on, "workers": count, "rows": rows, "rows/s": round(rows / whole)}
+            row["rows/s once begun"] = round(sum(rows for _, rows in rest) / (rest[-1][0] - commits[count - 1][0]))
+            shutil.rmtree(place)
+            print(row, flush=True)
+            yield row
 
 
 # -- agreement ---------------------------------------------------------------------------------------------------------

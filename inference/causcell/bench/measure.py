@@ -5,13 +5,15 @@ through abduction, interventions, keyed noise and the network, in batches; nothi
 keys of the results::
 
     presets.<name>.cells_per_second        at batch 256 and one thread
+    presets.<name>.cells_per_second_threads    on all threads, with as many batches at once as they evaluate
     presets.<name>.latency.<threads>.<batch>   p50_ms, p95_ms, p99_ms, cells_per_second (by the median), repeats
     presets.<name>.split_ms                a batch of 256 at one thread: encode (from expression, not part of the rate),
                                            intervene (with abduction), noise, network, and draw: the rest of
                                            the client's loop
     network_gflops                         matrix products of one evaluation over all its time, same batch, one thread
     gemm_gflops                            the same products alone, by numpy's BLAS on the CPU
-    ratio_to_gemm                          the one over the other; all three by ``_threads`` too, on all threads
+    ratio_to_gemm                          the one over the other; all three by ``_threads`` too, on as many threads as
+                                           a batch gets of all
     reference_cells_per_second             the reference design (`ReferenceDesign`), one thread, scaled from a few steps
     ratio_to_reference                     cells/s of the default preset over it
     uniforms_microseconds_per_cell, normals_microseconds_per_cell   keyed numbers, one a panel gene
@@ -149,7 +151,11 @@ def _measure_here(bench: _Bench) -> dict[str, Any]:
                     preset["cells_per_second"] = workload.latency(name, BATCH_SIZE, seconds)["cells_per_second"]
                     preset["split_ms"] = workload.split(name, seconds)
                 results |= workload.time_keyed_numbers(seconds)
-            turns = [workload.compare_with_gemm(count, seconds) for _ in range(MIN_REPEATS)]  # machines drift
+            else:
+                for name, preset in presets.items():
+                    preset["cells_per_second_threads"] = workload.rate(name, seconds)
+            of_a_batch = max(1, count // generator.engine.concurrency)
+            turns = [workload.compare_with_gemm(of_a_batch, seconds) for _ in range(MIN_REPEATS)]  # machines drift
             suffix = "" if count == 1 else "_threads"
             results |= {f"{name}{suffix}": median([turn[name] for turn in turns]) for name in turns[0]}
             [endpoint] = generator.engine.status()

@@ -200,7 +200,7 @@ class Workload:
         Parameters
         ----------
         threads
-            Threads of the engine, which numpy's BLAS gets too.
+            Threads that the engine evaluates a batch with, which numpy's BLAS gets too.
         seconds
             Time for each figure.
 

@@ -254,8 +254,9 @@ def stream_blocks(
             own = labels[batch.rows], None if numbers is None else numbers[batch.rows]
             return _collect(model, batch, own, predictions, keys, request, solver, sparse)
 
-    ahead = prefetch(read(), _READ_AHEAD) if len(source) > model.batch_size else read()  # one batch is no pipeline
-    return map_ordered(generate, ahead, model.engine.concurrency)
+    if len(source) <= model.batch_size:  # one batch is no pipeline
+        return map(generate, read())
+    return map_ordered(generate, prefetch(read(), _READ_AHEAD), model.engine.concurrency)
 
 
 def stream_all(

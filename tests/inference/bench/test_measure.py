@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from causcell._internal.cpus import available_cpus
 from causcell.bench import measure, reference_design
 from causcell.bench.measure import run_bench
 from causcell.bench.metered_engine import MeteredEngine
@@ -31,7 +32,8 @@ def test_every_documented_key_is_there(results):
     assert results["threads"] == sorted({1, cpus})
     assert results["provider"] == "cpu"
     for preset in results["presets"].values():
-        assert set(preset) == {"cells_per_second", "latency", "split_ms"}
+        assert set(preset) - {"cells_per_second_threads"} == {"cells_per_second", "latency", "split_ms"}
+        assert (preset.get("cells_per_second_threads", 0) > 0) == (available_cpus() > 1)
         assert set(preset["latency"]) == {str(threads) for threads in results["threads"]}
         assert set(preset["split_ms"]) == {"encode", "intervene", "noise", "network", "draw"}
 

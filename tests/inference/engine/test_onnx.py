@@ -1,9 +1,11 @@
 """The engine in this process: the contract of engines, and what ONNX Runtime adds to it."""
 
+import numpy as np
 import onnxruntime
 import pytest
 from engine_contract import EngineContract, zero_inputs
 
+from causcell import Generator
 from causcell.engine import runtime as engine_runtime
 from causcell.engine.open import open_engine
 from causcell.errors import ConfigurationError, RuntimeUnavailableError
@@ -40,6 +42,20 @@ def test_threads_stand_in_the_description(repository):
     engine = open_engine(repository, threads=3)
     assert engine.threads == 3
     assert engine.description.endswith("CPUExecutionProvider, 3 threads")
+
+
+@pytest.mark.parametrize(("threads", "at_once", "each"), [(1, 1, 1), (2, 2, 1), (7, 4, 1), (16, 4, 4)])
+def test_threads_are_shared_out_between_batches(repository, threads, at_once, each):
+    engine = open_engine(repository, threads=threads)
+    assert (engine.concurrency, engine._options.intra_op_num_threads) == (at_once, each)
+
+
+def test_batches_at_once_give_the_cells_of_one_after_the_other(repository, cells):
+    made = []
+    for threads in (1, 3):
+        with Generator.open(repository, threads=threads, batch_size=32) as generator:
+            made.append(generator.counterfactual(cells, {"stim": "IFN"}, draws=2, seed=1).X)
+    np.testing.assert_array_equal(*made)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 5000, 2**120, True, 1.5, "2"])

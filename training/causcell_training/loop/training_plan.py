@@ -78,6 +78,7 @@ class TrainingPlan(lightning.LightningModule):
         super().__init__()
         self.config = config
         self._data_digest = data.digest()
+        self._sums: Tensor | None = None
         self.model = CausCell(data.schema, data.preprocessing, config.model)
         if data.heritage is None:
             if config.model.graph == "learned":
@@ -117,9 +118,12 @@ class TrainingPlan(lightning.LightningModule):
         process = (self.global_rank,) if self.global_rank else ()  # one that is alone has what it always had
         seed = np.random.SeedSequence((self.config.seed, self.current_epoch, *process))
         torch.manual_seed(int(seed.generate_state(1)[0]))
+        self._sums = None
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Compute the loss of a batch, and log every term of it as ``train/<term>``.
+        """Compute the loss of a batch, and log every term of it as ``train/<term>``: its mean over an epoch's cells.
+
+        Terms are summed here and logged with an epoch's last batch: a tenth of a step went into logging each.
 
         Parameters
         ----------
@@ -133,8 +137,13 @@ class TrainingPlan(lightning.LightningModule):
             The loss, a scalar.
         """
         terms: dict[str, Tensor] = self.objective(self.model, *batch)
-        sizes = len(batch[0])
-        self.log_dict({f"train/{n}": t for n, t in terms.items()}, on_step=False, on_epoch=True, batch_size=sizes)
+        cells = len(batch[0])
+        sums = cells * torch.stack([*(term.detach() for term in terms.values()), torch.ones_like(terms["total"])])
+        self._sums = sums if self._sums is None else self._sums + sums
+        if self.trainer.is_last_batch:
+            means = (self._sums[:-1] / self._sums[-1]).unbind()
+            logged = {f"train/{name}": mean for name, mean in zip(terms, means, strict=True)}
+            self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
         return terms["total"]
 
     def validation_step(self, batch: Batch) -> None:
@@ -190,8 +199,8 @@ class TrainingPlan(lightning.LightningModule):
             ],
             lr=settings.learning_rate,
             betas=(0.9, 0.99),
-            # a fifth of a step; Lightning can't clip for it under mixed precision
-            fused=self.device.type == "cpu" and settings.precision != "bfloat16",
+            # a fifth of a step on a CPU; Lightning can't clip for it under mixed precision. Elsewhere torch's choice
+            fused=True if self.device.type == "cpu" and settings.precision != "bfloat16" else None,
         )
         if self.config.descent is None:
             return optimizer
