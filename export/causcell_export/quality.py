@@ -69,15 +69,16 @@ def with_quality(
     return manifest.model_copy(update={"presets": presets, "default_preset": default, "speed": speed})
 
 
-_AS_GOOD = 0.2
+_AS_GOOD = 0.5
 """Share of its energy distance by which a preset may be further off than ``accurate`` and be the default."""
 
 
 def default_preset(steps: Mapping[str, int], distances: Mapping[str, Sequence[float] | None]) -> str:
     """Choose the cheapest preset that is about as good as ``accurate``, by energy distance.
 
-    About as good: further off by no more than twice the noise of seeds, or than a fifth. (Between methods it differs by
-    factors, and ``accurate`` takes dozens of times longer than one draw.)
+    About as good: further off by no more than twice the noise of seeds, or than a half. (Between methods it differs by
+    factors, and ``accurate`` takes dozens of times longer than one draw. By a fifth, one of six trainings on Kang's
+    cells chose ``accurate``, where on test cells a draw was a tenth further off: 256 validation cells tell no better.)
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def default_preset(steps: Mapping[str, int], distances: Mapping[str, Sequence[fl
     --------
     >>> default_preset({"draw": 1, "accurate": 50}, {"draw": [0.10, 0.12], "accurate": [0.10, 0.11]})
     'draw'
-    >>> default_preset({"draw": 1, "accurate": 50}, {"draw": [0.115, 0.115], "accurate": [0.10, 0.10]})
+    >>> default_preset({"draw": 1, "accurate": 50}, {"draw": [0.14, 0.14], "accurate": [0.10, 0.10]})
     'draw'
     >>> default_preset({"draw": 1, "accurate": 50}, {"draw": [0.40, 0.42], "accurate": [0.10, 0.11]})
     'accurate'
