@@ -29,8 +29,8 @@ from causcell.repository.manifest import TensorInfo, graph_file
 MOST_AT_ONCE = 4
 """Batches that are evaluated at once on CPUs, each from a thread of its own.
 
-Of 16 CPUs more gained nothing: Python makes the random numbers of one batch after those of another. On a GPU two at
-once were slower than one.
+Of 16 CPUs more gained nothing: Python makes the random numbers of one batch after those of another. On a GPU draws
+were slower with two at once than with one.
 """
 
 

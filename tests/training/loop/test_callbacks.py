@@ -4,7 +4,10 @@ import math
 from pathlib import Path
 
 import anndata
+import lightning.pytorch as lightning
+import numpy as np
 import pandas as pd
+import pytest
 from short_runs import EPOCHS, read_metrics, short_config
 
 from causcell_training import Run, fit
@@ -25,6 +28,29 @@ def test_every_term_and_measure_is_in_the_metrics(finished: Run) -> None:
         assert {f"train/{term}" for term in TERMS} <= names
         assert (measures <= names) == (epoch % 2 == 1)  # validated every second epoch
     assert len(rows) == len({(row["epoch"], row["name"]) for row in rows})
+
+
+class EndedEarly(lightning.Callback):
+    """Ends the second epoch with its first batch; keeps the cells and the loss of each batch, by epoch."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[tuple[int, float]]] = [[], []]
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        self.seen[trainer.current_epoch].append((len(batch[0]), float(outputs["loss"])))
+        trainer.should_stop = trainer.current_epoch == 1
+
+
+def test_a_term_is_the_mean_over_the_cells_of_an_epoch_and_of_one_that_ended_early(
+    cells: anndata.AnnData, tmp_path: Path
+) -> None:
+    ended = EndedEarly()
+    fit(cells, tmp_path / "run", config=short_config(optimisation__validate_every=1), callbacks=[ended])
+    totals = [float(r["value"]) for r in read_metrics(tmp_path / "run" / "metrics.csv") if r["name"] == "train/total"]
+    sizes, losses = zip(*(np.array(epoch).T for epoch in ended.seen), strict=True)
+    assert len(sizes[0]) > len(sizes[1]) == 1
+    expected = [np.average(loss, weights=size) for size, loss in zip(sizes, losses, strict=True)]
+    assert totals == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_resumed_runs_metrics_hold_every_epoch_once(cells: anndata.AnnData, finished: Run, interrupted: Path) -> None:

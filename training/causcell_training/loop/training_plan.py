@@ -40,8 +40,9 @@ class TrainingPlan(lightning.LightningModule):
       that begin with ``train/``;
     - ``validation_step(batch)``, which logs at least `MONITOR`, ``held_out/mse``;
     - ``configure_optimizers()``, and any other hook of Lightning's. Random numbers are seeded in
-      ``on_train_epoch_start``, and the digest of the data is kept in checkpoints by ``on_save_checkpoint`` and
-      compared by ``on_load_checkpoint``: an override calls ``super()``'s, else a resumed run is another one.
+      ``on_train_epoch_start``, terms of the loss are logged in ``on_train_batch_end``, and the digest of the data is
+      kept in checkpoints by ``on_save_checkpoint`` and compared by ``on_load_checkpoint``: an override calls
+      ``super()``'s, else a resumed run is another one, or metrics are missing.
 
     The trained ``self.model`` is what the run keeps; it is exported and served as any other.
 
@@ -78,7 +79,8 @@ class TrainingPlan(lightning.LightningModule):
         super().__init__()
         self.config = config
         self._data_digest = data.digest()
-        self._sums: Tensor | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._cells = 0
         self.model = CausCell(data.schema, data.preprocessing, config.model)
         if data.heritage is None:
             if config.model.graph == "learned":
@@ -118,12 +120,10 @@ class TrainingPlan(lightning.LightningModule):
         process = (self.global_rank,) if self.global_rank else ()  # one that is alone has what it always had
         seed = np.random.SeedSequence((self.config.seed, self.current_epoch, *process))
         torch.manual_seed(int(seed.generate_state(1)[0]))
-        self._sums = None
+        self._sums, self._cells = {}, 0
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Compute the loss of a batch, and log every term of it as ``train/<term>``: its mean over an epoch's cells.
-
-        Terms are summed here and logged with an epoch's last batch: a tenth of a step went into logging each.
+        """Compute the loss of a batch, and add its terms to those that `on_train_batch_end` logs.
 
         Parameters
         ----------
@@ -138,13 +138,19 @@ class TrainingPlan(lightning.LightningModule):
         """
         terms: dict[str, Tensor] = self.objective(self.model, *batch)
         cells = len(batch[0])
-        sums = cells * torch.stack([*(term.detach() for term in terms.values()), torch.ones_like(terms["total"])])
-        self._sums = sums if self._sums is None else self._sums + sums
-        if self.trainer.is_last_batch:
-            means = (self._sums[:-1] / self._sums[-1]).unbind()
-            logged = {f"train/{name}": mean for name, mean in zip(terms, means, strict=True)}
-            self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
+        self._cells += cells
+        for name, term in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + cells * term.detach()
         return terms["total"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log every term of the loss as ``train/<term>``, its mean over an epoch's cells, after the epoch's last batch.
+
+        Logging each term of each batch took a tenth of a step. A callback may have ended the epoch with this batch.
+        """
+        if self.trainer.is_last_batch or self.trainer.should_stop:
+            means = {f"train/{name}": total / self._cells for name, total in self._sums.items()}
+            self.log_dict(means, on_step=False, on_epoch=True, batch_size=1)
 
     def validation_step(self, batch: Batch) -> None:
         """Measure a batch of validation rows: `MONITOR`, and the accuracy of each concept's labels.
